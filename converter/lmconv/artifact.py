@@ -1,0 +1,177 @@
+"""The artefact's folder: manifest.json written, read and checked; a new artefact swapped in whole.
+
+Layout of the manifest (format 1): `digest` is the sha256 of everything but `measured`, `seal` that of the whole
+document. A file must be the canonical JSON of its content, so that no byte of it can change unnoticed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lmconv.errors import InputError
+from lmconv.files import canonical, digest, replace_text, sha256, writing
+from lmconv.types import Artifact, Crop, Json, ModelSpec, Precision, Preprocess, TensorSpec
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+REFERENCE = "reference.npz"
+
+
+def spec_to_json(spec: ModelSpec) -> Json:
+    """A spec as plain JSON; `spec_from_json` is its inverse."""
+    plain: Json = json.loads(json.dumps(asdict(spec)))
+    return plain
+
+
+def spec_from_json(data: Json) -> ModelSpec:
+    """See `spec_to_json`; raises TypeError or KeyError for another document."""
+
+    def tensors(rows: list[Json]) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec(**{**row, "shape": tuple(row["shape"])}) for row in rows)
+
+    pre = data["preprocess"]
+    parts = {
+        "inputs": tensors(data["inputs"]),
+        "outputs": tensors(data["outputs"]),
+        "preprocess": Preprocess(**{**pre, "mean": tuple(pre["mean"]), "std": tuple(pre["std"])}),
+        "crop": Crop(**data["crop"]),
+        "output_slice": tuple(data["output_slice"]) if data["output_slice"] else None,
+    }
+    return ModelSpec(**{**data, **parts})
+
+
+def write(folder: Path, content: Json) -> None:
+    """Writes the manifest of a finished folder: `content` holds the fields of `Artifact` but path, digest, files."""
+    files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+    replace_text(folder / MANIFEST, _sealed({**content, "format": FORMAT, "files": files}))
+
+
+def _sealed(document: Json) -> str:
+    body = {key: value for key, value in document.items() if key not in ("digest", "seal", "measured")}
+    sealed = {**body, "measured": document["measured"], "digest": digest(body)}
+    return canonical({**sealed, "seal": digest(sealed)})
+
+
+def read(path: Path) -> Artifact:
+    """Reads and checks an artefact; finishes or undoes a swap that a dying process left behind.
+
+    Raises:
+        InputError: It is missing, changed in any byte, or of a newer version.
+    """
+    repair(path)
+    manifest = path / MANIFEST
+    try:
+        text = manifest.read_text(encoding="utf-8")
+        document = json.loads(text)
+    except FileNotFoundError as error:
+        hint = "name a folder that lmconv export has made, such as build/pfld/onnx-fp32"
+        raise InputError(f"{path} is not an artefact: it has no {MANIFEST}", hint=hint) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{manifest} cannot be read: {error}", hint="export again") from error
+    _check(path, text, document)
+    plain = {field.name: document[field.name] for field in fields(Artifact) if field.name not in ("path", "spec")}
+    plain["precision"] = Precision(plain["precision"])
+    return Artifact(path=path, spec=spec_from_json(document["spec"]), **plain)
+
+
+def _check(path: Path, text: str, document: Any) -> None:
+    version = document.get("format") if isinstance(document, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        hint = "update lmconv, or export again with this one"
+        raise InputError(f"{path / MANIFEST} has format {version}; this lmconv reads up to {FORMAT}", hint=hint)
+    if version != FORMAT or "measured" not in document or text != _sealed(document):
+        raise InputError(f"{path / MANIFEST} was changed after it was written", hint="export again")
+    for name, expected in document["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise InputError(f"{file} is missing", hint="export again")
+        if sha256(file) != expected:
+            raise InputError(f"{file} was changed after it was written: its sha256 differs", hint="export again")
+
+
+def record(artifact: Artifact, **measured: Json) -> Artifact:
+    """Adds measurements to the manifest; its digest stays. The folder may be read-only: then nothing is kept."""
+    manifest = artifact.path / MANIFEST
+    document = json.loads(manifest.read_text(encoding="utf-8"))
+    document["measured"] |= measured
+    try:
+        replace_text(manifest, _sealed(document))
+    except OSError:
+        return artifact
+    return read(artifact.path)
+
+
+def model_file(artifact: Artifact, suffix: str) -> Path:
+    """The artefact's file with this ending."""
+    return next(artifact.path / name for name in sorted(artifact.files) if name.endswith(suffix))
+
+
+def size(artifact: Artifact) -> int:
+    """Bytes of the files that are deployed: without manifest, reference and module table."""
+    deployed = [name for name in artifact.files if name.startswith("model.")]
+    return sum((artifact.path / name).stat().st_size for name in deployed)
+
+
+def find(root: Path) -> list[Path]:
+    """Folders of all artefacts below `root`, sorted; plain graphs and strays left out."""
+    found = (manifest.parent for manifest in root.glob(f"*/*/{MANIFEST}"))
+    return sorted(path for path in found if path.name != "plain" and not path.name.startswith("."))
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Gives an empty folder beside `path` and swaps it in when the block ends well.
+
+    Whenever the process dies, the old or the new artefact is whole on disk; `repair` puts it under its name.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    new, old = _beside(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent / ".lock"):
+            _mend(path)
+            new.mkdir()
+            try:
+                yield new
+                if path.exists():
+                    path.rename(old)
+                new.rename(path)
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def repair(path: Path) -> None:
+    """Finishes or undoes the swap of a process that died, and removes what it left; leaves a living one alone."""
+    new, old = _beside(path)
+    if not (new.exists() or old.exists()):
+        return
+    try:
+        # A living process is between two renames for an instant only, but may build for minutes.
+        with FileLock(path.parent / ".lock", timeout=0 if path.exists() else 10):
+            _mend(path)
+    except (Timeout, OSError):
+        return
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+
+
+def _mend(path: Path) -> None:
+    new, old = _beside(path)
+    if old.exists() and not path.exists():
+        # The old one was moved away, so the new one was complete.
+        (new if (new / MANIFEST).exists() else old).rename(path)
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,63 @@
+"""What can go wrong: one class, one exit code. A message says what and where; a hint says what to do next."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from lmconv.types import Json
+
+
+class LmconvError(Exception):
+    """An error that a user can act on; never shown with a traceback."""
+
+    kind: ClassVar[str] = "bug"
+    exit_code: ClassVar[int] = 70
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def to_json(self) -> Json:
+        """The `error` document of the command line's `--json`."""
+        return {"kind": self.kind, "message": self.message, "hint": self.hint, "exit_code": self.exit_code}
+
+
+class GateFailed(LmconvError):
+    """An artefact is outside its tolerance."""
+
+    kind = "gate"
+    exit_code = 1
+
+
+class UsageError(LmconvError):
+    """Wrong usage or an unknown name, found before any work."""
+
+    kind = "usage"
+    exit_code = 2
+
+
+class MissingRuntime(LmconvError):
+    """A package, runtime or device is not here; the hint says what to install."""
+
+    kind = "missing"
+    exit_code = 3
+
+
+class InputError(LmconvError):
+    """An input is missing, broken or refused, or an output cannot be written."""
+
+    kind = "input"
+    exit_code = 4
+
+
+class Bug(LmconvError):
+    """Our own mistake."""
+
+
+def worst(codes: list[int]) -> int:
+    """The exit code of a command with several outcomes: the highest-ranking of 70 > 4 > 3 > 1, else 0."""
+    return next((code for code in (70, 4, 3, 1) if code in codes), 0)

@@ -1,0 +1,163 @@
+"""From the source network to the hub: one ONNX graph, opset 18, `input` (N, 3, H, W) to `landmarks` (N, L, 2)."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmconv.errors import Bug, InputError
+from lmconv.graph import set_batch
+from lmconv.source import Source, _inputs, load_onnx, network
+from lmconv.types import OPSET, ModelSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Where the exporter writes the path of modules that a node belongs to."""
+
+
+def export(source: Source) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """Exports a network, nothing simplified.
+
+    Returns:
+        The model with a free batch axis where the network allows one, and the module table: name of a node's
+        output to the path of the PyTorch module that computes it (empty for an ONNX source).
+    """
+    model, modules = _from_onnx(source) if source.kind == "onnx" else _from_torch(source)
+    opset = {entry.domain: entry.version for entry in model.opset_import}.get("")
+    if opset != OPSET:
+        raise Bug(f"the exporter gave opset {opset} for {source.spec.name} where {OPSET} was asked for")
+    return model, modules
+
+
+def _from_torch(source: Source) -> tuple[onnx.ModelProto, dict[str, str]]:
+    import torch
+
+    module = network(source)
+    shape = source.spec.inputs[0].shape[1:]
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # says at length that torchvision is not here
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module,
+            (torch.zeros(2, *shape),),  # 0 and 1 would be taken for constants
+            dynamo=True,
+            opset_version=OPSET,
+            external_data=False,
+            input_names=["input"],
+            output_names=["landmarks"],
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            verbose=False,
+        )
+    if program is None:
+        raise Bug("torch.onnx.export gave nothing")
+    model = program.model_proto
+    modules = _modules(model)
+    _strip(model)
+    return model, modules
+
+
+def _modules(model: onnx.ModelProto) -> dict[str, str]:
+    table = {}
+    for node in model.graph.node:
+        scopes = next((ast.literal_eval(entry.value) for entry in node.metadata_props if entry.key == SCOPES), [])
+        path = scopes[-2].removeprefix("net").removeprefix(".") if len(scopes) > 1 else ""
+        table.update({output: path for output in node.output if path})
+    return table
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Removes what ties the file to the exporting machine (stack traces, paths) and the wrapper's `net.` prefix."""
+    graph = model.graph
+    del model.metadata_props[:], graph.metadata_props[:]
+    for part in [*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info]:
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for tensor in graph.initializer:
+        tensor.name = tensor.name.removeprefix("net.")
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = name.removeprefix("net.")
+    del graph.value_info[:]
+
+
+def _from_onnx(source: Source) -> tuple[onnx.ModelProto, dict[str, str]]:
+    from onnx import version_converter
+
+    model = load_onnx(source.path)
+    held = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in held]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    del model.graph.output[1:]
+    try:
+        model = version_converter.convert_version(model, OPSET)
+    except Exception as error:  # the converter raises RuntimeError and its own ConvertError
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{source.path} cannot be brought to opset {OPSET}: {reason}", hint="export it anew") from error
+    model.ir_version = 10
+    _strip(model)
+    _rename(model, model.graph.input[0].name, "input")
+    _to_points(model, source.spec)
+    _free_batch(model, source.spec)
+    return model, {}
+
+
+def _rename(model: onnx.ModelProto, old: str, new: str) -> None:
+    """Renames a value everywhere, after moving a stranger of the new name out of the way."""
+    for before, after in ((new, f"{new}_"), (old, new)) if old != new else ():
+        for node in model.graph.node:
+            for names in (node.input, node.output):
+                for index, name in enumerate(names):
+                    names[index] = after if name == before else name
+        for part in [*model.graph.input, *model.graph.output, *model.graph.initializer]:
+            part.name = after if part.name == before else part.name
+
+
+def _to_points(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Appends the cut to the points, as (N, L, 2), under the name `landmarks`."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    flat = graph.output[0].name
+    if flat == "landmarks":
+        flat = "landmarks_"
+    _rename(model, "landmarks", "landmarks_")
+
+    def add(op: str, data: str, out: str, **constants: list[int]) -> str:
+        names = [f"{out}_{key}" for key in constants]
+        for name, value in zip(names, constants.values(), strict=True):
+            graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
+        graph.node.append(helper.make_node(op, [data, *names], [out], name=out))
+        return out
+
+    if spec.output_slice:
+        flat = add("Reshape", flat, "landmarks_flat", flat=[0, -1])
+        start, stop = spec.output_slice
+        flat = add("Slice", flat, "landmarks_slice", starts=[start], ends=[stop], axes=[1])
+    add("Reshape", flat, "landmarks", shape=[-1, spec.landmarks, 2])
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("landmarks", TensorProto.FLOAT, ["N", spec.landmarks, 2]))
+
+
+def _free_batch(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Frees a fixed batch axis where two inputs then give what each gives alone; else leaves it at 1."""
+    from lmconv.runtime import OrtSession
+    from lmconv.session import noise
+
+    set_batch(model, "N")
+    images = noise(spec, 2, 0)
+    try:
+        with OrtSession(model.SerializeToString()) as session:
+            both = session.run({"input": images})["landmarks"]
+            alone = np.concatenate([session.run({"input": image[None]})["landmarks"] for image in images])
+        free = both.shape == alone.shape and np.allclose(both, alone, atol=1e-5)
+    except Exception:  # whatever the runtime says of it, the axis is not free
+        free = False
+    if not free:
+        set_batch(model, 1)

@@ -1,0 +1,79 @@
+"""Small facts about ONNX graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper, shape_inference
+
+QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
+
+
+def initializers(model: onnx.ModelProto) -> dict[str, TensorProto]:
+    """Initializers by name."""
+    return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def constant(model: onnx.ModelProto, name: str) -> np.ndarray | None:
+    """The value of an initializer, None where the name is computed."""
+    tensor = initializers(model).get(name)
+    return None if tensor is None else numpy_helper.to_array(tensor)
+
+
+def parameters(model: onnx.ModelProto) -> int:
+    """How many weights a graph holds: its numeric initializers but shapes (int64), scales and zero points."""
+    helpers = {name for node in model.graph.node if node.op_type in QUANTISERS for name in node.input[1:]}
+    counted = (
+        tensor
+        for tensor in model.graph.initializer
+        if tensor.data_type != TensorProto.INT64 and tensor.name not in helpers
+    )
+    return sum(prod(tensor.dims) for tensor in counted)
+
+
+def flops(model: onnx.ModelProto) -> int:
+    """Floating-point operations of one input: two per multiply-accumulate of Conv, ConvTranspose, Gemm and MatMul."""
+    return sum(2 * macs for macs in _macs(model))
+
+
+def _macs(model: onnx.ModelProto) -> Iterator[int]:
+    shapes = static_shapes(model)
+    for node in model.graph.node:
+        out = shapes.get(node.output[0])
+        weight = shapes.get(node.input[1]) if len(node.input) > 1 else None
+        if out is None or weight is None:
+            continue
+        if node.op_type == "Conv":
+            yield prod(out) * prod(weight[1:])
+        elif node.op_type == "ConvTranspose":
+            yield prod(shapes[node.input[0]]) * prod(weight[1:])
+        elif node.op_type in ("Gemm", "MatMul"):
+            yield prod(out) * shapes[node.input[0]][-1]
+
+
+def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Shapes of all values for one input (N = 1), where shape inference finds them."""
+    one = onnx.ModelProto()
+    one.CopyFrom(model)
+    set_batch(one, 1)
+    inferred = shape_inference.infer_shapes(one, data_prop=True).graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
+    for value in [*inferred.input, *inferred.output, *inferred.value_info]:
+        dims = value.type.tensor_type.shape.dim
+        if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
+            shapes[value.name] = tuple(dim.dim_value for dim in dims)
+    return shapes
+
+
+def set_batch(model: onnx.ModelProto, batch: int | str) -> None:
+    """Fixes the batch axis of every input and output, or frees it under a name; forgets the shapes in between."""
+    for value in [*model.graph.input, *model.graph.output]:
+        dim = value.type.tensor_type.shape.dim[0]
+        if isinstance(batch, int):
+            dim.dim_value = batch
+        else:
+            dim.dim_param = batch
+    del model.graph.value_info[:]

@@ -1,0 +1,103 @@
+"""Runs passes over the graph, compares each with its input, and names the guilty one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmconv import plugins
+from lmconv.compare import Difference, difference
+from lmconv.errors import GateFailed, UsageError
+from lmconv.runtime import OrtSession
+from lmconv.session import landmarks, noise
+from lmconv.types import OPSET, Float32, Json, Pass, PassContext
+
+if TYPE_CHECKING:
+    import onnx
+
+CHECK_CROPS = 32
+"""How many real crops a pass is compared on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimised:
+    """A graph after its passes, what each decided, and warnings about those left out."""
+
+    model: onnx.ModelProto
+    recipe: list[Json]
+    warnings: list[str]
+
+
+def optimise(model: onnx.ModelProto, passes: Sequence[str], context: PassContext) -> Optimised:
+    """Applies passes in order; one whose result is off by more than its tolerance does not change the graph.
+
+    Raises:
+        GateFailed: A pass without which the artefact is impossible was refused.
+        UsageError: A pass calibrates on faces and there are none.
+    """
+    recipe: list[Json] = []
+    warnings: list[str] = []
+    before = None
+    for name in passes:
+        step: Pass = plugins.load("passes", name)
+        if step.calibrated and context.crops is None:
+            raise UsageError(f"{name} needs faces to calibrate on", hint="give --calibration DIR, annotated faces")
+        before = _outputs(model, context) if before is None else before
+        result, decisions, after, reason = _attempt(step, model, context, before)
+        if reason:
+            if step.required:
+                raise GateFailed(f"pass {name} is refused: {reason}", hint="the graph before it is kept")
+            warnings.append(f"pass {name} is left out: {reason}")
+        else:
+            model, before = result, after
+        recipe.append({"pass": name, "decisions": decisions, "refused": reason})
+    return Optimised(model=model, recipe=recipe, warnings=warnings)
+
+
+Outputs = dict[str, Float32]
+
+
+def _attempt(
+    step: Pass, model: onnx.ModelProto, context: PassContext, before: Outputs
+) -> tuple[onnx.ModelProto, Json, Outputs, str | None]:
+    """Applies a pass to a copy; gives the result, its decisions, its outputs, and why it is refused, if so."""
+    copy = type(model)()
+    copy.CopyFrom(model)
+    try:
+        result, decisions = step.apply(copy, context)
+        after = _outputs(result, context)
+    except (GateFailed, UsageError):
+        raise
+    except Exception as error:  # a pass that breaks on a graph must not take the export with it
+        return model, {}, before, f"it failed with {type(error).__name__}: {_first_line(error)}"
+    judged = [kind for kind in before if not (step.calibrated and kind == "noise")]
+    worst = max((_difference(before[kind], after[kind], context) for kind in judged), key=lambda d: d.mean_abs)
+    opset = {entry.domain: entry.version for entry in result.opset_import}.get("")
+    if opset != OPSET:
+        return model, decisions, before, f"it changed the opset from {OPSET} to {opset}"
+    if worst.mean_abs > step.tolerance:
+        return model, decisions, before, f"landmarks move by {worst.mean_abs:.2g} on average, allowed {step.tolerance:g}"
+    return result, decisions, after, None
+
+
+def _outputs(model: onnx.ModelProto, context: PassContext) -> Outputs:
+    inputs = {"noise": noise(context.spec, 8, 0)}
+    if context.crops is not None:
+        inputs["crops"] = context.crops[:: max(1, len(context.crops) // CHECK_CROPS)][:CHECK_CROPS]
+    with OrtSession(model.SerializeToString()) as session:
+        return {kind: landmarks(session, context.spec, images) for kind, images in inputs.items()}
+
+
+def _difference(a: Float32, b: Float32, context: PassContext) -> Difference:
+    if a.shape != b.shape:
+        nothing = np.full((1, 1, 2), np.nan, np.float32)
+        return difference(nothing, nothing, context.spec.input_size)
+    return difference(a, b, context.spec.input_size)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
+

@@ -1,0 +1,56 @@
+"""ONNX, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmconv.artifact import model_file
+from lmconv.errors import MissingRuntime
+from lmconv.types import Artifact, Built, ModelSpec, OpenOptions, Precision, QuantScheme, Session, Target
+
+if TYPE_CHECKING:
+    import onnx
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
+
+
+def build(model: onnx.ModelProto, out: Path, spec: ModelSpec, precision: Precision) -> Built:
+    """Writes model.onnx, weights inside."""
+    (out / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
+    return Built(execution={"tf32": False})
+
+
+def open_artifact(artifact: Artifact, options: OpenOptions) -> Session:
+    """Loads it on the CPU, or on a GPU by CUDA.
+
+    Raises:
+        MissingRuntime: This ONNX Runtime has no CUDA, or finds no device.
+    """
+    import onnxruntime
+
+    from lmconv.runtime import OrtSession
+
+    provider = PROVIDERS[options.device]
+    if provider not in onnxruntime.get_available_providers():
+        raise MissingRuntime("ONNX Runtime has no CUDA here", hint="pip install onnxruntime-gpu, on a machine with a GPU")
+    settings = {"use_tf32": str(int(artifact.execution["tf32"]))} if options.device == "gpu" else {}
+    session = OrtSession(model_file(artifact, ".onnx"), threads=options.threads, provider=(provider, settings))
+    if provider not in session.providers:
+        raise MissingRuntime("ONNX Runtime finds no CUDA device", hint="run `lmconv doctor`, or use --device cpu")
+    return session
+
+
+plugin = Target(
+    name="onnx",
+    summary="ONNX, run by ONNX Runtime",
+    suffixes=(".onnx",),
+    precisions=(Precision.FP32, Precision.FP16, Precision.INT8),
+    quantisation=QuantScheme(
+        activations="uint8",
+        reason="ONNX Runtime's x86 kernels multiply unsigned activations by signed weights; signed ones are slower",
+    ),
+    requires=lambda: None,
+    build=build,
+    open=open_artifact,
+)

@@ -1,0 +1,260 @@
+"""The few core types. Everything else may import this module; it imports nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+Float32: TypeAlias = NDArray[np.float32]
+Float64: TypeAlias = NDArray[np.float64]
+Uint8: TypeAlias = NDArray[np.uint8]
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+Json: TypeAlias = dict[str, Any]
+
+OPSET = 18
+"""The opset of every graph between export and target."""
+
+
+class Precision(StrEnum):
+    """What an artefact computes in; what it does not name stays float32."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+    MIXED = "mixed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """One input or output of a network.
+
+    `shape` holds integers, and a name where an axis is free: `("N", 3, 112, 112)`.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    layout: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocess:
+    """From a uint8 crop to the network's input: `(pixel * scale - mean) / std`, per channel in `colour` order."""
+
+    colour: Literal["BGR", "RGB"] = "BGR"
+    scale: float = 1 / 255
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crop:
+    """The square cut around a face: the longer (`max`) or shorter (`min`) side of `box`, times `scale`."""
+
+    box: Literal["landmarks", "detector"] = "landmarks"
+    side: Literal["max", "min"] = "max"
+    scale: float = 1.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """Everything needed to use a network, apart from its weights.
+
+    Attributes:
+        name: What the user calls it; names the artefact's folder.
+        backbone: Name of the backbone plug-in, or `"onnx"` where the source is an ONNX file.
+        landmarks: Number of points L; the output `landmarks` is (N, L, 2) float32.
+        decode: Unit of that output: `"fraction"` of the input's width and height, or input `"pixels"`.
+        output_slice: For an ONNX source, the half-open range of its flat output that holds the points.
+    """
+
+    name: str
+    backbone: str
+    landmarks: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    task: Literal["landmarks", "detection"] = "landmarks"
+    preprocess: Preprocess = Preprocess()
+    decode: Literal["fraction", "pixels"] = "fraction"
+    crop: Crop = Crop()
+    output_slice: tuple[int, int] | None = None
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the network's input, pixels."""
+        height, width = self.inputs[0].shape[2:]
+        return int(height), int(width)
+
+    @property
+    def batch(self) -> int | None:
+        """The batch size a static graph is tied to, None where it is free."""
+        size = self.inputs[0].shape[0]
+        return size if isinstance(size, int) else None
+
+
+def landmark_spec(name: str, backbone: str, *, size: tuple[int, int], landmarks: int, **settings: Any) -> ModelSpec:
+    """The spec of an ordinary landmark network: `input` (N, 3, *size) float32 to `landmarks` (N, landmarks, 2)."""
+    return ModelSpec(
+        name=name,
+        backbone=backbone,
+        landmarks=landmarks,
+        inputs=(TensorSpec(name="input", dtype="float32", shape=("N", 3, *size), layout="NCHW"),),
+        outputs=(TensorSpec(name="landmarks", dtype="float32", shape=("N", landmarks, 2), layout="NLC"),),
+        **settings,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backbone:
+    """A network architecture: the plug-in of `backbones/<one>.py`.
+
+    `build(landmarks)` gives a module in PyTorch's initial state whose forward takes (N, 3, H, W) float32 and gives
+    (N, 2 * landmarks) float32, or a tuple that begins with it.
+    """
+
+    spec: ModelSpec
+    build: Callable[[int], torch.nn.Module]
+    summary: str
+
+
+class Session(Protocol):
+    """A loaded artefact, ready to run; a context manager that frees what it holds."""
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Computes the outputs by name. Shapes and dtypes are those of the spec."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantScheme:
+    """How a target wants its int8 graph.
+
+    Attributes:
+        activations: `"uint8"` (asymmetric) or `"int8"` (symmetric, zero point 0).
+        reason: Why, in one sentence; written to the recipe.
+    """
+
+    activations: Literal["uint8", "int8"]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassContext:
+    """What a pass may use besides the graph.
+
+    Attributes:
+        spec: The network's spec.
+        crops: (n, 3, H, W) float32 network inputs to calibrate on; None where none were given.
+        scheme: How the target wants int8.
+    """
+
+    spec: ModelSpec
+    crops: Float32 | None = None
+    scheme: QuantScheme | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """A rewrite of the ONNX graph: the plug-in of `passes/<one>.py`.
+
+    Attributes:
+        apply: Gives a new model (the argument may be changed) and what it decided, for the recipe.
+        tolerance: Largest allowed mean absolute difference of the landmarks, fractions of the input, on real crops
+            (where given) and on noise.
+        required: Whether the artefact is impossible without it; another pass is left out when it is refused.
+        calibrated: Whether it needs real crops; it is then judged on crops alone, as noise is outside its range.
+    """
+
+    name: str
+    summary: str
+    apply: Callable[[onnx.ModelProto, PassContext], tuple[onnx.ModelProto, Json]]
+    tolerance: float
+    required: bool = False
+    calibrated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A folder with a model that can be deployed, its manifest.json and reference.npz.
+
+    Attributes:
+        path: The folder.
+        digest: sha256 of the manifest without `measured`.
+        files: sha256 of every other file, by name.
+        execution: What the runtime is told, so that every command runs the same thing.
+        parents: The checkpoint (`source`) and the plain graph (`plain`) it was made from: file name and sha256.
+        recipe: Every decision that made it.
+        measured: What was measured on it, and when; outside the digest.
+    """
+
+    path: Path
+    digest: str
+    spec: ModelSpec
+    target: str
+    precision: Precision
+    files: Mapping[str, str]
+    execution: Json
+    parents: Json
+    recipe: Json
+    versions: Json
+    machine: Json | None
+    parameters: int
+    flops: int
+    measured: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A runtime: the plug-in of `targets/<one>.py`.
+
+    Attributes:
+        suffixes: File name endings of its model files.
+        precisions: What it can be built in.
+        quantisation: How it wants int8.
+        requires: What is missing here, as an instruction ("pip install …"), or None when it can be used.
+        build: Writes its files for a graph to a folder; gives `execution` and, for an engine tied to one, `machine`.
+        open: Loads an artefact on a device with a number of threads.
+    """
+
+    name: str
+    summary: str
+    suffixes: tuple[str, ...]
+    precisions: tuple[Precision, ...]
+    quantisation: QuantScheme
+    requires: Callable[[], str | None]
+    build: Callable[[onnx.ModelProto, Path, ModelSpec, Precision], Built]
+    open: Callable[[Artifact, OpenOptions], Session]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """What `Target.build` decided: the runtime's settings, and the machine an engine is tied to."""
+
+    execution: Json
+    machine: Json | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenOptions:
+    """Where and with how many intra-op threads a session runs; 0 leaves the number to the runtime."""
+
+    device: Literal["cpu", "gpu"] = "cpu"
+    threads: int = 0

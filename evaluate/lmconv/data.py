@@ -1,0 +1,81 @@
+"""The types of annotated faces and of what is measured on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from lmconv.types import Float64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Face:
+    """One annotated face.
+
+    Attributes:
+        image: The picture.
+        annotation: The file that holds its points.
+        points: (L, 2) float64, pixels of the picture, x before y, values as the annotation has them.
+        subsets: Every subset it counts in, its source folder last: `("common", "lfpw/testset")`.
+    """
+
+    image: Path
+    annotation: Path
+    points: Float64
+    subsets: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Source folder and file name of the picture, the same wherever the data lies."""
+        return f"{self.subsets[-1]}/{self.image.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """The faces of one split.
+
+    Attributes:
+        faces: In an order that depends on their names only.
+        problems: What was left out and why, one line each.
+        totals: How many faces each published subset has in full, whether they are here or not.
+    """
+
+    faces: tuple[Face, ...]
+    problems: tuple[str, ...] = ()
+    totals: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A layout of annotated faces: the plug-in of `datasets/<one>.py`.
+
+    Attributes:
+        landmarks: Number of points L of every face.
+        matches: Whether a folder holds this layout; False where it does not exist.
+        faces: The faces of a folder in the split `"test"`, `"train"` or `"all"`; an `InputError` when there are none.
+    """
+
+    name: str
+    summary: str
+    landmarks: int
+    matches: Callable[[Path], bool]
+    faces: Callable[[Path, str], Listing]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A figure over many faces: the plug-in of `metrics/<one>.py`.
+
+    Attributes:
+        unit: `"%"`, or empty for a plain number.
+        better: Which way is good.
+        compute: From (n,) float64, ION of each face in percent, n at least 1.
+    """
+
+    name: str
+    unit: str
+    summary: str
+    better: Literal["lower", "higher"]
+    compute: Callable[[Float64], float]

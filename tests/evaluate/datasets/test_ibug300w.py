@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmconv.data import Listing
+from lmconv.datasets.ibug300w import plugin, read_pts
+from lmconv.errors import InputError, UsageError
+from lmconv.types import Float64
+
+POINTS = np.arange(136, dtype=np.float64).reshape(68, 2) + 0.25
+BARE = "".join(f"{x} {y}\n" for x, y in POINTS)
+FRAMED = f"version: 1\nn_points:  68\n{{\n{BARE}}}"
+
+
+def add(folder: Path, *stems: str, picture: str = ".jpg", annotation: str = ".pts", text: str = FRAMED) -> Path:
+    """Writes faces; the pictures need no content, as nothing here decodes them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stem in stems:
+        if picture:
+            (folder / f"{stem}{picture}").touch()
+        if annotation:
+            (folder / f"{stem}{annotation}").write_text(text, encoding="utf-8")
+    return folder
+
+
+def names(listing: Listing) -> list[str]:
+    return [face.name for face in listing.faces]
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Path:
+    """All six parts with one face each."""
+    for part in ("afw", "helen/testset", "helen/trainset", "ibug", "lfpw/testset", "lfpw/trainset"):
+        add(tmp_path / "300w" / part, "face_1")
+    return tmp_path / "300w"
+
+
+# One .pts file
+
+
+@pytest.mark.parametrize(
+    "text",
+    [FRAMED, BARE, FRAMED + "\n\n", FRAMED.replace("\n", "\r\n"), "\ufeff" + FRAMED],
+    ids=["framed", "bare", "blank lines at the end", "Windows line ends", "byte order mark"],
+)
+def test_reads_points_as_stored_with_and_without_the_frame(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.pts"
+    path.write_bytes(text.encode())
+    points = read_pts(path)
+    assert points.dtype == np.float64
+    np.testing.assert_array_equal(points, POINTS)
+
+
+def lines(*changes: tuple[int, str], of: str = FRAMED) -> str:
+    """The file with some lines, counted from 1, replaced."""
+    result = of.splitlines()
+    for number, line in changes:
+        result[number - 1] = line
+    return "\n".join(result)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        ("", 1, "0 points where 68"),
+        ("hello\n", 1, "'hello' is not a point"),
+        (lines((5, "nan 3.0")), 5, "'nan 3.0' is not finite"),
+        (lines((6, "1.0 -inf")), 6, "'1.0 -inf' is not finite"),
+        (lines((7, "1.0 2.0 3.0")), 7, "is not a point, two numbers"),
+        (lines((8, "1.0")), 8, "is not a point, two numbers"),
+        (lines((9, "1,0 2,0")), 9, "is not a point, two numbers"),
+        ("".join(BARE.splitlines(keepends=True)[:67]), 67, "67 points where 68"),
+        (BARE + "1 2\n", 69, "69 points where 68"),
+        (lines((4, "")), 72, "67 points where 68"),
+        (lines((2, "n_points: 67")), 2, "announces '67' points"),
+        (lines((1, "P6 640")), 1, "before the opening brace"),
+        (FRAMED[:-1], 71, "without the closing brace"),
+        (FRAMED + "\n1 2", 73, "without the closing brace"),
+    ],
+)
+def test_refuses_a_broken_file_and_names_the_line(tmp_path: Path, text: str, line: int, what: str) -> None:
+    path = tmp_path / "broken.pts"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        read_pts(path)
+    assert error.value.message.startswith(f"{path}:{line}: ")
+    assert what in error.value.message
+    assert error.value.hint
+
+
+def test_refuses_a_binary_file(tmp_path: Path) -> None:
+    path = tmp_path / "broken.pts"
+    path.write_bytes(bytes(range(128, 256)))
+    with pytest.raises(InputError, match="broken.pts:1: .*is not a point"):
+        read_pts(path)
+
+
+def test_refuses_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="gone.pts: No such file"):
+        read_pts(tmp_path / "gone.pts")
+
+
+# A folder
+
+
+def test_a_face_has_its_files_its_points_and_its_subsets(layout: Path) -> None:
+    faces = plugin.faces(layout, "test").faces
+    assert [face.subsets for face in faces] == [
+        ("common", "helen/testset"),
+        ("challenge", "ibug"),
+        ("common", "lfpw/testset"),
+    ]
+    assert faces[0].image == layout / "helen" / "testset" / "face_1.jpg"
+    assert faces[0].annotation == layout / "helen" / "testset" / "face_1.pts"
+    assert faces[0].name == "helen/testset/face_1.jpg"
+    np.testing.assert_array_equal(faces[0].points, POINTS)
+
+
+@pytest.mark.parametrize(
+    ("split", "parts"),
+    [
+        ("test", ["helen/testset", "ibug", "lfpw/testset"]),
+        ("train", ["afw", "helen/trainset", "lfpw/trainset"]),
+        ("all", ["afw", "helen/testset", "helen/trainset", "ibug", "lfpw/testset", "lfpw/trainset"]),
+    ],
+)
+def test_a_split_takes_its_parts_only(layout: Path, split: str, parts: list[str]) -> None:
+    assert names(plugin.faces(layout, split)) == [f"{part}/face_1.jpg" for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("..", ["helen/testset", "ibug", "lfpw/testset"]),
+        ("helen", ["helen/testset"]),
+        ("lfpw/testset", ["lfpw/testset"]),
+        ("ibug", ["ibug"]),
+        ("helen/../ibug", ["ibug"]),
+    ],
+)
+def test_the_layout_is_found_from_above_and_from_inside(layout: Path, given: str, found: list[str]) -> None:
+    assert plugin.matches(layout / given)
+    assert names(plugin.faces(layout / given, "test")) == [f"{part}/face_1.jpg" for part in found]
+
+
+def test_the_layout_may_start_two_levels_below_and_no_deeper(tmp_path: Path) -> None:
+    add(tmp_path / "one" / "two" / "helen" / "testset", "near")
+    add(tmp_path / "one" / "two" / "three" / "ibug", "far")
+    assert names(plugin.faces(tmp_path, "test")) == ["helen/testset/near.jpg"]
+
+
+def test_layouts_beside_each_other_are_one_and_a_face_counts_once(tmp_path: Path) -> None:
+    add(tmp_path / "a" / "ibug", "face_1", "face_2")
+    add(tmp_path / "b" / "ibug", "face_2", "face_3")
+    listing = plugin.faces(tmp_path, "test")
+    assert names(listing) == [f"ibug/face_{number}.jpg" for number in (1, 2, 3)]
+    assert listing.problems == (
+        f"{tmp_path / 'b/ibug/face_2.jpg'}: left out, the same face as {tmp_path / 'a/ibug/face_2.jpg'}",
+    )
+
+
+def test_totals_are_those_of_the_published_set(layout: Path) -> None:
+    assert plugin.faces(layout, "test").totals == {
+        "common": 554,
+        "challenge": 135,
+        "full": 689,
+        "afw": 337,
+        "helen/testset": 330,
+        "helen/trainset": 2000,
+        "ibug": 135,
+        "lfpw/testset": 224,
+        "lfpw/trainset": 811,
+    }
+
+
+@pytest.mark.parametrize("split", ["test", "train", "all"])
+def test_a_folder_without_the_layout_is_one_part_of_every_split(tmp_path: Path, split: str) -> None:
+    folder = add(tmp_path / "common", "b", "a")
+    assert plugin.matches(folder)
+    listing = plugin.faces(folder, split)
+    assert names(listing) == ["common/a.jpg", "common/b.jpg"]
+    assert listing.totals == {}, "a name alone makes no published subset"
+
+
+@pytest.mark.parametrize(("picture", "annotation"), [(".JPG", ".PTS"), (".jpeg", ".pts"), (".Png", ".Pts")])
+def test_endings_are_read_in_any_letter_case(tmp_path: Path, picture: str, annotation: str) -> None:
+    add(tmp_path / "ibug", "a", picture=picture, annotation=annotation)
+    assert names(plugin.faces(tmp_path, "test")) == [f"ibug/a{picture}"]
+
+
+def test_faces_without_a_partner_are_left_out_and_reported(tmp_path: Path) -> None:
+    folder = add(tmp_path / "ibug", "whole")
+    add(folder, "picture", annotation="")
+    add(folder, "points", picture="")
+    add(folder, "twice")
+    add(folder, "twice", picture=".png")
+    add(folder, "._whole", text="what macOS leaves in archives")
+    listing = plugin.faces(tmp_path, "test")
+    assert names(listing) == ["ibug/whole.jpg"]
+    assert listing.problems == (
+        f"{folder / 'picture.jpg'}: no .pts file beside it",
+        f"{folder / 'points.pts'}: no picture beside it",
+        f"{folder / 'twice.pts'}: left out, 2 pictures and 1 .pts files of this name",
+    )
+
+
+def test_a_broken_annotation_stops_the_reading(layout: Path) -> None:
+    add(layout / "ibug", "face_2", text="not points")
+    with pytest.raises(InputError, match="face_2.pts:1: "):
+        plugin.faces(layout, "test")
+
+
+@pytest.mark.parametrize(
+    ("part", "split", "message"),
+    [("ibug", "train", "no train faces of 300-W, only ibug"), ("afw", "test", "no test faces of 300-W, only afw")],
+)
+def test_a_split_that_leaves_nothing_says_what_is_there(tmp_path: Path, part: str, split: str, message: str) -> None:
+    add(tmp_path / part, "a")
+    with pytest.raises(InputError, match=message):
+        plugin.faces(tmp_path, split)
+
+
+def test_refuses_a_split_it_does_not_know(layout: Path) -> None:
+    with pytest.raises(UsageError, match="unknown split 'tset'.*did you mean test"):
+        plugin.faces(layout, "tset")
+
+
+def test_refuses_a_folder_without_faces(tmp_path: Path) -> None:
+    assert not plugin.matches(tmp_path)
+    with pytest.raises(InputError, match="has no faces"):
+        plugin.faces(tmp_path, "test")
+
+
+def test_refuses_pictures_without_any_annotation(tmp_path: Path) -> None:
+    add(tmp_path / "ibug", "a", annotation="")
+    with pytest.raises(InputError, match=r"has no faces .*a\.jpg: no \.pts file beside it"):
+        plugin.faces(tmp_path, "test")
+
+
+def test_refuses_a_folder_that_is_not_there_and_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert not plugin.matches(tmp_path / "gone")
+    assert not plugin.matches(file)
+    with pytest.raises(InputError, match="gone does not exist"):
+        plugin.faces(tmp_path / "gone", "test")
+    with pytest.raises(InputError, match="file is not a folder"):
+        plugin.faces(file, "test")
+
+
+# The real set
+
+
+@pytest.mark.realdata
+def test_reads_the_real_faces_exactly(shared: Path) -> None:
+    golden = np.load(shared / "golden" / "300w_common.npz")
+    listing = plugin.faces(shared / "faces" / "300w_common", "test")
+    assert listing.problems == ()
+    assert sorted(names(listing)) == sorted(golden["name"])
+    truth: dict[str, Float64] = dict(zip(golden["name"], golden["gt"], strict=True))
+    for face in listing.faces:
+        np.testing.assert_array_equal(face.points, truth[face.name])
+
+
+@pytest.mark.realdata
+def test_real_training_and_test_faces_side_by_side_stay_apart(shared: Path) -> None:
+    train = plugin.faces(shared / "faces", "train")
+    assert {face.subsets for face in train.faces} == {("afw",), ("helen/trainset",), ("lfpw/trainset",)}
+    assert len(train.faces) == 102
+    assert len(plugin.faces(shared / "faces", "test").faces) == 73
