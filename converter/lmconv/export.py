@@ -11,7 +11,7 @@ import numpy as np
 
 from lmconv.errors import Bug, InputError
 from lmconv.graph import set_batch
-from lmconv.source import Source, _inputs, load_onnx, network
+from lmconv.source import Source, load_onnx, network
 from lmconv.types import OPSET, ModelSpec
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ def _from_torch(source: Source) -> tuple[onnx.ModelProto, dict[str, str]]:
     import torch
 
     module = network(source)
-    shape = source.spec.inputs[0].shape[1:]
+    height, width = source.spec.input_size
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # says at length that torchvision is not here
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module,
-            (torch.zeros(2, *shape),),  # 0 and 1 would be taken for constants
+            (torch.zeros(2, 3, height, width),),  # 0 and 1 would be taken for constants
             dynamo=True,
             opset_version=OPSET,
             external_data=False,
@@ -65,7 +65,9 @@ def _from_torch(source: Source) -> tuple[onnx.ModelProto, dict[str, str]]:
 def _modules(model: onnx.ModelProto) -> dict[str, str]:
     table = {}
     for node in model.graph.node:
-        scopes = next((ast.literal_eval(entry.value) for entry in node.metadata_props if entry.key == SCOPES), [])
+        scopes: list[str] = next(
+            (ast.literal_eval(entry.value) for entry in node.metadata_props if entry.key == SCOPES), []
+        )
         path = scopes[-2].removeprefix("net").removeprefix(".") if len(scopes) > 1 else ""
         table.update({output: path for output in node.output if path})
     return table
@@ -99,7 +101,9 @@ def _from_onnx(source: Source) -> tuple[onnx.ModelProto, dict[str, str]]:
         model = version_converter.convert_version(model, OPSET)
     except Exception as error:  # the converter raises RuntimeError and its own ConvertError
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{source.path} cannot be brought to opset {OPSET}: {reason}", hint="export it anew") from error
+        raise InputError(
+            f"{source.path} cannot be brought to opset {OPSET}: {reason}", hint="export it anew"
+        ) from error
     model.ir_version = 10
     _strip(model)
     _rename(model, model.graph.input[0].name, "input")

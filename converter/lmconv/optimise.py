@@ -79,7 +79,12 @@ def _attempt(
     if opset != OPSET:
         return model, decisions, before, f"it changed the opset from {OPSET} to {opset}"
     if worst.mean_abs > step.tolerance:
-        return model, decisions, before, f"landmarks move by {worst.mean_abs:.2g} on average, allowed {step.tolerance:g}"
+        return (
+            model,
+            decisions,
+            before,
+            f"landmarks move by {worst.mean_abs:.2g} on average, allowed {step.tolerance:g}",
+        )
     return result, decisions, after, None
 
 
@@ -100,4 +105,3 @@ def _difference(a: Float32, b: Float32, context: PassContext) -> Difference:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [""])[0]
-

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from lmconv.errors import GateFailed, MissingRuntime, UsageError
 from lmconv.export import export
 from lmconv.files import canonical
 from lmconv.graph import flops, parameters, set_batch
+from lmconv.machine import versions
 from lmconv.optimise import Optimised, optimise
 from lmconv.session import landmarks, noise
 from lmconv.source import ONNX, Source, open_source
@@ -31,6 +30,7 @@ from lmconv.types import (
     OpenOptions,
     PassContext,
     Precision,
+    QuantScheme,
     Target,
     TensorSpec,
 )
@@ -51,7 +51,6 @@ fp32 is held to parity here; for the others this stops broken artefacts, and `lm
 """
 
 REFERENCE_INPUTS = 8
-TOOLS = ("lmconv", "numpy", "onnx", "onnxruntime", "onnxscript", "onnxsim", "openvino", "tensorrt", "torch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +63,7 @@ class Plain:
         inputs: (8, 3, H, W) float32, seeded.
         expected: (8, L, 2) float32, the source network's landmarks on them, fractions of the input.
         warnings: What was left out, and why.
+        lowered: The graph in other precisions, as far as they were asked for.
     """
 
     artifact: Artifact
@@ -71,6 +71,7 @@ class Plain:
     inputs: Float32
     expected: Float32
     warnings: list[str]
+    lowered: dict[tuple[Precision, str | None], Optimised] = field(default_factory=dict)
 
 
 Crops = Callable[[], Float32]
@@ -104,23 +105,27 @@ def convert(
         InputError: The source is broken, or the folder cannot be written.
         GateFailed: The artefact does not compute the source's landmarks; nothing was written.
     """
-    check(target, precision, calibrated=crops is not None)
+    check(target, precision, faces=crops is not None)
     return build(plain(source, out), target, precision, out=out, crops=crops, batch=batch)
 
 
-def check(target: str, precision: Precision, *, calibrated: bool) -> Target:
+def check(target: str, precision: Precision, *, faces: bool) -> Target:
     """Refuses what cannot work, before any work; see `convert` for what it raises."""
     plugin: Target = plugins.load("targets", target)
     if precision not in plugin.precisions:
         known = ", ".join(plugin.precisions)
         raise UsageError(f"target {target} has no precision {precision}", hint=f"it has {known}")
-    needy = [name for name in PASSES.get(precision, ()) if plugins.load("passes", name).calibrated]
-    if needy and not calibrated:
+    if calibrated(precision) and not faces:
         hint = "give --calibration DIR, a folder of annotated training faces"
         raise UsageError(f"{precision} is calibrated on real faces, and there are none", hint=hint)
     if missing := plugin.requires():
         raise MissingRuntime(f"target {target} cannot be built here", hint=missing)
     return plugin
+
+
+def calibrated(precision: Precision) -> bool:
+    """Whether this precision is calibrated on real faces."""
+    return any(plugins.load("passes", name).calibrated for name in PASSES.get(precision, ()))
 
 
 def plain(source: Source, out: Path) -> Plain:
@@ -166,7 +171,7 @@ def _kept(folder: Path, parents: Json, spec: ModelSpec) -> Plain | None:
     except Exception:  # damaged or of another version: made again
         return None
     same_spec = replace(found.spec, inputs=spec.inputs, outputs=spec.outputs) == spec
-    if found.parents != parents or found.versions != _versions() or not same_spec:
+    if found.parents != parents or found.versions != versions() or not same_spec:
         return None
     reference = read_reference(found)
     model = onnx.load(artifacts.model_file(found, ".onnx"))
@@ -180,20 +185,13 @@ def build(
     """Brings a plain graph to a precision and a target; see `convert`."""
     start = time.perf_counter()
     plugin: Target = plugins.load("targets", target)
+    lowered = _lower(base, precision, plugin.quantisation, crops)
     spec = with_batch(base.artifact.spec, batch or base.artifact.spec.batch)
-    names = PASSES.get(precision, ())
-    calibrated = any(plugins.load("passes", name).calibrated for name in names)
-    context = PassContext(
-        spec=base.artifact.spec,
-        crops=crops() if crops and calibrated else None,
-        scheme=plugin.quantisation,
-    )
     model = onnx.ModelProto()
-    model.CopyFrom(base.model)
-    optimised = optimise(model, names, context)
-    optimised = replace(optimised, recipe=[*base.artifact.recipe["passes"], *optimised.recipe])
+    model.CopyFrom(lowered.model)
     if batch and batch != base.artifact.spec.batch:
-        set_batch(optimised.model, batch)
+        set_batch(model, batch)
+    optimised = replace(lowered, model=model)
     parents = base.artifact.parents | {
         "plain": {"file": "model.onnx", "sha256": base.artifact.files["model.onnx"]},
     }
@@ -203,8 +201,20 @@ def build(
         _write_reference(new, base.inputs, base.expected)
         content = _content(spec, target, precision, optimised, parents, start)
         artifacts.write(new, content | {"execution": built.execution, "machine": built.machine})
-        _accept(new, plugin, precision, base.inputs, base.expected, crops=context.crops)
+        _accept(new, plugin, precision, base.inputs, base.expected)
     return artifacts.read(path)
+
+
+def _lower(base: Plain, precision: Precision, scheme: QuantScheme, crops: Crops | None) -> Optimised:
+    """The graph in a precision; made once for all targets that want it alike."""
+    key = (precision, scheme.activations if calibrated(precision) else None)
+    if key not in base.lowered:
+        faces = crops() if crops and calibrated(precision) else None
+        context = PassContext(spec=base.artifact.spec, crops=faces, scheme=scheme)
+        optimised = optimise(base.model, PASSES.get(precision, ()), context)
+        recipe = [*base.artifact.recipe["passes"], *optimised.recipe]
+        base.lowered[key] = replace(optimised, recipe=recipe)
+    return base.lowered[key]
 
 
 def with_batch(spec: ModelSpec, batch: int | None) -> ModelSpec:
@@ -226,7 +236,7 @@ def _content(
         "precision": str(precision),
         "parents": parents,
         "recipe": {"opset": OPSET, "exporter": exporter, "passes": optimised.recipe, "batch": spec.batch},
-        "versions": _versions(),
+        "versions": versions(),
         "parameters": parameters(optimised.model),
         "flops": flops(optimised.model),
         "measured": {
@@ -235,16 +245,6 @@ def _content(
             "warnings": optimised.warnings,
         },
     }
-
-
-def _versions() -> Json:
-    found = {"python": platform.python_version()}
-    for tool in TOOLS:
-        try:
-            found[tool] = version(tool)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _write_reference(folder: Path, inputs: Float32, expected: Float32) -> None:
@@ -257,15 +257,7 @@ def read_reference(artifact: Artifact) -> tuple[Float32, Float32]:
         return file["input"], file["landmarks"]
 
 
-def _accept(
-    folder: Path,
-    plugin: Target,
-    precision: Precision,
-    inputs: Float32,
-    expected: Float32,
-    *,
-    crops: Float32 | None = None,
-) -> None:
+def _accept(folder: Path, plugin: Target, precision: Precision, inputs: Float32, expected: Float32) -> None:
     """Runs the finished artefact and compares it with the source network; one that is off is not put in place."""
     artifact = artifacts.read(folder)
     with plugin.open(artifact, OpenOptions()) as session:
@@ -292,4 +284,3 @@ def summary(artifact: Artifact) -> Json:
         "flops": artifact.flops,
         "seconds": artifact.measured["seconds"],
     }
-

@@ -10,10 +10,12 @@ import difflib
 import importlib
 import pkgutil
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmconv.errors import MissingRuntime, UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 INSTALL = {
     "torch": "pip install 'lmconv[torch]'",
@@ -24,36 +26,43 @@ INSTALL = {
 
 
 @cache
-def _found(kind: str) -> dict[str, EntryPoint | str]:
-    external: dict[str, EntryPoint | str] = {point.name: point for point in entry_points(group=f"lmconv.{kind}")}
+def _ours(kind: str) -> frozenset[str]:
     package = importlib.import_module(f"lmconv.{kind}")
-    ours = {info.name: f"lmconv.{kind}.{info.name}" for info in pkgutil.iter_modules(package.__path__)}
-    return dict(sorted((external | ours).items()))
+    return frozenset(info.name for info in pkgutil.iter_modules(package.__path__))
+
+
+@cache
+def _others(kind: str) -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # 50 ms, of which most commands need none
+
+    return {point.name: point for point in entry_points(group=f"lmconv.{kind}")}
 
 
 def names(kind: str) -> list[str]:
     """Names of all plug-ins of a kind ("backbones", "targets", …), sorted; imports none of them."""
-    return list(_found(kind))
+    return sorted(_ours(kind) | _others(kind).keys())
 
 
 def load(kind: str, name: str) -> Any:
-    """Imports one plug-in.
+    """Imports one plug-in; ours come before those of other packages.
 
     Raises:
         UsageError: There is none of this name; the hint names the nearest.
         MissingRuntime: A package that it imports is not installed.
     """
-    found = _found(kind).get(name)
-    if found is None:
-        raise unknown(kind.removesuffix("s"), name, names(kind))
+    what = kind.removesuffix("s").removesuffix("e") if kind == "passes" else kind.removesuffix("s")
     try:
-        return found.load() if isinstance(found, EntryPoint) else importlib.import_module(found).plugin
+        if name in _ours(kind):
+            return importlib.import_module(f"lmconv.{kind}.{name}").plugin
+        if name in _others(kind):
+            return _others(kind)[name].load()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in ("", "lmconv"):
             raise
         install = INSTALL.get(missing, f"pip install {missing}")
-        raise MissingRuntime(f"{kind.removesuffix('s')} {name} needs {missing}, which is not installed", hint=install) from error
+        raise MissingRuntime(f"{what} {name} needs {missing}, which is not installed", hint=install) from error
+    raise unknown(what, name, names(kind))
 
 
 def load_all(kind: str) -> dict[str, Any]:

@@ -10,34 +10,24 @@ from lmconv.errors import UsageError
 from lmconv.types import Float32, Preprocess, Uint8
 
 
-def normalise(planes: Uint8, preprocess: Preprocess) -> Float32:
-    """Applies `(pixel * scale - mean) / std` per channel.
-
-    Args:
-        planes: (n, 3, H, W) uint8, channels in the network's colour order.
-        preprocess: The constants.
-
-    Returns:
-        (n, 3, H, W) float32.
-    """
-    mean = np.float32(preprocess.mean).reshape(3, 1, 1)
-    std = np.float32(preprocess.std).reshape(3, 1, 1)
-    scaled = planes.astype(np.float32) * np.float32(preprocess.scale)
-    return scaled if not mean.any() and (std == 1).all() else (scaled - mean) / std
-
-
 def network_input(crops: Uint8, preprocess: Preprocess) -> Float32:
-    """Turns crops into a network's input.
+    """From crops to what a network takes.
 
     Args:
-        crops: (n, H, W, 3) uint8, BGR.
-        preprocess: Colour order and constants.
+        crops: (n, h, w, 3) uint8, BGR.
+        preprocess: Colour order and normalisation.
 
     Returns:
-        (n, 3, H, W) float32, contiguous.
+        (n, 3, h, w) float32, channels in the order of `preprocess.colour`.
     """
-    ordered = crops if preprocess.colour == "BGR" else crops[..., ::-1]
-    return normalise(np.ascontiguousarray(ordered.transpose(0, 3, 1, 2)), preprocess)
+    n, height, width, _ = crops.shape
+    result: Float32 = np.empty((n, 3, height, width), np.float32)
+    for channel in range(3):
+        source = crops[..., channel if preprocess.colour == "BGR" else 2 - channel]
+        plane = np.multiply(source, np.float32(preprocess.scale), out=result[:, channel], dtype=np.float32)
+        plane -= np.float32(preprocess.mean[channel])
+        plane /= np.float32(preprocess.std[channel])
+    return result
 
 
 def parse(text: str) -> Preprocess:
@@ -49,7 +39,7 @@ def parse(text: str) -> Preprocess:
     colour, *numbers = text.split(",")
     try:
         scale, mean, std = [*[_numbers(part) for part in numbers], *[(1 / 255,), (0.0,), (1.0,)][len(numbers) :]]
-        if colour not in ("BGR", "RGB") or len(scale) != 1 or 0 in std:
+        if colour not in ("BGR", "RGB") or len(scale) != 1 or 0 in std or not {len(mean), len(std)} <= {1, 3}:
             raise ValueError(text)
         return Preprocess(colour=colour, scale=scale[0], mean=_three(mean), std=_three(std))  # type: ignore[arg-type]
     except (ValueError, ZeroDivisionError) as error:
@@ -62,5 +52,5 @@ def _numbers(part: str) -> tuple[float, ...]:
 
 
 def _three(values: tuple[float, ...]) -> tuple[float, float, float]:
-    one, two, three = values * 3 if len(values) == 1 else values
-    return one, two, three
+    first, second, third = values if len(values) == 3 else values[:1] * 3
+    return first, second, third

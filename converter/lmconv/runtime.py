@@ -21,6 +21,8 @@ CPU: Provider = ("CPUExecutionProvider", {})
 class OrtSession:
     """A `Session` on ONNX Runtime."""
 
+    caveat = ""
+
     def __init__(self, model: bytes | Path, *, threads: int = 0, provider: Provider = CPU) -> None:
         import onnxruntime
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmconv.preprocess import normalise
+from lmconv.preprocess import network_input
 from lmconv.types import Float32, ModelSpec, Session
 
 
@@ -22,7 +22,7 @@ def landmarks(session: Session, spec: ModelSpec, inputs: Float32, *, batch: int 
     """
     size = spec.batch or batch
     height, width = spec.input_size
-    unit = np.float32((width, height)) if spec.decode == "pixels" else np.float32((1, 1))
+    unit = np.array((width, height) if spec.decode == "pixels" else (1, 1), np.float32)
     chunks = []
     for start in range(0, len(inputs), size):
         chunk = inputs[start : start + size]
@@ -40,9 +40,9 @@ def noise(spec: ModelSpec, count: int, seed: int) -> Float32:
     """
     height, width = spec.input_size
     random = np.random.default_rng(seed)
-    images = np.empty((count, 3, height, width), np.uint8)
+    images = np.empty((count, height, width, 3), np.uint8)
     for index in range(count):
         cell = 2 ** (index % 4)
-        coarse = random.integers(0, 256, (3, -(-height // cell), -(-width // cell)), np.uint8)
-        images[index] = coarse.repeat(cell, 1).repeat(cell, 2)[:, :height, :width]
-    return normalise(images, spec.preprocess)
+        coarse = random.integers(0, 256, (-(-height // cell), -(-width // cell), 3), np.uint8)
+        images[index] = coarse.repeat(cell, 0).repeat(cell, 1)[:height, :width]
+    return network_input(images, spec.preprocess)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lmconv import checkpoints, plugins
+from lmconv import checkpoints, machine, plugins
 from lmconv.errors import InputError, UsageError
 from lmconv.files import sha256
 from lmconv.types import Arrays, Artifact, Backbone, ModelSpec, Preprocess, Session, landmark_spec
@@ -86,13 +86,7 @@ def recover(artifact: Artifact, weights: Path | None = None) -> Source | None:
     if found is None:
         return None
     source = Source(spec=artifact.spec, path=found, sha256=parent["sha256"])
-    return source if source.kind == "onnx" or _has_torch() else None
-
-
-def _has_torch() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("torch") is not None
+    return source if source.kind == "onnx" or machine.has("torch") else None
 
 
 def open_source(source: Source, *, threads: int = 0) -> Session:
@@ -144,16 +138,18 @@ def _points(module: torch.nn.Module) -> torch.nn.Module:
             super().__init__()
             self.net = module
 
-        def forward(self, input: torch.Tensor) -> torch.Tensor:
-            out = self.net(input)
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out = self.net(x)
             flat: torch.Tensor = out[0] if isinstance(out, tuple) else out
-            return flat.unflatten(1, (-1, 2))
+            return flat.reshape(len(flat), -1, 2)
 
     return Points().eval()
 
 
 class TorchSource:
     """A `Session` on the PyTorch network, eager, on the CPU."""
+
+    caveat = ""
 
     def __init__(self, source: Source, *, threads: int = 0) -> None:
         self._network = network(source)
@@ -179,6 +175,8 @@ class TorchSource:
 
 class OnnxSource:
     """A `Session` on the user's ONNX file, unchanged, in ONNX Runtime fp32."""
+
+    caveat = ""
 
     def __init__(self, source: Source, *, threads: int = 0) -> None:
         from lmconv.runtime import OrtSession

@@ -9,17 +9,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
     import torch
+    from numpy.typing import NDArray
 
-Float32: TypeAlias = NDArray[np.float32]
-Float64: TypeAlias = NDArray[np.float64]
-Uint8: TypeAlias = NDArray[np.uint8]
-Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+    Float32: TypeAlias = NDArray[np.float32]
+    Float64: TypeAlias = NDArray[np.float64]
+    Uint8: TypeAlias = NDArray[np.uint8]
+    Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+else:  # not worth importing numpy for an annotation: `lmconv --help` answers without it
+    Float32 = Float64 = Uint8 = Arrays = Any
+
 Json: TypeAlias = dict[str, Any]
 
 OPSET = 18
@@ -130,7 +132,13 @@ class Backbone:
 
 
 class Session(Protocol):
-    """A loaded artefact, ready to run; a context manager that frees what it holds."""
+    """A loaded artefact, ready to run; a context manager that frees what it holds.
+
+    Attributes:
+        caveat: Where this machine does not do what the artefact's `execution` says: what it does instead. Else empty.
+    """
+
+    caveat: str
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Computes the outputs by name. Shapes and dtypes are those of the spec."""

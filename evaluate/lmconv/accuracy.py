@@ -80,9 +80,7 @@ def accuracy(
     return result
 
 
-def paired(
-    errors_a: Float64, errors_b: Float64, subsets: Sequence[tuple[str, ...]], totals: Mapping[str, int]
-) -> dict[str, Interval]:
+def paired(errors_a: Float64, errors_b: Float64, subsets: Sequence[tuple[str, ...]]) -> dict[str, Interval]:
     """How much worse `a` is than `b` on the same faces, per subset as in `accuracy`: mean of a - b, ION points.
 
     Paired, so that what makes a face hard for both does not widen the interval.
@@ -91,9 +89,7 @@ def paired(
         errors_a: (n,) float64, ION of each face, percent.
         errors_b: (n,) float64, the same faces in the same order.
         subsets: The subsets each of the n faces counts in.
-        totals: As in `accuracy`; a difference does not depend on it.
     """
-    del totals
     if errors_a.shape != errors_b.shape:
         raise ValueError(f"errors of {len(errors_a)} and of {len(errors_b)} faces cannot be paired")
     with np.errstate(invalid="ignore"):  # two infinite errors: not a number, which bootstrap takes as infinite

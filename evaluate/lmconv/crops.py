@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from lmconv import plugins
 from lmconv.errors import InputError, UsageError
-from lmconv.types import Crop, Float32, Float64, ModelSpec, Preprocess, Uint8
+from lmconv.preprocess import network_input
+from lmconv.types import Crop, Float32, Float64, ModelSpec, Uint8
 
 if TYPE_CHECKING:
     from lmconv.data import Dataset, Face, Listing
@@ -102,26 +103,6 @@ def cut(image: Uint8, square: Square, size: tuple[int, int]) -> Uint8:
             padded[y1 - top : y2 - top, x1 - left : x2 - left] = inside
         inside = padded
     return _uint8(cv2.resize(inside, size[::-1], interpolation=cv2.INTER_LINEAR))
-
-
-def network_input(crops: Uint8, preprocess: Preprocess) -> Float32:
-    """From crops to what a network takes.
-
-    Args:
-        crops: (n, h, w, 3) uint8, BGR.
-        preprocess: Colour order and normalisation.
-
-    Returns:
-        (n, 3, h, w) float32, channels in the order of `preprocess.colour`.
-    """
-    n, height, width, _ = crops.shape
-    result: Float32 = np.empty((n, 3, height, width), np.float32)
-    for channel in range(3):
-        source = crops[..., channel if preprocess.colour == "BGR" else 2 - channel]
-        plane = np.multiply(source, np.float32(preprocess.scale), out=result[:, channel], dtype=np.float32)
-        plane -= np.float32(preprocess.mean[channel])
-        plane /= np.float32(preprocess.std[channel])
-    return result
 
 
 def to_picture(points: Float32 | Float64, squares: NDArray[np.int64]) -> Float64:

@@ -66,7 +66,7 @@ def _float_values(model: onnx.ModelProto, kept: set[int]) -> dict[str, int]:
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     for value in [*graph.input, *graph.output, *graph.value_info]:
         types[value.name] = value.type.tensor_type.elem_type
-    after = {name: TensorProto.FLOAT for name, kind in types.items() if kind == TensorProto.FLOAT}
+    after: dict[str, int] = {name: TensorProto.FLOAT for name, kind in types.items() if kind == TensorProto.FLOAT}
     for index, node in enumerate(graph.node):
         for output in node.output:
             if output in after and index not in kept:

@@ -33,7 +33,9 @@ def open_artifact(artifact: Artifact, options: OpenOptions) -> Session:
 
     provider = PROVIDERS[options.device]
     if provider not in onnxruntime.get_available_providers():
-        raise MissingRuntime("ONNX Runtime has no CUDA here", hint="pip install onnxruntime-gpu, on a machine with a GPU")
+        raise MissingRuntime(
+            "ONNX Runtime has no CUDA here", hint="pip install onnxruntime-gpu, on a machine with a GPU"
+        )
     settings = {"use_tf32": str(int(artifact.execution["tf32"]))} if options.device == "gpu" else {}
     session = OrtSession(model_file(artifact, ".onnx"), threads=options.threads, provider=(provider, settings))
     if provider not in session.providers:

@@ -59,6 +59,8 @@ class OpenVinoSession:
         if threads:
             config["INFERENCE_NUM_THREADS"] = threads
         compiled = openvino.Core().compile_model(path, "CPU", config)
+        used = compiled.get_property(HINT).to_string()
+        self.caveat = "" if used == hint else f"asked for {hint}, this CPU computes in {used}"
         self._names = [output.any_name for output in compiled.outputs]
         self._request = compiled.create_infer_request()
 

@@ -121,6 +121,8 @@ def _network_flags(trt: Any) -> int:
 class TensorRtSession:
     """A `Session` on an engine: one context, one stream, device buffers that grow to the largest batch seen."""
 
+    caveat = ""
+
     def __init__(self, path: Path, trt: Any) -> None:
         import pycuda.driver as cuda
 

@@ -9,7 +9,6 @@ https://ibug.doc.ic.ac.uk/resources/facial-point-annotations/
 from __future__ import annotations
 
 import math
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,7 +132,7 @@ def _parts(folder: Path) -> list[tuple[str, Path]]:
 
 
 def _matches(folder: Path) -> bool:
-    folder = Path(os.path.abspath(folder))
+    folder = folder.absolute()
     return folder.is_dir() and bool(_parts(folder) or any(pts for _, pts in _files(folder).values()))
 
 
@@ -147,7 +146,8 @@ def _pairs(folder: Path, problems: list[str]) -> Iterator[tuple[Path, Path]]:
         elif not pictures:
             problems.extend(f"{path}: no picture beside it" for path in points)
         else:
-            problems.append(f"{points[0]}: left out, {len(pictures)} pictures and {len(points)} .pts files of this name")
+            counts = f"{len(pictures)} pictures and {len(points)} .pts files"
+            problems.append(f"{points[0]}: left out, {counts} of this name")
 
 
 def _chosen(folder: Path, split: str) -> list[tuple[str, Path]]:
@@ -161,13 +161,13 @@ def _chosen(folder: Path, split: str) -> list[tuple[str, Path]]:
     chosen = [(name, path) for name, path in parts if name in SPLITS[split]]
     if parts and not chosen:
         there = ", ".join(sorted({name for name, _ in parts}))
-        other = "train" if split == "test" else "test"
-        raise InputError(f"{folder} has no {split} faces of 300-W, only {there}", hint=f"add them, or use the split {other}")
+        hint = f"add them, or use the split {'train' if split == 'test' else 'test'}"
+        raise InputError(f"{folder} has no {split} faces of 300-W, only {there}", hint=hint)
     return chosen or [(folder.name, folder)]
 
 
 def _faces(folder: Path, split: str) -> Listing:
-    folder = Path(os.path.abspath(folder))
+    folder = folder.absolute()
     faces: dict[str, Face] = {}
     problems: list[str] = []
     parts = _chosen(folder, split)
@@ -179,7 +179,8 @@ def _faces(folder: Path, split: str) -> Listing:
             if first is not face:
                 problems.append(f"{image}: left out, the same face as {first.image}")
     if not faces:
-        raise InputError(f"{folder} has no faces", hint=(problems or ["expected pictures with .pts files beside them"])[0])
+        hint = problems[0] if problems else "expected pictures with .pts files beside them"
+        raise InputError(f"{folder} has no faces", hint=hint)
     # What a folder of its own happens to be called says nothing about the published subsets.
     totals = TOTALS if parts[0][0] in SPLITS["all"] else {}
     return Listing(faces=tuple(faces[name] for name in sorted(faces)), problems=tuple(problems), totals=totals)

@@ -94,12 +94,12 @@ def test_refuses_a_broken_file_and_names_the_line(tmp_path: Path, text: str, lin
 def test_refuses_a_binary_file(tmp_path: Path) -> None:
     path = tmp_path / "broken.pts"
     path.write_bytes(bytes(range(128, 256)))
-    with pytest.raises(InputError, match="broken.pts:1: .*is not a point"):
+    with pytest.raises(InputError, match=r"broken\.pts:1: .*is not a point"):
         read_pts(path)
 
 
 def test_refuses_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="gone.pts: No such file"):
+    with pytest.raises(InputError, match=r"gone\.pts: No such file"):
         read_pts(tmp_path / "gone.pts")
 
 
@@ -209,7 +209,7 @@ def test_faces_without_a_partner_are_left_out_and_reported(tmp_path: Path) -> No
 
 def test_a_broken_annotation_stops_the_reading(layout: Path) -> None:
     add(layout / "ibug", "face_2", text="not points")
-    with pytest.raises(InputError, match="face_2.pts:1: "):
+    with pytest.raises(InputError, match=r"face_2\.pts:1: "):
         plugin.faces(layout, "test")
 
 
@@ -224,7 +224,7 @@ def test_a_split_that_leaves_nothing_says_what_is_there(tmp_path: Path, part: st
 
 
 def test_refuses_a_split_it_does_not_know(layout: Path) -> None:
-    with pytest.raises(UsageError, match="unknown split 'tset'.*did you mean test"):
+    with pytest.raises(UsageError, match=r"unknown split 'tset'.*did you mean test"):
         plugin.faces(layout, "tset")
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ def faces(n: int = 1, eyes: float = 50.0) -> Float64:
 
 def test_is_the_mean_distance_over_the_distance_of_the_outer_eye_corners_in_percent() -> None:
     truth = faces(eyes=50.0)
-    assert ion(truth + [3.0, 4.0], truth) == pytest.approx([100 * 5 / 50])
+    assert ion(truth + np.array([3.0, 4.0]), truth) == pytest.approx([100 * 5 / 50])
 
 
 def test_is_a_mean_over_all_points() -> None:
@@ -29,7 +31,7 @@ def test_is_a_mean_over_all_points() -> None:
 
 def test_normalises_each_face_by_its_own_annotation() -> None:
     truth = np.concatenate([faces(eyes=50.0), faces(eyes=100.0)])
-    predicted = truth + [5.0, 0.0]
+    predicted = truth + np.array([5.0, 0.0])
     predicted[:, 45, 0] += 1.0
     assert ion(predicted, truth) == pytest.approx([100 * (5 + 1 / 68) / 50, 100 * (5 + 1 / 68) / 100])
 
@@ -49,7 +51,7 @@ def test_a_point_that_is_not_finite_is_infinitely_wrong(value: float) -> None:
 
 def test_refuses_eye_corners_in_one_place() -> None:
     truth = np.concatenate([faces(), faces(eyes=0.0)])
-    with pytest.raises(InputError, match="face 1 .*eye corners in one place"):
+    with pytest.raises(InputError, match=r"face 1 .*eye corners in one place"):
         ion(truth, truth)
 
 
@@ -68,3 +70,12 @@ def test_refuses_points_of_another_number_of_faces() -> None:
 def test_the_metric_is_the_mean_over_the_faces() -> None:
     assert plugin.compute(np.array([1.0, 2.0, 6.0])) == pytest.approx(3.0)
     assert (plugin.name, plugin.unit, plugin.better) == ("ion", "%", "lower")
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(("model", "mean"), [("pfld", 3.2237), ("mfn", 2.9890)])
+def test_gives_the_recorded_errors_of_real_networks(shared: Path, model: str, mean: float) -> None:
+    golden = np.load(shared / "golden" / "300w_common.npz")
+    errors = ion(golden[f"{model}_gt12"], golden["gt"])
+    np.testing.assert_allclose(errors, golden[f"ion_{model}_gt12"], atol=1e-6)
+    assert plugin.compute(errors) == pytest.approx(mean, abs=1e-4)

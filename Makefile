@@ -1,0 +1,30 @@
+PYTHON ?= python3
+BIN := .venv/bin
+SHARED ?= ../shared/data
+
+.PHONY: setup demo test check lint clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[torch,openvino,dev]'
+	touch $@
+
+demo: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" SHARED="$(SHARED)" sh scripts/demo.sh
+
+test: setup
+	$(BIN)/pytest -m "not slow"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint
+	$(BIN)/pytest
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,72 @@
+"""The command line. Commands are plug-ins, loaded when they are named; `--help` imports no heavy library."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+
+import click
+
+from lmconv import plugins
+from lmconv.console import REPORT
+from lmconv.errors import Bug, LmconvError, UsageError
+
+
+class Commands(click.Group):
+    """The group of all command plug-ins."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands, sorted."""
+        return plugins.names("commands")
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Loads one command; an unknown name is a `UsageError` with the nearest."""
+        command: click.Command = plugins.load("commands", cmd_name)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lmconv", message="lmconv %(version)s")
+def cli() -> None:
+    r"""Converts face-landmark networks to ONNX, OpenVINO and TensorRT, and proves that the landmarks stay.
+
+    \b
+    Exit codes: 0 done; 1 a gate failed; 2 wrong usage; 3 a runtime, package or device is missing;
+    4 an input is missing or broken, or an output cannot be written; 70 a bug of ours; 130 interrupted.
+    """
+
+
+def run(arguments: list[str]) -> int:
+    """Runs a command line without its program name; gives the exit code."""
+    try:
+        return int(cli.main(args=arguments, prog_name="lmconv", standalone_mode=False) or 0)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help(), err=True)
+        return 2
+    except click.ClickException as error:
+        return _fail(UsageError(error.format_message(), hint="see --help"), arguments)
+    except LmconvError as error:
+        return _fail(error, arguments)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        return 0
+    except Exception as error:  # whatever comes this far is our mistake
+        if {"-v", "--verbose"} & set(arguments):
+            traceback.print_exc()
+        return _fail(Bug(f"{type(error).__name__}: {error}".strip(), hint=REPORT), arguments)
+
+
+def _fail(error: LmconvError, arguments: list[str]) -> int:
+    click.echo(f"error: {error}", err=True)
+    if "--json" in arguments:
+        click.echo(json.dumps({"error": error.to_json()}, indent=1))
+    return error.exit_code
+
+
+def main() -> None:
+    """The entry point `lmconv`."""
+    sys.exit(run(sys.argv[1:]))

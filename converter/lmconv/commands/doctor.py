@@ -1,0 +1,57 @@
+"""`lmconv doctor`: which runtimes and devices are here, and what to install for the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lmconv import checkpoints, machine, plugins
+from lmconv.console import Console, Outcome, command, table
+from lmconv.plugins import INSTALL
+
+if TYPE_CHECKING:
+    from lmconv.types import Json
+
+HELP = """Shows which runtimes, devices and versions are here, and what to install for the others.
+
+\b
+Example:
+  lmconv doctor
+"""
+
+
+@command(name="doctor", help=HELP, short_help="Show runtimes, devices and what is missing.")
+def plugin(console: Console) -> Outcome:
+    here = machine.describe()
+    rows = [_source(), *(_target(name) for name in plugins.names("targets"))]
+    weights = {name: checkpoints.find(name) for name in plugins.names("backbones")}
+    document = {
+        "machine": here,
+        "runtimes": rows,
+        "weights": {name: str(path) if path else None for name, path in weights.items()},
+    }
+    lines = [
+        f"{here['cpu']}, {here['cores']} cores, {' '.join(here['features']) or 'no known vector extensions'}",
+        " ".join(f"{name} {found}" for name, found in here["versions"].items()),
+        "",
+        table(
+            ["runtime", "precisions", "state"],
+            [[row["name"], " ".join(row["precisions"]), row["install"] or "ready"] for row in rows],
+            left=3,
+        ),
+        "",
+        table(["weights", ""], [[name, str(path or "not found")] for name, path in weights.items()], left=2),
+    ]
+    return Outcome(document=document, text="\n".join(lines))
+
+
+def _source() -> Json:
+    return {
+        "name": "torch (source of all networks but ONNX files)",
+        "precisions": ["fp32"],
+        "install": None if machine.has("torch") else INSTALL["torch"],
+    }
+
+
+def _target(name: str) -> Json:
+    target = plugins.load("targets", name)
+    return {"name": name, "precisions": list(target.precisions), "install": target.requires()}

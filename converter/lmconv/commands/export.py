@@ -1,0 +1,196 @@
+"""`lmconv export`: networks to artefacts."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import click
+
+from lmconv import plugins
+from lmconv.console import Console, Outcome, attempt, command, table
+from lmconv.errors import MissingRuntime, UsageError
+from lmconv.types import Precision
+
+if TYPE_CHECKING:
+    from lmconv.pipeline import Crops
+    from lmconv.types import Artifact, Float32, Json, ModelSpec, Target
+
+Pair: TypeAlias = tuple[str, Precision]
+
+HELP = """Converts networks, and compares each artefact with the network before it is put in place.
+
+MODEL is a name of `lmconv models`, or an .onnx file. Each combination of target and precision goes to
+OUT/MODEL/TARGET-PRECISION/.
+
+\b
+Examples:
+  lmconv export pfld --weights pfld_model_best.pth.tar
+  lmconv export pfld mobilefacenet --to onnx --to openvino --precision fp32 --precision int8 --calibration 300w/
+  lmconv export face.onnx --output-slice 0:136 --preprocess BGR,1/127,1,1 --to openvino
+"""
+
+
+@command(name="export", help=HELP, short_help="Convert networks to artefacts.")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--to", "targets", multiple=True, default=("onnx",), show_default=True, help="Target; may be repeated.")
+@click.option("--precision", "precisions", multiple=True, default=("fp32",), show_default=True, help="May be repeated.")
+@click.option("--out", type=click.Path(path_type=Path), default="build", show_default=True, help="Where artefacts go.")
+@click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
+@click.option("--calibration", type=click.Path(path_type=Path), help="Folder of annotated faces for int8.")
+@click.option("--split", type=click.Choice(["train", "test", "all"]), default="train", show_default=True)
+@click.option("--batch", default="dynamic", show_default=True, help="A fixed batch size, or dynamic.")
+@click.option("--preprocess", help="COLOUR[,SCALE[,MEAN,STD]], such as BGR,1/255; default: the backbone's.")
+@click.option("--output-slice", help="START:STOP of an ONNX file's output that holds the points.")
+def plugin(
+    console: Console,
+    *,
+    models: tuple[str, ...],
+    targets: tuple[str, ...],
+    precisions: tuple[str, ...],
+    out: Path,
+    weights: Path | None,
+    calibration: Path | None,
+    split: str,
+    batch: str,
+    preprocess: str | None,
+    output_slice: str | None,
+) -> Outcome:
+    wanted, skipped = _combinations(targets, precisions)
+    size, points = _batch(batch), _slice(output_slice)
+    _check_models(models, weights)
+    calibrated = _calibrated(wanted, calibration)
+    from lmconv import pipeline, source
+    from lmconv import preprocess as preprocessing
+
+    constants = preprocessing.parse(preprocess) if preprocess else None
+    outcome = Outcome(document={"artifacts": [], "skipped": skipped})
+    for row in skipped:
+        console.note(f"left out: {row['target']} {row['precision']}: {row['reason']}")
+    missing = _missing(console, wanted, outcome.errors)
+    wanted = [pair for pair in wanted if pair[0] not in missing]
+    if wanted:
+        _check_out(out)
+
+    def convert(model: str) -> list[Artifact]:
+        found = source.resolve(model, weights=weights, preprocess=constants, output_slice=points)
+        crops = _crops(found.spec, calibration, split) if calibrated and calibration else None
+        plain = pipeline.plain(found, out)
+        for warning in plain.warnings:
+            console.note(f"{model}: {warning}")
+        made = []
+        for target, precision in wanted:
+            build = functools.partial(pipeline.build, plain, target, precision, out=out, crops=crops, batch=size)
+            artifact = attempt(console, build, outcome.errors, model=model, target=target, precision=precision)
+            made += [artifact] if artifact else []
+        return made
+
+    with console.progress(models if wanted else (), "converting") as progress:
+        for model in progress:
+            made = attempt(console, functools.partial(convert, model), outcome.errors, model=model) or []
+            outcome.document["artifacts"] += map(pipeline.summary, made)
+    outcome.text = _text(outcome.document["artifacts"])
+    return outcome
+
+
+def _combinations(targets: tuple[str, ...], precisions: tuple[str, ...]) -> tuple[list[Pair], list[Json]]:
+    """Every target with every precision it can have, and what is left out; one that no target has is refused."""
+    known = {str(precision): precision for precision in Precision}
+    for name in precisions:
+        if name not in known:
+            raise plugins.unknown("precision", name, list(known))
+    loaded: dict[str, Target] = {name: plugins.load("targets", name) for name in targets}
+    wanted: list[Pair] = []
+    skipped: list[Json] = []
+    for name in dict.fromkeys(precisions):
+        able = [target for target in loaded if known[name] in loaded[target].precisions]
+        if not able:
+            raise UsageError(f"{' and '.join(loaded)} cannot be built in {name}", hint="see `lmconv doctor`")
+        wanted += [(target, known[name]) for target in able]
+        reason = f"the target has no {name}"
+        skipped += [{"target": t, "precision": name, "reason": reason} for t in loaded if t not in able]
+    return wanted, skipped
+
+
+def _missing(console: Console, wanted: list[Pair], errors: list[Json]) -> list[str]:
+    """Targets whose runtime is not here, each noted as an error once."""
+
+    def look(target: str) -> None:
+        if needed := plugins.load("targets", target).requires():
+            raise MissingRuntime(f"target {target} cannot be built here", hint=needed)
+
+    targets = list(dict.fromkeys(target for target, _ in wanted))
+    before = len(errors)
+    for target in targets:
+        attempt(console, functools.partial(look, target), errors, target=target)
+    return [error["target"] for error in errors[before:]]
+
+
+def _batch(text: str) -> int | None:
+    if text == "dynamic":
+        return None
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise UsageError(f"--batch {text!r} is neither a size nor dynamic", hint="such as --batch 1")
+
+
+def _slice(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    start, colon, stop = text.partition(":")
+    if not (colon and start.isdecimal() and stop.isdecimal()):
+        raise UsageError(f"--output-slice {text!r} is not START:STOP", hint="such as --output-slice 0:136")
+    return int(start), int(stop)
+
+
+def _check_models(models: tuple[str, ...], weights: Path | None) -> None:
+    known = plugins.names("backbones")
+    for model in models:
+        if not model.lower().endswith(".onnx") and model not in known:
+            raise plugins.unknown("model", model, known)
+    if len(models) > 1 and weights and weights.is_file():
+        raise UsageError(f"{weights} cannot be the checkpoint of {len(models)} models", hint="name a folder")
+
+
+def _calibrated(wanted: list[Pair], calibration: Path | None) -> bool:
+    """Whether anything is calibrated on faces; then there must be some, and they are looked for before any work."""
+    from lmconv.pipeline import calibrated
+
+    needy = [precision for _, precision in wanted if calibrated(precision)]
+    if needy and calibration is None:
+        hint = "give --calibration DIR, a folder of annotated training faces"
+        raise UsageError(f"{needy[0]} is calibrated on real faces, and none are named", hint=hint)
+    if needy and calibration:
+        from lmconv.crops import find_dataset
+
+        find_dataset(calibration)
+    return bool(needy)
+
+
+def _crops(spec: ModelSpec, folder: Path, split: str) -> Crops:
+    @functools.cache
+    def crops() -> Float32:
+        from lmconv.crops import calibration
+
+        return calibration(folder, spec, split)
+
+    return crops
+
+
+def _check_out(out: Path) -> None:
+    """Finds out before the work whether the folder can be written."""
+    from lmconv.files import writing
+
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+
+
+def _text(artifacts: list[Json]) -> str:
+    rows = [
+        [row["path"], f"{row['bytes'] / 1e6:.2f}", f"{row['parameters']:,}", f"{row['seconds']:.1f}"]
+        for row in artifacts
+    ]
+    return table(["artefact", "MB", "parameters", "s"], rows) if rows else ""

@@ -1,0 +1,35 @@
+"""`lmconv inspect`: what an artefact is, from its manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from lmconv.console import Console, Outcome, command
+
+HELP = """Checks an artefact's files against its manifest and prints what it is and how it was made.
+
+\b
+Example:
+  lmconv inspect build/pfld/onnx-fp32
+"""
+
+
+@command(name="inspect", help=HELP, short_help="Print what an artefact is and how it was made.")
+@click.argument("artifact", type=click.Path(path_type=Path))
+def plugin(console: Console, *, artifact: Path) -> Outcome:
+    from lmconv import artifact as artifacts
+
+    found = artifacts.read(artifact)
+    shown = json.loads((artifact / artifacts.MANIFEST).read_text(encoding="utf-8"))
+    lines = [
+        f"{found.spec.name}: {found.target} {found.precision}, {artifacts.size(found) / 1e6:.2f} MB, "
+        f"{found.parameters:,} parameters, {found.flops / 1e9:.3f} GFLOP",
+        f"execution  {json.dumps(found.execution)}",
+        f"source     {found.parents['source']['file']} sha256 {found.parents['source']['sha256']}",
+        f"digest     {found.digest}",
+        json.dumps({key: shown[key] for key in ("spec", "recipe", "versions", "measured")}, indent=1),
+    ]
+    return Outcome(document=shown, text="\n".join(lines))

@@ -1,0 +1,126 @@
+"""`lmconv weights list|add|verify`: published checkpoints, and those that are here."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lmconv import checkpoints, plugins
+from lmconv.console import Console, Outcome, attempt, command, table
+from lmconv.errors import InputError
+from lmconv.files import sha256, writing
+
+if TYPE_CHECKING:
+    from lmconv.types import Json
+
+HELP = """Published checkpoints, and those found here.
+
+A checkpoint is looked for by its published file name in the folders of LMCONV_WEIGHTS (two levels deep), in weights/,
+and in the user cache, where `add` puts it.
+
+\b
+Examples:
+  lmconv weights list
+  lmconv weights add downloads/pfld_model_best.pth.tar
+  lmconv weights verify
+"""
+
+
+@click.group(name="weights", help=HELP, short_help="List, add and verify checkpoints.")
+def plugin() -> None:
+    """See `HELP`."""
+
+
+@command(name="list", help="Lists the published checkpoints: source, licence, published ION, and where each is here.")
+def list_(console: Console) -> Outcome:
+    rows = [_listed(name, known) for name, known in checkpoints.known().items()]
+    cells = [
+        [row["model"], row["file"], _ion(row["ion"]), row["path"] or "not found", row["source"], row["licence"]]
+        for row in rows
+    ]
+    header = ["model", "file", "ION common/challenge/full", "here", "source", "licence"]
+    return Outcome(document={"weights": rows}, text=table(header, cells, left=6))
+
+
+def _listed(name: str, known: checkpoints.Known) -> Json:
+    found = checkpoints.find(name)
+    return {
+        "model": name,
+        "file": known.file,
+        "sha256": list(known.sha256),
+        "ion": dict(known.ion),
+        "ion_note": known.ion_note,
+        "source": known.source,
+        "licence": known.licence,
+        "path": str(found) if found else None,
+    }
+
+
+def _ion(ion: dict[str, float]) -> str:
+    return " / ".join(f"{ion[subset]:.2f}" for subset in ("common", "challenge", "full"))
+
+
+@command(name="add", help="Checks a checkpoint and copies it to the user cache, under the name it is looked for by.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--model", help="The network it belongs to; by default the one whose tensors it has.")
+def add(console: Console, *, file: Path, model: str | None) -> Outcome:
+    row = _verified(file, model)
+    name = file.name if file.name in checkpoints.file_names(row["model"]) else _plain_name(row["model"], file)
+    target = checkpoints.cache_folder() / name
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.copyfile(file, partial)
+        partial.replace(target)
+    row["path"] = str(target)
+    return Outcome(document={"weights": [row]}, text=f"{row['model']}: {target} ({row['known']})")
+
+
+def _plain_name(model: str, file: Path) -> str:
+    return f"{model}.safetensors" if file.suffix == ".safetensors" else f"{model}.pth"
+
+
+@command(
+    name="verify", help="Loads checkpoints (by default all that are found) and compares their sha256 with the list."
+)
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+def verify(console: Console, *, files: tuple[Path, ...]) -> Outcome:
+    outcome = Outcome(document={"weights": []})
+    wanted: list[tuple[Path, str | None]] = [(file, None) for file in files]
+    if not files:
+        found = ((checkpoints.find(name), name) for name in plugins.names("backbones"))
+        wanted = [(path, name) for path, name in found if path]
+    if not wanted:
+        folders = ", ".join(map(str, checkpoints.folders()))
+        raise InputError(f"no checkpoints in {folders}", hint="see `lmconv weights list` for where they come from")
+    for file, model in wanted:
+        row = attempt(console, functools.partial(_verified, file, model), outcome.errors, path=file)
+        outcome.document["weights"] += [row] if row else []
+    cells = [[row["path"], row["model"], row["known"]] for row in outcome.document["weights"]]
+    outcome.text = table(["checkpoint", "model", "sha256"], cells, left=3) if cells else ""
+    return outcome
+
+
+def _verified(file: Path, model: str | None) -> Json:
+    """Loads a checkpoint into its network; raises `InputError` where it does not fit."""
+    from lmconv.source import identify, network, resolve
+
+    if model is None:
+        fitting = identify(checkpoints.load(file))
+        if not fitting:
+            raise InputError(f"{file} fits no network of `lmconv models`", hint="name one with --model to see why")
+        model = fitting[0]
+    elif model not in plugins.names("backbones"):
+        raise plugins.unknown("model", model, plugins.names("backbones"))
+    network(resolve(model, weights=file))
+    digest, known = sha256(file), checkpoints.known().get(model)
+    meaning = known.sha256.get(digest) if known else None
+    return {"path": str(file), "model": model, "sha256": digest, "known": meaning or "not a known file, but it fits"}
+
+
+for _command in (list_, add, verify):
+    plugin.add_command(_command)

@@ -1,0 +1,115 @@
+"""What every command shares: its common options, where its output goes, how several attempts end."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import click
+
+from lmconv.errors import Bug, LmconvError, worst
+from lmconv.types import Json
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Console:
+    """How much is said. Notes and progress go to standard error; only the result goes to standard output."""
+
+    quiet: bool = False
+    verbose: bool = False
+
+    def note(self, text: str) -> None:
+        """Says something in passing."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    @contextmanager
+    def progress(self, items: Sequence[T], label: str) -> Iterator[Iterable[T]]:
+        """Iterates with a progress bar, on a terminal."""
+        hidden = self.quiet or not sys.stderr.isatty()
+        with click.progressbar(items, label=label, file=sys.stderr, hidden=hidden) as bar:
+            yield bar
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What a command has to say.
+
+    Attributes:
+        document: The `--json` document, without `errors`.
+        text: The same for a person.
+        failed: Whether a gate failed.
+        errors: What went wrong with single items, while the others went on.
+    """
+
+    document: Json
+    text: str = ""
+    failed: bool = False
+    errors: list[Json] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """The highest-ranking of all that happened."""
+        return worst([error["exit_code"] for error in self.errors] + ([1] if self.failed else []))
+
+
+def attempt(console: Console, action: Callable[[], T], errors: list[Json], **label: Any) -> T | None:
+    """Runs one of several actions; a failure is noted in `errors` under its label, and the others go on."""
+    try:
+        return action()
+    except LmconvError as error:
+        known = error
+    except Exception as error:  # ours, reported as such; the other items must not suffer
+        if console.verbose:
+            traceback.print_exc()
+        known = Bug(f"{type(error).__name__}: {error}".strip(), hint=REPORT)
+    errors.append(known.to_json() | {key: str(value) for key, value in label.items()})
+    console.note(f"error: {' '.join(str(value) for value in label.values())}: {known}")
+    return None
+
+
+REPORT = "this is a bug of lmconv: please report it with the output of the same command and -v"
+
+
+def command(**settings: Any) -> Callable[[Callable[..., Outcome]], click.Command]:
+    """Makes a click command of a function that takes a `Console` and gives an `Outcome`."""
+
+    def decorate(function: Callable[..., Outcome]) -> click.Command:
+        @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, everything else on stderr.")
+        @click.option("--quiet", is_flag=True, help="Say nothing but the result.")
+        @click.option("-v", "--verbose", is_flag=True, help="Say more; show the traceback of a bug.")
+        @functools.wraps(function)
+        def run(*, as_json: bool, quiet: bool, verbose: bool, **arguments: Any) -> int:
+            outcome = function(Console(quiet=quiet, verbose=verbose), **arguments)
+            if as_json:
+                click.echo(json.dumps({**outcome.document, "errors": outcome.errors}, indent=1, allow_nan=False))
+            elif outcome.text:
+                click.echo(outcome.text)
+            return outcome.exit_code
+
+        made: click.Command = click.command(**settings)(run)
+        return made
+
+    return decorate
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Columns as text, the first `left` flush left, the others flush right."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = (
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])

@@ -1,0 +1,150 @@
+"""Times the artefacts of one network together with the network itself and its plain graph."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from lmconv import artifact as artifacts
+from lmconv import plugins
+from lmconv.errors import InputError, MissingRuntime
+from lmconv.latency import interleaved, latency
+from lmconv.session import noise
+from lmconv.source import open_source, recover
+from lmconv.types import Artifact, Float64, Json, OpenOptions, Precision, Session, Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to time: device, intra-op threads, inputs a run, timed runs; where to look for the checkpoint."""
+
+    device: Literal["cpu", "gpu"] = "cpu"
+    threads: int = 1
+    batch: int = 1
+    samples: int = 200
+    weights: Path | None = None
+
+    @property
+    def options(self) -> OpenOptions:
+        """The part that a session is opened with."""
+        return OpenOptions(device=self.device, threads=self.threads)
+
+
+@dataclass(slots=True, kw_only=True)
+class Rows:
+    """Rows of `lmconv bench --json`, those of the baselines apart, and what a person should know."""
+
+    artifacts: list[Json] = field(default_factory=list)
+    baselines: list[Json] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def load(path: Path, settings: Settings) -> Artifact:
+    """Reads an artefact and checks that it can be timed so.
+
+    Raises:
+        InputError: It is missing or broken, or has another fixed batch size.
+        MissingRuntime: Its runtime or the device is not here.
+    """
+    artifact = artifacts.read(path)
+    target: Target = plugins.load("targets", artifact.target)
+    if missing := target.requires():
+        raise MissingRuntime(f"{path} needs {artifact.target}, which is not here", hint=missing)
+    if artifact.spec.batch not in (None, settings.batch):
+        fixed = artifact.spec.batch
+        raise InputError(f"{path} takes {fixed} inputs a run, not {settings.batch}", hint=f"use --batch {fixed}")
+    with target.open(artifact, settings.options):
+        return artifact
+
+
+def group(loaded: Iterable[Artifact]) -> list[list[Artifact]]:
+    """Artefacts of the same source together, in the order given."""
+    groups: dict[tuple[str, str], list[Artifact]] = {}
+    for artifact in loaded:
+        groups.setdefault((artifact.spec.name, artifact.parents["source"]["sha256"]), []).append(artifact)
+    return list(groups.values())
+
+
+def bench(group: list[Artifact], settings: Settings) -> Rows:
+    """Times the artefacts of one network in turn, with its baselines; records the result in their manifests."""
+    rows = Rows()
+    first = group[0]
+    inputs = {"input": noise(first.spec, settings.batch, 0)}
+    with ExitStack() as stack:
+        sessions: dict[str, Session] = {}
+        for name, opened in (("torch", _torch(first, settings, rows)), ("plain", _plain(group, settings, rows))):
+            if opened:
+                sessions[name] = stack.enter_context(opened)
+        baselines = list(sessions)
+        for artifact in group:
+            target: Target = plugins.load("targets", artifact.target)
+            sessions[str(artifact.path)] = stack.enter_context(target.open(artifact, settings.options))
+        caveats = {name: session.caveat for name, session in sessions.items()}
+        runs = [functools.partial(session.run, inputs) for session in sessions.values()]
+        times = dict(zip(sessions, interleaved(runs, settings.samples), strict=True))
+    for name in baselines:
+        execution = {"threads": settings.threads}
+        about = {"path": None, "model": first.spec.name, "target": name, "precision": "fp32", "execution": execution}
+        rows.baselines.append(about | _row(times[name], times, settings))
+    for artifact in group:
+        row = (
+            _about(artifact)
+            | {"caveat": caveats[str(artifact.path)]}
+            | _row(times[str(artifact.path)], times, settings)
+        )
+        if row["caveat"]:
+            rows.notes.append(f"{artifact.path}: {row['caveat']}")
+        rows.artifacts.append(row)
+        artifacts.record(artifact, latency={key: value for key, value in row.items() if key != "path"})
+    return rows
+
+
+def _row(mine: Float64, times: dict[str, Float64], settings: Settings) -> Json:
+    middle = float(np.median(mine))
+    ratios = {
+        f"ratio_{name}": float(np.median(times[name])) / middle if name in times else None
+        for name in ("torch", "plain")
+    }
+    run = {"device": settings.device, "threads": settings.threads, "batch": settings.batch}
+    return run | dataclasses.asdict(latency(mine)) | ratios
+
+
+def _about(artifact: Artifact) -> Json:
+    return {
+        "path": str(artifact.path),
+        "model": artifact.spec.name,
+        "target": artifact.target,
+        "precision": str(artifact.precision),
+        "execution": artifact.execution,
+    }
+
+
+def _torch(artifact: Artifact, settings: Settings, rows: Rows) -> Session | None:
+    """The PyTorch network, where it is at hand; an ONNX source has none, and on a GPU none is timed here."""
+    source = recover(artifact, settings.weights) if settings.device == "cpu" else None
+    if source is None or source.kind == "onnx":
+        rows.notes.append(f"{artifact.spec.name}: ratio_torch is null: its PyTorch network is not at hand")
+        return None
+    return open_source(source, threads=settings.threads)
+
+
+def _plain(group: list[Artifact], settings: Settings, rows: Rows) -> Session | None:
+    """The plain graph in ONNX Runtime fp32, kept beside the artefacts, if it is still the one they came from."""
+    onnx: Target = plugins.load("targets", "onnx")
+    wanted = {artifact.parents["plain"]["sha256"] for artifact in group}
+    for path in dict.fromkeys(artifact.path.parent / "plain" for artifact in group):
+        try:
+            plain = artifacts.read(path)
+        except InputError:
+            continue
+        if {plain.files["model.onnx"]} == wanted and plain.precision == Precision.FP32:
+            return onnx.open(plain, settings.options)
+    rows.notes.append(f"{group[0].spec.name}: ratio_plain is null: its plain graph is not beside it")
+    return None

@@ -1,0 +1,94 @@
+"""`lmconv verify`: parity with the source network, ION on annotated faces, gates."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lmconv.console import Console, Outcome, attempt, command, table
+from lmconv.report import ion, number
+
+if TYPE_CHECKING:
+    from lmconv.types import Json
+
+HELP = """Holds artefacts against the network they came from.
+
+Without --data, on seeded random inputs. With it, on every annotated face too: drift, and ION of the artefact and of its
+source with 95 % bootstrap intervals. The source network is found by its sha256; without it, or without PyTorch, the
+outputs kept in reference.npz stand in for it.
+
+Default gates: fp32 max_abs <= 1e-5; fp16 max_px <= 0.1; bf16 and int8 ion_loss <= 5 % (int8 on onnx 10 %). A gate
+that needs faces is not judged without them, and then the artefact has not passed.
+
+\b
+Examples:
+  lmconv verify build/pfld/onnx-fp32
+  lmconv verify build/pfld/* --data 300w/ --max-drift 0.5
+"""
+
+
+@command(name="verify", help=HELP, short_help="Compare artefacts with the network they came from.")
+@click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ARTIFACT...")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of annotated faces.")
+@click.option("--split", type=click.Choice(["test", "train", "all"]), default="test", show_default=True)
+@click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
+@click.option("--max-abs", type=float, help="Largest difference of a coordinate, fractions of the input.")
+@click.option("--max-px", type=float, help="Largest distance of a point, pixels of the network's input.")
+@click.option("--max-ion-loss", type=float, help="Rise of the mean ION over the source's, percent of it.")
+@click.option("--max-drift", type=float, help="Mean drift on faces, ION points.")
+def plugin(
+    console: Console,
+    *,
+    artifacts: tuple[Path, ...],
+    data: Path | None,
+    split: str,
+    weights: Path | None,
+    max_abs: float | None,
+    max_px: float | None,
+    max_ion_loss: float | None,
+    max_drift: float | None,
+) -> Outcome:
+    from lmconv.verification import Verifier, to_json
+
+    given = {"max_abs": max_abs, "max_px": max_px, "ion_loss": max_ion_loss, "drift": max_drift}
+    verifier = Verifier(data=data, split=split, weights=weights, limits=given)
+    outcome = Outcome(document={"artifacts": []})
+    with console.progress(artifacts, "verifying") as progress:
+        for path in progress:
+            row = attempt(console, functools.partial(verifier.verify, path), outcome.errors, path=path)
+            outcome.document["artifacts"] += [to_json(row)] if row else []
+    for note in verifier.notes:
+        console.note(note)
+    rows = outcome.document["artifacts"]
+    if data is None and any(not row["caveat"] and "not judged" in row["gates"].values() for row in rows):
+        console.note("gates on ION are not judged: name annotated faces with --data")
+    outcome.failed = any("failed" in row["gates"].values() for row in rows)
+    outcome.text = _text(rows)
+    return outcome
+
+
+def _text(rows: list[Json]) -> str:
+    header = ["artefact", "against", "max px", "mean px", "drift", "ION %", "source", "gates"]
+    return table(header, [_cells(row) for row in rows]) if rows else ""
+
+
+def _cells(row: Json) -> list[str]:
+    gap = row["parity"]
+    return [
+        row["path"],
+        gap["against"],
+        number(gap["max_px"], ".2g"),
+        number(gap["mean_px"], ".2g"),
+        number(gap["mean_ion"], ".3f"),
+        ion(row["ion"]),
+        ion(row["source_ion"]),
+        ", ".join(_gate(name, verdict, row) for name, verdict in row["gates"].items()),
+    ]
+
+
+def _gate(name: str, verdict: str, row: Json) -> str:
+    figure = number(row["figures"].get(name), ".2g")
+    return f"{name} {figure} (limit {row['limits'][name]:g}) {verdict}"

@@ -1,0 +1,38 @@
+"""What an artefact has to hold. A gate is passed, failed, or not judged; never passed for want of data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+from lmconv.types import Precision
+
+Verdict: TypeAlias = Literal["passed", "failed", "not judged"]
+
+NAMES = ("max_abs", "max_px", "ion_loss", "drift")
+"""Largest difference of a coordinate (fractions of the input); largest distance of a point (input pixels); rise of the
+mean ION over the source's, percent of it; mean drift on faces (ION points)."""
+
+
+def limits(target: str, precision: Precision, given: Mapping[str, float | None]) -> dict[str, float]:
+    """The gates of an artefact: those of its precision, and what the user gave on top or instead."""
+    defaults: dict[Precision, dict[str, float]] = {
+        Precision.FP32: {"max_abs": 1e-5},
+        Precision.FP16: {"max_px": 0.1},
+        Precision.BF16: {"ion_loss": 5.0},
+        Precision.INT8: {"ion_loss": 10.0 if target == "onnx" else 5.0},
+        Precision.MIXED: {"ion_loss": 10.0 if target == "onnx" else 5.0},
+    }
+    return defaults[precision] | {name: value for name, value in given.items() if value is not None}
+
+
+def judge(limits: Mapping[str, float], figures: Mapping[str, float | None]) -> dict[str, Verdict]:
+    """Holds each limit against its figure; one that was not measured (None) is not judged."""
+
+    def verdict(name: str) -> Verdict:
+        figure = figures.get(name)
+        if figure is None:
+            return "not judged"
+        return "passed" if figure <= limits[name] else "failed"  # not a number fails
+
+    return {name: verdict(name) for name in limits}

@@ -1,0 +1,92 @@
+"""Latency on shared machines: sessions in turn, so that what slows one slows all, and ratios hold."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmconv.types import Float64
+
+P99_SAMPLES = 662
+"""Fewest samples that bound the 99th percentile (MLPerf Inference rules, early stopping, 99 % confidence)."""
+P90_SAMPLES = 64
+"""The same for the 90th."""
+WARM_UP = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Time of one run.
+
+    Attributes:
+        samples: Number of timed runs.
+        median_ms: Their median, milliseconds.
+        low_ms: Lower end of the median's 95 % order-statistic interval.
+        high_ms: Upper end.
+        p90_ms: 90th percentile.
+        p99_ms: 99th percentile; None below 662 samples, which cannot bound it.
+    """
+
+    samples: int
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    p90_ms: float
+    p99_ms: float | None
+
+
+def interleaved(
+    runs: Sequence[Callable[[], object]], samples: int, *, clock: Callable[[], int] = time.perf_counter_ns
+) -> Float64:
+    """Times several runs in turn: A B C, then C B A, and so on, after a warm-up.
+
+    Args:
+        runs: What to time.
+        samples: How often each is timed.
+        clock: Nanoseconds.
+
+    Returns:
+        (len(runs), samples) float64, milliseconds.
+    """
+    for run in runs:
+        for _ in range(WARM_UP):
+            run()
+    times: Float64 = np.empty((len(runs), samples))
+    order = list(range(len(runs)))
+    for sample in range(samples):
+        for index in order:
+            start = clock()
+            runs[index]()
+            times[index, sample] = (clock() - start) / 1e6
+        order.reverse()
+    return times
+
+
+def latency(times: Float64) -> Latency:
+    """Summarises (samples,) float64 milliseconds; at least 64."""
+    ordered = np.sort(times)
+    low, high = _median_ranks(len(ordered))
+    return Latency(
+        samples=len(ordered),
+        median_ms=float(np.median(ordered)),
+        low_ms=float(ordered[low]),
+        high_ms=float(ordered[high]),
+        p90_ms=_percentile(ordered, 90),
+        p99_ms=_percentile(ordered, 99) if len(ordered) >= P99_SAMPLES else None,
+    )
+
+
+def _median_ranks(count: int) -> tuple[int, int]:
+    """Indices whose order statistics enclose the median with 95 % confidence (normal approximation of the binomial)."""
+    half = 1.96 * sqrt(count) / 2
+    return max(0, floor(count / 2 - half) - 1), min(count - 1, ceil(count / 2 + half))
+
+
+def _percentile(ordered: NDArray[np.float64], percent: int) -> float:
+    """The smallest sample that at least this share of samples does not exceed (nearest rank)."""
+    return float(ordered[ceil(percent / 100 * len(ordered)) - 1])

@@ -1,0 +1,126 @@
+"""Whether an artefact computes the same landmarks as the network it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lmconv.compare import difference
+from lmconv.crops import CropSet, to_picture
+from lmconv.metrics.ion import ion
+from lmconv.preprocess import network_input
+from lmconv.session import landmarks, noise
+from lmconv.types import Float32, Float64, ModelSpec, Session
+
+SEED = 1
+"""Of the random inputs; export checks itself with another."""
+RANDOM_INPUTS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Points:
+    """What one network says of the same inputs.
+
+    Attributes:
+        random: (64, L, 2) float32 on seeded random inputs, fractions of the input.
+        faces: (n, L, 2) float32 on faces, fractions of the crop; n may be 0.
+    """
+
+    random: Float32
+    faces: Float32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """Distance between an artefact and its source on the same inputs.
+
+    Attributes:
+        against: The PyTorch network, the ONNX file it came from, or the outputs kept in reference.npz.
+        max_abs: Largest difference of a coordinate, fractions of the input, over random inputs and faces.
+        mean_abs: Its mean.
+        max_px: Largest distance of a point, pixels of the network's input.
+        mean_px: Its mean.
+        max_ion: Largest drift of a face, ION points; None without faces.
+        mean_ion: Its mean.
+        n: Number of inputs.
+    """
+
+    against: Literal["torch", "onnx", "reference"]
+    max_abs: float
+    mean_abs: float
+    max_px: float
+    mean_px: float
+    max_ion: float | None
+    mean_ion: float | None
+    n: int
+
+
+def points(session: Session, spec: ModelSpec, crops: CropSet | None) -> Points:
+    """Runs a network on the seeded random inputs and on faces, some at a time."""
+    return Points(
+        random=landmarks(session, spec, noise(spec, RANDOM_INPUTS, SEED)),
+        faces=np.empty((0, spec.landmarks, 2), np.float32) if crops is None else on_faces(session, spec, crops),
+    )
+
+
+def on_faces(session: Session, spec: ModelSpec, crops: CropSet, *, chunk: int = 64) -> Float32:
+    """Runs a network on faces: (n, L, 2) float32, fractions of the crop. Memory is that of one chunk."""
+    parts = [
+        landmarks(session, spec, network_input(crops.images[start : start + chunk], spec.preprocess))
+        for start in range(0, len(crops.images), chunk)
+    ]
+    return np.concatenate(parts)
+
+
+def errors(faces: Float32, crops: CropSet) -> Float64:
+    """(n,) float64: ION of each face against its annotation, percent."""
+    return ion(to_picture(faces, crops.squares), crops.truth)
+
+
+def parity(
+    found: Points, expected: Points, crops: CropSet | None, spec: ModelSpec, against: Literal["torch", "onnx"]
+) -> Parity:
+    """Compares an artefact with its source."""
+    both = [np.concatenate([side.random, side.faces]) for side in (found, expected)]
+    gap = difference(both[0], both[1], spec.input_size)
+    drift = None if crops is None else _drift(found.faces, expected.faces, crops)
+    return Parity(
+        against=against,
+        max_abs=gap.max_abs,
+        mean_abs=gap.mean_abs,
+        max_px=gap.max_px,
+        mean_px=gap.mean_px,
+        max_ion=None if drift is None else float(drift.max()),
+        mean_ion=None if drift is None else float(drift.mean()),
+        n=gap.n,
+    )
+
+
+def _drift(found: Float32, expected: Float32, crops: CropSet) -> Float64:
+    """(n,) float64: mean distance of the points of each face, as a percentage of its annotated eye distance."""
+    moved = to_picture(found, crops.squares) - to_picture(expected, crops.squares)
+    return ion(crops.truth + moved, crops.truth)
+
+
+def reference_parity(session: Session, spec: ModelSpec, inputs: Float32, expected: Float32) -> Parity:
+    """Compares an artefact with the outputs of its source that were kept when it was made.
+
+    Args:
+        session: The artefact.
+        spec: Its spec.
+        inputs: (8, 3, H, W) float32.
+        expected: (8, L, 2) float32, fractions of the input.
+    """
+    gap = difference(landmarks(session, spec, inputs), expected, spec.input_size)
+    return Parity(
+        against="reference",
+        max_abs=gap.max_abs,
+        mean_abs=gap.mean_abs,
+        max_px=gap.max_px,
+        mean_px=gap.mean_px,
+        max_ion=None,
+        mean_ion=None,
+        n=gap.n,
+    )

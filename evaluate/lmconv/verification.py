@@ -1,0 +1,193 @@
+"""Verifies artefacts: each is read, checked and run once; sources and faces are shared between them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from lmconv import accuracy, gates, parity, plugins
+from lmconv import artifact as artifacts
+from lmconv.accuracy import Interval, SubsetAccuracy
+from lmconv.crops import CropSet, load
+from lmconv.errors import MissingRuntime
+from lmconv.gates import Verdict
+from lmconv.parity import Parity, Points
+from lmconv.pipeline import read_reference
+from lmconv.source import Source, open_source, recover
+from lmconv.types import Artifact, Float64, ModelSpec, OpenOptions, Session, Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What was found out about one artefact; ION is missing without faces, the source's without the source.
+
+    Where this machine does not compute what the artefact says (`caveat`), figures are given and no gate is judged.
+    """
+
+    artifact: Artifact
+    caveat: str
+    gates: Mapping[str, Verdict]
+    limits: Mapping[str, float]
+    figures: Mapping[str, float | None]
+    parity: Parity
+    ion: Mapping[str, SubsetAccuracy] | None
+    source_ion: Mapping[str, SubsetAccuracy] | None
+    delta_ion: Mapping[str, Interval] | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate was judged and passed."""
+        return all(verdict == "passed" for verdict in self.gates.values())
+
+
+@dataclass(slots=True, kw_only=True)
+class Verifier:
+    """Verifies several artefacts; what they share is computed once.
+
+    Attributes:
+        data: Folder of annotated faces, or None.
+        split: Which part of it: "test", "train" or "all".
+        weights: A checkpoint or folder to look in for the source network.
+        limits: Gates given by the user, by name; None keeps the default.
+        notes: What a person should know of the data and of missing sources.
+    """
+
+    data: Path | None = None
+    split: str = "test"
+    weights: Path | None = None
+    limits: Mapping[str, float | None] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    _crops: dict[object, CropSet] = field(default_factory=dict)
+    _sources: dict[object, tuple[Source, Points] | None] = field(default_factory=dict)
+
+    def verify(self, path: Path) -> Verification:
+        """Verifies one artefact, and records the result in its manifest.
+
+        Raises:
+            InputError: The artefact or the faces are missing or broken.
+            MissingRuntime: Its runtime is not here.
+        """
+        artifact = artifacts.read(path)
+        target: Target = plugins.load("targets", artifact.target)
+        if missing := target.requires():
+            raise MissingRuntime(f"{path} needs {artifact.target}, which is not here", hint=missing)
+        crops = self._faces(artifact.spec)
+        with target.open(artifact, OpenOptions()) as session:
+            result = self._judge(artifact, session, crops)
+        if result.ion or not artifact.measured.get("verified", {}).get("ion"):
+            artifacts.record(artifact, **_record(result))
+        return result
+
+    def _judge(self, artifact: Artifact, session: Session, crops: CropSet | None) -> Verification:
+        spec, known = artifact.spec, self._source(artifact, crops)
+        found = parity.points(session, spec, crops) if known or crops else None
+        if known and found:
+            source, expected = known
+            kind: Literal["torch", "onnx"] = "onnx" if source.kind == "onnx" else "torch"
+            gap = parity.parity(found, expected, crops, spec, kind)
+        else:
+            expected = None
+            gap = parity.reference_parity(session, spec, *read_reference(artifact))
+        errors = None if crops is None or found is None else parity.errors(found.faces, crops)
+        before = None if crops is None or expected is None else parity.errors(expected.faces, crops)
+        limits = gates.limits(artifact.target, artifact.precision, self.limits)
+        figures = {
+            "max_abs": gap.max_abs,
+            "max_px": gap.max_px,
+            "drift": gap.mean_ion,
+            "ion_loss": _loss(errors, before),
+        }
+        if session.caveat:
+            self.notes.append(f"{artifact.path}: {session.caveat}: its gates are not judged here")
+        return Verification(
+            artifact=artifact,
+            caveat=session.caveat,
+            gates=gates.judge(limits, {} if session.caveat else figures),
+            limits=limits,
+            figures=figures,
+            parity=gap,
+            ion=_accuracy(errors, crops),
+            source_ion=_accuracy(before, crops),
+            delta_ion=_paired(errors, before, crops),
+        )
+
+    def _faces(self, spec: ModelSpec) -> CropSet | None:
+        if self.data is None:
+            return None
+        key = (spec.crop, spec.input_size, spec.landmarks)
+        if key not in self._crops:
+            self._crops[key] = crops = load(self.data, spec, self.split)
+            self.notes += crops.problems
+        return self._crops[key]
+
+    def _source(self, artifact: Artifact, crops: CropSet | None) -> tuple[Source, Points] | None:
+        spec = artifact.spec
+        digest = artifact.parents["source"]["sha256"]
+        key = (digest, spec.preprocess, spec.output_slice)
+        if key not in self._sources:
+            source = recover(artifact, self.weights)
+            if source is None:
+                name = artifact.parents["source"]["file"]
+                self.notes.append(f"{name} or PyTorch is not here: {spec.name} is compared with reference.npz instead")
+                self._sources[key] = None
+            else:
+                with open_source(source) as session:
+                    self._sources[key] = source, parity.points(session, source.spec, crops)
+        return self._sources[key]
+
+
+def _loss(errors: Float64 | None, before: Float64 | None) -> float | None:
+    """Rise of the mean ION over all faces, percent of the source's."""
+    if errors is None or before is None:
+        return None
+    return float(100 * (np.mean(errors) / np.mean(before) - 1))
+
+
+def _accuracy(errors: Float64 | None, crops: CropSet | None) -> dict[str, SubsetAccuracy] | None:
+    return None if errors is None or crops is None else accuracy.accuracy(errors, crops.subsets, crops.totals)
+
+
+def _paired(errors: Float64 | None, before: Float64 | None, crops: CropSet | None) -> dict[str, Interval] | None:
+    if errors is None or before is None or crops is None:
+        return None
+    return accuracy.paired(errors, before, crops.subsets)
+
+
+def to_json(result: Verification) -> dict[str, object]:
+    """The row of `lmconv verify --json`; a figure that is not finite is null."""
+    artifact = result.artifact
+    return {
+        "path": str(artifact.path),
+        "model": artifact.spec.name,
+        "target": artifact.target,
+        "precision": str(artifact.precision),
+        "execution": artifact.execution,
+        "passed": result.passed,
+        **_record(result)["verified"],
+    }
+
+
+def _record(result: Verification) -> dict[str, dict[str, object]]:
+    return {
+        "verified": {
+            "caveat": result.caveat,
+            "gates": dict(result.gates),
+            "limits": dict(result.limits),
+            "figures": _finite(result.figures),
+            "parity": _finite(dataclasses.asdict(result.parity)),
+            "ion": None if result.ion is None else accuracy.to_json(result.ion),
+            "source_ion": None if result.source_ion is None else accuracy.to_json(result.source_ion),
+            "delta_ion": None if result.delta_ion is None else accuracy.to_json(result.delta_ion),
+        }
+    }
+
+
+def _finite(figures: Mapping[str, object]) -> dict[str, object]:
+    return {
+        key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in figures.items()
+    }
