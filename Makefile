@@ -12,7 +12,7 @@ setup: .venv/ready
 	touch $@
 
 demo: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" SHARED="$(SHARED)" sh scripts/demo.sh
+	$(BIN)/python scripts/demo.py $(SHARED) build
 
 test: setup
 	$(BIN)/pytest -m "not slow"

@@ -38,8 +38,9 @@ def parse(text: str) -> Preprocess:
     """
     colour, *numbers = text.split(",")
     try:
-        scale, mean, std = [*[_numbers(part) for part in numbers], *[(1 / 255,), (0.0,), (1.0,)][len(numbers) :]]
-        if colour not in ("BGR", "RGB") or len(scale) != 1 or 0 in std or not {len(mean), len(std)} <= {1, 3}:
+        given = [_numbers(part) for part in numbers]
+        scale, mean, std = given + DEFAULTS[len(given) :]
+        if colour not in ("BGR", "RGB") or len(scale) != 1 or 0 in std:
             raise ValueError(text)
         return Preprocess(colour=colour, scale=scale[0], mean=_three(mean), std=_three(std))  # type: ignore[arg-type]
     except (ValueError, ZeroDivisionError) as error:
@@ -47,10 +48,16 @@ def parse(text: str) -> Preprocess:
         raise UsageError(f"--preprocess {text!r} cannot be read", hint=hint) from error
 
 
+DEFAULTS: list[tuple[float, ...]] = [(1 / 255,), (0.0,), (1.0,)]
+"""Scale, mean and standard deviation where they are not given."""
+
+
 def _numbers(part: str) -> tuple[float, ...]:
     return tuple(float(Fraction(number)) for number in part.split(":"))
 
 
 def _three(values: tuple[float, ...]) -> tuple[float, float, float]:
-    first, second, third = values if len(values) == 3 else values[:1] * 3
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    first, second, third = values
     return first, second, third

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lmconv.types import Json
 
 HEADLINES = ("full", "common", "challenge")
@@ -13,10 +15,32 @@ def number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def ion(subsets: Json | None) -> str:
-    """ION with its interval, of the first of `HEADLINES` that is there, else of the first subset."""
+def headline(subsets: Json) -> str:
+    """The first of `HEADLINES` that is there, else the first subset."""
+    return next((name for name in HEADLINES if name in subsets), next(iter(subsets)))
+
+
+def interval(subsets: Json | None, form: str) -> str:
+    """A mean and its interval, of the headline subset."""
     if not subsets:
         return "-"
-    name = next((name for name in HEADLINES if name in subsets), next(iter(subsets)))
-    row = subsets[name]
-    return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}] {name} {row['n']}/{row['of']}"
+    row = subsets[headline(subsets)]
+    return f"{number(row['mean'], form)} [{number(row['low'], form)}, {number(row['high'], form)}]"
+
+
+def ion(subsets: Json | None) -> str:
+    """ION with its interval and the number of faces, of the headline subset."""
+    if not subsets:
+        return "-"
+    name = headline(subsets)
+    return f"{interval(subsets, '.3f')} {name} {subsets[name]['n']}/{subsets[name]['of']}"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its columns aligned for whoever reads the source."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
+
+    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])

@@ -39,7 +39,13 @@ Examples:
 @click.option("--precision", "precisions", multiple=True, default=("fp32",), show_default=True, help="May be repeated.")
 @click.option("--out", type=click.Path(path_type=Path), default="build", show_default=True, help="Where artefacts go.")
 @click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
-@click.option("--calibration", type=click.Path(path_type=Path), help="Folder of annotated faces for int8.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    envvar="LMCONV_FACES",
+    show_envvar=True,
+    help="Folder of annotated faces for int8.",
+)
 @click.option("--split", type=click.Choice(["train", "test", "all"]), default="train", show_default=True)
 @click.option("--batch", default="dynamic", show_default=True, help="A fixed batch size, or dynamic.")
 @click.option("--preprocess", help="COLOUR[,SCALE[,MEAN,STD]], such as BGR,1/255; default: the backbone's.")

@@ -32,7 +32,13 @@ Examples:
 
 @command(name="verify", help=HELP, short_help="Compare artefacts with the network they came from.")
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ARTIFACT...")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of annotated faces.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    envvar="LMCONV_FACES",
+    show_envvar=True,
+    help="Folder of annotated faces.",
+)
 @click.option("--split", type=click.Choice(["test", "train", "all"]), default="test", show_default=True)
 @click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
 @click.option("--max-abs", type=float, help="Largest difference of a coordinate, fractions of the input.")

@@ -1,0 +1,37 @@
+"""Static int8 quantisation: Q/DQ nodes in the graph, calibrated on real crops."""
+
+from __future__ import annotations
+
+import onnx
+
+from lmconv.errors import UsageError
+from lmconv.quantise import Settings, quantise
+from lmconv.types import Json, Pass, PassContext, QuantScheme
+
+DEFAULT = QuantScheme(activations="uint8", reason="x86 multiplies uint8 by int8")
+
+
+def int8(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
+    """Quantises as the target's scheme wants, calibrated on `context.crops`.
+
+    Raises:
+        UsageError: There are no crops.
+    """
+    if context.crops is None or not len(context.crops):
+        raise UsageError(
+            f"int8 needs face crops to calibrate {context.spec.name} on", hint="name a folder of annotated faces"
+        )
+    scheme = context.scheme or DEFAULT
+    # TensorRT fuses a PRelu to the layer before it; ONNX Runtime needs a Q/DQ pair between the two.
+    settings = Settings(activations=scheme.activations, bracket_prelu=scheme.activations == "uint8")
+    quantised, decisions = quantise(model, context.crops, settings)
+    return quantised, {**decisions, "reason": scheme.reason}
+
+
+plugin = Pass(
+    name="int8",
+    summary="static int8 with Q/DQ nodes: equalised channels, corrected biases",
+    apply=int8,
+    tolerance=0.02,
+    required=True,
+)

@@ -1,0 +1,100 @@
+"""`lmconv report`: what verify and bench have found, in one table."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lmconv.console import Console, Outcome, attempt, command
+from lmconv.errors import InputError
+from lmconv.report import interval, ion, markdown, number
+
+if TYPE_CHECKING:
+    from lmconv.types import Artifact, Json
+
+HELP = """Prints one Markdown table of all artefacts below DIR, from what verify and bench wrote to their
+manifests.
+
+Nothing is measured here: a dash stands where nothing was.
+
+\b
+Example:
+  lmconv report build > report.md
+"""
+
+
+@command(name="report", help=HELP, short_help="Print what verify and bench have found, in one table.")
+@click.argument("folder", type=click.Path(path_type=Path), default="build", metavar="[DIR]")
+def plugin(console: Console, *, folder: Path) -> Outcome:
+    from lmconv import artifact as store
+
+    paths = store.find(folder)
+    if not paths:
+        raise InputError(f"there is no artefact below {folder}", hint="make one with lmconv export")
+    outcome = Outcome(document={"artifacts": []})
+    for path in paths:
+        found = attempt(console, functools.partial(store.read, path), outcome.errors, path=path)
+        outcome.document["artifacts"] += [_row(found)] if found else []
+    rows = [_cells(row) for row in outcome.document["artifacts"]]
+    header = [
+        "model",
+        "artefact",
+        "MB",
+        "max px",
+        "mean px",
+        "drift",
+        "ION %",
+        "ΔION",
+        "median ms",
+        "x torch",
+        "x plain",
+    ]
+    outcome.text = "\n".join([markdown(header, rows), "", *LEGEND]) if rows else ""
+    return outcome
+
+
+LEGEND = [
+    "max px, mean px: distance to the source network's points, pixels of its input. drift: mean of the same on faces, "
+    "ION points.",
+    "ION: inter-ocular error of the artefact; ΔION: minus that of its source, paired; 95 % bootstrap intervals.",
+    "median ms: with the 95 % interval of the median. x torch, x plain: times faster than PyTorch eager, and than the "
+    "plain graph in ONNX Runtime fp32.",
+]
+
+
+def _row(artifact: Artifact) -> Json:
+    from lmconv import artifact as store
+
+    return {
+        "path": str(artifact.path),
+        "model": artifact.spec.name,
+        "target": artifact.target,
+        "precision": str(artifact.precision),
+        "execution": artifact.execution,
+        "bytes": store.size(artifact),
+        "parameters": artifact.parameters,
+        "verified": artifact.measured.get("verified"),
+        "latency": artifact.measured.get("latency"),
+    }
+
+
+def _cells(row: Json) -> list[str]:
+    verified, latency = row["verified"] or {}, row["latency"] or {}
+    parity = verified.get("parity") or {}
+    caveat = verified.get("caveat") or latency.get("caveat")
+    return [
+        row["model"],
+        f"{row['target']} {row['precision']}{' (not as asked: ' + caveat + ')' if caveat else ''}",
+        f"{row['bytes'] / 1e6:.2f}",
+        number(parity.get("max_px"), ".2g"),
+        number(parity.get("mean_px"), ".2g"),
+        number(parity.get("mean_ion"), ".3f"),
+        ion(verified.get("ion")),
+        interval(verified.get("delta_ion"), "+.3f"),
+        f"{latency['median_ms']:.2f} [{latency['low_ms']:.2f}, {latency['high_ms']:.2f}]" if latency else "-",
+        number(latency.get("ratio_torch"), ".2f"),
+        number(latency.get("ratio_plain"), ".2f"),
+    ]

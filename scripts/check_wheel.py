@@ -1,0 +1,62 @@
+"""Uses the built wheel as an edge machine does: no PyTorch, no OpenVINO; a finished artefact is verified and timed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+
+def main(environment: Path, wheel: Path) -> int:
+    """Checks the wheel's content, then runs it on an artefact that the developers' environment exports."""
+    names = zipfile.ZipFile(wheel).namelist()
+    for part in ("lmconv/cli.py", "lmconv/commands/export.py", "lmconv/commands/verify.py", "lmconv/known/known.toml"):
+        assert part in names, f"{part} is not in {wheel}"
+    inits = [name for name in names if name.endswith(("lmconv/__init__.py", "commands/__init__.py"))]
+    assert not inits, f"{inits} would hide the other source roots"
+    with tempfile.TemporaryDirectory() as folder:
+        artefact = _export(Path(folder))
+        lmconv = str(environment.absolute() / "bin" / "lmconv")
+        verified = _json(lmconv, "verify", str(artefact), folder=folder)["artifacts"][0]
+        assert verified["passed"], verified
+        assert verified["parity"]["against"] == "reference", verified
+        timed = _json(lmconv, "bench", str(artefact), "--samples", "64", folder=folder)["rows"][0]
+        assert timed["ratio_torch"] is None, timed
+        assert timed["ratio_plain"] > 0, timed
+    print(f"{wheel.name}: verified and timed {artefact.name} with nothing but the wheel installed")
+    return 0
+
+
+def _export(folder: Path) -> Path:
+    """Exports PFLD with PyTorch's initial weights; gives the artefact."""
+    import torch
+
+    from lmconv import plugins
+
+    torch.manual_seed(0)
+    backbone = plugins.load("backbones", "pfld")
+    weights = folder / "pfld.pth"
+    torch.save(backbone.build(backbone.spec.landmarks).state_dict(), weights)
+    from lmconv.cli import run
+
+    code = run(["export", "pfld", "--weights", str(weights), "--out", str(folder / "build"), "--quiet"])
+    assert code == 0, f"export ended with {code}"
+    weights.unlink()
+    return folder / "build" / "pfld" / "onnx-fp32"
+
+
+def _json(*command: str, folder: str) -> Any:
+    """Runs a command of the wheel outside this tree; gives its JSON."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "LMCONV"))}
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, cwd=folder, env=clean, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
