@@ -1,20 +1,26 @@
-"""What tests share: the folder of real data, and small networks with seeded weights."""
+"""What tests share: a place of their own, real data, the real networks with seeded weights, a tiny network."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.helpers import Cli, Ran, tiny_onnx
+
+if TYPE_CHECKING:
+    from lmconv.types import Precision
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 REQUIRED = "LMCONV_REQUIRE_REALDATA"
-"""Set to 1 in CI: there the real data must be present."""
+"""Set in CI: there the real data must be present."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips tests on real data where there is none; in CI they fail instead, in the fixture."""
-    if not SHARED.is_dir() and os.environ.get(REQUIRED, "0") == "0":
+    if not SHARED.is_dir() and not os.environ.get(REQUIRED):
         missing = pytest.mark.skip(reason="no real data beside the repository")
         for item in items:
             if item.get_closest_marker("realdata"):
@@ -27,3 +33,116 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.fail(f"the real data is missing, and {REQUIRED} asks for it")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs in an empty folder, and finds no checkpoint or face of this machine."""
+    for name in ("LMCONV_WEIGHTS", "LMCONV_FACES"):
+        monkeypatch.delenv(name, raising=False)
+    place = tmp_path / "here"
+    place.mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(place)
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
+    """The command line, in this process: `cli("verify", path, "--json")`."""
+    from lmconv.cli import run
+
+    def call(*arguments: str | Path) -> Ran:
+        capfd.readouterr()
+        code = run([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return Ran(code=code, out=out, err=err)
+
+    return call
+
+
+@pytest.fixture
+def real_weights(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The trained checkpoints, where the command line looks for them."""
+    monkeypatch.setenv("LMCONV_WEIGHTS", str(shared / "weights"))
+    return shared / "weights"
+
+
+@pytest.fixture(scope="session")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with seeded checkpoints of the real backbones under their published names. Not to be changed."""
+    import torch
+    from tests.goldens import make
+
+    folder = tmp_path_factory.mktemp("seeded")
+    for model in make.MODELS:
+        torch.save({"state_dict": make.seeded(model).state_dict()}, folder / f"{model}_model_best.pth.tar")
+    return folder
+
+
+@pytest.fixture
+def weights(seeded: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The seeded checkpoints, where the command line looks for them."""
+    monkeypatch.setenv("LMCONV_WEIGHTS", str(seeded))
+    return seeded
+
+
+def export(model: str, weights: Path | None, out: Path, *wanted: tuple[str, Precision]) -> Path:
+    """Exports a model as every test of a module may want it; gives `out`."""
+    from lmconv import pipeline, source
+
+    plain = pipeline.plain(source.resolve(model, weights=weights), out)
+    for target, precision in wanted:
+        pipeline.build(plain, target, precision, out=out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def pfld_build(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`build/` with pfld as onnx-fp32 and openvino-fp32, from the seeded checkpoint. Not to be changed."""
+    from lmconv.types import Precision
+
+    wanted = [("onnx", Precision.FP32), ("openvino", Precision.FP32)]
+    return export("pfld", seeded, tmp_path_factory.mktemp("pfld") / "build", *wanted)
+
+
+@pytest.fixture
+def build(pfld_build: Path, tmp_path: Path) -> Path:
+    """A copy of `pfld_build`, as `build/` of the folder the test runs in."""
+    return Path(shutil.copytree(pfld_build, tmp_path / "here" / "build"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny.onnx`, a network that is exported in an instant. Not to be changed."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
+    path.write_bytes(tiny_onnx().SerializeToString())
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_build(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`build/` with the tiny network for both targets in fp32, and as onnx-fp16, openvino-bf16. Not to be changed."""
+    from lmconv.types import Precision
+
+    wanted = [
+        ("onnx", Precision.FP32),
+        ("openvino", Precision.FP32),
+        ("onnx", Precision.FP16),
+        ("openvino", Precision.BF16),
+    ]
+    return export(str(tiny), None, tmp_path_factory.mktemp("tiny_build") / "build", *wanted)
+
+
+@pytest.fixture
+def small(tiny_build: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny network's artefacts, `build/tiny` of the folder the test runs in."""
+    return Path(shutil.copytree(tiny_build, tmp_path / "here" / "build")) / "tiny"
+
+
+@pytest.fixture(scope="session")
+def mobilefacenet_build(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for mobilefacenet; for tests marked slow."""
+    from lmconv.types import Precision
+
+    wanted = [("onnx", Precision.FP32), ("openvino", Precision.FP32)]
+    return export("mobilefacenet", seeded, tmp_path_factory.mktemp("mobilefacenet") / "build", *wanted)

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Console:
-    """How much is said. Notes and progress go to standard error; only the result goes to standard output."""
+    """How much is said. Notes, progress and errors go to standard error; only the result goes to standard output."""
 
     quiet: bool = False
     verbose: bool = False
@@ -72,7 +72,7 @@ def attempt(console: Console, action: Callable[[], T], errors: list[Json], **lab
             traceback.print_exc()
         known = Bug(f"{type(error).__name__}: {error}".strip(), hint=REPORT)
     errors.append(known.to_json() | {key: str(value) for key, value in label.items()})
-    console.note(f"error: {' '.join(str(value) for value in label.values())}: {known}")
+    click.echo(f"error: {' '.join(str(value) for value in label.values())}: {known}", err=True)
     return None
 
 

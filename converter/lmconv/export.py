@@ -57,6 +57,8 @@ def _from_torch(source: Source) -> tuple[onnx.ModelProto, dict[str, str]]:
     if program is None:
         raise Bug("torch.onnx.export gave nothing")
     model = program.model_proto
+    if model.graph.input[0].type.tensor_type.shape.dim[0].HasField("dim_value"):
+        raise Bug(f"the exporter fixed the batch size of {source.spec.name}")
     modules = _modules(model)
     _strip(model)
     return model, modules

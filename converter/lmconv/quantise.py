@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from lmconv.types import Float32, Json
+from lmconv.types import Float32, Float64, Json
 
 Chunks: TypeAlias = list[NDArray[Any]]
 """One value of the graph for all calibration crops, in pieces of a few crops along axis 0."""
@@ -29,6 +29,8 @@ COMMUTING = {"Add", "AveragePool", "GlobalAveragePool", "LeakyRelu", "MaxPool", 
 """A positive scale per channel may be applied before or after these."""
 
 CHUNK = 8
+POSITIONS = 16
+DAMPING = 0.01
 LARGEST_WEIGHT = 127
 LARGEST_PAIR = 128
 """Two int8 weights of one sign may have this sum where uint8 activations are multiplied without AVX512-VNNI."""
@@ -41,6 +43,7 @@ class Settings:
     Attributes:
         activations: `"uint8"` asymmetric, or `"int8"` symmetric.
         balance: Share of a channel's range that equalisation moves into the weights of a dense reader, 0 to 1.
+        adaptive_rounding: Whether weights are rounded together, for the layer's output, rather than to the nearest.
         correct_bias: Whether the mean error of every layer goes to its bias.
         bracket_prelu: Whether a PRelu's input is quantised too. ONNX Runtime fuses the layer before it only then;
             OpenVINO and TensorRT would rather fuse the PRelu.
@@ -50,6 +53,7 @@ class Settings:
 
     activations: Literal["uint8", "int8"]
     balance: float = 0.5
+    adaptive_rounding: bool = True
     correct_bias: bool = True
     bracket_prelu: bool = True
     float_head: bool = True
@@ -70,7 +74,8 @@ class Affine:
         scale = np.float32(self.scale)
         integers = np.rint(x / scale)
         np.clip(integers, self.low - self.zero_point, self.high - self.zero_point, out=integers)
-        return np.multiply(integers, scale, out=integers)
+        snapped: Float32 = np.multiply(integers, scale, out=integers)
+        return snapped
 
 
 def make_affine(low: float, high: float, kind: str) -> Affine:
@@ -186,7 +191,8 @@ def _features(graph: Graph) -> set[str]:
     known = WEIGHTED | COMBINING | CARRYING | ACTIVATIONS
     features = {value.name for value in graph.proto.input if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     for node in graph.proto.node:
-        if node.op_type in known and not node.domain and features.issuperset(graph.computed(node)[:1]):
+        read = graph.computed(node)
+        if node.op_type in known and not node.domain and read and read[0] in features:
             features.update(node.output)
     return features
 
@@ -340,7 +346,8 @@ class Layer:
 
     def dequantised(self) -> Float32:
         """The weights that the integers stand for."""
-        return (self.weights * _along(self.scale, self.axis, self.weights.ndim)).astype(np.float32)
+        real: Float32 = (self.weights * _along(self.scale, self.axis, self.weights.ndim)).astype(np.float32)
+        return real
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,6 +370,7 @@ def calibrate(graph: Graph, chosen: Plan, crops: Float32, settings: Settings) ->
     """
     exact = _layer_means(graph, chosen, crops)
     numbers = Numbers()
+    rng = np.random.default_rng(0)
 
     def compute(node: onnx.NodeProto, values: Mapping[str, Chunks]) -> dict[str, Chunks]:
         reading = chosen.rewire(node)
@@ -370,7 +378,10 @@ def calibrate(graph: Graph, chosen: Plan, crops: Float32, settings: Settings) ->
         if name not in chosen.layers:
             return run_node(graph, reading, values, graph.constants)
         read = numbers.activations[chosen.source.get(node.input[0], node.input[0])]
-        numbers.layers[name] = layer = quantise_layer(graph, node, read, settings.activations)
+        covariance = None
+        if settings.adaptive_rounding:
+            covariance = input_covariance(node, graph.constants[node.input[1]], values[reading.input[0]], rng)
+        numbers.layers[name] = layer = quantise_layer(graph, node, read, settings.activations, covariance)
         given = run_node(graph, *_simulated(reading, layer, values))
         if settings.correct_bias and node.op_type != "MatMul":
             given[name] = _correct_bias(layer, exact[name], given[name])
@@ -380,8 +391,8 @@ def calibrate(graph: Graph, chosen: Plan, crops: Float32, settings: Settings) ->
         for name in [name for name in values if name in chosen.tensors]:
             source = chosen.source.get(name, name)
             if source == name:
-                low, high = (float(pick(pick(x) for x in values[name])) for pick in (np.min, np.max))
-                numbers.activations[name] = make_affine(low, high, settings.activations)
+                low, high = min(x.min() for x in values[name]), max(x.max() for x in values[name])
+                numbers.activations[name] = make_affine(float(low), float(high), settings.activations)
             values[restored(name)] = [numbers.activations[source].snap(x) for x in values[name]]
             if all(node.output[0] in chosen.readers for node in graph.consumers[name]):
                 del values[name]
@@ -415,35 +426,100 @@ def _correct_bias(layer: Layer, exact: Float32, given: Chunks) -> Chunks:
     return [x + _along(shift, 1 if ndim > 3 else ndim - 1, ndim) for x in given]
 
 
-def quantise_layer(graph: Graph, node: onnx.NodeProto, read: Affine, kind: str) -> Layer:
-    """Rounds a layer's weights, symmetric int8 with a scale per output channel; `read` is how its input is quantised."""
+def quantise_layer(
+    graph: Graph, node: onnx.NodeProto, read: Affine, kind: str, covariance: Float64 | None = None
+) -> Layer:
+    """Rounds a layer's weights: symmetric int8 with a scale per output channel.
+
+    Args:
+        graph: Holds the float weights.
+        node: The layer.
+        read: How its input is quantised.
+        kind: Of activations.
+        covariance: (groups, fan-in, fan-in) of its input, for adaptive rounding; None rounds to the nearest.
+    """
     weights = graph.constants[node.input[1]]
     axis = 0 if node.op_type == "Conv" or attribute(node, "transB", 0) else 1
-    rows = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1).astype(np.float64)
+    shape = np.moveaxis(weights, axis, 0).shape
+    rows = np.moveaxis(weights, axis, 0).reshape(shape[0], -1).astype(np.float64)
     bias = np.zeros(len(rows), np.float32)
     if len(node.input) > 2:
         bias = bias + graph.constants[node.input[2]].reshape(-1)
     # ONNX Runtime keeps a bias as int32 in steps of both scales: that of a nearly dead channel must not overflow.
     scale = np.maximum(weight_scale(rows, kind), np.abs(bias) / (read.scale * 2**24)).astype(np.float32)
     scale = np.where(scale > 1e-20, scale, np.float32(1.0))
-    integers = np.clip(np.rint(weights / _along(scale, axis, weights.ndim)), -LARGEST_WEIGHT, LARGEST_WEIGHT)
-    return Layer(weights=integers.astype(np.int8), scale=scale, bias=bias, axis=axis)
+    integers = round_weights(rows / scale[:, None], covariance).reshape(shape)
+    return Layer(weights=np.moveaxis(integers, 0, axis).astype(np.int8), scale=scale, bias=bias, axis=axis)
 
 
-def weight_scale(rows: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
+def weight_scale(rows: Float64, kind: str) -> Float64:
     """(C_out,) step for weights (C_out, fan-in).
 
     x86 without VNNI adds two uint8 * int8 products in a saturating int16 (`vpmaddubsw`). Beside uint8 activations the
     two largest weights of one sign therefore share 128 steps; the usual remedy, half the range for all ("reduce
     range"), costs more.
     """
-    step = np.abs(rows).max(axis=1) / LARGEST_WEIGHT
+    step: Float64 = np.abs(rows).max(axis=1) / LARGEST_WEIGHT
     if kind == "int8" or rows.shape[1] == 1:
         return step
     ranked = np.sort(rows, axis=1)
     pair = np.maximum(ranked[:, -2:].sum(axis=1), -ranked[:, :2].sum(axis=1))
     # Rounding may lift both by half a step.
-    return np.maximum(step, pair / (LARGEST_PAIR - 1))
+    limited: Float64 = np.maximum(step, pair / (LARGEST_PAIR - 1))
+    return limited
+
+
+def round_weights(rows: Float64, covariance: Float64 | None) -> Float64:
+    """Integers for weights (C_out, fan-in) in steps.
+
+    With the covariance of the input, the rounding error of a weight is made up for by those not yet rounded (GPTQ,
+    Frantar et al. 2023), none moving by more than a step.
+    """
+    nearest = np.clip(np.rint(rows), -LARGEST_WEIGHT, LARGEST_WEIGHT)
+    if covariance is None:
+        return nearest
+    groups, fan_in = covariance.shape[:2]
+    power = np.trace(covariance, axis1=1, axis2=2) / fan_in + 1e-12
+    damped = covariance + DAMPING * power[:, None, None] * np.eye(fan_in)
+    upper = np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
+    left = rows.reshape(groups, -1, fan_in).copy()
+    low, high = (np.floor(left), np.ceil(left))
+    for i in range(fan_in):
+        rounded = np.clip(np.rint(left[..., i]), low[..., i], high[..., i])
+        error = (left[..., i] - rounded) / upper[:, i, i, None]
+        left[..., i] = rounded
+        left[..., i + 1 :] -= error[..., None] * upper[:, None, i, i + 1 :]
+    return np.clip(left.reshape(rows.shape), -LARGEST_WEIGHT, LARGEST_WEIGHT)
+
+
+def input_covariance(
+    node: onnx.NodeProto, weights: NDArray[Any], x: Chunks, rng: np.random.Generator
+) -> Float64 | None:
+    """(groups, fan-in, fan-in) covariance of what a layer multiplies, at random output positions; None if unknown."""
+    if node.op_type == "Conv":
+        if weights.ndim != 4 or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
+            return None
+        rows = np.concatenate([_patches(node, weights, piece, rng) for piece in x])
+        samples = rows.reshape(len(rows), attribute(node, "group", 1), -1).transpose(1, 0, 2).astype(np.float64)
+    else:
+        samples = np.concatenate(x).reshape(1, -1, x[0].shape[-1]).astype(np.float64)
+    samples = samples - samples.mean(axis=1, keepdims=True)
+    covariance: Float64 = samples.transpose(0, 2, 1) @ samples / samples.shape[1]
+    return covariance
+
+
+def _patches(node: onnx.NodeProto, weights: NDArray[Any], x: Float32, rng: np.random.Generator) -> Float32:
+    """(m, C, kH, kW) float32: what a 2-D convolution reads of (N, C, H, W) at POSITIONS random places of each crop."""
+    top, left, bottom, right = attribute(node, "pads", [0, 0, 0, 0])
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    kernel = np.array(weights.shape[2:])
+    stride, dilation = (np.array(attribute(node, name, [1, 1])) for name in ("strides", "dilations"))
+    places = (padded.shape[2:] - dilation * (kernel - 1) - 1) // stride + 1
+    drawn = rng.integers(0, places, (len(x), min(POSITIONS, int(places.prod())), 2)) * stride
+    where = [drawn[..., axis, None] + np.arange(kernel[axis]) * dilation[axis] for axis in range(2)]
+    crop = np.arange(len(x)).reshape(-1, 1, 1, 1)
+    found: Float32 = padded[crop, :, where[0][..., :, None], where[1][..., None, :]]
+    return np.moveaxis(found.reshape(-1, *found.shape[2:]), -1, 1)
 
 
 # --- walk

@@ -141,7 +141,7 @@ def _points(module: torch.nn.Module) -> torch.nn.Module:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             out = self.net(x)
             flat: torch.Tensor = out[0] if isinstance(out, tuple) else out
-            return flat.reshape(len(flat), -1, 2)
+            return flat.reshape(flat.shape[0], -1, 2)  # len() would fix the batch size
 
     return Points().eval()
 

@@ -3,18 +3,30 @@
 Types are propagated by a partition: the last weighted node and all that follows it stay float32, everything before
 is float16, and a Cast stands where an edge crosses. Casts in the graph carry the precision to every runtime, strongly
 typed TensorRT networks among them.
+
+Rounding weights shifts the mean of what a layer gives, and in a deep network the shifts add up: PFLD's points move by up
+to 0.28 px on noise. So the biases are corrected for it, layer after layer, on seeded noise (empirical bias correction:
+Nagel et al. 2019, https://arxiv.org/abs/1906.04721); 0.07 px are left.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from lmconv.errors import GateFailed
-from lmconv.types import Json, Pass, PassContext
+from lmconv.quantise import Chunks, Graph, chunked, run_node, schedule
+from lmconv.session import noise
+from lmconv.types import Float32, Json, Pass, PassContext
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+CORRECTION_INPUTS = 16
+CORRECTION_SEED = 2
+"""Of the noise that biases are corrected on: neither that of export's own check nor that of verify."""
 FLOAT32_INPUTS = {"Resize": (1, 2)}
 """Inputs that the operator's definition fixes to float32: roi and scales of Resize."""
 
@@ -27,6 +39,7 @@ def float16(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPro
     """
     graph = model.graph
     kept = _last_layer(graph)
+    corrected = _correct_biases(model, kept, noise(context.spec, CORRECTION_INPUTS, CORRECTION_SEED))
     halves = _float_values(model, kept)
     casts: dict[tuple[str, int], str] = {}
     nodes: list[onnx.NodeProto] = []
@@ -44,7 +57,52 @@ def float16(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPro
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
     _drop_unused(graph)
-    return model, {"float32": [graph_node.name for graph_node in nodes if graph_node.op_type in WEIGHTED][-1:]}
+    return model, {"float32": graph.node[-len(kept)].name, "biases corrected": corrected}
+
+
+def _correct_biases(model: onnx.ModelProto, kept: set[int], inputs: Float32) -> int:
+    """Gives each bias what rounding takes from its layer's mean output; changes the model's biases in place.
+
+    Args:
+        model: A float32 graph.
+        kept: Indices of the nodes that stay float32.
+        inputs: (n, 3, H, W) float32.
+
+    Returns:
+        How many biases were corrected.
+    """
+    graph = Graph.of(model)
+    rounded = {name: _nearest(value) for name, value in graph.constants.items()}
+    exact = {graph.inputs[0]: chunked(graph, inputs)}
+    lossy = dict(exact)
+    corrected = {}
+    for index, (node, finished) in enumerate(schedule(graph)):
+        constants = graph.constants if index in kept else rounded
+        wanted, given = run_node(node, exact, graph.constants), run_node(node, lossy, constants)
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(node.input) > 2 and node.input[2] in rounded:
+            shift = _channel_means(wanted[node.output[0]]) - _channel_means(given[node.output[0]])
+            bias = (constants[node.input[2]] + shift).astype(np.float32)
+            corrected[node.input[2]] = bias if index in kept else _nearest(bias)
+            given = run_node(node, lossy, {**constants, **corrected})
+        exact.update(wanted)
+        lossy.update(given)
+        for name in finished:
+            exact.pop(name, None), lossy.pop(name, None)
+    for tensor in model.graph.initializer:
+        if tensor.name in corrected:
+            tensor.CopyFrom(numpy_helper.from_array(corrected[tensor.name], tensor.name))
+    return len(corrected)
+
+
+def _nearest(values: NDArray[Any]) -> NDArray[Any]:
+    """What float16 makes of float32 values of any shape, as float32; other types as they are."""
+    return values.astype(np.float16).astype(np.float32) if values.dtype == np.float32 else values
+
+
+def _channel_means(chunks: Chunks) -> NDArray[np.float64]:
+    """(C,) float64: mean of (n, C, ...) values over everything but their channels."""
+    values = np.concatenate(chunks)
+    return values.mean(axis=(0, *range(2, values.ndim)), dtype=np.float64)
 
 
 def _last_layer(graph: onnx.GraphProto) -> set[int]:

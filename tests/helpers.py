@@ -1,0 +1,136 @@
+"""Small things that many tests need: the command line in this process and in another, a tiny network, faces."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx
+
+    from lmconv.types import Float64
+
+SIZE = 32
+POINTS = 68
+SIDE = 4
+"""Of the grid that the tiny network's convolution leaves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """What a command gave."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """Standard output as the one JSON document that it must be."""
+        return json.loads(self.out)
+
+    def refused(self, code: int, *parts: str) -> None:
+        """Asserts an exit code and one clear line that holds these parts."""
+        assert self.code == code, self.err
+        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1, self.err
+        for part in parts:
+            assert part in lines[0]
+        assert "Traceback" not in self.err
+
+
+Cli: TypeAlias = Callable[..., Ran]
+
+
+def python(code: str, *arguments: str | Path, env: Mapping[str, str] | None = None, flags: tuple[str, ...] = ()) -> Ran:
+    """Runs code in a fresh interpreter of this environment."""
+    done = subprocess.run(
+        [sys.executable, *flags, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(env or {})},
+        check=False,
+        timeout=300,
+    )
+    return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
+
+
+COMMAND = "import sys; from lmconv.cli import main; main()"
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    """Starts a command line in a process of its own."""
+    line = [sys.executable, "-c", COMMAND, *map(str, arguments)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def tiny_onnx(seed: int = 0, *, opset: int = 11, points: int = POINTS, gain: float = 0.02) -> onnx.ModelProto:
+    """A third party's network: `data` (1, 3, 32, 32) to `points` (1, 2 * points), fractions, around one half."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(seed)
+
+    def tensor(name: str, *shape: int, low: float = -0.5, high: float = 0.5) -> TensorProto:
+        values = (low + (high - low) * random.random(shape)).astype(np.float32)
+        return numpy_helper.from_array(values, name)
+
+    features = 8 * SIDE * SIDE
+    initializers = [
+        tensor("conv.weight", 8, 3, 8, 8, low=-0.1, high=0.1),
+        tensor("conv.bias", 8),
+        tensor("fc.weight", 2 * points, features, low=-gain, high=gain),
+        tensor("fc.bias", 2 * points, low=0.3, high=0.7),
+    ]
+    nodes = [
+        helper.make_node("Conv", ["data", "conv.weight", "conv.bias"], ["a"], name="conv", strides=[8, 8]),
+        helper.make_node("Relu", ["a"], ["b"], name="relu"),
+        helper.make_node("Flatten", ["b"], ["c"], name="flatten"),
+        helper.make_node("Gemm", ["c", "fc.weight", "fc.bias"], ["points"], name="fc", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, [1, 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info("points", TensorProto.FLOAT, [1, 2 * points])],
+        initializers,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=6)
+
+
+def face(x1: float, y1: float, x2: float, y2: float) -> Float64:
+    """68 points whose tight box is the given one, pixels."""
+    points = np.random.default_rng(0).uniform((x1, y1), (x2, y2), (POINTS, 2))
+    points[0], points[1] = (x1, y1), (x2, y2)
+    return points
+
+
+def add_face(folder: Path, stem: str, points: Float64, *, seed: int = 0) -> Path:
+    """Writes a 80 x 60 picture of noise with its `.pts` file; gives that."""
+    import cv2
+
+    folder.mkdir(parents=True, exist_ok=True)
+    image = np.random.default_rng(seed).integers(1, 256, (60, 80, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / f"{stem}.png"), image)
+    path = folder / f"{stem}.pts"
+    path.write_text("".join(f"{x:.6f} {y:.6f}\n" for x, y in points), encoding="utf-8")
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder but the lock, by its path there."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def strays(folder: Path) -> list[str]:
+    """What a finished or undone export must not leave below a folder; the lock stays."""
+    hidden = (path for path in folder.rglob(".*") if path.name != ".lock")
+    return sorted(str(path.relative_to(folder)) for path in hidden)
