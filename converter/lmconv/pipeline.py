@@ -71,7 +71,7 @@ class Plain:
     inputs: Float32
     expected: Float32
     warnings: list[str]
-    lowered: dict[tuple[Precision, str | None], Optimised] = field(default_factory=dict)
+    lowered: dict[tuple[Precision, QuantScheme | None], Optimised] = field(default_factory=dict)
 
 
 Crops = Callable[[], Float32]
@@ -207,7 +207,7 @@ def build(
 
 def _lower(base: Plain, precision: Precision, scheme: QuantScheme, crops: Crops | None) -> Optimised:
     """The graph in a precision; made once for all targets that want it alike."""
-    key = (precision, scheme.activations if calibrated(precision) else None)
+    key = (precision, scheme if calibrated(precision) else None)
     if key not in base.lowered:
         faces = crops() if crops and calibrated(precision) else None
         context = PassContext(spec=base.artifact.spec, crops=faces, scheme=scheme)

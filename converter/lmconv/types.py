@@ -157,10 +157,13 @@ class QuantScheme:
 
     Attributes:
         activations: `"uint8"` (asymmetric) or `"int8"` (symmetric, zero point 0).
+        quantised_prelu: Whether a PRelu reads quantised values. ONNX Runtime fuses the layer before it only then;
+            OpenVINO and TensorRT fuse layer and PRelu otherwise.
         reason: Why, in one sentence; written to the recipe.
     """
 
     activations: Literal["uint8", "int8"]
+    quantised_prelu: bool
     reason: str
 
 

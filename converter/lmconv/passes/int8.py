@@ -5,10 +5,11 @@ from __future__ import annotations
 import onnx
 
 from lmconv.errors import UsageError
-from lmconv.quantise import Settings, quantise
+from lmconv.quantise.plan import Settings
+from lmconv.quantise.static import quantise
 from lmconv.types import Json, Pass, PassContext, QuantScheme
 
-DEFAULT = QuantScheme(activations="uint8", reason="x86 multiplies uint8 by int8")
+DEFAULT = QuantScheme(activations="uint8", quantised_prelu=True, reason="x86 multiplies uint8 by int8")
 
 
 def int8(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
@@ -22,8 +23,7 @@ def int8(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto,
             f"int8 needs face crops to calibrate {context.spec.name} on", hint="name a folder of annotated faces"
         )
     scheme = context.scheme or DEFAULT
-    # TensorRT fuses a PRelu to the layer before it; ONNX Runtime needs a Q/DQ pair between the two.
-    settings = Settings(activations=scheme.activations, bracket_prelu=scheme.activations == "uint8")
+    settings = Settings(activations=scheme.activations, bracket_prelu=scheme.quantised_prelu)
     quantised, decisions = quantise(model, context.crops, settings)
     return quantised, {**decisions, "reason": scheme.reason}
 
@@ -34,4 +34,5 @@ plugin = Pass(
     apply=int8,
     tolerance=0.02,
     required=True,
+    calibrated=True,
 )

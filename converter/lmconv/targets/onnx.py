@@ -50,6 +50,7 @@ plugin = Target(
     precisions=(Precision.FP32, Precision.FP16, Precision.INT8),
     quantisation=QuantScheme(
         activations="uint8",
+        quantised_prelu=True,
         reason="ONNX Runtime's x86 kernels multiply unsigned activations by signed weights; signed ones are slower",
     ),
     requires=lambda: None,

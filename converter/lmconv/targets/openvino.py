@@ -96,7 +96,8 @@ plugin = Target(
     precisions=(Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8),
     quantisation=QuantScheme(
         activations="uint8",
-        reason="its CPU plug-in fuses unsigned Q/DQ from ONNX as well as its own quantiser's",
+        quantised_prelu=False,
+        reason="its x86 CPU plug-in runs unsigned Q/DQ, and fuses PReLU to the layer before it",
     ),
     requires=requires,
     build=build,

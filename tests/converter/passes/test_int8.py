@@ -14,12 +14,16 @@ from onnx import helper, numpy_helper
 
 from lmconv.errors import UsageError
 from lmconv.passes.int8 import plugin
-from lmconv.quantise import Graph, Settings, equalise, plan, quantise, round_weights, weight_scale
+from lmconv.quantise.equalise import equalise
+from lmconv.quantise.plan import Settings, plan
+from lmconv.quantise.rounding import round_weights, weight_scale
+from lmconv.quantise.static import quantise
 from lmconv.types import Float32, PassContext, QuantScheme, landmark_spec
+from lmconv.walk import Graph
 
 SPEC = landmark_spec("small", "onnx", size=(16, 16), landmarks=4)
-UINT8 = QuantScheme(activations="uint8", reason="x86")
-INT8 = QuantScheme(activations="int8", reason="TensorRT")
+UINT8 = QuantScheme(activations="uint8", quantised_prelu=True, reason="x86")
+INT8 = QuantScheme(activations="int8", quantised_prelu=False, reason="TensorRT")
 
 
 class Network:

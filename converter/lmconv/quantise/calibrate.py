@@ -1,0 +1,89 @@
+"""Fixes the numbers of a quantised network, from its input to its output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from lmconv.quantise.plan import Plan, Settings
+from lmconv.quantise.rounding import Affine, Layer, along, input_covariance, make_affine, quantise_layer
+from lmconv.types import Float32
+from lmconv.walk import Chunks, Graph, channel_mean, restored, run_node, walk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """Everything a quantised network consists of besides its nodes, by tensor name."""
+
+    activations: dict[str, Affine] = field(default_factory=dict)
+    layers: dict[str, Layer] = field(default_factory=dict)
+
+
+def calibrate(graph: Graph, chosen: Plan, crops: Float32, settings: Settings) -> Numbers:
+    """Walks the int8 network from input to output, fixing each layer's numbers and each tensor's range in turn.
+
+    So a range fits what the int8 network really holds, and a corrected bias (empirical bias correction, Nagel et al.
+    2019) makes up for all that was lost before it: correcting several layers at once would do so twice.
+    """
+    exact = _layer_means(graph, chosen, crops)
+    numbers = Numbers()
+    rng = np.random.default_rng(0)
+
+    def compute(node: onnx.NodeProto, values: Mapping[str, Chunks]) -> dict[str, Chunks]:
+        reading = chosen.rewire(node)
+        name = node.output[0]
+        if name not in chosen.layers:
+            return run_node(graph, reading, values, graph.constants)
+        read = numbers.activations[chosen.source.get(node.input[0], node.input[0])]
+        covariance = None
+        if settings.adaptive_rounding:
+            covariance = input_covariance(node, graph.constants[node.input[1]], values[reading.input[0]], rng)
+        numbers.layers[name] = layer = quantise_layer(graph, node, read, settings.activations, covariance)
+        given = run_node(graph, *_simulated(reading, layer, values))
+        if settings.correct_bias and node.op_type != "MatMul":
+            given[name] = _correct_bias(layer, exact[name], given[name])
+        return given
+
+    def snap(values: dict[str, Chunks]) -> None:
+        for name in [name for name in values if name in chosen.tensors]:
+            source = chosen.source.get(name, name)
+            if source == name:
+                low, high = min(x.min() for x in values[name]), max(x.max() for x in values[name])
+                numbers.activations[name] = make_affine(float(low), float(high), settings.activations)
+            values[restored(name)] = [numbers.activations[source].snap(x) for x in values[name]]
+            if all(node.output[0] in chosen.readers for node in graph.consumers[name]):
+                del values[name]
+
+    for _ in walk(graph, crops, compute, snap):
+        pass
+    return numbers
+
+
+def _layer_means(graph: Graph, chosen: Plan, crops: Float32) -> dict[str, Float32]:
+    """Mean of every float layer's output per channel: (C,) float32 each."""
+    found: dict[str, Float32] = {}
+    for values in walk(graph, crops):
+        found.update({name: channel_mean(values[name]) for name in values.keys() & chosen.layers.keys()})
+    return found
+
+
+def _correct_bias(layer: Layer, exact: Float32, given: Chunks) -> Chunks:
+    """Moves each output channel's mean error to the bias."""
+    shift = exact - channel_mean(given)
+    layer.bias = layer.bias + shift
+    ndim = given[0].ndim
+    return [x + along(shift, 1 if ndim > 3 else ndim - 1, ndim) for x in given]
+
+
+def _simulated(
+    node: onnx.NodeProto, layer: Layer, values: Mapping[str, Chunks]
+) -> tuple[onnx.NodeProto, Mapping[str, Chunks], dict[str, NDArray[Any]]]:
+    """A float node with a layer's rounded weights, and what it needs."""
+    names = ["weights"] if node.op_type == "MatMul" else ["weights", "bias"]
+    node.input[:] = [node.input[0], *names]
+    return node, values, {"weights": layer.dequantised(), "bias": layer.bias}

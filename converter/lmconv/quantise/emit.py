@@ -1,0 +1,75 @@
+"""Writes a quantised network as Q/DQ nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from lmconv.quantise.calibrate import Numbers
+from lmconv.quantise.plan import Plan
+from lmconv.quantise.rounding import Affine, Layer
+from lmconv.walk import Graph, restored
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """The nodes and constants of a graph in the making."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def quantise(self, name: str, affine: Affine, kind: str) -> None:
+        """A Q/DQ pair after tensor `name`."""
+        step = [f"{name}_scale", f"{name}_zero_point"]
+        self.constants[step[0]] = np.array(affine.scale, np.float32)
+        self.constants[step[1]] = np.array(affine.zero_point, kind)
+        made = [f"{name}_quantized", restored(name)]
+        self.nodes.append(helper.make_node("QuantizeLinear", [name, *step], made[:1], name=f"{name}_q"))
+        self.nodes.append(helper.make_node("DequantizeLinear", [made[0], *step], made[1:], name=f"{name}_dq"))
+
+    def layer(self, node: onnx.NodeProto, layer: Layer) -> None:
+        """A layer that reads its int8 weights through a DQ node; its bias stays float, as TensorRT requires."""
+        name = f"{node.output[0]}_weights"
+        read = [name, f"{name}_scale", f"{name}_zero_point"]
+        zero = np.zeros(layer.scale.shape, np.int8)
+        self.constants.update(zip(read, (layer.weights, layer.scale, zero), strict=True))
+        self.nodes.append(
+            helper.make_node("DequantizeLinear", read, [restored(name)], name=f"{name}_dq", axis=layer.axis)
+        )
+        node.input[:] = [node.input[0], restored(name)]
+        if node.op_type != "MatMul":
+            self.constants[f"{node.output[0]}_bias"] = layer.bias
+            node.input.append(f"{node.output[0]}_bias")
+        self.nodes.append(node)
+
+
+def emit(model: onnx.ModelProto, graph: Graph, chosen: Plan, numbers: Numbers, kind: str) -> onnx.ModelProto:
+    """Writes the quantised graph as a model; everything but nodes and constants is `model`'s."""
+    writer = Writer()
+
+    def quantise_all(names: list[str]) -> None:
+        for name in [name for name in names if name in chosen.tensors]:
+            writer.quantise(name, numbers.activations[chosen.source.get(name, name)], kind)
+
+    quantise_all(graph.inputs)
+    for node in graph.proto.node:
+        reading = chosen.rewire(node)
+        if node.output[0] in chosen.layers:
+            writer.layer(reading, numbers.layers[node.output[0]])
+        else:
+            writer.nodes.append(reading)
+        quantise_all(list(node.output))
+    used = dict.fromkeys(name for node in writer.nodes for name in node.input)
+    constants = {name: graph.constants[name] for name in used if name in graph.constants} | writer.constants
+    written = onnx.ModelProto()
+    written.CopyFrom(model)
+    for emptied in (written.graph.node, written.graph.initializer, written.graph.value_info):
+        del emptied[:]
+    written.graph.node.extend(writer.nodes)
+    written.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    return written

@@ -1,0 +1,119 @@
+"""Moves scale between channels, so that they share one quantisation step fairly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from lmconv.quantise.plan import Plan
+from lmconv.types import Float32
+from lmconv.walk import Graph, attribute, walk
+
+COMMUTING = {"Add", "AveragePool", "GlobalAveragePool", "LeakyRelu", "MaxPool", "PRelu", "Relu"}
+"""A positive scale per channel may be applied before or after these."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """Tensors whose channels may be scaled together, the convolutions that write them and those that read them."""
+
+    tensors: set[str]
+    writers: list[onnx.NodeProto]
+    readers: list[onnx.NodeProto]
+
+
+def equalise(graph: Graph, chosen: Plan, crops: Float32, balance: float) -> int:
+    """Scales channels between convolutions so that they share one quantisation step fairly.
+
+    Where only convolutions write and read a set of tensors, joined by operators that commute with a positive scale per
+    channel, the network is unchanged when channel c is divided by s_c > 0 where it is written and multiplied where it
+    is read (cross-layer equalisation, Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
+    Correction"; here along residual chains too). Output channels have a weight scale of their own, so where only
+    depthwise convolutions read, s is the channel's full range. A dense one mixes channels and s widens the range of its
+    weights: there s is the `balance`-th power of the range, as in SmoothQuant (Xiao et al. 2023).
+
+    Returns:
+        How many sets of tensors were equalised; their weights in `graph.constants` are replaced.
+    """
+    links = [link for link in find_links(graph) if link.tensors & chosen.tensors]
+    ranges = _channel_ranges(graph, chosen.tensors, crops)
+    for link in links:
+        known = [ranges[name] / max(float(ranges[name].max()), 1e-30) for name in link.tensors & chosen.tensors]
+        relative = np.max(known, axis=0)
+        depthwise = all(attribute(node, "group", 1) > 1 for node in link.readers)
+        scale = np.where(relative > 1e-4, relative, 1.0) ** (1.0 if depthwise else balance)
+        _scale_channels(graph, link, scale.astype(np.float32).reshape(-1, 1, 1, 1))
+    return len(links)
+
+
+def _scale_channels(graph: Graph, link: Link, column: Float32) -> None:
+    """Divides channels by `column` (C, 1, 1, 1) where they are written, multiplies where they are read."""
+    for node in link.writers:
+        graph.constants[node.input[1]] = graph.constants[node.input[1]] / column
+        if len(node.input) > 2:
+            graph.constants[node.input[2]] = graph.constants[node.input[2]] / column.ravel()
+    for node in link.readers:
+        over_inputs = column if attribute(node, "group", 1) > 1 else column.reshape(1, -1, 1, 1)
+        graph.constants[node.input[1]] = graph.constants[node.input[1]] * over_inputs
+
+
+def find_links(graph: Graph) -> list[Link]:
+    """Every set of tensors that can be equalised, in the graph's order."""
+    home: dict[str, set[str]] = {}
+    for node in graph.proto.node:
+        for name in (*graph.computed(node), *node.output):
+            home.setdefault(name, {name})
+        if node.op_type in COMMUTING:
+            joined = set().union(*(home[name] for name in (*graph.computed(node), node.output[0])))
+            home.update(dict.fromkeys(joined, joined))
+    links = []
+    for tensors in {id(tensors): tensors for tensors in home.values()}.values():
+        others = [node for node in graph.proto.node if node.op_type not in COMMUTING]
+        link = Link(
+            tensors=tensors,
+            writers=[node for node in others if tensors.intersection(node.output)],
+            readers=[node for node in others if tensors.intersection(node.input)],
+        )
+        if _can_scale(graph, link):
+            links.append(link)
+    return links
+
+
+def _can_scale(graph: Graph, link: Link) -> bool:
+    """Whether plain 2-D convolutions that own their weights surround the tensors, and no constant is added inside."""
+    nodes = [*link.writers, *link.readers]
+    if not link.readers or any(node.op_type != "Conv" for node in nodes):
+        return False
+    if link.tensors.intersection((*graph.inputs, *graph.outputs)):
+        return False
+    owned = [*(name for node in link.writers for name in node.input[1:]), *(node.input[1] for node in link.readers)]
+    if any(name not in graph.constants or len(graph.consumers[name]) > 1 for name in owned):
+        return False
+    inside = [node for name in link.tensors for node in graph.consumers[name] if node.op_type == "Add"]
+    if any(len(graph.computed(node)) != 2 for node in inside):
+        return False
+    written = {graph.constants[node.input[1]].shape[0] for node in link.writers}
+    read = {_channels_read(graph.constants[node.input[1]], attribute(node, "group", 1)) for node in link.readers}
+    return len(written) == 1 and written == read
+
+
+def _channels_read(weights: NDArray[Any], groups: int) -> int:
+    """C of a 2-D convolution that is dense or depthwise with one output per channel, else 0."""
+    if weights.ndim != 4:
+        return 0
+    if groups == 1:
+        return int(weights.shape[1])
+    return int(weights.shape[0]) if weights.shape[:2] == (groups, 1) else 0
+
+
+def _channel_ranges(graph: Graph, names: set[str], crops: Float32) -> dict[str, Float32]:
+    """Largest magnitude per channel of (N, C, ...) values: (C,) float32 each."""
+    found: dict[str, Float32] = {}
+    for values in walk(graph, crops):
+        for name in values.keys() & names:
+            found[name] = np.max([np.abs(x).max(axis=(0, *range(2, x.ndim))) for x in values[name]], axis=0)
+    return found

@@ -1,0 +1,130 @@
+"""What becomes int8: layers, the activations they read, and the operators in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx
+
+from lmconv.walk import Graph, attribute, restored
+
+WEIGHTED = {"Conv", "Gemm", "MatMul"}
+COMBINING = {"Add", "AveragePool", "Concat", "GlobalAveragePool", "Mul"}
+CARRYING = {"Flatten", "Identity", "MaxPool", "Reshape", "Resize", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+ACTIVATIONS = {"Clip", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Relu", "Sigmoid"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to quantise; the defaults were chosen by cross-validation on PFLD and MobileFaceNet.
+
+    Attributes:
+        activations: `"uint8"` asymmetric, or `"int8"` symmetric.
+        balance: Share of a channel's range that equalisation moves into the weights of a dense reader, 0 to 1.
+        adaptive_rounding: Whether weights are rounded together, for the layer's output, rather than to the nearest.
+        correct_bias: Whether the mean error of every layer goes to its bias.
+        bracket_prelu: Whether a PRelu's input is quantised too. ONNX Runtime fuses the layer before it only then;
+            OpenVINO and TensorRT would rather fuse the PRelu.
+        float_head: Whether a fully connected last layer stays float: it is small, and its errors are the landmarks'.
+        crops: Most crops used, evenly spread.
+    """
+
+    activations: Literal["uint8", "int8"]
+    balance: float = 0.5
+    adaptive_rounding: bool = True
+    correct_bias: bool = True
+    bracket_prelu: bool = True
+    float_head: bool = True
+    crops: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What becomes int8.
+
+    Attributes:
+        layers: Nodes with int8 weights, by the name of their output.
+        readers: Nodes that read quantised activations, by the name of their output; all others read the float ones.
+        tensors: Activations to quantise.
+        source: For a tensor that only moves another's values, that other one: they share scale and zero point.
+    """
+
+    layers: dict[str, onnx.NodeProto]
+    readers: set[str]
+    tensors: set[str]
+    source: dict[str, str]
+
+    def rewire(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        """A copy of `node` that reads quantised activations where it should."""
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        if node.output[0] in self.readers:
+            copy.input[:] = [restored(name) if name in self.tensors else name for name in node.input]
+        return copy
+
+
+def plan(graph: Graph, settings: Settings) -> Plan:
+    """Chooses layers and tensors: what an int8 operator reads is quantised, and nothing else.
+
+    So an activation function stays between its layer and the Q node, where runtimes fuse it, and the outputs of the
+    network keep full resolution.
+    """
+    features = _features(graph)
+    layers = {node.output[0]: node for node in graph.proto.node if _is_layer(graph, node, features)}
+    if settings.float_head and len(layers) > 1 and next(reversed(layers.values())).op_type != "Conv":
+        layers.popitem()
+    tensors: set[str] = set()
+    readers: set[str] = set()
+    for node in reversed(graph.proto.node):
+        wanted = tensors.intersection(_after_activation(graph, node))
+        if node.output[0] in layers or (wanted and _is_integer(graph, node, features, settings)):
+            tensors.update(graph.computed(node))
+            readers.add(node.output[0])
+    source: dict[str, str] = {}
+    for node in graph.proto.node:
+        if node.op_type in CARRYING and node.output[0] in tensors and node.output[0] in readers:
+            source[node.output[0]] = source.get(node.input[0], node.input[0])
+    return Plan(layers=layers, readers=readers, tensors=tensors, source=source)
+
+
+def _features(graph: Graph) -> set[str]:
+    """Float tensors reached from the inputs through operators we know: never a computed shape."""
+    known = WEIGHTED | COMBINING | CARRYING | ACTIVATIONS
+    features = {value.name for value in graph.proto.input if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    for node in graph.proto.node:
+        read = graph.computed(node)
+        if node.op_type in known and not node.domain and read and read[0] in features:
+            features.update(node.output)
+    return features
+
+
+def _is_layer(graph: Graph, node: onnx.NodeProto, features: set[str]) -> bool:
+    """Whether a node is linear in one activation, with constant float weights and bias."""
+    if node.op_type not in WEIGHTED or node.domain or graph.computed(node) != [node.input[0]]:
+        return False
+    if node.input[0] not in features or graph.constants[node.input[1]].dtype != np.float32:
+        return False
+    if node.op_type == "Gemm":
+        plain = attribute(node, "alpha", 1.0) == 1.0 and attribute(node, "beta", 1.0) == 1.0
+        return plain and not attribute(node, "transA", 0)
+    return node.op_type == "Conv" or graph.constants[node.input[1]].ndim == 2
+
+
+def _is_integer(graph: Graph, node: onnx.NodeProto, features: set[str], settings: Settings) -> bool:
+    """Whether a node without weights computes on quantised activations."""
+    read = graph.computed(node)
+    if node.domain or not read or not features.issuperset(read):
+        return False
+    if node.op_type in COMBINING:
+        return len(read) == len(node.input)
+    return node.op_type in CARRYING or (node.op_type == "PRelu" and settings.bracket_prelu)
+
+
+def _after_activation(graph: Graph, node: onnx.NodeProto) -> list[str]:
+    """A node's output, and what its activation function makes of it."""
+    name = node.output[0]
+    following = graph.consumers.get(name, [])
+    alone = len(following) == 1 and following[0].op_type in ACTIVATIONS
+    return [name, following[0].output[0]] if alone else [name]

@@ -1,0 +1,167 @@
+"""Integers for activations and weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from lmconv.types import Float32, Float64
+from lmconv.walk import Chunks, Graph, attribute
+
+POSITIONS = 16
+"""Output positions of each crop that the covariance of a convolution's input is taken from."""
+DAMPING = 0.01
+LARGEST_WEIGHT = 127
+LARGEST_PAIR = 128
+"""Two int8 weights of one sign may have this sum where uint8 activations are multiplied without AVX512-VNNI."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Affine:
+    """real = scale * (integer - zero_point), with integers in [low, high]."""
+
+    scale: float
+    zero_point: int
+    low: int
+    high: int
+
+    def snap(self, x: Float32) -> Float32:
+        """The nearest representable value of each element of `x`, float32 of any shape."""
+        scale = np.float32(self.scale)
+        integers = np.rint(x / scale)
+        np.clip(integers, self.low - self.zero_point, self.high - self.zero_point, out=integers)
+        snapped: Float32 = np.multiply(integers, scale, out=integers)
+        return snapped
+
+
+def make_affine(low: float, high: float, kind: str) -> Affine:
+    """Covers the observed [low, high] and represents 0 exactly, which zero padding needs.
+
+    Nothing is clipped: after equalisation the extremes of a tensor carry landmarks, and clipping for the least L2 or L3
+    error cost accuracy.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    if kind == "int8":
+        return Affine(scale=float(np.float32(max(-low, high) / 127)) or 1.0, zero_point=0, low=-128, high=127)
+    scale = float(np.float32((high - low) / 255)) or 1.0
+    return Affine(scale=scale, zero_point=round(-low / scale), low=0, high=255)
+
+
+@dataclass(slots=True, kw_only=True)
+class Layer:
+    """An int8 layer: int8 weights in the graph's shape, scale and bias (C_out,) float32, output channels on `axis`."""
+
+    weights: NDArray[np.int8]
+    scale: Float32
+    bias: Float32
+    axis: int
+
+    def dequantised(self) -> Float32:
+        """The weights that the integers stand for."""
+        real: Float32 = (self.weights * along(self.scale, self.axis, self.weights.ndim)).astype(np.float32)
+        return real
+
+
+def along(vector: NDArray[Any], axis: int, ndim: int) -> NDArray[Any]:
+    """A (C,) vector in the shape that broadcasts along one axis of `ndim`."""
+    return vector.reshape([-1 if index == axis else 1 for index in range(ndim)])
+
+
+def quantise_layer(
+    graph: Graph, node: onnx.NodeProto, read: Affine, kind: str, covariance: Float64 | None = None
+) -> Layer:
+    """Rounds a layer's weights: symmetric int8 with a scale per output channel.
+
+    Args:
+        graph: Holds the float weights.
+        node: The layer.
+        read: How its input is quantised.
+        kind: Of activations.
+        covariance: (groups, fan-in, fan-in) of its input, for adaptive rounding; None rounds to the nearest.
+    """
+    weights = graph.constants[node.input[1]]
+    axis = 0 if node.op_type == "Conv" or attribute(node, "transB", 0) else 1
+    shape = np.moveaxis(weights, axis, 0).shape
+    rows = np.moveaxis(weights, axis, 0).reshape(shape[0], -1).astype(np.float64)
+    bias = np.zeros(len(rows), np.float32)
+    if len(node.input) > 2:
+        bias = bias + graph.constants[node.input[2]].reshape(-1)
+    # ONNX Runtime keeps a bias as int32 in steps of both scales: that of a nearly dead channel must not overflow.
+    scale = np.maximum(weight_scale(rows, kind), np.abs(bias) / (read.scale * 2**24)).astype(np.float32)
+    scale = np.where(scale > 1e-20, scale, np.float32(1.0))
+    integers = round_weights(rows / scale[:, None], covariance).reshape(shape)
+    return Layer(weights=np.moveaxis(integers, 0, axis).astype(np.int8), scale=scale, bias=bias, axis=axis)
+
+
+def weight_scale(rows: Float64, kind: str) -> Float64:
+    """(C_out,) step for weights (C_out, fan-in).
+
+    x86 without VNNI adds two uint8 * int8 products in a saturating int16 (`vpmaddubsw`). Beside uint8 activations the
+    two largest weights of one sign therefore share 128 steps; the usual remedy, half the range for all ("reduce
+    range"), costs more.
+    """
+    step: Float64 = np.abs(rows).max(axis=1) / LARGEST_WEIGHT
+    if kind == "int8" or rows.shape[1] == 1:
+        return step
+    ranked = np.sort(rows, axis=1)
+    pair = np.maximum(ranked[:, -2:].sum(axis=1), -ranked[:, :2].sum(axis=1))
+    # Rounding may lift both by half a step.
+    limited: Float64 = np.maximum(step, pair / (LARGEST_PAIR - 1))
+    return limited
+
+
+def round_weights(rows: Float64, covariance: Float64 | None) -> Float64:
+    """Integers for weights (C_out, fan-in) in steps.
+
+    With the covariance of the input, the rounding error of a weight is made up for by those not yet rounded (GPTQ,
+    Frantar et al. 2023), none moving by more than a step.
+    """
+    nearest = np.clip(np.rint(rows), -LARGEST_WEIGHT, LARGEST_WEIGHT)
+    if covariance is None:
+        return nearest
+    groups, fan_in = covariance.shape[:2]
+    power = np.trace(covariance, axis1=1, axis2=2) / fan_in + 1e-12
+    damped = covariance + DAMPING * power[:, None, None] * np.eye(fan_in)
+    upper = np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
+    left = rows.reshape(groups, -1, fan_in).copy()
+    low, high = (np.floor(left), np.ceil(left))
+    for i in range(fan_in):
+        rounded = np.clip(np.rint(left[..., i]), low[..., i], high[..., i])
+        error = (left[..., i] - rounded) / upper[:, i, i, None]
+        left[..., i] = rounded
+        left[..., i + 1 :] -= error[..., None] * upper[:, None, i, i + 1 :]
+    return np.clip(left.reshape(rows.shape), -LARGEST_WEIGHT, LARGEST_WEIGHT)
+
+
+def input_covariance(
+    node: onnx.NodeProto, weights: NDArray[Any], x: Chunks, rng: np.random.Generator
+) -> Float64 | None:
+    """(groups, fan-in, fan-in) covariance of what a layer multiplies, at random output positions; None if unknown."""
+    if node.op_type == "Conv":
+        if weights.ndim != 4 or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
+            return None
+        rows = np.concatenate([_patches(node, weights, piece, rng) for piece in x])
+        samples = rows.reshape(len(rows), attribute(node, "group", 1), -1).transpose(1, 0, 2).astype(np.float64)
+    else:
+        samples = np.concatenate(x).reshape(1, -1, x[0].shape[-1]).astype(np.float64)
+    samples = samples - samples.mean(axis=1, keepdims=True)
+    covariance: Float64 = samples.transpose(0, 2, 1) @ samples / samples.shape[1]
+    return covariance
+
+
+def _patches(node: onnx.NodeProto, weights: NDArray[Any], x: Float32, rng: np.random.Generator) -> Float32:
+    """(m, C, kH, kW) float32: what a 2-D convolution reads of (N, C, H, W) at POSITIONS random places of each crop."""
+    top, left, bottom, right = attribute(node, "pads", [0, 0, 0, 0])
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    kernel = np.array(weights.shape[2:])
+    stride, dilation = (np.array(attribute(node, name, [1, 1])) for name in ("strides", "dilations"))
+    places = (padded.shape[2:] - dilation * (kernel - 1) - 1) // stride + 1
+    drawn = rng.integers(0, places, (len(x), min(POSITIONS, int(places.prod())), 2)) * stride
+    where = [drawn[..., axis, None] + np.arange(kernel[axis]) * dilation[axis] for axis in range(2)]
+    crop = np.arange(len(x)).reshape(-1, 1, 1, 1)
+    found: Float32 = padded[crop, :, where[0][..., :, None], where[1][..., None, :]]
+    return np.moveaxis(found.reshape(-1, *found.shape[2:]), -1, 1)

@@ -1,0 +1,48 @@
+"""Static int8 quantisation of a CNN's ONNX graph: what is quantised, with which numbers, written as Q/DQ nodes.
+
+The result is an ordinary graph of the standard domain: `QuantizeLinear` and `DequantizeLinear` around float operators,
+which runtimes fuse to integer kernels. Four steps: `plan` chooses tensors, `equalise` moves scale between channels,
+`calibrate` walks the int8 network, fixing ranges and biases on the way, `emit` writes the graph.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from lmconv.quantise.calibrate import calibrate
+from lmconv.quantise.emit import emit
+from lmconv.quantise.equalise import equalise
+from lmconv.quantise.plan import WEIGHTED, Settings, plan
+from lmconv.types import Float32, Json
+from lmconv.walk import Graph
+
+
+def quantise(model: onnx.ModelProto, crops: Float32, settings: Settings) -> tuple[onnx.ModelProto, Json]:
+    """Quantises a float graph.
+
+    Args:
+        model: A float32 graph with one input; unchanged.
+        crops: (n, 3, H, W) float32 network inputs to calibrate on.
+        settings: How.
+
+    Returns:
+        A model with the same inputs and outputs, and what was decided.
+    """
+    used = crops[np.linspace(0, len(crops) - 1, min(settings.crops, len(crops))).round().astype(int)]
+    graph = Graph.of(model)
+    chosen = plan(graph, settings)
+    links = equalise(graph, chosen, used, settings.balance)
+    numbers = calibrate(graph, chosen, used, settings)
+    left = [node.name for node in graph.proto.node if node.op_type in WEIGHTED and node.output[0] not in chosen.layers]
+    return emit(model, graph, chosen, numbers, settings.activations), {
+        "activations": settings.activations,
+        "weights": "int8, symmetric, per output channel",
+        "ranges": "minimum and maximum",
+        "crops": len(used),
+        "balance": settings.balance,
+        "equalised": links,
+        "layers": len(chosen.layers),
+        "float_layers": left,
+        "bias_corrected": settings.correct_bias,
+    }
