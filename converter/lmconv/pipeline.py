@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +71,7 @@ class Plain:
     inputs: Float32
     expected: Float32
     warnings: list[str]
-    lowered: dict[tuple[Precision, QuantScheme | None], Optimised] = field(default_factory=dict)
+    lowered: dict[tuple[Precision, tuple[str, bool] | None], Optimised] = field(default_factory=dict)
 
 
 Crops = Callable[[], Float32]
@@ -207,7 +207,9 @@ def build(
 
 def _lower(base: Plain, precision: Precision, scheme: QuantScheme, crops: Crops | None) -> Optimised:
     """The graph in a precision; made once for all targets that want it alike."""
-    key = (precision, scheme if calibrated(precision) else None)
+    prelu = any(node.op_type == "PRelu" for node in base.model.graph.node)
+    alike = (scheme.activations, scheme.quantised_prelu and prelu) if calibrated(precision) else None
+    key = (precision, alike)
     if key not in base.lowered:
         faces = crops() if crops and calibrated(precision) else None
         context = PassContext(spec=base.artifact.spec, crops=faces, scheme=scheme)
@@ -229,13 +231,20 @@ def with_batch(spec: ModelSpec, batch: int | None) -> ModelSpec:
 def _content(
     spec: ModelSpec, target: str, precision: Precision, optimised: Optimised, parents: Json, start: float
 ) -> Json:
-    exporter = "onnx file" if spec.backbone == ONNX else "torch.onnx dynamo"
+    recipe: Json = {
+        "opset": OPSET,
+        "exporter": "onnx file" if spec.backbone == ONNX else "torch.onnx dynamo",
+        "passes": optimised.recipe,
+        "batch": spec.batch,
+    }
+    if calibrated(precision):
+        recipe["quantisation"] = asdict(plugins.load("targets", target).quantisation)
     return {
         "spec": artifacts.spec_to_json(spec),
         "target": target,
         "precision": str(precision),
         "parents": parents,
-        "recipe": {"opset": OPSET, "exporter": exporter, "passes": optimised.recipe, "batch": spec.batch},
+        "recipe": recipe,
         "versions": versions(),
         "parameters": parameters(optimised.model),
         "flops": flops(optimised.model),

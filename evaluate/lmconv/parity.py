@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,6 +43,8 @@ class Parity:
         mean_abs: Its mean.
         max_px: Largest distance of a point, pixels of the network's input.
         mean_px: Its mean.
+        max_px_faces: `max_px` on the faces alone; None without faces.
+        mean_px_faces: Its mean.
         max_ion: Largest drift of a face, ION points; None without faces.
         mean_ion: Its mean.
         n: Number of inputs.
@@ -52,9 +55,11 @@ class Parity:
     mean_abs: float
     max_px: float
     mean_px: float
-    max_ion: float | None
-    mean_ion: float | None
     n: int
+    max_px_faces: float | None = None
+    mean_px_faces: float | None = None
+    max_ion: float | None = None
+    mean_ion: float | None = None
 
 
 def points(session: Session, spec: ModelSpec, crops: CropSet | None) -> Points:
@@ -85,16 +90,17 @@ def parity(
     """Compares an artefact with its source."""
     both = [np.concatenate([side.random, side.faces]) for side in (found, expected)]
     gap = difference(both[0], both[1], spec.input_size)
-    drift = None if crops is None else _drift(found.faces, expected.faces, crops)
-    return Parity(
-        against=against,
-        max_abs=gap.max_abs,
-        mean_abs=gap.mean_abs,
-        max_px=gap.max_px,
-        mean_px=gap.mean_px,
-        max_ion=None if drift is None else float(drift.max()),
-        mean_ion=None if drift is None else float(drift.mean()),
-        n=gap.n,
+    overall = Parity(against=against, **dataclasses.asdict(gap))
+    if crops is None:
+        return overall
+    faces = difference(found.faces, expected.faces, spec.input_size)
+    drift = _drift(found.faces, expected.faces, crops)
+    return dataclasses.replace(
+        overall,
+        max_px_faces=faces.max_px,
+        mean_px_faces=faces.mean_px,
+        max_ion=float(drift.max()),
+        mean_ion=float(drift.mean()),
     )
 
 
@@ -114,13 +120,4 @@ def reference_parity(session: Session, spec: ModelSpec, inputs: Float32, expecte
         expected: (8, L, 2) float32, fractions of the input.
     """
     gap = difference(landmarks(session, spec, inputs), expected, spec.input_size)
-    return Parity(
-        against="reference",
-        max_abs=gap.max_abs,
-        mean_abs=gap.mean_abs,
-        max_px=gap.max_px,
-        mean_px=gap.mean_px,
-        max_ion=None,
-        mean_ion=None,
-        n=gap.n,
-    )
+    return Parity(against="reference", **dataclasses.asdict(gap))

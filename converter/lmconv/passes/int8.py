@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+
+import numpy as np
 import onnx
 
 from lmconv.errors import UsageError
@@ -25,7 +28,8 @@ def int8(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto,
     scheme = context.scheme or DEFAULT
     settings = Settings(activations=scheme.activations, bracket_prelu=scheme.quantised_prelu)
     quantised, decisions = quantise(model, context.crops, settings)
-    return quantised, {**decisions, "reason": scheme.reason}
+    calibration = hashlib.sha256(np.ascontiguousarray(context.crops).tobytes()).hexdigest()
+    return quantised, {**decisions, "calibration_sha256": calibration}
 
 
 plugin = Pass(

@@ -77,7 +77,18 @@ def plugin(
 
 
 def _text(rows: list[Json]) -> str:
-    header = ["artefact", "against", "max px", "mean px", "drift", "ION %", "source", "gates"]
+    header = [
+        "artefact",
+        "against",
+        "max px",
+        "mean px",
+        "faces max",
+        "faces mean",
+        "drift",
+        "ION %",
+        "source",
+        "gates",
+    ]
     return table(header, [_cells(row) for row in rows]) if rows else ""
 
 
@@ -88,6 +99,8 @@ def _cells(row: Json) -> list[str]:
         gap["against"],
         number(gap["max_px"], ".2g"),
         number(gap["mean_px"], ".2g"),
+        number(gap["max_px_faces"], ".2g"),
+        number(gap["mean_px_faces"], ".2g"),
         number(gap["mean_ion"], ".3f"),
         ion(row["ion"]),
         ion(row["source_ion"]),
