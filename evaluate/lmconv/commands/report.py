@@ -47,7 +47,7 @@ HEADER = [
     "artefact",
     "MB",
     "max px",
-    "faces max px",
+    "on faces",
     "drift",
     "ION %",
     "ΔION",
@@ -56,8 +56,8 @@ HEADER = [
     "x plain",
 ]
 LEGEND = [
-    "max px: largest distance to the source network's points, pixels of its input, on random inputs and faces. drift: mean "
-    "distance on faces, ION points.",
+    "max px: largest distance to the source network's points, pixels of its input, on random inputs and faces; then on "
+    "faces alone. drift: mean distance on faces, ION points.",
     "ION: inter-ocular error of the artefact; ΔION: minus that of its source, paired; 95 % bootstrap intervals.",
     "median ms: with the 95 % interval of the median. x torch, x plain: times faster than PyTorch eager, and than the "
     "plain graph in ONNX Runtime fp32.",
