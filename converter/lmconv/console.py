@@ -6,7 +6,7 @@ import functools
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -32,11 +32,11 @@ class Console:
             click.echo(text, err=True)
 
     @contextmanager
-    def progress(self, items: Sequence[T], label: str) -> Iterator[Iterable[T]]:
-        """Iterates with a progress bar, on a terminal."""
+    def progress(self, steps: int, label: str) -> Iterator[Callable[[], None]]:
+        """Shows a progress bar, on a terminal; gives what to call after each step."""
         hidden = self.quiet or not sys.stderr.isatty()
-        with click.progressbar(items, label=label, file=sys.stderr, hidden=hidden) as bar:
-            yield bar
+        with click.progressbar(length=steps, label=label, file=sys.stderr, hidden=hidden) as bar:
+            yield lambda: bar.update(1)
 
 
 @dataclass(slots=True, kw_only=True)

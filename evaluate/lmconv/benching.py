@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,8 +72,11 @@ def group(loaded: Iterable[Artifact]) -> list[list[Artifact]]:
     return list(groups.values())
 
 
-def bench(group: list[Artifact], settings: Settings) -> Rows:
-    """Times the artefacts of one network in turn, with its baselines; records the result in their manifests."""
+def bench(group: list[Artifact], settings: Settings, step: Callable[[], object] = lambda: None) -> Rows:
+    """Times the artefacts of one network in turn, with its baselines; records the result in their manifests.
+
+    `step` is called after every round.
+    """
     rows = Rows()
     first = group[0]
     inputs = {"input": noise(first.spec, settings.batch, 0)}
@@ -88,7 +91,7 @@ def bench(group: list[Artifact], settings: Settings) -> Rows:
             sessions[str(artifact.path)] = stack.enter_context(target.open(artifact, settings.options))
         caveats = {name: session.caveat for name, session in sessions.items()}
         runs = [functools.partial(session.run, inputs) for session in sessions.values()]
-        times = dict(zip(sessions, interleaved(runs, settings.samples), strict=True))
+        times = dict(zip(sessions, interleaved(runs, settings.samples, step), strict=True))
     for name in baselines:
         execution = {"threads": settings.threads}
         about = {"path": None, "model": first.spec.name, "target": name, "precision": "fp32", "execution": execution}

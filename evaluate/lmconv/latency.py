@@ -41,13 +41,18 @@ class Latency:
 
 
 def interleaved(
-    runs: Sequence[Callable[[], object]], samples: int, *, clock: Callable[[], int] = time.perf_counter_ns
+    runs: Sequence[Callable[[], object]],
+    samples: int,
+    step: Callable[[], object] = lambda: None,
+    *,
+    clock: Callable[[], int] = time.perf_counter_ns,
 ) -> Float64:
     """Times several runs in turn: A B C, then C B A, and so on, after a warm-up.
 
     Args:
         runs: What to time.
         samples: How often each is timed.
+        step: Called after every round, outside the timed part.
         clock: Nanoseconds.
 
     Returns:
@@ -64,6 +69,7 @@ def interleaved(
             runs[index]()
             times[index, sample] = (clock() - start) / 1e6
         order.reverse()
+        step()
     return times
 
 

@@ -133,7 +133,9 @@ class Verifier:
             source = recover(artifact, self.weights)
             if source is None:
                 name = artifact.parents["source"]["file"]
-                self.notes.append(f"{name} or PyTorch is not here: {spec.name} is compared with reference.npz instead")
+                self.notes.append(
+                    f"{name} or PyTorch is not here (--weights): {spec.name} is compared with reference.npz"
+                )
                 self._sources[key] = None
             else:
                 with open_source(source) as session:

@@ -86,15 +86,18 @@ def plugin(
         plain = pipeline.plain(found, out)
         for warning in plain.warnings:
             console.note(f"{model}: {warning}")
+        step()
         made = []
         for target, precision in wanted:
             build = functools.partial(pipeline.build, plain, target, precision, out=out, crops=crops, batch=size)
             artifact = attempt(console, build, outcome.errors, model=model, target=target, precision=precision)
             made += [artifact] if artifact else []
+            step()
         return made
 
-    with console.progress(models if wanted else (), "converting") as progress:
-        for model in progress:
+    models = models if wanted else ()
+    with console.progress(len(models) * (1 + len(wanted)), "converting") as step:
+        for model in models:
             made = attempt(console, functools.partial(convert, model), outcome.errors, model=model) or []
             outcome.document["artifacts"] += map(pipeline.summary, made)
     outcome.text = _text(outcome.document["artifacts"])

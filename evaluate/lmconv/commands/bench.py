@@ -56,10 +56,11 @@ def plugin(
         attempt(console, functools.partial(benching.load, path, settings), outcome.errors, path=path) for path in paths
     ]
     groups = benching.group([loaded for loaded in found if loaded])
-    with console.progress(groups, "timing") as progress:
-        for group in progress:
+    with console.progress(len(groups) * samples, "timing") as step:
+        for group in groups:
             label = ", ".join(str(loaded.path) for loaded in group)
-            rows = attempt(console, functools.partial(benching.bench, group, settings), outcome.errors, path=label)
+            timed = functools.partial(benching.bench, group, settings, step)
+            rows = attempt(console, timed, outcome.errors, path=label)
             if rows:
                 outcome.document["rows"] += rows.artifacts
                 outcome.document["baselines"] += rows.baselines

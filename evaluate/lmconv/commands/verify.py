@@ -62,10 +62,11 @@ def plugin(
     given = {"max_abs": max_abs, "max_px": max_px, "ion_loss": max_ion_loss, "drift": max_drift}
     verifier = Verifier(data=data, split=split, weights=weights, limits=given)
     outcome = Outcome(document={"artifacts": []})
-    with console.progress(artifacts, "verifying") as progress:
-        for path in progress:
+    with console.progress(len(artifacts), "verifying") as step:
+        for path in artifacts:
             row = attempt(console, functools.partial(verifier.verify, path), outcome.errors, path=path)
             outcome.document["artifacts"] += [to_json(row)] if row else []
+            step()
     for note in verifier.notes:
         console.note(note)
     rows = outcome.document["artifacts"]
