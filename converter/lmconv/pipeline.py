@@ -93,7 +93,8 @@ def convert(
         target: Name of a target: "onnx", "openvino", "tensorrt".
         precision: What it shall compute in.
         out: The artefact goes to `out/MODEL/TARGET-PRECISION/`, its plain graph to `out/MODEL/plain/`.
-        crops: Yields network inputs (n, 3, H, W) float32 cut from real faces; int8 calibrates on them.
+        crops: Yields network inputs (n, 3, H, W) float32 cut from real faces; int8 calibrates on them, and every pass
+            is compared on them.
         batch: A fixed batch size, None for a free one.
 
     Returns:
@@ -106,7 +107,7 @@ def convert(
         GateFailed: The artefact does not compute the source's landmarks; nothing was written.
     """
     check(target, precision, faces=crops is not None)
-    return build(plain(source, out), target, precision, out=out, crops=crops, batch=batch)
+    return build(plain(source, out, crops=crops), target, precision, out=out, crops=crops, batch=batch)
 
 
 def check(target: str, precision: Precision, *, faces: bool) -> Target:
@@ -128,7 +129,7 @@ def calibrated(precision: Precision) -> bool:
     return any(plugins.load("passes", name).calibrated for name in PASSES.get(precision, ()))
 
 
-def plain(source: Source, out: Path) -> Plain:
+def plain(source: Source, out: Path, *, crops: Crops | None = None) -> Plain:
     """The plain graph of a source: exported, simplified, compared; made once and kept in `out/MODEL/plain/`."""
     folder = out / source.spec.name / "plain"
     parents = {"source": {"file": source.path.name, "sha256": source.sha256}}
@@ -143,7 +144,7 @@ def plain(source: Source, out: Path) -> Plain:
         expected = landmarks(session, spec, inputs)
     if not np.isfinite(expected).all():
         raise GateFailed(f"{source.path} computes NaN or infinity", hint="the network is broken before any conversion")
-    simplified = optimise(model, ("simplify",), PassContext(spec=spec))
+    simplified = optimise(model, ("simplify",), PassContext(spec=spec, crops=crops() if crops else None))
     with artifacts.staged(folder) as new:
         plugin: Target = plugins.load("targets", "onnx")
         built = plugin.build(simplified.model, new, spec, Precision.FP32)
@@ -211,8 +212,7 @@ def _lower(base: Plain, precision: Precision, scheme: QuantScheme, crops: Crops 
     alike = (scheme.activations, scheme.quantised_prelu and prelu) if calibrated(precision) else None
     key = (precision, alike)
     if key not in base.lowered:
-        faces = crops() if crops and calibrated(precision) else None
-        context = PassContext(spec=base.artifact.spec, crops=faces, scheme=scheme)
+        context = PassContext(spec=base.artifact.spec, crops=crops() if crops else None, scheme=scheme)
         optimised = optimise(base.model, PASSES.get(precision, ()), context)
         recipe = [*base.artifact.recipe["passes"], *optimised.recipe]
         base.lowered[key] = replace(optimised, recipe=recipe)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lmconv.console import Console, Outcome, attempt, command, table
-from lmconv.report import ion, number
+from lmconv.report import interval, ion, number
 
 if TYPE_CHECKING:
     from lmconv.types import Json
@@ -20,8 +20,8 @@ Without --data, on seeded random inputs. With it, on every annotated face too: d
 source with 95 % bootstrap intervals. The source network is found by its sha256; without it, or without PyTorch, the
 outputs kept in reference.npz stand in for it.
 
-Default gates: fp32 max_abs <= 1e-5; fp16 max_px <= 0.1; bf16 and int8 ion_loss <= 5 % (int8 on onnx 10 %). A gate
-that needs faces is not judged without them, and then the artefact has not passed.
+With -v every subset is shown. Default gates: fp32 max_abs <= 1e-5; fp16 max_px <= 0.1; bf16 and int8 ion_loss <= 5 %
+(int8 on onnx 10 %). A gate that needs faces is not judged without them, and then the artefact has not passed.
 
 \b
 Examples:
@@ -73,7 +73,7 @@ def plugin(
     if data is None and any(not row["caveat"] and "not judged" in row["gates"].values() for row in rows):
         console.note("gates on ION are not judged: name annotated faces with --data")
     outcome.failed = any("failed" in row["gates"].values() for row in rows)
-    outcome.text = _text(rows)
+    outcome.text = "\n\n".join([_text(rows), *([_subsets(rows)] if console.verbose else [])])
     return outcome
 
 
@@ -107,6 +107,26 @@ def _cells(row: Json) -> list[str]:
         ion(row["source_ion"]),
         ", ".join(_gate(name, verdict, row) for name, verdict in row["gates"].items()),
     ]
+
+
+def _subsets(rows: list[Json]) -> str:
+    """Every subset of every artefact, for -v."""
+    header = ["artefact", "subset", "faces", "ION %", "source", "difference", "failures %", "AUC"]
+    cells = [
+        [
+            row["path"],
+            name,
+            f"{found['n']}/{found['of']}",
+            interval({name: found}, ".3f"),
+            interval({name: row["source_ion"][name]} if row["source_ion"] else None, ".3f"),
+            interval({name: row["delta_ion"][name]} if row["delta_ion"] else None, "+.3f"),
+            number(found["failure_rate"], ".1f"),
+            number(found["auc"], ".3f"),
+        ]
+        for row in rows
+        for name, found in (row["ion"] or {}).items()
+    ]
+    return table(header, cells, left=2) if cells else ""
 
 
 def _gate(name: str, verdict: str, row: Json) -> str:
