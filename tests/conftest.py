@@ -108,7 +108,7 @@ def pfld_build(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def build(pfld_build: Path, tmp_path: Path) -> Path:
     """A copy of `pfld_build`, as `build/` of the folder the test runs in."""
-    return Path(shutil.copytree(pfld_build, tmp_path / "here" / "build"))
+    return Path(shutil.copytree(pfld_build, tmp_path / "here" / "build", dirs_exist_ok=True))
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +131,7 @@ def tiny_build(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small(tiny_build: Path, tmp_path: Path) -> Path:
     """A copy of the tiny network's artefacts, `build/tiny` of the folder the test runs in."""
-    return Path(shutil.copytree(tiny_build, tmp_path / "here" / "build")) / "tiny"
+    return Path(shutil.copytree(tiny_build, tmp_path / "here" / "build", dirs_exist_ok=True)) / "tiny"
 
 
 @pytest.fixture(scope="session")

@@ -69,17 +69,20 @@ def read(path: Path) -> Artifact:
     repair(path)
     manifest = path / MANIFEST
     try:
-        text = manifest.read_text(encoding="utf-8")
+        text = manifest.read_bytes().decode("utf-8")  # read_text would hide a changed line ending
         document = json.loads(text)
     except FileNotFoundError as error:
         hint = "name a folder that lmconv export has made, such as build/pfld/onnx-fp32"
         raise InputError(f"{path} is not an artefact: it has no {MANIFEST}", hint=hint) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{manifest} cannot be read: {error}", hint="export again") from error
     _check(path, text, document)
-    plain = {field.name: document[field.name] for field in fields(Artifact) if field.name not in ("path", "spec")}
-    plain["precision"] = Precision(plain["precision"])
-    return Artifact(path=path, spec=spec_from_json(document["spec"]), **plain)
+    try:
+        plain = {field.name: document[field.name] for field in fields(Artifact) if field.name not in ("path", "spec")}
+        plain["precision"] = Precision(plain["precision"])
+        return Artifact(path=path, spec=spec_from_json(document["spec"]), **plain)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{manifest} is not a manifest of format {FORMAT}: {error!r}", hint="export again") from error
 
 
 def _check(path: Path, text: str, document: Any) -> None:
@@ -100,7 +103,7 @@ def _check(path: Path, text: str, document: Any) -> None:
 def record(artifact: Artifact, **measured: Json) -> Artifact:
     """Adds measurements to the manifest; its digest stays. The folder may be read-only: then nothing is kept."""
     manifest = artifact.path / MANIFEST
-    document = json.loads(manifest.read_text(encoding="utf-8"))
+    document = json.loads(manifest.read_bytes())
     document["measured"] |= measured
     try:
         replace_text(manifest, _sealed(document))

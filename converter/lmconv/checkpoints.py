@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import tomllib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmconv import machine
 from lmconv.errors import InputError, MissingRuntime
 from lmconv.files import sha256
 from lmconv.plugins import INSTALL
@@ -94,24 +96,29 @@ def load(path: Path) -> dict[str, torch.Tensor]:
         InputError: The file is missing, empty, truncated, or something else than a checkpoint.
         MissingRuntime: PyTorch is not installed.
     """
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        raise MissingRuntime(f"reading {path} needs PyTorch", hint=INSTALL["torch"]) from error
+    if not machine.has("torch"):
+        raise MissingRuntime(f"reading {path} needs PyTorch", hint=INSTALL["torch"])
     _look(path)
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = _load(path)
     except pickle.UnpicklingError as error:
         hint = "save its state_dict() alone, with torch.save or as safetensors"
         raise InputError(f"{path} holds more than tensors, and lmconv runs no code from a file", hint=hint) from error
     except Exception as error:  # torch and safetensors raise half a dozen types for damaged files
         raise InputError(f"{path} is truncated or not a checkpoint", hint="download or save it again") from error
     return _tensors(content, path)
+
+
+def _load(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _look(path: Path) -> None:
@@ -130,9 +137,13 @@ def _tensors(content: Any, path: Path) -> dict[str, torch.Tensor]:
     import torch
 
     state = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not any(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{path} holds no state dict", hint="save the network's state_dict()")
-    if all(str(key).startswith("module.") for key in state):
+    for key, value in state.items():
+        plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_complex()
+        if not isinstance(key, str) or not plain or value.is_meta:
+            raise InputError(f"{path} has {key!r}, which is not a tensor of real numbers", hint="save its state_dict()")
+    if all(key.startswith("module.") for key in state):
         return {key.removeprefix("module."): value for key, value in state.items()}
     return state
 
@@ -153,7 +164,7 @@ def fill(network: torch.nn.Module, state: State, path: Path) -> None:
         for key in expected
         if key in state and state[key].shape != expected[key].shape
     ]
-    broken = [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    broken = [key for key, value in state.items() if not torch.isfinite(value.float()).all()]
     for problem, keys in [
         ("misses", missing),
         ("has unexpected", unexpected),

@@ -59,5 +59,5 @@ class Bug(LmconvError):
 
 
 def worst(codes: list[int]) -> int:
-    """The exit code of a command with several outcomes: the highest-ranking of 70 > 4 > 3 > 1, else 0."""
-    return next((code for code in (70, 4, 3, 1) if code in codes), 0)
+    """The exit code of a command with several outcomes: the highest-ranking of 70 > 4 > 3 > 2 > 1, else 0."""
+    return next((code for code in (70, 4, 3, 2, 1) if code in codes), 0)

@@ -71,6 +71,10 @@ def _modules(model: onnx.ModelProto) -> dict[str, str]:
             (ast.literal_eval(entry.value) for entry in node.metadata_props if entry.key == SCOPES), []
         )
         path = scopes[-2].removeprefix("net").removeprefix(".") if len(scopes) > 1 else ""
+        weights = node.input[1] if len(node.input) > 1 else ""
+        if weights.startswith("net.") and weights.endswith(".weight"):
+            # A BatchNorm was folded into this layer, and the exporter names the BatchNorm.
+            path = weights.removeprefix("net.").removesuffix(".weight")
         table.update({output: path for output in node.output if path})
     return table
 

@@ -31,6 +31,8 @@ def digest(value: Any) -> str:
 
 def replace_text(path: Path, text: str) -> None:
     """Writes a file beside `path` and renames it over: a reader sees the old text or the new one."""
+    for stray in path.parent.glob(f".{path.name}.*"):  # of a process that died
+        stray.unlink(missing_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_text(text, encoding="utf-8")

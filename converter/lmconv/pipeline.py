@@ -176,8 +176,13 @@ def _kept(folder: Path, parents: Json, spec: ModelSpec) -> Plain | None:
         return None
     reference = read_reference(found)
     model = onnx.load(artifacts.model_file(found, ".onnx"))
-    warnings = [step["refused"] for step in found.recipe["passes"] if step["refused"]]
-    return Plain(artifact=found, model=model, inputs=reference[0], expected=reference[1], warnings=warnings)
+    return Plain(
+        artifact=found,
+        model=model,
+        inputs=reference[0],
+        expected=reference[1],
+        warnings=found.measured["warnings"],
+    )
 
 
 def build(
@@ -186,6 +191,9 @@ def build(
     """Brings a plain graph to a precision and a target; see `convert`."""
     start = time.perf_counter()
     plugin: Target = plugins.load("targets", target)
+    if base.artifact.spec.batch not in (None, batch or base.artifact.spec.batch):
+        fixed, name = base.artifact.spec.batch, base.artifact.spec.name
+        raise UsageError(f"{name} takes {fixed} inputs a run, not {batch}", hint=f"use --batch {fixed}")
     lowered = _lower(base, precision, plugin.quantisation, crops)
     spec = with_batch(base.artifact.spec, batch or base.artifact.spec.batch)
     model = onnx.ModelProto()

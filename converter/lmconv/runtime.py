@@ -28,7 +28,7 @@ class OrtSession:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong is raised, too
         source = model if isinstance(model, bytes) else str(model)
         self._session: onnxruntime.InferenceSession = onnxruntime.InferenceSession(
             source, options, providers=[provider]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
+FLOAT = 1
+"""float32 in ONNX's TensorProto.DataType."""
 ONNX = "onnx"
 """The `backbone` of a spec whose source is an ONNX file."""
 
@@ -53,10 +55,15 @@ def resolve(
         output_slice: For an ONNX file: the half-open range of its flat output that holds the points.
 
     Raises:
-        UsageError: There is no such backbone.
+        UsageError: There is no such backbone, or an option that is for the other kind of source.
         InputError: The checkpoint or file is missing or broken.
     """
-    if model.lower().endswith(".onnx"):
+    is_file = model.lower().endswith(".onnx")
+    if is_file and weights and not weights.is_dir():
+        raise UsageError(f"{model} holds its own weights", hint="leave --weights out")
+    if not is_file and output_slice:
+        raise UsageError(f"--output-slice is for ONNX files, and {model} is none", hint="leave it out")
+    if is_file:
         spec, path = _onnx_spec(Path(model), output_slice), Path(model)
     else:
         backbone: Backbone = plugins.load("backbones", model)
@@ -186,7 +193,10 @@ class OnnxSource:
         self._free = not isinstance(_shape(_inputs(model)[0])[0], int)
         self._output = model.graph.output[0].name
         self._points = (source.spec.landmarks, source.spec.output_slice)
-        self._session = OrtSession(source.path, threads=threads)
+        try:
+            self._session = OrtSession(source.path, threads=threads)
+        except Exception as error:  # ONNX Runtime raises types of its own compiled module
+            raise InputError(f"ONNX Runtime cannot load {source.path}: {_first_line(error)}") from error
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `lmconv.types.Session`; a file with batch size 1 is run once per input."""
@@ -220,9 +230,12 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist", hint="name an .onnx file or a model of `lmconv models`") from error
     except Exception as error:  # protobuf and the checker raise types of their own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path} is not a valid ONNX model: {reason}", hint="export it again") from error
+        raise InputError(f"{path} is not a valid ONNX model: {_first_line(error)}", hint="export it again") from error
     return model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _onnx_spec(path: Path, output_slice: tuple[int, int] | None) -> ModelSpec:
@@ -230,8 +243,11 @@ def _onnx_spec(path: Path, output_slice: tuple[int, int] | None) -> ModelSpec:
     model = load_onnx(path)
     inputs = _inputs(model)
     shape = _shape(inputs[0]) if len(inputs) == 1 else []
-    if len(shape) != 4 or shape[1] != 3 or not all(isinstance(side, int) for side in shape[2:]):
-        raise InputError(f"{path} has inputs {_describe(inputs)}, not one (N, 3, H, W)", hint="export it so")
+    kinds = [value.type.tensor_type.elem_type for value in inputs]
+    known = len(shape) == 4 and shape[1] == 3 and all(isinstance(side, int) for side in shape[2:])
+    if not known or shape[0] not in (1, *(side for side in shape if isinstance(side, str))) or kinds != [FLOAT]:
+        wanted = "one float32 (N, 3, H, W), N free or 1"
+        raise InputError(f"{path} has inputs {_describe(inputs)}, not {wanted}", hint="export it so")
     outputs = _shape(model.graph.output[0])
     if not all(isinstance(side, int) for side in outputs[1:]):
         raise InputError(f"{path} has an output of unknown size {outputs}", hint="export it with fixed sizes")

@@ -63,7 +63,7 @@ def test_execution_says_what_the_runtime_is_told(small: Path, target: str) -> No
 def test_bf16_is_a_hint_to_openvino_on_the_same_graph(small: Path) -> None:
     half, full = artifacts.read(small / "openvino-bf16"), artifacts.read(small / "openvino-fp32")
     assert half.execution["INFERENCE_PRECISION_HINT"] == "bf16"
-    assert half.files == full.files
+    assert half.files["model.bin"] == full.files["model.bin"]
     assert half.digest != full.digest
 
 
@@ -135,7 +135,11 @@ def test_a_changed_measurement_is_noticed(small: Path) -> None:
         artifacts.read(small / "onnx-fp32")
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", "null", "3", '{"format": 1}', '{"format": "1"}', "{", "\x00"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{}", "[]", "null", "3", '{"format": 1}', '{"format": "1"}', "{", "\x00", "[" * 100_000],
+    ids=lambda text: repr(text[:9]),
+)
 def test_a_manifest_that_is_something_else_is_refused(small: Path, content: str) -> None:
     (small / "onnx-fp32" / "manifest.json").write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=r"manifest\.json"):

@@ -209,6 +209,25 @@ def test_refuses_code_whatever_the_suffix_says(tmp_path: Path) -> None:
     assert not trace.exists()
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_refuses_a_key_that_is_no_name(tmp_path: Path, state: checkpoints.State, alone: bool) -> None:
+    content: dict[str | int, torch.Tensor] = {5: torch.zeros(1)}
+    if not alone:
+        content.update(state)
+    torch.save(content, tmp_path / "x.pth")
+    refused(tmp_path / "x.pth")
+
+
+def test_refuses_complex_numbers(tmp_path: Path, state: checkpoints.State) -> None:
+    torch.save({**state, "fc.bias": torch.zeros(136, dtype=torch.complex64)}, tmp_path / "x.pth")
+    assert "fc.bias" in refused(tmp_path / "x.pth").message
+
+
+def test_refuses_numbers_that_float32_cannot_hold(tmp_path: Path, state: checkpoints.State) -> None:
+    torch.save({**state, "fc.bias": torch.full((136,), 1e300, dtype=torch.float64)}, tmp_path / "x.pth")
+    assert "fc.bias" in refused(tmp_path / "x.pth").message
+
+
 # Where they are found
 
 

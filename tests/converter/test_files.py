@@ -61,7 +61,7 @@ def test_refuses_an_output_folder_that_cannot_be_made(cli: Cli, tiny: Path, tmp_
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize(("target", "limit"), [("onnx", 1000), ("openvino", 100_000)])
+@pytest.mark.parametrize(("target", "limit"), [("onnx", 1000), ("openvino", 30_000)])
 def test_a_full_disk_leaves_nothing_half_written(tiny: Path, tmp_path: Path, target: str, limit: int) -> None:
     ran = export_on_full_disk(limit, tiny, "--to", target, "--out", tmp_path / "out", "--quiet")
     ran.refused(4, "cannot write", "free space there")
@@ -70,19 +70,11 @@ def test_a_full_disk_leaves_nothing_half_written(tiny: Path, tmp_path: Path, tar
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
-def test_a_disk_that_is_full_at_the_artefact_leaves_the_old_one(small: Path, tiny: Path, target: str) -> None:
+def test_a_disk_that_is_full_at_the_artefact_leaves_the_old_one(cli: Cli, small: Path, tiny: Path, target: str) -> None:
     before = contents(small / f"{target}-fp32")
     # The plain graph is kept, so the first thing to be written is the artefact's model.
     ran = export_on_full_disk(30_000, tiny, "--to", target, "--out", small.parent, "--quiet")
     ran.refused(4, "cannot write", "free space there")
     assert contents(small / f"{target}-fp32") == before
     assert strays(small) == []
-
-
-def test_a_disk_that_is_full_at_the_manifest_leaves_the_old_one(cli: Cli, small: Path, tiny: Path) -> None:
-    before = contents(small / "openvino-fp32")
-    largest = max(path.stat().st_size for path in (small / "openvino-fp32").iterdir())
-    ran = export_on_full_disk(largest - 1, tiny, "--to", "openvino", "--out", small.parent, "--quiet")
-    ran.refused(4, "cannot write")
-    assert contents(small / "openvino-fp32") == before
-    assert cli("verify", small / "openvino-fp32").code == 0
+    assert cli("verify", small / f"{target}-fp32").code == 0

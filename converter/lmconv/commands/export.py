@@ -66,7 +66,7 @@ def plugin(
 ) -> Outcome:
     wanted, skipped = _combinations(targets, precisions)
     size, points = _batch(batch), _slice(output_slice)
-    _check_models(models, weights)
+    _check_models(models, weights, points)
     _check_faces(wanted, calibration)
     from lmconv import pipeline, source
     from lmconv import preprocess as preprocessing
@@ -154,11 +154,17 @@ def _slice(text: str | None) -> tuple[int, int] | None:
     return int(start), int(stop)
 
 
-def _check_models(models: tuple[str, ...], weights: Path | None) -> None:
+def _check_models(models: tuple[str, ...], weights: Path | None, points: tuple[int, int] | None) -> None:
     known = plugins.names("backbones")
     for model in models:
         if not model.lower().endswith(".onnx") and model not in known:
             raise plugins.unknown("model", model, known)
+        if not model.lower().endswith(".onnx") and points:
+            raise UsageError(f"--output-slice is for ONNX files, and {model} is none", hint="leave it out")
+    names = [Path(model).stem if model.lower().endswith(".onnx") else model for model in models]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two models are called {name}, and would share a folder", hint="convert them apart")
     if len(models) > 1 and weights and weights.is_file():
         raise UsageError(f"{weights} cannot be the checkpoint of {len(models)} models", hint="name a folder")
 

@@ -74,8 +74,11 @@ def add(console: Console, *, file: Path, model: str | None) -> Outcome:
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.partial")
-        shutil.copyfile(file, partial)
-        partial.replace(target)
+        try:
+            shutil.copyfile(file, partial)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
     row["path"] = str(target)
     return Outcome(document={"weights": [row]}, text=f"{row['model']}: {target} ({row['known']})")
 

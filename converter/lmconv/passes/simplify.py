@@ -13,7 +13,7 @@ def simplify(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPr
 
     nodes = len(model.graph.node)
     simplified, _ = onnxsim.simplify(model, check_n=0)
-    del simplified.graph.value_info[:]
+    del simplified.graph.value_info[:], simplified.metadata_props[:]
     return simplified, {"nodes": [nodes, len(simplified.graph.node)]}
 
 

@@ -41,6 +41,11 @@ def build(model: onnx.ModelProto, out: Path, spec: ModelSpec, precision: Precisi
     import openvino
 
     converted = openvino.Core().read_model(model.SerializeToString(deterministic=True))
+    for index, node in enumerate(converted.get_ordered_ops()):
+        # Nodes that OpenVINO adds are numbered through the life of the process; here, through the graph.
+        stem, _, number = node.get_friendly_name().rpartition("_")
+        if number.isdecimal() and stem == node.get_type_name():
+            node.set_friendly_name(f"{stem}_added_{index}")
     try:
         openvino.save_model(converted, out / "model.xml", compress_to_fp16=False)
     except RuntimeError as error:  # its way of saying that the file system refused

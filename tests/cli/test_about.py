@@ -1,0 +1,174 @@
+"""`models`, `weights`, `doctor` and `inspect`: what can be converted, what is here, what an artefact is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.goldens import make
+from tests.helpers import COMMAND, Cli, contents, python
+
+from lmconv import artifact as artifacts
+from lmconv import checkpoints, plugins
+
+# models
+
+
+@pytest.fixture(scope="module")
+def models(seeded: Path) -> dict[str, Any]:
+    """The rows of `lmconv models --json` by name; asked for once, as it builds every network."""
+    ran = python(COMMAND, "models", "--json", env={"LMCONV_WEIGHTS": str(seeded)})
+    assert ran.code == 0, ran.err
+    return {row["name"]: row for row in ran.document["models"]}
+
+
+def test_models_lists_every_backbone_with_the_documented_keys(models: dict[str, Any]) -> None:
+    assert sorted(models) == plugins.names("backbones")
+    keys = {"name", "task", "input", "landmarks", "parameters", "flops", "published_ion", "weights"}
+    for row in models.values():
+        assert set(row) >= keys
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters", "gflop"), [("pfld", 730_472, 0.306), ("mobilefacenet", 1_007_248, 0.442)]
+)
+def test_models_gives_size_and_work(models: dict[str, Any], model: str, parameters: int, gflop: float) -> None:
+    row = models[model]
+    assert row["input"] == ["N", 3, 112, 112]
+    assert row["landmarks"] == 68
+    assert row["parameters"] == parameters
+    assert row["flops"] / 1e9 == pytest.approx(gflop, abs=2e-3)
+
+
+def test_models_says_where_the_weights_are_and_where_there_are_none(models: dict[str, Any], seeded: Path) -> None:
+    for name, row in models.items():
+        here = str(seeded / f"{name}_model_best.pth.tar") if name in make.MODELS else None
+        assert row["weights"] == here
+
+
+# weights
+
+
+def test_weights_list_gives_source_licence_and_published_ion(cli: Cli, weights: Path) -> None:
+    rows = {row["model"]: row for row in cli("weights", "list", "--json").document["weights"]}
+    assert set(make.MODELS) <= set(rows)
+    for model in make.MODELS:
+        assert rows[model]["path"] == str(weights / f"{model}_model_best.pth.tar")
+        assert rows[model]["licence"]
+        assert rows[model]["source"].startswith("https://")
+        assert set(rows[model]["ion"]) == {"common", "challenge", "full"}
+
+
+def test_weights_list_without_weights_says_so(cli: Cli) -> None:
+    assert {row["path"] for row in cli("weights", "list", "--json").document["weights"]} == {None}
+    assert "not found" in cli("weights", "list").out
+
+
+def test_weights_add_finds_the_network_and_copies_to_the_cache(cli: Cli, seeded: Path, tmp_path: Path) -> None:
+    file = tmp_path / "download"
+    file.write_bytes((seeded / "pfld_model_best.pth.tar").read_bytes())
+    (row,) = cli("weights", "add", file, "--json").document["weights"]
+    assert row["model"] == "pfld"
+    copied = Path(row["path"])
+    assert copied.is_relative_to(tmp_path / "cache")
+    assert copied.read_bytes() == file.read_bytes()
+    assert row["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert checkpoints.find("pfld") == copied
+
+
+def test_weights_add_keeps_a_published_name(cli: Cli, seeded: Path) -> None:
+    (row,) = cli("weights", "add", seeded / "mobilefacenet_model_best.pth.tar", "--json").document["weights"]
+    assert Path(row["path"]).name == "mobilefacenet_model_best.pth.tar"
+
+
+def test_weights_add_refuses_another_network_and_adds_nothing(cli: Cli, seeded: Path, tmp_path: Path) -> None:
+    ran = cli("weights", "add", seeded / "pfld_model_best.pth.tar", "--model", "mobilefacenet")
+    ran.refused(4, "these are the weights of pfld")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_weights_add_refuses_what_fits_no_network(cli: Cli, tmp_path: Path) -> None:
+    import torch
+
+    torch.save({"a": torch.zeros(2)}, tmp_path / "x.pth")
+    cli("weights", "add", tmp_path / "x.pth").refused(4, "fits no network")
+
+
+FULL = """
+import resource, signal, sys
+from lmconv.cli import run
+import lmconv.source
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_weights_add_on_a_full_disk_leaves_nothing(seeded: Path, tmp_path: Path) -> None:
+    ran = python(FULL, "weights", "add", seeded / "pfld_model_best.pth.tar")
+    ran.refused(4, "cannot write", "free space there")
+    assert contents(tmp_path / "cache") == {}
+
+
+def test_weights_verify_says_whether_a_checkpoint_is_a_known_one(cli: Cli, weights: Path) -> None:
+    ran = cli("weights", "verify", "--json")
+    assert ran.code == 0
+    rows = {row["model"]: row for row in ran.document["weights"]}
+    assert sorted(rows) == sorted(make.MODELS)
+    assert {row["known"] for row in rows.values()} == {"not a known file, but it fits"}
+
+
+def test_weights_verify_goes_on_after_a_broken_file(cli: Cli, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.pth").touch()
+    ran = cli("weights", "verify", tmp_path / "empty.pth", weights / "pfld_model_best.pth.tar", "--json")
+    ran.refused(4, "empty.pth is empty")
+    assert [row["model"] for row in ran.document["weights"]] == ["pfld"]
+
+
+@pytest.mark.realdata
+def test_the_published_checkpoints_are_known(cli: Cli, real_weights: Path) -> None:
+    rows = {row["model"]: row for row in cli("weights", "verify", "--json").document["weights"]}
+    for model in make.MODELS:
+        assert "the published" in rows[model]["known"]
+
+
+# doctor
+
+
+def test_doctor_names_every_target_and_what_to_install(cli: Cli, weights: Path) -> None:
+    ran = cli("doctor", "--json")
+    assert ran.code == 0
+    runtimes = {row["name"]: row["install"] for row in ran.document["runtimes"]}
+    for target in plugins.names("targets"):
+        assert target in runtimes
+    assert runtimes["onnx"] is None
+    needed = plugins.load("targets", "tensorrt").requires()
+    assert runtimes["tensorrt"] == needed
+    assert ran.document["machine"]["versions"]["onnxruntime"]
+    assert str(needed or "ready") in cli("doctor").out
+
+
+# inspect
+
+
+def test_inspect_prints_the_whole_manifest(cli: Cli, small: Path) -> None:
+    ran = cli("inspect", small / "onnx-fp32", "--json")
+    assert ran.code == 0
+    manifest = json.loads((small / "onnx-fp32" / "manifest.json").read_text(encoding="utf-8"))
+    assert {key: value for key, value in ran.document.items() if key != "errors"} == manifest
+
+
+def test_inspect_says_what_it_is_for_a_person(cli: Cli, small: Path) -> None:
+    out = cli("inspect", small / "openvino-fp32").out
+    found = artifacts.read(small / "openvino-fp32")
+    for part in ("tiny: openvino fp32", found.digest, found.parents["source"]["sha256"], "INFERENCE_PRECISION_HINT"):
+        assert part in out
+
+
+def test_inspect_changes_nothing(cli: Cli, small: Path) -> None:
+    before = contents(small)
+    cli("inspect", small / "onnx-fp32")
+    assert contents(small) == before

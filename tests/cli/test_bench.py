@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.helpers import Cli
+
+from lmconv import artifact as artifacts
+
+KEYS = {
+    "path",
+    "model",
+    "target",
+    "precision",
+    "execution",
+    "device",
+    "threads",
+    "batch",
+    "samples",
+    "median_ms",
+    "low_ms",
+    "high_ms",
+    "p90_ms",
+    "p99_ms",
+    "ratio_torch",
+    "ratio_plain",
+}
+
+
+def bench(cli: Cli, *arguments: str | Path) -> list[dict[str, Any]]:
+    ran = cli("bench", *arguments, "--json")
+    assert ran.code == 0, ran.err
+    rows: list[dict[str, Any]] = ran.document["rows"]
+    return rows
+
+
+def test_every_artefact_is_timed_with_both_ratios(cli: Cli, build: Path, weights: Path) -> None:
+    paths = [build / "pfld" / name for name in ("onnx-fp32", "openvino-fp32")]
+    ran = cli("bench", *paths, "--samples", "64", "--json")
+    assert ran.code == 0, ran.err
+    assert {"machine", "rows", "errors"} <= set(ran.document)
+    assert {"cpu", "cores", "features", "versions"} <= set(ran.document["machine"])
+    assert [row["path"] for row in ran.document["rows"]] == [str(path) for path in paths]
+    for row in ran.document["rows"]:
+        assert set(row) >= KEYS
+        assert (row["device"], row["threads"], row["batch"], row["samples"]) == ("cpu", 1, 1, 64)
+        assert 0 < row["low_ms"] <= row["median_ms"] <= row["high_ms"]
+        assert row["median_ms"] <= row["p90_ms"]
+        assert row["p99_ms"] is None
+        assert row["ratio_torch"] > 0
+        assert row["ratio_plain"] > 0
+
+
+def test_p99_needs_662_samples(cli: Cli, small: Path) -> None:
+    (row,) = bench(cli, small / "onnx-fp32", "--samples", "662")
+    assert row["p99_ms"] >= row["p90_ms"]
+    (row,) = bench(cli, small / "onnx-fp32", "--samples", "661")
+    assert row["p99_ms"] is None
+
+
+def test_an_onnx_source_has_no_ratio_to_pytorch_and_it_is_said(cli: Cli, small: Path) -> None:
+    ran = cli("bench", small / "onnx-fp32", "--samples", "64", "--json")
+    (row,) = ran.document["rows"]
+    assert row["ratio_torch"] is None
+    assert row["ratio_plain"] > 0
+    assert "ratio_torch is null" in ran.err
+
+
+def test_without_its_plain_graph_there_is_no_ratio_to_it_and_it_is_said(cli: Cli, small: Path) -> None:
+    (small / "plain").rename(small.parent / "elsewhere")
+    ran = cli("bench", small / "onnx-fp32", "--samples", "64", "--json")
+    assert ran.document["rows"][0]["ratio_plain"] is None
+    assert "ratio_plain is null" in ran.err
+
+
+def test_threads_and_batch_are_those_asked_for(cli: Cli, small: Path) -> None:
+    (row,) = bench(cli, small / "onnx-fp32", "--samples", "64", "--threads", "2", "--batch", "3")
+    assert (row["threads"], row["batch"]) == (2, 3)
+
+
+def test_another_batch_than_the_fixed_one_is_refused(cli: Cli, tiny: Path) -> None:
+    assert cli("export", tiny, "--batch", "4").code == 0
+    cli("bench", "build/tiny/onnx-fp32", "--samples", "64").refused(4, "takes 4 inputs a run, not 1", "--batch 4")
+    assert cli("bench", "build/tiny/onnx-fp32", "--samples", "64", "--batch", "4").code == 0
+
+
+def test_without_arguments_everything_below_build_is_timed(cli: Cli, small: Path) -> None:
+    found = {row["path"] for row in bench(cli, "--samples", "64")}
+    assert found == {f"build/tiny/{name}" for name in ("onnx-fp32", "openvino-fp32", "openvino-bf16")}
+
+
+def test_without_anything_below_build_it_says_so(cli: Cli) -> None:
+    cli("bench").refused(4, "no artefact under build/", "lmconv export")
+
+
+def test_the_result_is_kept_in_the_manifest(cli: Cli, small: Path) -> None:
+    (row,) = bench(cli, small / "onnx-fp32", "--samples", "64")
+    kept = artifacts.read(small / "onnx-fp32").measured["latency"]
+    assert kept["median_ms"] == row["median_ms"]
+
+
+def has_gpu(target: str) -> bool:
+    import onnxruntime
+
+    return target == "onnx" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_a_gpu_that_is_not_here_gives_3(cli: Cli, small: Path, target: str) -> None:
+    if has_gpu(target):
+        pytest.skip("ONNX Runtime with CUDA is here")
+    cli("bench", small / f"{target}-fp32", "--device", "gpu").refused(3, f"{target}-fp32")
+
+
+def test_the_table_names_the_machine(cli: Cli, small: Path) -> None:
+    out = cli("bench", small / "onnx-fp32", "--samples", "64").out
+    assert "onnx-fp32" in out
+    assert "cores" in out.splitlines()[-1]

@@ -1,0 +1,376 @@
+"""What every command does when something is wrong: one line, the right exit code, one JSON document."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from tests.helpers import COMMAND, Cli, contents, python, tiny_onnx
+
+from lmconv import plugins
+from lmconv.console import Outcome
+from lmconv.errors import Bug, GateFailed, InputError, LmconvError, MissingRuntime, UsageError, worst
+
+# Exit codes
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [(GateFailed, 1), (UsageError, 2), (MissingRuntime, 3), (InputError, 4), (Bug, 70)]
+)
+def test_every_error_has_its_exit_code(kind: type[LmconvError], code: int) -> None:
+    error = kind("what", hint="do this")
+    assert str(error) == "what (do this)"
+    assert error.to_json() == {"kind": kind.kind, "message": "what", "hint": "do this", "exit_code": code}
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [([], 0), ([0], 0), ([1, 0], 1), ([1, 3], 3), ([3, 4, 1], 4), ([1, 4, 70, 3], 70), ([70], 70)],
+)
+def test_the_exit_code_of_several_outcomes_is_the_highest_ranking(codes: list[int], expected: int) -> None:
+    assert worst(codes) == expected
+
+
+def test_a_failed_gate_ranks_below_every_error() -> None:
+    assert Outcome(document={}, failed=True).exit_code == 1
+    assert Outcome(document={}, failed=True, errors=[{"exit_code": 3}]).exit_code == 3
+    assert Outcome(document={}).exit_code == 0
+
+
+# Unknown names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "known"),
+    [
+        (["exprot"], "unknown command 'exprot' (did you mean export?)"),
+        (["export", "pfl"], "unknown model 'pfl' (did you mean pfld?)"),
+        (["export", "mobilefacenet", "mobilfacenet"], "unknown model 'mobilfacenet' (did you mean mobilefacenet?)"),
+        (["export", "pfld", "--to", "openvin"], "unknown target 'openvin' (did you mean openvino?)"),
+        (["export", "pfld", "--precision", "fp61"], "unknown precision 'fp61' (did you mean fp16?)"),
+        (["weights", "add", "x.pth", "--model", "pfdl"], "unknown model 'pfdl' (did you mean pfld?)"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(cli: Cli, arguments: list[str], known: str) -> None:
+    cli(*arguments).refused(2, known)
+
+
+def test_a_name_like_none_lists_what_there_is(cli: Cli) -> None:
+    cli("export", "zzzzzz").refused(2, "unknown model 'zzzzzz'", "mobilefacenet", "pfld")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export"],
+        ["export", "pfld", "--batch", "0"],
+        ["export", "pfld", "--batch", "many"],
+        ["export", "pfld", "--batch", "-1"],
+        ["export", "pfld", "--nonsense"],
+        ["export", "pfld", "--output-slice", "5"],
+        ["export", "pfld", "--preprocess", "CMYK"],
+        ["export", "pfld", "--preprocess", "BGR,1/0"],
+        ["export", "pfld", "--preprocess", "BGR,1,2,0"],
+        ["export", "pfld", "--preprocess", "BGR,1,1:2,1"],
+        ["export", "pfld", "--preprocess", "BGR,1,1,1,1"],
+        ["export", "pfld", "--split", "tset"],
+        ["verify"],
+        ["verify", "x", "--max-abs", "little"],
+        ["bench", "--threads", "0"],
+        ["bench", "--device", "tpu"],
+        ["bench", "--samples", "10"],
+        ["inspect"],
+    ],
+    ids=lambda arguments: " ".join(arguments),
+)
+def test_wrong_usage_is_refused_before_any_work(cli: Cli, weights: Path, arguments: list[str]) -> None:
+    cli(*arguments).refused(2)
+    assert list(Path().iterdir()) == []
+
+
+def test_a_precision_that_no_target_has_is_refused(cli: Cli) -> None:
+    cli("export", "pfld", "--precision", "bf16").refused(2, "onnx cannot be built in bf16")
+
+
+def test_int8_without_faces_is_refused_before_any_work(cli: Cli, tiny: Path) -> None:
+    ran = cli("export", tiny, "--precision", "int8", "--precision", "fp32")
+    ran.refused(2, "--calibration", "int8 is calibrated on real faces")
+    assert list(Path().iterdir()) == []
+
+
+def test_int8_with_a_folder_without_faces_is_refused_before_any_work(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    ran = cli("export", tiny, "--precision", "int8", "--calibration", tmp_path / "empty", "--out", "out")
+    ran.refused(4, "no annotated faces")
+    assert not Path("out").exists()
+
+
+def test_one_checkpoint_for_two_models_is_refused(cli: Cli, weights: Path) -> None:
+    file = weights / "pfld_model_best.pth.tar"
+    cli("export", "pfld", "mobilefacenet", "--weights", file).refused(2, "checkpoint of 2 models")
+
+
+# JSON
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "code"),
+    [
+        (["export", "pfl", "--json"], "usage", 2),
+        (["exprot", "--json"], "usage", 2),
+        (["export", "--json", "--nonsense"], "usage", 2),
+        (["inspect", "nothing", "--json"], "input", 4),
+        (["bench", "--json"], "input", 4),
+        (["weights", "verify", "--json"], "input", 4),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_an_error_is_one_json_document_on_standard_output(cli: Cli, arguments: list[str], kind: str, code: int) -> None:
+    ran = cli(*arguments)
+    ran.refused(code)
+    assert set(ran.document) == {"error"}
+    assert set(ran.document["error"]) == {"kind", "message", "hint", "exit_code"}
+    assert (ran.document["error"]["kind"], ran.document["error"]["exit_code"]) == (kind, code)
+    assert ran.document["error"]["message"] in ran.err
+
+
+def test_without_json_an_error_leaves_standard_output_empty(cli: Cli) -> None:
+    assert cli("inspect", "nothing").out == ""
+
+
+def test_quiet_does_not_silence_an_error(cli: Cli, small: Path) -> None:
+    cli("verify", small / "nothing", "--quiet").refused(4, "is not an artefact")
+
+
+# Several items
+
+
+def test_all_are_tried_and_the_highest_code_is_given(cli: Cli, small: Path, tiny: Path) -> None:
+    (small / "openvino-fp32" / "model.bin").write_bytes(b"")
+    paths = [small / "nothing", small / "onnx-fp32", small / "openvino-fp32"]
+    ran = cli("verify", *paths, "--weights", tiny, "--max-abs", "0", "--json")
+    assert ran.code == 4
+    assert [row["path"] for row in ran.document["artifacts"]] == [str(small / "onnx-fp32")]
+    assert [error["path"] for error in ran.document["errors"]] == [str(paths[0]), str(paths[2])]
+    assert {error["exit_code"] for error in ran.document["errors"]} == {4}
+    assert len([line for line in ran.err.splitlines() if line.startswith("error: ")]) == 2
+
+
+def test_bench_goes_on_after_a_broken_artefact(cli: Cli, small: Path) -> None:
+    ran = cli("bench", small / "nothing", small / "onnx-fp32", "--samples", "64", "--json")
+    assert ran.code == 4
+    assert [row["path"] for row in ran.document["rows"]] == [str(small / "onnx-fp32")]
+    assert len(ran.document["errors"]) == 1
+
+
+def test_export_goes_on_after_a_broken_model(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"broken")
+    ran = cli("export", tmp_path / "broken.onnx", tiny, "--out", "out", "--json")
+    assert ran.code == 4
+    assert [row["model"] for row in ran.document["artifacts"]] == ["tiny"]
+    assert [error["model"] for error in ran.document["errors"]] == [str(tmp_path / "broken.onnx")]
+
+
+def test_a_bug_in_one_item_ranks_above_all_and_the_others_go_on(
+    cli: Cli, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lmconv import artifact as artifacts
+
+    read = artifacts.read
+
+    def broken(path: Path) -> object:
+        if path.name == "onnx-fp32":
+            raise ZeroDivisionError("our mistake")
+        return read(path)
+
+    monkeypatch.setattr(artifacts, "read", broken)
+    ran = cli("verify", small / "onnx-fp32", small / "nothing", small / "openvino-fp32", "--json")
+    assert ran.code == 70
+    assert sorted(error["exit_code"] for error in ran.document["errors"]) == [4, 70]
+    assert [row["path"] for row in ran.document["artifacts"]] == [str(small / "openvino-fp32")]
+
+
+# A missing runtime
+
+TENSORRT = plugins.load("targets", "tensorrt").requires()
+
+
+@pytest.mark.skipif(TENSORRT is None, reason="TensorRT and a GPU are here")
+def test_a_missing_runtime_gives_3_and_the_other_targets_are_made(cli: Cli, tiny: Path) -> None:
+    ran = cli("export", tiny, "--to", "tensorrt", "--to", "onnx", "--to", "openvino", "--json")
+    ran.refused(3, "tensorrt", str(TENSORRT))
+    assert [row["target"] for row in ran.document["artifacts"]] == ["onnx", "openvino"]
+    assert [error["target"] for error in ran.document["errors"]] == ["tensorrt"]
+    assert sorted(path.name for path in Path("build/tiny").glob("[a-z]*")) == ["onnx-fp32", "openvino-fp32", "plain"]
+
+
+@pytest.mark.skipif(TENSORRT is None, reason="TensorRT and a GPU are here")
+def test_a_missing_runtime_alone_leaves_nothing(cli: Cli, tiny: Path) -> None:
+    cli("export", tiny, "--to", "tensorrt").refused(3, "tensorrt")
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.skipif(TENSORRT is None, reason="TensorRT and a GPU are here")
+def test_an_artefact_of_a_missing_runtime_gives_3_and_the_others_are_verified(
+    cli: Cli, small: Path, tiny: Path
+) -> None:
+    from lmconv import artifact as artifacts
+
+    engine = small / "tensorrt-fp32"
+    (small / "onnx-fp32").rename(engine)
+    (engine / "model.onnx").rename(engine / "model.engine")
+    document = json.loads((engine / "manifest.json").read_text(encoding="utf-8"))
+    artifacts.write(engine, document | {"target": "tensorrt", "machine": {"gpu": "other"}})
+    ran = cli("verify", engine, small / "openvino-fp32", "--weights", tiny, "--json")
+    ran.refused(3, "tensorrt")
+    assert [row["passed"] for row in ran.document["artifacts"]] == [True]
+
+
+# Bugs
+
+BUG = """
+import sys
+import lmconv.checkpoints
+from lmconv.cli import run
+def broken():
+    raise ZeroDivisionError("our mistake")
+lmconv.checkpoints.known = broken
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_a_bug_is_70_and_asks_for_a_report() -> None:
+    ran = python(BUG, "weights", "list", "--json")
+    ran.refused(70, "ZeroDivisionError: our mistake", "please report")
+    assert ran.document["error"]["kind"] == "bug"
+    assert ran.document["error"]["exit_code"] == 70
+
+
+@pytest.mark.parametrize("option", ["-v", "--verbose"])
+def test_a_bug_shows_its_traceback_when_asked(option: str) -> None:
+    ran = python(BUG, "weights", "list", option)
+    assert ran.code == 70
+    assert "Traceback (most recent call last)" in ran.err
+    assert "in broken" in ran.err
+
+
+def test_a_reader_that_stops_reading_is_no_bug() -> None:
+    code = """
+import os, subprocess, sys
+read, write = os.pipe()
+os.close(read)
+line = [sys.executable, "-c", "from lmconv.cli import main; main()", "weights", "list"]
+done = subprocess.run(line, stdout=write, stderr=subprocess.PIPE, text=True)
+print(done.returncode, "Traceback" in done.stderr, "bug" in done.stderr)
+"""
+    assert python(code).out.split()[1:] == ["False", "False"]
+
+
+# Broken sources
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"<html>Not found</html>", "is a web page"),
+        (b"PK\x03\x04" + bytes(64), "truncated or not a checkpoint"),
+        (b"\x80\x04\x95cos\nsystem\n", "c"),
+    ],
+    ids=["empty", "html", "truncated", "code"],
+)
+def test_a_broken_checkpoint_is_refused_and_nothing_is_written(
+    cli: Cli, tmp_path: Path, content: bytes, message: str
+) -> None:
+    (tmp_path / "x.pth").write_bytes(content)
+    cli("export", "pfld", "--weights", tmp_path / "x.pth").refused(4, "x.pth", message)
+    assert contents(Path("build")) == {}
+
+
+class Attack:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_pickled_code_is_refused_in_one_line_and_not_run(tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_bytes(pickle.dumps(Attack(tmp_path / "was_here")))
+    ran = python(COMMAND, "export", "pfld", "--weights", tmp_path / "x.pth")
+    ran.refused(4, "x.pth")
+    assert not (tmp_path / "was_here").exists()
+    assert ran.err.count("\n") == 1
+
+
+def test_weights_of_another_network_are_refused_and_it_is_named(cli: Cli, weights: Path) -> None:
+    file = weights / "mobilefacenet_model_best.pth.tar"
+    cli("export", "pfld", "--weights", file).refused(4, "these are the weights of mobilefacenet")
+
+
+def test_a_missing_checkpoint_says_what_to_put_where(cli: Cli) -> None:
+    cli("export", "pfld").refused(4, "no checkpoint of pfld", "pfld_model_best.pth.tar")
+
+
+def test_a_network_for_a_fixed_batch_only_is_refused_in_one_line(cli: Cli, tmp_path: Path) -> None:
+    model = tiny_onnx()
+    model.graph.node[2].op_type = "Reshape"
+    model.graph.node[2].input.append("shape")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 128], np.int64), "shape"))
+    (tmp_path / "fixed.onnx").write_bytes(model.SerializeToString())
+    ran = cli("export", tmp_path / "fixed.onnx", "--batch", "4")
+    assert ran.code in (2, 4)
+    assert ran.err.count("\n") == 1
+
+
+def custom_operator() -> onnx.ModelProto:
+    model = tiny_onnx()
+    model.graph.node[1].domain = "someone.else"
+    model.opset_import.append(onnx.helper.make_opsetid("someone.else", 1))
+    return model
+
+
+def double_input() -> onnx.ModelProto:
+    model = tiny_onnx()
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    return model
+
+
+def fixed_at_two() -> onnx.ModelProto:
+    model = tiny_onnx()
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 2
+    return model
+
+
+@pytest.mark.parametrize("make", [custom_operator, double_input])
+def test_an_onnx_file_that_cannot_be_run_is_refused(
+    cli: Cli, tmp_path: Path, make: Callable[[], onnx.ModelProto]
+) -> None:
+    (tmp_path / "strange.onnx").write_bytes(make().SerializeToString())
+    cli("export", tmp_path / "strange.onnx").refused(4, "strange.onnx")
+    assert contents(Path("build")) == {}
+
+
+def test_an_onnx_file_with_a_fixed_batch_is_converted_or_refused(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "two.onnx").write_bytes(fixed_at_two().SerializeToString())
+    assert cli("export", tmp_path / "two.onnx").code in (0, 4)
+
+
+def test_two_sources_for_one_folder_are_refused_before_any_work(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "tiny.onnx"
+    other.parent.mkdir()
+    other.write_bytes(tiny_onnx(seed=1).SerializeToString())
+    cli("export", tiny, other).refused(2, "tiny")
+
+
+def test_an_option_that_says_nothing_about_a_backbone_is_refused(cli: Cli, weights: Path) -> None:
+    cli("export", "pfld", "--output-slice", "0:100000").refused(2, "--output-slice")

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+
+import pytest
+from tests.helpers import Cli, python
+
+from lmconv import plugins
+
+HEAVY = ("torch", "onnx", "onnxruntime", "onnxsim", "openvino", "cv2", "numpy")
+SHOW = """
+import json, sys
+from lmconv.cli import run
+code = run(sys.argv[1:])
+print(json.dumps([code, sorted(set(sys.modules))]), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("command", ["", *plugins.names("commands")])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    ran = python(SHOW, *([command] if command else []), "--help")
+    code, modules = json.loads(ran.err)
+    assert code == 0
+    assert "Usage: lmconv" in ran.out
+    assert not set(modules) & set(HEAVY)
+
+
+@pytest.mark.parametrize("command", plugins.names("commands"))
+def test_help_of_every_command_has_an_example(cli: Cli, command: str) -> None:
+    ran = cli(command, "--help")
+    assert ran.code == 0
+    assert "Example" in ran.out
+    assert f"\n    lmconv {command}" in ran.out or f"\n  lmconv {command}" in ran.out
+
+
+@pytest.mark.parametrize("command", plugins.names("commands"))
+def test_every_command_is_in_the_help_with_one_sentence(cli: Cli, command: str) -> None:
+    line = next(line for line in cli("--help").out.splitlines() if line.strip().startswith(f"{command} "))
+    assert line.strip().endswith(".")
+    assert "..." not in line
+
+
+@pytest.mark.parametrize("command", [name for name in plugins.names("commands") if name != "weights"])
+def test_every_command_takes_the_common_options(cli: Cli, command: str) -> None:
+    out = cli(command, "--help").out
+    for option in ("--json", "--quiet", "-v, --verbose"):
+        assert option in out
+
+
+@pytest.mark.parametrize("command", ["list", "add", "verify"])
+def test_the_commands_on_weights_take_the_common_options(cli: Cli, command: str) -> None:
+    out = cli("weights", command, "--help").out
+    for option in ("--json", "--quiet", "-v, --verbose"):
+        assert option in out
+
+
+def test_exit_codes_are_in_the_help(cli: Cli) -> None:
+    out = " ".join(cli("--help").out.split())
+    for part in ("0 done", "1 a gate failed", "2 wrong usage", "70 a bug", "130 interrupted"):
+        assert part in out
+
+
+def test_version_is_that_of_the_package(cli: Cli) -> None:
+    assert cli("--version").out == f"lmconv {version('lmconv')}\n"
+
+
+def test_no_command_prints_the_help_and_is_wrong_usage(cli: Cli) -> None:
+    ran = cli()
+    assert ran.code == 2
+    assert ran.out == ""
+    assert "Usage: lmconv" in ran.err

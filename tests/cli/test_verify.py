@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from tests.helpers import COMMAND, Cli, add_face, face, python
+
+from lmconv import artifact as artifacts
+
+KEYS = {
+    "path",
+    "model",
+    "target",
+    "precision",
+    "execution",
+    "passed",
+    "gates",
+    "parity",
+    "ion",
+    "source_ion",
+    "delta_ion",
+}
+PARITY = {"against", "max_abs", "mean_abs", "max_px", "mean_px", "max_ion", "mean_ion", "n"}
+ION = {"mean", "low", "high", "n", "of", "failure_rate", "auc"}
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    """Five faces of 300-W's layout: three of helen, one at the border among them, and two of ibug."""
+    root = tmp_path / "faces"
+    for index, box in enumerate([(20, 10, 50, 45), (-12, 5, 30, 50), (30, 12, 62, 40)]):
+        add_face(root / "helen" / "testset", f"h{index}", face(*box), seed=index)
+    for index, box in enumerate([(15, 15, 45, 50), (25, 8, 60, 40)]):
+        add_face(root / "ibug", f"i{index}", face(*box), seed=10 + index)
+    return root
+
+
+def reweigh(folder: Path, factor: float, name: str = "") -> str:
+    """Multiplies one weight tensor of an artefact's ONNX model and seals the manifest again; gives its name."""
+    model = onnx.load(folder / "model.onnx")
+    names = {node.input[1] for node in model.graph.node if node.op_type in ("Conv", "Gemm")}
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name in names and name in ("", tensor.name))
+    changed = numpy_helper.to_array(tensor) * np.float32(factor)
+    tensor.CopyFrom(numpy_helper.from_array(changed, tensor.name))
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    document = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    artifacts.write(folder, document)
+    artifacts.read(folder)
+    return str(tensor.name)
+
+
+# What is reported
+
+
+def test_an_artefact_is_held_against_its_pytorch_network(cli: Cli, build: Path, weights: Path) -> None:
+    ran = cli("verify", build / "pfld" / "onnx-fp32", build / "pfld" / "openvino-fp32", "--json")
+    assert ran.code == 0, ran.err
+    for row in ran.document["artifacts"]:
+        assert set(row) >= KEYS
+        assert set(row["parity"]) >= PARITY
+        assert row["passed"] is True
+        assert row["gates"] == {"max_abs": "passed"}
+        assert row["parity"]["against"] == "torch"
+        assert 0 < row["parity"]["max_abs"] <= 1e-5
+        assert row["parity"]["mean_abs"] < row["parity"]["max_abs"]
+        assert row["parity"]["max_px"] <= row["parity"]["max_abs"] * 112 * 2**0.5
+        assert row["parity"]["n"] >= 64
+        assert row["parity"]["max_ion"] is None
+        assert row["ion"] is row["source_ion"] is row["delta_ion"] is None
+
+
+def test_an_onnx_source_is_found_by_its_sha256(cli: Cli, small: Path, tiny: Path) -> None:
+    (row,) = cli("verify", small / "openvino-fp32", "--weights", tiny.parent, "--json").document["artifacts"]
+    assert row["parity"]["against"] == "onnx"
+    assert row["passed"] is True
+
+
+def test_without_its_source_an_artefact_is_held_against_the_reference(cli: Cli, small: Path) -> None:
+    ran = cli("verify", small / "onnx-fp32", "--json")
+    (row,) = ran.document["artifacts"]
+    assert ran.code == 0
+    assert row["parity"]["against"] == "reference"
+    assert row["parity"]["n"] == 8
+    assert "tiny.onnx" in ran.err
+    assert "is compared with reference.npz" in ran.err
+
+
+def test_another_file_of_the_sources_name_is_not_taken_for_it(cli: Cli, small: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny.onnx").write_bytes(b"another network")
+    (row,) = cli("verify", small / "onnx-fp32", "--weights", tmp_path, "--json").document["artifacts"]
+    assert row["parity"]["against"] == "reference"
+
+
+def test_faces_give_ion_per_subset_with_its_interval(cli: Cli, small: Path, tiny: Path, faces: Path) -> None:
+    ran = cli("verify", small / "onnx-fp32", "--weights", tiny, "--data", faces, "--json")
+    assert ran.code == 0, ran.err
+    (row,) = ran.document["artifacts"]
+    subsets = {"common": (3, 554), "challenge": (2, 135), "full": (5, 689), "helen/testset": (3, 330), "ibug": (2, 135)}
+    assert {name: (found["n"], found["of"]) for name, found in row["ion"].items()} == subsets
+    assert set(row["source_ion"]) == set(row["delta_ion"]) == set(subsets)
+    for name, found in row["ion"].items():
+        assert set(found) == ION
+        assert 0 < found["low"] <= found["mean"] <= found["high"]
+        assert row["source_ion"][name]["mean"] == pytest.approx(found["mean"], abs=1e-3)
+        assert row["delta_ion"][name]["low"] <= row["delta_ion"][name]["mean"] <= row["delta_ion"][name]["high"]
+        assert abs(row["delta_ion"][name]["mean"]) < 1e-3
+    assert row["parity"]["n"] >= 64 + 5
+    assert 0 <= row["parity"]["mean_ion"] <= row["parity"]["max_ion"] < 1e-2
+
+
+def test_the_same_command_gives_the_same_document(cli: Cli, small: Path, tiny: Path, faces: Path) -> None:
+    arguments = ["verify", str(small / "onnx-fp32"), "--weights", str(tiny), "--data", str(faces), "--json"]
+    assert cli(*arguments).document == cli(*arguments).document
+
+
+def test_the_table_says_against_what_and_how_many(cli: Cli, small: Path, tiny: Path, faces: Path) -> None:
+    out = cli("verify", small / "onnx-fp32", "--weights", tiny, "--data", faces).out
+    for part in ("onnx-fp32", "full 5/689", "max_abs", "(limit 1e-05) passed"):
+        assert part in out
+
+
+def test_the_result_is_kept_in_the_manifest(cli: Cli, small: Path, tiny: Path) -> None:
+    before = artifacts.read(small / "onnx-fp32")
+    cli("verify", small / "onnx-fp32", "--weights", tiny)
+    after = artifacts.read(small / "onnx-fp32")
+    assert after.digest == before.digest
+    assert after.measured["verified"]["gates"] == {"max_abs": "passed"}
+
+
+# Gates
+
+
+def test_one_weight_tensor_changed_by_one_per_cent_fails(cli: Cli, build: Path, weights: Path) -> None:
+    folder = build / "pfld" / "onnx-fp32"
+    reweigh(folder, 1.01)
+    ran = cli("verify", folder, "--json")
+    assert ran.code == 1
+    (row,) = ran.document["artifacts"]
+    assert row["passed"] is False
+    assert row["gates"] == {"max_abs": "failed"}
+
+
+def test_one_changed_weight_tensor_fails_against_the_reference_too(cli: Cli, build: Path) -> None:
+    folder = build / "pfld" / "onnx-fp32"
+    reweigh(folder, 1.01)
+    ran = cli("verify", folder, "--json")
+    assert ran.code == 1
+    assert ran.document["artifacts"][0]["parity"]["against"] == "reference"
+
+
+def test_a_model_that_gives_nan_fails(cli: Cli, small: Path, tiny: Path) -> None:
+    reweigh(small / "onnx-fp32", float("nan"))
+    ran = cli("verify", small / "onnx-fp32", "--weights", tiny, "--json")
+    assert ran.code == 1
+    assert ran.document["artifacts"][0]["gates"] == {"max_abs": "failed"}
+
+
+def test_red_for_blue_is_beyond_the_gate_of_fp32(build: Path) -> None:
+    from lmconv import plugins
+    from lmconv.compare import difference
+    from lmconv.session import landmarks, noise
+    from lmconv.types import OpenOptions
+
+    artifact = artifacts.read(build / "pfld" / "onnx-fp32")
+    images = noise(artifact.spec, 8, 1)
+    with plugins.load("targets", "onnx").open(artifact, OpenOptions()) as session:
+        right = landmarks(session, artifact.spec, images)
+        wrong = landmarks(session, artifact.spec, np.ascontiguousarray(images[:, ::-1]))
+    assert difference(right, wrong, (112, 112)).max_abs > 100 * 1e-5
+
+
+@pytest.mark.parametrize(
+    ("option", "gate"), [("--max-abs", "max_abs"), ("--max-px", "max_px")], ids=["max-abs", "max-px"]
+)
+def test_a_limit_may_be_given(cli: Cli, small: Path, tiny: Path, option: str, gate: str) -> None:
+    folder = small / "onnx-fp32"
+    reweigh(folder, 1.01)
+    strict = cli("verify", folder, "--weights", tiny, option, "1e-6", "--json")
+    assert strict.code == 1
+    assert strict.document["artifacts"][0]["gates"][gate] == "failed"
+    loose = cli("verify", folder, "--weights", tiny, "--max-abs", "1", option, "100", "--json")
+    assert loose.code == 0
+    assert loose.document["artifacts"][0]["gates"][gate] == "passed"
+
+
+def test_gates_on_faces_are_judged_with_faces(cli: Cli, small: Path, tiny: Path, faces: Path) -> None:
+    arguments = ["verify", str(small / "onnx-fp32"), "--weights", str(tiny), "--data", str(faces), "--json"]
+    loose = cli(*arguments, "--max-drift", "1", "--max-ion-loss", "1")
+    assert loose.code == 0
+    assert loose.document["artifacts"][0]["gates"] == {"max_abs": "passed", "drift": "passed", "ion_loss": "passed"}
+    reweigh(small / "onnx-fp32", 1.5)
+    strict = cli(*arguments, "--max-abs", "9", "--max-drift", "1e-3", "--max-ion-loss", "-99")
+    assert strict.code == 1
+    gates = {"max_abs": "passed", "drift": "failed", "ion_loss": "failed"}
+    assert strict.document["artifacts"][0]["gates"] == gates
+
+
+def test_a_gate_on_faces_is_not_judged_without_faces(cli: Cli, small: Path, tiny: Path) -> None:
+    ran = cli("verify", small / "openvino-bf16", "--weights", tiny, "--json")
+    (row,) = ran.document["artifacts"]
+    assert row["gates"] == {"ion_loss": "not judged"}
+    assert row["passed"] is False
+
+
+def test_a_gate_asked_for_without_faces_is_not_judged_and_said(cli: Cli, small: Path, tiny: Path) -> None:
+    ran = cli("verify", small / "onnx-fp32", "--weights", tiny, "--max-drift", "1", "--json")
+    (row,) = ran.document["artifacts"]
+    assert row["gates"] == {"max_abs": "passed", "drift": "not judged"}
+    assert row["passed"] is False
+    assert "--data" in ran.err
+
+
+def test_limits_are_printed_with_the_result(cli: Cli, small: Path, tiny: Path) -> None:
+    out = cli("verify", small / "onnx-fp32", "--weights", tiny, "--max-px", "0.25").out
+    assert "(limit 1e-05)" in out
+    assert "(limit 0.25)" in out
+
+
+# Broken faces
+
+
+def broken(faces: Path, case: str) -> str:
+    """Breaks one of the faces; gives what must be said of it."""
+    path = faces / "helen" / "testset" / "h1.pts"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if case == "67 points":
+        path.write_text("\n".join(lines[:67]), encoding="utf-8")
+        return "67 points where 68 are needed"
+    if case == "text":
+        path.write_text("\n".join([*lines[:5], "left eye", *lines[6:]]), encoding="utf-8")
+        return "'left eye' is not a point"
+    if case == "nan":
+        path.write_text("\n".join([*lines[:5], "nan 3.0", *lines[6:]]), encoding="utf-8")
+        return "'nan 3.0' is not finite"
+    if case == "outside":
+        path.write_text("\n".join(f"{500 + i} {500 + i}" for i in range(68)), encoding="utf-8")
+        return "outside the picture"
+    if case == "no area":
+        path.write_text("\n".join(["20 20"] * 68), encoding="utf-8")
+        return "no area"
+    path.with_suffix(".png").write_bytes(b"not a picture")
+    return "not a picture"
+
+
+@pytest.mark.parametrize("case", ["67 points", "text", "nan", "outside", "no area", "unreadable picture"])
+def test_a_broken_face_is_refused_by_name(cli: Cli, small: Path, tiny: Path, faces: Path, case: str) -> None:
+    said = broken(faces, case)
+    ran = cli("verify", small / "onnx-fp32", "--weights", tiny, "--data", faces)
+    ran.refused(4, "h1.", said)
+    assert ran.out == ""
+
+
+@pytest.mark.parametrize("case", ["67 points", "unreadable picture"])
+def test_a_broken_training_face_is_refused_before_the_export(cli: Cli, tiny: Path, faces: Path, case: str) -> None:
+    said = broken(faces, case)
+    arguments = ["--precision", "int8", "--calibration", faces, "--split", "test", "--out", "out"]
+    cli("export", tiny, *arguments).refused(4, "h1.", said)
+    assert not Path("out/tiny/onnx-int8").exists()
+
+
+def test_a_folder_without_faces_is_refused(cli: Cli, small: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    cli("verify", small / "onnx-fp32", "--data", tmp_path / "empty").refused(4, "no annotated faces")
+
+
+def test_a_folder_that_is_not_there_is_refused(cli: Cli, small: Path, tmp_path: Path) -> None:
+    cli("verify", small / "onnx-fp32", "--data", tmp_path / "gone").refused(4, "gone does not exist")
+
+
+def test_training_faces_alone_are_not_test_faces(cli: Cli, small: Path, faces: Path) -> None:
+    (faces / "helen" / "testset").rename(faces / "helen" / "trainset")
+    ran = cli("verify", small / "onnx-fp32", "--data", faces / "helen")
+    ran.refused(4, "no test faces")
+
+
+def test_a_face_without_its_partner_is_reported(cli: Cli, small: Path, tiny: Path, faces: Path) -> None:
+    (faces / "ibug" / "i0.pts").unlink()
+    ran = cli("verify", small / "onnx-fp32", "--weights", tiny, "--data", faces, "--json")
+    assert ran.code == 0
+    assert ran.document["artifacts"][0]["ion"]["challenge"]["n"] == 1
+    assert "i0.png: no .pts file beside it" in ran.err
+
+
+# On a machine that has less
+
+LACKING = """
+import sys
+from importlib.machinery import PathFinder
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in {blocked!r} else PathFinder.find_spec(name, path, target)
+sys.meta_path[:] = [Finder if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+
+
+def without(*packages: str) -> str:
+    """The command line in an interpreter that cannot import these packages."""
+    return LACKING.format(blocked=packages) + COMMAND
+
+
+def test_verify_needs_neither_torch_nor_openvino(small: Path, build: Path, weights: Path) -> None:
+    code = without("torch", "openvino", "onnxsim", "onnxscript", "safetensors")
+    ran = python(code, "verify", build / "pfld" / "onnx-fp32", small / "onnx-fp32", "--json")
+    assert ran.code == 0, ran.err
+    assert [row["parity"]["against"] for row in ran.document["artifacts"]] == ["reference", "reference"]
+    assert [row["passed"] for row in ran.document["artifacts"]] == [True, True]
+
+
+def test_bench_needs_neither_torch_nor_openvino(build: Path, weights: Path) -> None:
+    code = without("torch", "openvino", "onnxsim", "onnxscript", "safetensors")
+    ran = python(code, "bench", build / "pfld" / "onnx-fp32", "--samples", "64", "--json")
+    assert ran.code == 0, ran.err
+    (row,) = ran.document["rows"]
+    assert row["ratio_torch"] is None
+    assert row["ratio_plain"] > 0
+    assert "ratio_torch is null" in ran.err
+
+
+def test_an_openvino_artefact_without_openvino_gives_3_and_the_others_are_verified(small: Path) -> None:
+    ran = python(without("openvino"), "verify", small / "openvino-fp32", small / "onnx-fp32", "--json")
+    ran.refused(3, "pip install 'lmconv[openvino]'")
+    assert [row["target"] for row in ran.document["artifacts"]] == ["onnx"]
+
+
+def test_export_without_torch_says_what_to_install(seeded: Path, tmp_path: Path) -> None:
+    ran = python(without("torch"), "export", "pfld", "--weights", seeded, "--out", tmp_path / "out")
+    ran.refused(3, "pip install 'lmconv[torch]'")
+
+
+def test_an_onnx_file_is_exported_without_torch(tiny: Path, tmp_path: Path) -> None:
+    ran = python(without("torch", "openvino"), "export", tiny, "--out", tmp_path / "out", "--quiet")
+    assert ran.code == 0, ran.err
+
+
+def test_doctor_says_what_to_install() -> None:
+    ran = python(without("torch", "openvino"), "doctor", "--json")
+    assert ran.code == 0, ran.err
+    installs = {row["name"]: row["install"] for row in ran.document["runtimes"]}
+    assert installs["openvino"] == "pip install 'lmconv[openvino]'"
+    assert "pip install 'lmconv[torch]'" in installs.values()
+
+
+def test_models_without_torch_says_what_to_install() -> None:
+    python(without("torch"), "models").refused(3, "pip install 'lmconv[torch]'")

@@ -1,0 +1,78 @@
+"""What every backbone must do; a new file in `backbones/` is tested by being there."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmconv import plugins
+from lmconv.checkpoints import fill
+from lmconv.source import identify
+from lmconv.types import Backbone
+
+NAMES = plugins.names("backbones")
+
+
+@cache
+def network(name: str) -> torch.nn.Module:
+    backbone: Backbone = plugins.load("backbones", name)
+    torch.manual_seed(0)
+    return backbone.build(backbone.spec.landmarks).eval()
+
+
+@pytest.fixture(params=NAMES)
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    found: Backbone = plugins.load("backbones", request.param)
+    return found
+
+
+def test_its_spec_says_what_it_takes_and_gives(backbone: Backbone) -> None:
+    spec = backbone.spec
+    assert spec.name == spec.backbone in NAMES
+    assert backbone.summary
+    assert [tensor.name for tensor in spec.inputs] == ["input"]
+    assert spec.inputs[0].shape == ("N", 3, *spec.input_size)
+    assert [(tensor.name, tensor.shape) for tensor in spec.outputs] == [("landmarks", ("N", spec.landmarks, 2))]
+    assert spec.batch is None
+
+
+def points(out: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """The landmarks: of several outputs the first."""
+    return out[0] if isinstance(out, tuple) else out
+
+
+def test_it_gives_the_same_landmarks_alone_and_in_a_batch(backbone: Backbone) -> None:
+    height, width = backbone.spec.input_size
+    images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        together, alone = (points(network(backbone.spec.name)(batch)) for batch in (images, images[1:]))
+    assert together.shape == (2, 2 * backbone.spec.landmarks)
+    assert together.dtype == torch.float32
+    assert torch.isfinite(together).all()
+    torch.testing.assert_close(together[1:], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("landmarks", "batch"), [(39, 1), (98, 5)])
+def test_it_is_built_for_another_number_of_points(backbone: Backbone, landmarks: int, batch: int) -> None:
+    height, width = backbone.spec.input_size
+    with torch.device("meta"):
+        out = backbone.build(landmarks).eval()(torch.empty(batch, 3, height, width))
+    assert points(out).shape == (batch, 2 * landmarks)
+
+
+def test_it_loads_its_own_state_dict(backbone: Backbone) -> None:
+    state = network(backbone.spec.name).state_dict()
+    with torch.device("meta"):  # what the weights of the other one are does not matter
+        other = backbone.build(backbone.spec.landmarks)
+    other.to_empty(device="cpu")
+    fill(other, state, Path("own"))
+    loaded = other.state_dict()
+    assert list(loaded) == list(state)
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())
+
+
+def test_no_two_have_the_same_state_dict(backbone: Backbone) -> None:
+    assert identify(network(backbone.spec.name).state_dict()) == [backbone.spec.name]

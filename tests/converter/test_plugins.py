@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.helpers import COMMAND, python
+
+from lmconv import plugins
+from lmconv.errors import MissingRuntime, UsageError
+
+METADATA = "Metadata-Version: 2.1\nName: lmconv-other\nVersion: 1.0\n"
+
+
+def other_package(folder: Path, entry_points: str, module: str) -> dict[str, str]:
+    """A package of someone else, as installed; gives the environment in which it is."""
+    info = folder / "lmconv_other-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(METADATA, encoding="utf-8")
+    (info / "entry_points.txt").write_text(entry_points, encoding="utf-8")
+    (folder / "lmconv_other.py").write_text(module, encoding="utf-8")
+    return {"PYTHONPATH": str(folder)}
+
+
+def test_names_are_sorted_and_load_nothing() -> None:
+    names = plugins.names("targets")
+    assert names == sorted(names)
+    assert {"onnx", "openvino", "tensorrt"} <= set(names)
+    code = (
+        "import sys; from lmconv import plugins; plugins.names('targets'); print('lmconv.targets.onnx' in sys.modules)"
+    )
+    assert python(code).out.strip() == "False"
+
+
+def test_an_unknown_name_suggests_the_nearest_or_lists_all() -> None:
+    with pytest.raises(UsageError, match=r"unknown pass 'simplfy' \(did you mean simplify\?\)"):
+        plugins.load("passes", "simplfy")
+    with pytest.raises(UsageError, match=r"unknown metric 'zzz' \(known: auc, "):
+        plugins.load("metrics", "zzz")
+
+
+@pytest.mark.parametrize("name", ["", "..types", "onnx.py", "../onnx", "__init__"])
+def test_a_name_is_never_a_path(name: str) -> None:
+    with pytest.raises(UsageError, match="unknown target"):
+        plugins.load("targets", name)
+
+
+def test_another_package_brings_a_command_by_entry_point(tmp_path: Path) -> None:
+    module = """
+from lmconv.console import Outcome, command
+
+@command(name="hello", help="Says hello.", short_help="Say hello.")
+def plugin(console):
+    return Outcome(document={"hello": "world"}, text="hello")
+"""
+    env = other_package(tmp_path, "[lmconv.commands]\nhello = lmconv_other:plugin\n", module)
+    ran = python(COMMAND, "hello", "--json", env=env)
+    assert ran.document == {"hello": "world", "errors": []}
+    assert "hello" in python(COMMAND, "--help", env=env).out
+
+
+def test_ours_come_before_those_of_other_packages(tmp_path: Path) -> None:
+    env = other_package(tmp_path, "[lmconv.metrics]\nauc = lmconv_other:plugin\n", "plugin = 'an impostor'\n")
+    code = (
+        "from lmconv import plugins; print(plugins.load('metrics', 'auc').name, plugins.names('metrics').count('auc'))"
+    )
+    assert python(code, env=env).out.split() == ["auc", "1"]
+
+
+def test_a_plug_in_that_needs_what_is_not_here_says_what_to_install(tmp_path: Path) -> None:
+    env = other_package(tmp_path, "[lmconv.passes]\nnice = lmconv_other:plugin\n", "import surely_not_installed\n")
+    code = """
+from lmconv import plugins
+from lmconv.errors import MissingRuntime
+try:
+    plugins.load("passes", "nice")
+except MissingRuntime as error:
+    print(error)
+"""
+    said = python(code, env=env).out.strip()
+    assert said == ("pass nice needs surely_not_installed, which is not installed (pip install surely_not_installed)")
+
+
+def test_a_broken_import_of_our_own_is_not_called_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    def fail(name: str) -> object:
+        raise ModuleNotFoundError("No module named 'lmconv.gone'", name="lmconv.gone")
+
+    plugins.names("targets")
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(ModuleNotFoundError) as error:
+        plugins.load("targets", "onnx")
+    assert not isinstance(error.value, MissingRuntime)

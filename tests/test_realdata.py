@@ -1,0 +1,165 @@
+"""The published networks on the published faces: the numbers that everything else rests on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.conftest import export
+from tests.helpers import Cli
+
+from lmconv import artifact as artifacts
+from lmconv import crops, parity, plugins, source
+from lmconv.metrics.ion import ion
+from lmconv.types import Artifact, Float64, OpenOptions, Precision
+
+pytestmark = [pytest.mark.realdata, pytest.mark.slow]
+
+FP32 = [("onnx", Precision.FP32), ("openvino", Precision.FP32)]
+GOLDEN = {"pfld": "pfld_onnx", "mobilefacenet": "mobilefacenet_ir_f32"}
+FACES = {"pfld": ("ion_pfld_gt12", 3.2237), "mobilefacenet": ("ion_mfn_gt12", 2.9890)}
+RUNTIMES = ["torch", "onnx", "openvino"]
+
+
+@pytest.fixture(scope="module")
+def built(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`build/` with the trained networks in fp32 for both targets. Not to be changed."""
+    out = tmp_path_factory.mktemp("trained") / "build"
+    for model in GOLDEN:
+        export(model, shared / "weights" / model / f"{model}_model_best.pth.tar", out, *FP32)
+    return out
+
+
+@pytest.fixture(params=[(model, runtime) for model in GOLDEN for runtime in RUNTIMES], ids="-".join)
+def case(request: pytest.FixtureRequest, built: Path, real_weights: Path) -> tuple[str, Any, Artifact]:
+    """A network, how to open a session on it, and its artefact."""
+    model, runtime = request.param
+    artifact = artifacts.read(built / model / f"{'onnx' if runtime == 'torch' else runtime}-fp32")
+    if runtime == "torch":
+        return model, lambda: source.open_source(source.resolve(model)), artifact
+    return model, lambda: plugins.load("targets", runtime).open(artifact, OpenOptions()), artifact
+
+
+def test_golden_landmarks_are_hit_in_every_runtime(case: tuple[str, Any, Artifact], shared: Path) -> None:
+    model, opened, _ = case
+    golden = np.load(shared / "golden" / "random112_seed0.npz")
+    with opened() as session:
+        found = session.run({"input": golden["x"]})["landmarks"]
+    np.testing.assert_allclose(found.reshape(2, 136), golden[GOLDEN[model]], rtol=0, atol=1e-5)
+
+
+def test_ion_is_the_recorded_one_for_every_face_in_every_runtime(case: tuple[str, Any, Artifact], shared: Path) -> None:
+    model, opened, artifact = case
+    key, mean = FACES[model]
+    golden = np.load(shared / "golden" / "300w_common.npz")
+    faces = crops.load(shared / "faces" / "300w_common", artifact.spec)
+    with opened() as session:
+        errors = parity.errors(parity.on_faces(session, artifact.spec, faces), faces)
+    assert len(errors) == 73
+    assert errors.mean() == pytest.approx(mean, abs=0.005)
+    order = [faces.names.index(name) for name in golden["name"]]
+    np.testing.assert_allclose(errors[order], golden[key], rtol=0, atol=0.005)
+
+
+def clipped(squares: Float64, sizes: list[tuple[int, ...]]) -> Float64:
+    """Squares cut at the border of their pictures, as (left, top, width, height): what must not be mapped back by."""
+    rows = []
+    for (left, top, side), (height, width) in zip(squares.tolist(), sizes, strict=True):
+        x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
+        rows.append((x1, y1, x2 - x1, y2 - y1))
+    return np.array(rows, np.float64)
+
+
+def test_mapping_back_by_a_clipped_square_misses_the_recorded_ion(
+    built: Path, shared: Path, real_weights: Path
+) -> None:
+    import cv2
+
+    artifact = artifacts.read(built / "pfld" / "onnx-fp32")
+    golden = np.load(shared / "golden" / "300w_common.npz")
+    folder = shared / "faces" / "300w_common"
+    faces = crops.load(folder, artifact.spec)
+    with plugins.load("targets", "onnx").open(artifact, OpenOptions()) as session:
+        points = parity.on_faces(session, artifact.spec, faces).astype(np.float64)
+    pictures = [cv2.imread(str(folder / name)) for name in faces.names]
+    boxes = clipped(
+        faces.squares.astype(np.float64), [picture.shape[:2] for picture in pictures if picture is not None]
+    )
+    errors = ion(points * boxes[:, None, 2:] + boxes[:, None, :2], faces.truth)
+    order = [faces.names.index(name) for name in golden["name"]]
+    border = (boxes[:, 2:] != faces.squares[:, 2:]).any(axis=1)
+    assert border.sum() >= 2
+    assert abs(errors.mean() - 3.2237) > 0.005
+    assert (np.abs(errors[order] - golden["ion_pfld_gt12"]) > 0.005)[border[order]].all()
+
+
+def test_verify_and_the_recorded_ion_through_the_command_line(
+    cli: Cli, built: Path, shared: Path, real_weights: Path
+) -> None:
+    paths = [built / model / f"{target}-fp32" for model in GOLDEN for target in ("onnx", "openvino")]
+    ran = cli("verify", *paths, "--data", shared / "faces" / "300w_common", "--json")
+    assert ran.code == 0, ran.err
+    for row in ran.document["artifacts"]:
+        assert row["passed"] is True
+        assert row["parity"]["against"] == "torch"
+        for figures in (row["ion"], row["source_ion"]):
+            assert figures["common"]["mean"] == pytest.approx(FACES[row["model"]][1], abs=0.005)
+            assert (figures["common"]["n"], figures["common"]["of"]) == (73, 554)
+
+
+def test_a_trained_weight_changed_by_one_per_cent_fails(
+    cli: Cli, built: Path, tmp_path: Path, real_weights: Path
+) -> None:
+    import shutil
+
+    from tests.cli.test_verify import reweigh
+
+    folder = Path(shutil.copytree(built / "pfld" / "onnx-fp32", tmp_path / "changed"))
+    reweigh(folder, 1.01)
+    ran = cli("verify", folder, "--json")
+    assert ran.code == 1
+    assert ran.document["artifacts"][0]["gates"]["max_abs"] == "failed"
+
+
+def test_red_for_blue_is_beyond_the_gate(built: Path, shared: Path) -> None:
+    golden = np.load(shared / "golden" / "random112_seed0.npz")
+    for model, key in GOLDEN.items():
+        artifact = artifacts.read(built / model / "onnx-fp32")
+        with plugins.load("targets", "onnx").open(artifact, OpenOptions()) as session:
+            found = session.run({"input": np.ascontiguousarray(golden["x"][:, ::-1])})["landmarks"]
+        assert np.abs(found.reshape(2, 136) - golden[key]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "size"),
+    [
+        ("pfld/pfld.onnx", (), 112),
+        ("slim160/slim_160_latest.onnx", ("--output-slice", "0:136", "--preprocess", "BGR,1/127,1,1"), 160),
+    ],
+    ids=["pfld", "slim160"],
+)
+def test_a_published_onnx_file_is_converted_and_verified(
+    cli: Cli, shared: Path, file: str, options: tuple[str, ...], size: int
+) -> None:
+    path = shared / "weights" / file
+    ran = cli("export", path, "--to", "onnx", "--to", "openvino", *options, "--json")
+    assert ran.code == 0, ran.err
+    paths = [row["path"] for row in ran.document["artifacts"]]
+    assert artifacts.read(Path(paths[0])).spec.input_size == (size, size)
+    data = shared / "faces" / "300w_common"
+    verified = cli("verify", *paths, "--weights", path, "--data", data, "--json")
+    assert verified.code == 0, verified.err
+    for row in verified.document["artifacts"]:
+        assert row["parity"]["against"] == "onnx"
+        assert row["passed"] is True
+        assert row["ion"]["common"]["mean"] == pytest.approx(row["source_ion"]["common"]["mean"], abs=1e-3)
+
+
+def test_weights_and_faces_are_found_where_the_environment_says(cli: Cli, real_weights: Path) -> None:
+    assert os.environ["LMCONV_WEIGHTS"] == str(real_weights)
+    found = {row["name"]: row["weights"] for row in cli("models", "--json").document["models"]}
+    for model in GOLDEN:
+        assert found[model] == str(real_weights / model / f"{model}_model_best.pth.tar")
