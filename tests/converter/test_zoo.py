@@ -1,0 +1,247 @@
+"""The networks of the published table: their size, their names, their trained weights, what reaches a graph."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.goldens import make
+
+from lmconv import checkpoints, plugins, source
+from lmconv.export import export
+from lmconv.graph import initializers
+from lmconv.heatmaps import argmax_quarter, soft_argmax
+from lmconv.types import Backbone, Float32
+
+PARAMETERS = {
+    "hrnet_w18_small_v2": (13_827_128, 13.83),
+    "mobilefacenet": (1_007_248, 1.01),
+    "mobilenet_v2": (3_744_504, 3.74),
+    "mobilenet_v2_se": (4_154_104, 4.15),
+    "mobilenet_v2_se_56": (4_096_504, 4.10),
+    "pfld": (730_472, 0.73),
+    "res2net50_v1b": (25_997_016, 26.00),
+    "res2net50_v1b_se": (27_045_592, 27.05),
+    "resnet18": (11_759_280, 11.76),
+}
+"""Parameters of the checkpoint, unused layers included, and what was published, in millions."""
+
+PUBLISHED_OTHERWISE = {"mobilenet_v2_56": (3_686_904, 3.74), "hourglass2": (6_770_952, 8.73)}
+"""The first evidently repeats the figure of the 224 x 224 network; of the second no architecture was published."""
+
+OURS = {
+    "resnet18": ("resnet18_backbone", {"head.weight", "head.bias"}, set()),
+    "res2net50_v1b": ("res2net50_v1b_backbone", {"head.weight", "head.bias"}, set()),
+    "res2net50_v1b_se": (
+        "res2net50_v1b_backbone",
+        {"attention.fc1.weight", "attention.fc2.weight", "head.weight", "head.bias"},
+        set(),
+    ),
+    "hrnet_w18_small_v2": (
+        "hrnet_w18_small_v2_backbone",
+        {"head.weight", "head.bias"},
+        {"classifier.weight", "classifier.bias"},
+    ),
+}
+"""Published names of the trunk, names we chose, published names that the head replaces."""
+
+COMPLETE = ("mobilenet_v2", "mobilenet_v2_se", "mobilenet_v2_56")
+TRAINED = ("mobilenet_v2_56", "mobilenet_v2_se_56")
+
+
+def empty(model: str) -> torch.nn.Module:
+    """A network without memory for its weights."""
+    backbone: Backbone = plugins.load("backbones", model)
+    with torch.device("meta"):
+        return backbone.build(backbone.spec.landmarks).eval()
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def published(shared: Path, name: str) -> dict[str, list[int]]:
+    document = json.loads((shared / "state_dict_names" / f"{name}.json").read_text(encoding="utf-8"))
+    table: dict[str, list[int]] = document["state_dict"]
+    return table
+
+
+@pytest.mark.parametrize("model", PARAMETERS)
+def test_a_network_has_the_published_number_of_parameters(model: str) -> None:
+    expected, millions = PARAMETERS[model]
+    assert count(empty(model)) == expected
+    assert round(expected / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize("model", PUBLISHED_OTHERWISE)
+def test_a_network_whose_published_number_is_not_its_own_has_the_recorded_one(model: str) -> None:
+    expected, millions = PUBLISHED_OTHERWISE[model]
+    assert count(empty(model)) == expected
+    assert round(expected / 1e6, 2) != millions
+
+
+@pytest.mark.parametrize("model", sorted(PARAMETERS | PUBLISHED_OTHERWISE))
+def test_a_network_answers_two_numbers_a_point(model: str) -> None:
+    backbone: Backbone = plugins.load("backbones", model)
+    out = empty(model)(torch.empty(2, 3, *backbone.spec.input_size, device="meta"))
+    landmarks = out[0] if isinstance(out, tuple) else out
+    assert landmarks.shape == (2, 2 * backbone.spec.landmarks)
+    assert landmarks.dtype == torch.float32
+
+
+@pytest.mark.parametrize("landmarks", [39, 98])
+def test_the_hourglass_also_answers_one_heatmap_a_point(landmarks: int) -> None:
+    with torch.device("meta"):
+        network = plugins.load("backbones", "hourglass2").build(landmarks).eval()
+        _, heatmaps = network(torch.empty(2, 3, 256, 256))
+    assert heatmaps.shape == (2, landmarks, 64, 64)
+
+
+@pytest.mark.parametrize("model", ["mobilenet_v2", "mobilenet_v2_se", *TRAINED])
+def test_the_features_stand_in_a_state_dict_twice_and_are_one_module(model: str) -> None:
+    network = empty(model)
+    state = network.state_dict()
+    twice = [name for name in state if name.startswith("base_net.0.")]
+    assert len(twice) == 312
+    assert all(name.replace("base_net.0", "pretrain_net.features") in state for name in twice)
+    assert network.get_submodule("base_net.0") is network.get_submodule("pretrain_net.features")
+
+
+def test_only_the_small_mobilenets_take_rgb() -> None:
+    specs = [plugins.load("backbones", name).spec for name in sorted(PARAMETERS | PUBLISHED_OTHERWISE)]
+    assert [spec.name for spec in specs if spec.preprocess.colour == "RGB"] == sorted(TRAINED)
+
+
+@pytest.mark.parametrize("model", sorted(PARAMETERS | PUBLISHED_OTHERWISE))
+def test_every_network_of_the_table_has_its_published_figures(model: str) -> None:
+    known = checkpoints.known()[model]
+    assert set(known.ion) == {"common", "challenge", "full"}
+    assert known.ion["common"] < known.ion["full"] < known.ion["challenge"]
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("model", COMPLETE)
+def test_state_dict_names_and_shapes_are_the_published_ones(model: str, shared: Path) -> None:
+    expected = published(shared, model)
+    found = make.shapes(empty(model))
+    assert found == expected
+    assert list(found) == list(expected)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("model", OURS)
+def test_only_the_names_of_the_head_are_ours(model: str, shared: Path) -> None:
+    file, ours, replaced = OURS[model]
+    expected = {name: shape for name, shape in published(shared, file).items() if name not in replaced}
+    found = make.shapes(empty(model))
+    trunk = {name: shape for name, shape in found.items() if name not in ours}
+    assert trunk == expected
+    assert list(trunk) == list(expected)
+    assert set(found) - set(trunk) == ours
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("model", TRAINED)
+def test_trained_weights_give_the_golden_landmarks(model: str, shared: Path, real_weights: Path) -> None:
+    golden = np.load(shared / "weights" / model / "golden.npz")
+    with source.open_source(source.resolve(model)) as session:
+        found = session.run({"input": golden["x"]})["landmarks"]
+    np.testing.assert_allclose(found.reshape(2, 136), golden["y"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("model", TRAINED)
+def test_trained_files_are_listed_as_what_they_are(model: str, real_weights: Path) -> None:
+    digest = source.resolve(model).sha256
+    assert "not the published file" in checkpoints.known()[model].sha256[digest]
+
+
+@pytest.mark.slow
+def test_what_is_never_called_does_not_reach_a_graph(tmp_path: Path) -> None:
+    network = make.seeded("mobilenet_v2_se_56")
+    path = tmp_path / "seeded.pth"
+    torch.save(network.state_dict(), path)
+    model, modules = export(source.resolve("mobilenet_v2_se_56", weights=path))
+    held = initializers(model)
+    assert not [name for name in held if "classifier" in name]
+    sizes = [int(np.prod(tensor.dims)) for tensor in held.values()]
+    assert 1000 * 1280 not in sizes  # the classifier, whatever it is called
+    assert sum(sizes) < count(network) - 1000 * 1281
+    assert not [path for path in modules.values() if path.startswith("pretrain_net")]
+
+
+def reference(heatmaps: Float32) -> Float32:
+    """The rule of the stacked hourglass, map by map."""
+    height, width = heatmaps.shape[2:]
+    points = np.zeros((*heatmaps.shape[:2], 2), np.float32)
+    for index in np.ndindex(*heatmaps.shape[:2]):
+        cells = heatmaps[index]
+        row, column = divmod(int(cells.argmax()), width)
+        x, y = float(column), float(row)
+        if 0 < column < width - 1 and 0 < row < height - 1:
+            x += 0.25 * np.sign(cells[row, column + 1] - cells[row, column - 1])
+            y += 0.25 * np.sign(cells[row + 1, column] - cells[row - 1, column])
+        points[index] = (x + 0.5) / width, (y + 0.5) / height
+    return points
+
+
+def peak(column: int, row: int, *neighbours: tuple[int, int], width: int = 6, height: int = 4) -> torch.Tensor:
+    """(1, 1, height, width): 1 in one cell, one half in others."""
+    heatmap = torch.zeros(1, 1, height, width)
+    for x, y in neighbours:
+        heatmap[0, 0, y, x] = 0.5
+    heatmap[0, 0, row, column] = 1
+    return heatmap
+
+
+def cell(heatmap: torch.Tensor) -> tuple[float, float]:
+    """Where the arg-max lies, in cells: (2, 1) is the centre of the third in the second row."""
+    x, y = argmax_quarter(heatmap)[0, 0].tolist()
+    return round(x * heatmap.shape[3] - 0.5, 5), round(y * heatmap.shape[2] - 0.5, 5)
+
+
+@pytest.mark.parametrize("values", ["noise", "ties"])
+def test_the_arg_max_is_that_of_the_reference(values: str) -> None:
+    random = np.random.default_rng(0)
+    shape = (40, 5, 6, 9)
+    heatmaps = random.random(shape) if values == "noise" else random.integers(0, 3, shape)
+    given = heatmaps.astype(np.float32)
+    found = argmax_quarter(torch.from_numpy(given)).numpy()
+    np.testing.assert_allclose(found, reference(given), rtol=0, atol=1e-6)
+
+
+def test_the_arg_max_moves_a_quarter_towards_the_larger_neighbour() -> None:
+    assert cell(peak(2, 1, (3, 1))) == (2.25, 1)
+    assert cell(peak(2, 1, (1, 1), (2, 2))) == (1.75, 1.25)
+
+
+def test_the_arg_max_stays_between_equal_neighbours() -> None:
+    assert cell(peak(2, 1, (1, 1), (3, 1))) == (2, 1)
+
+
+@pytest.mark.parametrize(("column", "row"), [(0, 1), (5, 1), (2, 0), (2, 3), (0, 0), (5, 3)])
+def test_the_arg_max_stays_at_every_border(column: int, row: int) -> None:
+    uneven = torch.rand(1, 1, 4, 6, generator=torch.Generator().manual_seed(0))
+    assert cell(peak(column, row) + 0.5 * uneven) == (column, row)
+
+
+def test_of_equal_maxima_the_first_counts() -> None:
+    assert cell(torch.zeros(1, 1, 4, 6)) == (0, 0)
+    heatmap = peak(3, 2)
+    heatmap[0, 0, 1, 4] = 1
+    assert cell(heatmap) == (4, 1)
+
+
+def test_the_soft_arg_max_is_the_mean_position() -> None:
+    centre = soft_argmax(torch.zeros(2, 3, 4, 6))
+    torch.testing.assert_close(centre, torch.full((2, 3, 2), 0.5))
+    between = soft_argmax(peak(2, 1) + peak(3, 1), beta=100.0)
+    torch.testing.assert_close(between, torch.tensor([[[3 / 6, 1.5 / 4]]]))
+
+
+def test_a_sharp_soft_arg_max_is_the_arg_max_without_its_quarter() -> None:
+    heatmap = peak(4, 2)
+    torch.testing.assert_close(soft_argmax(heatmap, beta=1000.0), argmax_quarter(heatmap))
