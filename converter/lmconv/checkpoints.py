@@ -165,14 +165,18 @@ def fill(network: torch.nn.Module, state: State, path: Path) -> None:
         if key in state and state[key].shape != expected[key].shape
     ]
     broken = [key for key, value in state.items() if not torch.isfinite(value.float()).all()]
+    first: dict[int, str] = {}
+    twins = {key: first.setdefault(value.data_ptr(), key) for key, value in expected.items() if value.numel() > 1}
+    apart = [key for key, twin in twins.items() if not {key, twin} - set(state) and not state[key].equal(state[twin])]
     for problem, keys in [
         ("misses", missing),
         ("has unexpected", unexpected),
         ("has other shapes:", shapes),
         ("has NaN or infinity in", broken),
+        ("holds one tensor twice, with different values:", apart),
     ]:
         if keys:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            hint = "these are not the weights of this network" if problem != "has NaN or infinity in" else "train again"
+            hint = "train again" if keys is broken else "these are not the weights of this network"
             raise InputError(f"{path} {problem} {', '.join(keys[:3])}{more}", hint=hint)
     network.load_state_dict({**expected, **state})

@@ -11,6 +11,7 @@ import torch
 from tests.goldens import make
 
 from lmconv import checkpoints, plugins, source
+from lmconv.errors import InputError
 from lmconv.export import export
 from lmconv.graph import initializers
 from lmconv.heatmaps import argmax_quarter, soft_argmax
@@ -245,3 +246,12 @@ def test_the_soft_arg_max_is_the_mean_position() -> None:
 def test_a_sharp_soft_arg_max_is_the_arg_max_without_its_quarter() -> None:
     heatmap = peak(4, 2)
     torch.testing.assert_close(soft_argmax(heatmap, beta=1000.0), argmax_quarter(heatmap))
+
+
+def test_two_copies_of_a_tensor_that_differ_are_refused(tmp_path: Path) -> None:
+    network = plugins.load("backbones", "mobilenet_v2_56").build(68)
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    checkpoints.fill(network, state, tmp_path / "same.pth")
+    state["base_net.0.0.0.weight"] += 1
+    with pytest.raises(InputError, match=r"one tensor twice.*base_net\.0\.0\.0\.weight"):
+        checkpoints.fill(network, state, tmp_path / "other.pth")

@@ -1,0 +1,111 @@
+"""Stacked hourglass (Newell et al. 2016, https://arxiv.org/abs/1603.06937): 2 stacks, 1 block, 256 features.
+
+State-dict names are those of bearpaw/pytorch-pose, pose/models/hourglass.py. The landmark network whose figures are
+published states neither its architecture nor its names; this one has fewer parameters than it. The second stack's
+heatmaps are decoded in the graph, so that it answers landmarks as every other network does.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from lmconv.backbones.mobilenet_v2 import PREPROCESS
+from lmconv.heatmaps import argmax_quarter
+from lmconv.types import Backbone, landmark_spec
+
+STACKS, DEPTH, FEATURES = 2, 4, 256
+
+
+class Bottleneck(nn.Module):
+    """BatchNorm and ReLU before each of three convolutions, plus the input or its 1x1 projection."""
+
+    def __init__(self, channels: int, out: int = FEATURES) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, out // 2, 1)
+        self.bn2 = nn.BatchNorm2d(out // 2)
+        self.conv2 = nn.Conv2d(out // 2, out // 2, 3, 1, 1)
+        self.bn3 = nn.BatchNorm2d(out // 2)
+        self.conv3 = nn.Conv2d(out // 2, out, 1)
+        self.downsample = nn.Identity() if channels == out else nn.Sequential(nn.Conv2d(channels, out, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, H, W) to (N, out, H, W)."""
+        y = self.conv1(self.bn1(x).relu())
+        y = self.conv3(self.bn3(self.conv2(self.bn2(y).relu())).relu())
+        total: Tensor = y + self.downsample(x)
+        return total
+
+
+def _residual() -> nn.Sequential:
+    return nn.Sequential(Bottleneck(FEATURES))
+
+
+class Hourglass(nn.Module):
+    """Halves the map four times, doubles it four times, and adds at each size what was there before.
+
+    `hg[level]` holds the blocks at one size, the smallest first: beside, down, up, and in `hg[0]` the innermost.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = [nn.ModuleList(_residual() for _ in range(3 if level else 4)) for level in range(DEPTH)]
+        self.hg = nn.ModuleList(sizes)
+        self.shrink = nn.MaxPool2d(2)
+        self.grow = nn.Upsample(scale_factor=2, mode="nearest")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 256, H, W) to the same shape; H and W are multiples of 16."""
+        levels = [list(level.children()) for level in self.hg]
+        kept = []
+        for beside, down, *_ in reversed(levels):
+            kept.append(beside(x))
+            x = down(self.shrink(x))
+        x = levels[0][3](x)
+        for _, _, up, *_ in levels:
+            x = kept.pop() + self.grow(up(x))
+        return x
+
+
+class StackedHourglass(nn.Module):
+    """(N, 3, 256, 256) float32 to landmarks (N, 2 * landmarks), fractions of the input, and heatmaps (N, L, 64, 64)."""
+
+    def __init__(self, landmarks: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.layer1 = nn.Sequential(Bottleneck(64, 128))
+        self.layer2 = nn.Sequential(Bottleneck(128, 256))
+        self.layer3 = _residual()
+        self.maxpool = nn.MaxPool2d(2)
+        self.hg = nn.ModuleList(Hourglass() for _ in range(STACKS))
+        self.res = nn.ModuleList(_residual() for _ in range(STACKS))
+        self.fc = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(FEATURES, FEATURES, 1), nn.BatchNorm2d(FEATURES), nn.ReLU()) for _ in range(STACKS)
+        )
+        self.score = nn.ModuleList(nn.Conv2d(FEATURES, landmarks, 1) for _ in range(STACKS))
+        self.fc_ = nn.ModuleList(nn.Conv2d(FEATURES, FEATURES, 1) for _ in range(STACKS - 1))
+        self.score_ = nn.ModuleList(nn.Conv2d(landmarks, FEATURES, 1) for _ in range(STACKS - 1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        heatmaps = self.heatmaps(x)
+        return argmax_quarter(heatmaps).flatten(1), heatmaps
+
+    def heatmaps(self, x: Tensor) -> Tensor:
+        """(N, 3, 256, 256) to the last stack's heatmaps (N, landmarks, 64, 64)."""
+        x = self.maxpool(self.layer1(self.bn1(self.conv1(x)).relu()))
+        x = self.layer3(self.layer2(x))
+        for index in range(STACKS):
+            y: Tensor = self.fc[index](self.res[index](self.hg[index](x)))
+            score: Tensor = self.score[index](y)
+            if index < STACKS - 1:
+                x = x + self.fc_[index](y) + self.score_[index](score)
+        return score
+
+
+plugin = Backbone(
+    spec=landmark_spec("hourglass2", "hourglass2", size=(256, 256), landmarks=68, preprocess=PREPROCESS),
+    build=StackedHourglass,
+    summary="stacked hourglass, 2 stacks, heatmaps decoded in the graph",
+)
