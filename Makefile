@@ -23,8 +23,8 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint
-	$(BIN)/pytest
+check: lint test
+	$(BIN)/pytest -m slow
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
