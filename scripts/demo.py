@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -39,11 +38,9 @@ def main(shared: Path, out: Path) -> int:
         return 0
     codes = []
     for model in models:
-        start = time.perf_counter()
         options = [part for target in TARGETS for part in ("--to", target)]
         options += [part for precision in precisions for part in ("--precision", precision)]
         codes.append(run("export", model, *options, "--out", str(out)))
-        print(f"{model}: exported in {time.perf_counter() - start:.1f} s, peak memory so far {peak_memory():.0f} MB\n")
     artefacts = sorted(str(path.parent) for model in models for path in out.glob(f"{model}/*-*/manifest.json"))
     codes.append(run("verify", *artefacts))
     codes.append(run("bench", *artefacts))
@@ -53,17 +50,14 @@ def main(shared: Path, out: Path) -> int:
 
 
 def run(*arguments: str) -> int:
-    """Runs one `lmconv` command as a user would, showing it."""
+    """Runs one `lmconv` command as a user would, showing it, its time and its memory."""
     print(f"$ lmconv {' '.join(arguments)}", flush=True)
-    code = subprocess.run([str(Path(sys.executable).with_name("lmconv")), *arguments], check=False).returncode
-    print(flush=True)
-    return code
-
-
-def peak_memory() -> float:
-    """Largest resident set of a command so far, megabytes."""
+    start = time.perf_counter()
+    child = subprocess.Popen([str(Path(sys.executable).with_name("lmconv")), *arguments])
+    _, status, usage = os.wait4(child.pid, 0)
     unit = 1e6 if platform.system() == "Darwin" else 1e3  # bytes there, kilobytes elsewhere
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit
+    print(f"({time.perf_counter() - start:.1f} s, peak memory {usage.ru_maxrss / unit:.0f} MB)\n", flush=True)
+    return os.waitstatus_to_exitcode(status)
 
 
 def report_left_out(lines: list[str]) -> None:
