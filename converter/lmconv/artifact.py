@@ -94,6 +94,8 @@ def _check(path: Path, text: str, document: Any) -> None:
         raise InputError(f"{path / MANIFEST} was changed after it was written", hint="export again")
     for name, expected in document["files"].items():
         file = path / name
+        if Path(name).name != name:
+            raise InputError(f"{path / MANIFEST} names {name!r}, a file outside the artefact", hint="export again")
         if not file.is_file():
             raise InputError(f"{file} is missing", hint="export again")
         if sha256(file) != expected:
@@ -114,7 +116,10 @@ def record(artifact: Artifact, **measured: Json) -> Artifact:
 
 def model_file(artifact: Artifact, suffix: str) -> Path:
     """The artefact's file with this ending."""
-    return next(artifact.path / name for name in sorted(artifact.files) if name.endswith(suffix))
+    for name in sorted(artifact.files):
+        if name.startswith("model.") and name.endswith(suffix):
+            return artifact.path / name
+    raise InputError(f"{artifact.path} has no model{suffix}", hint="export again")
 
 
 def size(artifact: Artifact) -> int:

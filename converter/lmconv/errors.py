@@ -58,6 +58,11 @@ class Bug(LmconvError):
     """Our own mistake."""
 
 
+def first_line(error: Exception) -> str:
+    """What another library says went wrong, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def worst(codes: list[int]) -> int:
     """The exit code of a command with several outcomes: the highest-ranking of 70 > 4 > 3 > 2 > 1, else 0."""
     return next((code for code in (70, 4, 3, 2, 1) if code in codes), 0)

@@ -10,7 +10,7 @@ import numpy as np
 
 from lmconv import plugins
 from lmconv.compare import Difference, difference
-from lmconv.errors import GateFailed, UsageError
+from lmconv.errors import GateFailed, UsageError, first_line
 from lmconv.runtime import OrtSession
 from lmconv.session import landmarks, noise
 from lmconv.types import OPSET, Float32, Json, Pass, PassContext
@@ -72,7 +72,7 @@ def _attempt(
     except (GateFailed, UsageError):
         raise
     except Exception as error:  # a pass that breaks on a graph must not take the export with it
-        return model, {}, before, f"it failed with {type(error).__name__}: {_first_line(error)}"
+        return model, {}, before, f"it failed with {type(error).__name__}: {first_line(error)}"
     judged = [kind for kind in before if not (step.calibrated and kind == "noise")]
     worst = max((_difference(before[kind], after[kind], context) for kind in judged), key=lambda d: d.mean_abs)
     opset = {entry.domain: entry.version for entry in result.opset_import}.get("")
@@ -101,7 +101,3 @@ def _difference(a: Float32, b: Float32, context: PassContext) -> Difference:
         nothing = np.full((1, 1, 2), np.nan, np.float32)
         return difference(nothing, nothing, context.spec.input_size)
     return difference(a, b, context.spec.input_size)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import onnx
@@ -13,7 +14,7 @@ import onnx
 from lmconv import artifact as artifacts
 from lmconv import plugins
 from lmconv.compare import difference
-from lmconv.errors import GateFailed, MissingRuntime, UsageError
+from lmconv.errors import GateFailed, InputError, MissingRuntime, UsageError, first_line
 from lmconv.export import export
 from lmconv.files import canonical
 from lmconv.graph import flops, parameters, set_batch
@@ -270,8 +271,12 @@ def _write_reference(folder: Path, inputs: Float32, expected: Float32) -> None:
 
 def read_reference(artifact: Artifact) -> tuple[Float32, Float32]:
     """The seeded inputs (8, 3, H, W) and the source network's landmarks (8, L, 2) on them, float32."""
-    with np.load(artifact.path / artifacts.REFERENCE, allow_pickle=False) as file:
-        return file["input"], file["landmarks"]
+    path = artifact.path / artifacts.REFERENCE
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file["input"], file["landmarks"]
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise InputError(f"{path} cannot be read: {first_line(error)}", hint="export again") from error
 
 
 def _accept(folder: Path, plugin: Target, precision: Precision, inputs: Float32, expected: Float32) -> None:

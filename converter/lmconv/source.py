@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmconv import checkpoints, machine, plugins
-from lmconv.errors import InputError, UsageError
+from lmconv.errors import InputError, UsageError, first_line
 from lmconv.files import sha256
 from lmconv.types import Arrays, Artifact, Backbone, ModelSpec, Preprocess, Session, landmark_spec
 
@@ -196,7 +196,7 @@ class OnnxSource:
         try:
             self._session = OrtSession(source.path, threads=threads)
         except Exception as error:  # ONNX Runtime raises types of its own compiled module
-            raise InputError(f"ONNX Runtime cannot load {source.path}: {_first_line(error)}") from error
+            raise InputError(f"ONNX Runtime cannot load {source.path}: {first_line(error)}") from error
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `lmconv.types.Session`; a file with batch size 1 is run once per input."""
@@ -230,12 +230,8 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist", hint="name an .onnx file or a model of `lmconv models`") from error
     except Exception as error:  # protobuf and the checker raise types of their own
-        raise InputError(f"{path} is not a valid ONNX model: {_first_line(error)}", hint="export it again") from error
+        raise InputError(f"{path} is not a valid ONNX model: {first_line(error)}", hint="export it again") from error
     return model
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _onnx_spec(path: Path, output_slice: tuple[int, int] | None) -> ModelSpec:

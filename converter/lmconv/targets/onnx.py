@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmconv.artifact import model_file
-from lmconv.errors import MissingRuntime
+from lmconv.errors import InputError, MissingRuntime, first_line
 from lmconv.types import Artifact, Built, ModelSpec, OpenOptions, Precision, QuantScheme, Session, Target
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def open_artifact(artifact: Artifact, options: OpenOptions) -> Session:
 
     Raises:
         MissingRuntime: This ONNX Runtime has no CUDA, or finds no device.
+        InputError: It cannot load the model.
     """
     import onnxruntime
 
@@ -37,7 +38,11 @@ def open_artifact(artifact: Artifact, options: OpenOptions) -> Session:
             "ONNX Runtime has no CUDA here", hint="pip install onnxruntime-gpu, on a machine with a GPU"
         )
     settings = {"use_tf32": str(int(artifact.execution["tf32"]))} if options.device == "gpu" else {}
-    session = OrtSession(model_file(artifact, ".onnx"), threads=options.threads, provider=(provider, settings))
+    path = model_file(artifact, ".onnx")
+    try:
+        session = OrtSession(path, threads=options.threads, provider=(provider, settings))
+    except Exception as error:  # ONNX Runtime raises types of its own compiled module
+        raise InputError(f"ONNX Runtime cannot load {path}: {first_line(error)}", hint="export again") from error
     if provider not in session.providers:
         raise MissingRuntime("ONNX Runtime finds no CUDA device", hint="run `lmconv doctor`, or use --device cpu")
     return session

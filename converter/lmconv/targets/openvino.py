@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmconv.artifact import model_file
-from lmconv.errors import InputError, MissingRuntime
+from lmconv.errors import InputError, MissingRuntime, first_line
 from lmconv.plugins import INSTALL
 from lmconv.types import (
     Arrays,
@@ -88,10 +88,15 @@ def open_artifact(artifact: Artifact, options: OpenOptions) -> Session:
 
     Raises:
         MissingRuntime: A GPU was asked for: this target is built and checked for the CPU.
+        InputError: OpenVINO cannot load the model.
     """
     if options.device != "cpu":
         raise MissingRuntime("the openvino target runs on the CPU", hint="use --device cpu")
-    return OpenVinoSession(model_file(artifact, ".xml"), artifact.execution[HINT], options.threads)
+    path = model_file(artifact, ".xml")
+    try:
+        return OpenVinoSession(path, artifact.execution[HINT], options.threads)
+    except RuntimeError as error:
+        raise InputError(f"OpenVINO cannot load {path}: {first_line(error)}", hint="export again") from error
 
 
 plugin = Target(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from lmconv.console import Console, Outcome, attempt, command, table
-from lmconv.errors import InputError
+from lmconv.errors import InputError, UsageError
 from lmconv.report import number
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ def plugin(
     from lmconv import artifact as store
     from lmconv import benching, machine
 
+    cores = machine.describe()["cores"]
+    if threads > cores:
+        raise UsageError(f"--threads {threads} on a machine with {cores} cores", hint=f"at most --threads {cores}")
     paths = list(artifacts) or store.find(Path("build"))
     if not paths:
         raise InputError("there is no artefact under build/", hint="name some, or make one with lmconv export")
