@@ -13,6 +13,7 @@ import onnx
 import pytest
 from tests.helpers import COMMAND, Cli, contents, python, tiny_onnx
 
+from lmconv import artifact as artifacts
 from lmconv import plugins
 from lmconv.console import Outcome
 from lmconv.errors import Bug, GateFailed, InputError, LmconvError, MissingRuntime, UsageError, worst
@@ -374,3 +375,40 @@ def test_two_sources_for_one_folder_are_refused_before_any_work(cli: Cli, tiny: 
 
 def test_an_option_that_says_nothing_about_a_backbone_is_refused(cli: Cli, weights: Path) -> None:
     cli("export", "pfld", "--output-slice", "0:100000").refused(2, "--output-slice")
+
+
+def pickled(folder: Path) -> None:
+    np.savez(folder / "reference.npz", input=np.array([{}], object), landmarks=np.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("target", "damage", "name"),
+    [
+        ("onnx", lambda folder: (folder / "model.onnx").write_bytes(b"\x08\x0a"), "model.onnx"),
+        ("openvino", lambda folder: (folder / "model.xml").write_text("<net>"), "model.xml"),
+        ("onnx", lambda folder: (folder / "model.onnx").unlink(), "model.onnx"),
+        ("onnx", pickled, "reference.npz"),
+        ("onnx", lambda folder: (folder / "reference.npz").write_bytes(b"PK"), "reference.npz"),
+        ("onnx", lambda folder: (folder / "reference.npz").unlink(), "reference.npz"),
+    ],
+)
+def test_a_damaged_file_with_a_fitting_manifest_is_refused(
+    cli: Cli, small: Path, target: str, damage: Callable[[Path], object], name: str
+) -> None:
+    folder = small / f"{target}-fp32"
+    damage(folder)
+    document = json.loads((folder / "manifest.json").read_text())
+    artifacts.write(folder, document)
+    cli("verify", folder).refused(4, name)
+
+
+def test_a_manifest_that_names_a_file_elsewhere_is_refused(cli: Cli, small: Path) -> None:
+    folder = small / "onnx-fp32"
+    document = json.loads((folder / "manifest.json").read_text())
+    document["files"]["../plain/model.onnx"] = document["files"]["model.onnx"]
+    (folder / "manifest.json").write_text(artifacts._sealed(document))
+    cli("verify", folder).refused(4, "outside the artefact")
+
+
+def test_more_threads_than_cores_are_refused(cli: Cli, small: Path) -> None:
+    cli("bench", small / "onnx-fp32", "--threads", "999").refused(2, "--threads 999")
