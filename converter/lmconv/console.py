@@ -72,7 +72,8 @@ def attempt(console: Console, action: Callable[[], T], errors: list[Json], **lab
             traceback.print_exc()
         known = Bug(f"{type(error).__name__}: {error}".strip(), hint=REPORT)
     errors.append(known.to_json() | {key: str(value) for key, value in label.items()})
-    click.echo(f"error: {' '.join(str(value) for value in label.values())}: {known}", err=True)
+    unsaid = " ".join(str(value) for value in label.values() if str(value) not in known.message)
+    click.echo(f"error: {unsaid}{': ' if unsaid else ''}{known}", err=True)
     return None
 
 

@@ -134,10 +134,8 @@ def _to_points(model: onnx.ModelProto, spec: ModelSpec) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     graph = model.graph
+    _rename(model, "landmarks", "landmarks_")  # the name is wanted for what comes after it
     flat = graph.output[0].name
-    if flat == "landmarks":
-        flat = "landmarks_"
-    _rename(model, "landmarks", "landmarks_")
 
     def add(op: str, data: str, out: str, **constants: list[int]) -> str:
         names = [f"{out}_{key}" for key in constants]

@@ -144,7 +144,7 @@ def plain(source: Source, out: Path, *, crops: Crops | None = None) -> Plain:
     with open_source(source) as session:
         expected = landmarks(session, spec, inputs)
     if not np.isfinite(expected).all():
-        raise GateFailed(f"{source.path} computes NaN or infinity", hint="the network is broken before any conversion")
+        raise InputError(f"{source.path} computes NaN or infinity", hint="the network is broken before any conversion")
     simplified = optimise(model, ("simplify",), PassContext(spec=spec, crops=crops() if crops else None))
     with artifacts.staged(folder) as new:
         plugin: Target = plugins.load("targets", "onnx")

@@ -268,4 +268,7 @@ def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
 
 
 def _describe(values: list[onnx.ValueInfoProto]) -> str:
-    return ", ".join(f"{value.name} {_shape(value)}" for value in values)
+    from onnx import TensorProto
+
+    kinds = [TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower() for value in values]
+    return ", ".join(f"{value.name} {kind} {_shape(value)}" for value, kind in zip(values, kinds, strict=True))

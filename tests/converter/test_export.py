@@ -285,3 +285,21 @@ def test_refuses_an_onnx_network_that_takes_no_picture(tmp_path: Path) -> None:
     (tmp_path / "grey.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(InputError, match=r"not one float32 \(N, 3, H, W\)"):
         source.resolve(str(tmp_path / "grey.onnx"))
+
+
+def test_an_onnx_network_may_use_our_names_for_other_things(tmp_path: Path) -> None:
+    model = tiny_onnx()
+    first, last = model.graph.node[0], model.graph.node[-1]
+    names = {model.graph.input[0].name: "landmarks", first.output[0]: "input", last.output[0]: "landmarks_"}
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.name = names[value.name]
+    (tmp_path / "names.onnx").write_bytes(model.SerializeToString())
+    found = source.resolve(str(tmp_path / "names.onnx"))
+    exported, _ = export.export(found)
+    images = noise(found.spec, 2, 0)
+    with source.open_source(found) as original, OrtSession(exported.SerializeToString()) as session:
+        expected = original.run({"input": images})["landmarks"]
+        np.testing.assert_allclose(session.run({"input": images})["landmarks"], expected, rtol=0, atol=1e-6)
