@@ -23,6 +23,8 @@ from lmconv.types import Artifact, Crop, Json, ModelSpec, Precision, Preprocess,
 FORMAT = 1
 MANIFEST = "manifest.json"
 REFERENCE = "reference.npz"
+LOCK = ".lock"
+"""Beside the artefacts of a model: held while one is built and swapped in."""
 
 
 def spec_to_json(spec: ModelSpec) -> Json:
@@ -67,6 +69,20 @@ def read(path: Path) -> Artifact:
         InputError: It is missing, changed in any byte, or of a newer version.
     """
     repair(path)
+    try:
+        return _read(path)
+    except InputError:
+        if not (lock := path.parent / LOCK).exists():
+            raise
+        try:  # a writer may have swapped the folder while it was read
+            with FileLock(lock, timeout=10):
+                return _read(path)
+        except (Timeout, OSError):
+            pass
+        raise
+
+
+def _read(path: Path) -> Artifact:
     manifest = path / MANIFEST
     try:
         text = manifest.read_bytes().decode("utf-8")  # read_text would hide a changed line ending
@@ -146,7 +162,7 @@ def staged(path: Path) -> Iterator[Path]:
     new, old = _beside(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.parent / ".lock"):
+        with FileLock(path.parent / LOCK):
             _mend(path)
             new.mkdir()
             try:
@@ -166,7 +182,7 @@ def repair(path: Path) -> None:
         return
     try:
         # A living process is between two renames for an instant only, but may build for minutes.
-        with FileLock(path.parent / ".lock", timeout=0 if path.exists() else 10):
+        with FileLock(path.parent / LOCK, timeout=0 if path.exists() else 10):
             _mend(path)
     except (Timeout, OSError):
         return
