@@ -112,9 +112,11 @@ def _check(path: Path, text: str, document: Any) -> None:
         file = path / name
         if Path(name).name != name:
             raise InputError(f"{path / MANIFEST} names {name!r}, a file outside the artefact", hint="export again")
-        if not file.is_file():
-            raise InputError(f"{file} is missing", hint="export again")
-        if sha256(file) != expected:
+        try:
+            found = sha256(file)
+        except OSError as error:
+            raise InputError(f"{file} is missing or cannot be read: {error.strerror}", hint="export again") from error
+        if found != expected:
             raise InputError(f"{file} was changed after it was written: its sha256 differs", hint="export again")
 
 
