@@ -1,0 +1,83 @@
+"""What every landmark scheme must have; a new file is tested by being there."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from lmconv import plugins
+from lmconv.scheme import Group, Scheme, scheme
+from lmconv.types import Float64
+
+NAMES = plugins.names("schemes")
+
+
+@pytest.fixture(params=NAMES)
+def one(request: pytest.FixtureRequest) -> Scheme:
+    found: Scheme = plugins.load("schemes", request.param)
+    return found
+
+
+def faces(one: Scheme, n: int = 3) -> Float64:
+    return np.random.default_rng(0).uniform(0, 200, (n, one.landmarks, 2))
+
+
+def lines(group: Group) -> frozenset[frozenset[int]]:
+    """What a group draws: its joined points; a single point is joined to itself."""
+    joined = [*zip(group.points, group.points[1:], strict=False)]
+    if group.closed or not joined:
+        joined.append((group.points[-1], group.points[0]))
+    return frozenset(map(frozenset, joined))
+
+
+def test_declares_itself(one: Scheme) -> None:
+    assert one.name in NAMES
+    assert one.summary
+    assert one.measure
+    assert not one.measure.startswith("the ")
+    assert one.source.strip()
+
+
+def test_is_found_by_its_number_of_points_which_no_other_has(one: Scheme) -> None:
+    assert one.landmarks > 0
+    assert scheme(one.landmarks) is one
+
+
+def test_the_mirror_moves_every_point_to_one_place_and_back(one: Scheme) -> None:
+    assert sorted(one.mirror) == list(range(one.landmarks))
+    assert [one.mirror[place] for place in one.mirror] == list(range(one.landmarks))
+
+
+def test_the_normaliser_is_a_size_that_a_mirror_keeps(one: Scheme) -> None:
+    if not callable(one.normaliser):
+        first, second = one.normaliser
+        assert (one.mirror[first], one.mirror[second]) == (second, first)
+    points = faces(one)
+    sizes = one.sizes(points)
+    assert sizes.shape == (3,)
+    assert sizes.dtype == np.float64
+    assert (sizes > 0).all()
+    mirrored = (points * [-1, 1])[:, list(one.mirror)]
+    np.testing.assert_allclose(one.sizes(mirrored), sizes, rtol=1e-12)
+    np.testing.assert_allclose(one.sizes(7 * points + 30), 7 * sizes, rtol=1e-12)
+
+
+def test_every_point_is_in_one_group(one: Scheme) -> None:
+    counts = Counter(point for group in one.groups.values() for point in group.points)
+    assert counts == Counter(range(one.landmarks))
+
+
+def test_the_mirror_draws_the_same_lines(one: Scheme) -> None:
+    drawn = {lines(group) for group in one.groups.values()}
+    for group in one.groups.values():
+        there = Group(points=tuple(one.mirror[point] for point in group.points), closed=group.closed)
+        assert lines(there) in drawn
+
+
+def test_left_mirrors_to_right(one: Scheme) -> None:
+    for name, group in one.groups.items():
+        if "left" in name.split():
+            other = one.groups[name.replace("left", "right")]
+            assert {one.mirror[point] for point in group.points} == set(other.points)
