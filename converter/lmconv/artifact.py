@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from lmconv.errors import InputError
 from lmconv.files import canonical, digest, replace_text, sha256, writing
-from lmconv.types import Artifact, Crop, Json, ModelSpec, Precision, Preprocess, TensorSpec
+from lmconv.types import Artifact, Crop, Decode, Json, ModelSpec, Precision, Preprocess, TensorSpec
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -45,6 +45,7 @@ def spec_from_json(data: Json) -> ModelSpec:
         "outputs": tensors(data["outputs"]),
         "preprocess": Preprocess(**{**pre, "mean": tuple(pre["mean"]), "std": tuple(pre["std"])}),
         "crop": Crop(**data["crop"]),
+        "heatmaps": Decode(**data["heatmaps"]) if data["heatmaps"] else None,
         "output_slice": tuple(data["output_slice"]) if data["output_slice"] else None,
     }
     return ModelSpec(**{**data, **parts})
@@ -144,6 +145,17 @@ def size(artifact: Artifact) -> int:
     """Bytes of the files that are deployed: without manifest, reference and module table."""
     deployed = [name for name in artifact.files if name.startswith("model.")]
     return sum((artifact.path / name).stat().st_size for name in deployed)
+
+
+def trained(artifact: Artifact) -> bool:
+    """Whether its weights were trained; of random ones no ION is ever given."""
+    return artifact.parents["source"].get("seed") is None
+
+
+def weights(artifact: Artifact) -> str:
+    """Where its weights come from, in words."""
+    parent = artifact.parents["source"]
+    return str(parent["file"]) if trained(artifact) else f"random, seed {parent['seed']}"
 
 
 def find(root: Path) -> list[Path]:

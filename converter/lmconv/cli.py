@@ -50,6 +50,8 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _fail(UsageError(error.format_message(), hint="see --help"), arguments)
     except LmconvError as error:
+        if error.__cause__ and {"-v", "--verbose"} & set(arguments):
+            traceback.print_exception(error.__cause__)
         return _fail(error, arguments)
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()

@@ -52,3 +52,23 @@ def difference(a: Float32, b: Float32, size: tuple[int, int]) -> Difference:
         mean_px=float(distance.mean()),
         n=len(a),
     )
+
+
+def map_difference(a: Float32, b: Float32) -> tuple[float, float]:
+    """Compares heatmaps: a point jumps where two cells are next to equal, and the maps say by how little.
+
+    Args:
+        a: (n, L, h, w) float32.
+        b: The same shape, the reference.
+
+    Returns:
+        Largest and mean absolute difference of a value, as fractions of the range of the reference; infinite where
+        anything is not a number.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"heatmaps of shape {a.shape} and {b.shape} cannot be compared")
+    span = float(np.ptp(b)) or 1.0
+    gap = np.abs(a - b) / span
+    if not np.isfinite(gap).all():
+        return np.inf, np.inf
+    return float(gap.max()), float(gap.mean(dtype=np.float64))

@@ -67,6 +67,8 @@ def attempt(console: Console, action: Callable[[], T], errors: list[Json], **lab
         return action()
     except LmconvError as error:
         known = error
+        if console.verbose and error.__cause__:
+            traceback.print_exception(error.__cause__)
     except Exception as error:  # ours, reported as such; the other items must not suffer
         if console.verbose:
             traceback.print_exc()
@@ -86,7 +88,7 @@ def command(**settings: Any) -> Callable[[Callable[..., Outcome]], click.Command
     def decorate(function: Callable[..., Outcome]) -> click.Command:
         @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, everything else on stderr.")
         @click.option("--quiet", is_flag=True, help="Say nothing but the result.")
-        @click.option("-v", "--verbose", is_flag=True, help="Say more; show the traceback of a bug.")
+        @click.option("-v", "--verbose", is_flag=True, help="Say more; show the traceback behind an error.")
         @functools.wraps(function)
         def run(*, as_json: bool, quiet: bool, verbose: bool, **arguments: Any) -> int:
             outcome = function(Console(quiet=quiet, verbose=verbose), **arguments)

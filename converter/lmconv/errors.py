@@ -58,7 +58,7 @@ class Bug(LmconvError):
     """Our own mistake."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What another library says went wrong, in one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 

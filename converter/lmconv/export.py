@@ -3,65 +3,95 @@
 from __future__ import annotations
 
 import ast
+import io
 import logging
 import warnings
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmconv import heatmaps, usercode
 from lmconv.errors import Bug, InputError
 from lmconv.graph import set_batch
-from lmconv.source import Source, load_onnx, network
-from lmconv.types import OPSET, ModelSpec
+from lmconv.onnx_file import load_onnx, source_path, standardise
+from lmconv.source import Opened, open_source
+from lmconv.types import OPSET, Decode, ModelSpec, Source
 
 if TYPE_CHECKING:
     import onnx
+    import torch
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Where the exporter writes the path of modules that a node belongs to."""
 
 
-def export(source: Source) -> tuple[onnx.ModelProto, dict[str, str]]:
+def export(source: Source, session: Opened | None = None) -> tuple[onnx.ModelProto, dict[str, str]]:
     """Exports a network, nothing simplified.
+
+    Args:
+        source: What it is.
+        session: The same, opened, where it is.
 
     Returns:
         The model with a free batch axis where the network allows one, and the module table: name of a node's
         output to the path of the PyTorch module that computes it (empty for an ONNX source).
+
+    Raises:
+        InputError: The network cannot be exported.
     """
-    model, modules = _from_onnx(source) if source.kind == "onnx" else _from_torch(source)
+    if session is None:
+        with open_source(source) as session:
+            return export(source, session)
+    network = getattr(session, "network", None)
+    model, modules = (_from_onnx(source), {}) if network is None else _from_torch(source, network)
     opset = {entry.domain: entry.version for entry in model.opset_import}.get("")
     if opset != OPSET:
         raise Bug(f"the exporter gave opset {opset} for {source.spec.name} where {OPSET} was asked for")
     return model, modules
 
 
-def _from_torch(source: Source) -> tuple[onnx.ModelProto, dict[str, str]]:
+def _from_torch(source: Source, network: torch.nn.Module) -> tuple[onnx.ModelProto, dict[str, str]]:
+    model = _dynamo(source, network)
+    if model.graph.input[0].type.tensor_type.shape.dim[0].HasField("dim_value"):
+        raise Bug(f"the exporter fixed the batch size of {source.spec.name}")
+    modules = _modules(model)
+    _strip(model)
+    if how := source.spec.heatmaps:
+        _decode(model, how)
+    return model, modules
+
+
+def _dynamo(source: Source, network: torch.nn.Module) -> onnx.ModelProto:
     import torch
 
-    module = network(source)
     height, width = source.spec.input_size
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # says at length that torchvision is not here
-    with warnings.catch_warnings(), torch.inference_mode():
+    for name in ("torch.onnx", "torch.fx", "torch.export"):  # warn at length, of torchvision and of what is raised
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    hint = "PyTorch's exporter cannot trace it; -v shows its traceback"
+    with (
+        usercode.theirs(source.factory, hint=hint) if source.factory else nullcontext(),
+        redirect_stdout(io.StringIO()),  # it prints whole graphs when it fails
+        redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+        torch.inference_mode(),
+    ):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            module,
+            network,
             (torch.zeros(2, 3, height, width),),  # 0 and 1 would be taken for constants
             dynamo=True,
             opset_version=OPSET,
             external_data=False,
             input_names=["input"],
-            output_names=["landmarks"],
+            output_names=["heatmaps" if source.spec.heatmaps else "landmarks"],
             dynamic_shapes=({0: torch.export.Dim("N")},),
             verbose=False,
         )
     if program is None:
         raise Bug("torch.onnx.export gave nothing")
-    model = program.model_proto
-    if model.graph.input[0].type.tensor_type.shape.dim[0].HasField("dim_value"):
-        raise Bug(f"the exporter fixed the batch size of {source.spec.name}")
-    modules = _modules(model)
-    _strip(model)
-    return model, modules
+    model: onnx.ModelProto = program.model_proto
+    return model
 
 
 def _modules(model: onnx.ModelProto) -> dict[str, str]:
@@ -94,28 +124,33 @@ def _strip(model: onnx.ModelProto) -> None:
     del graph.value_info[:]
 
 
-def _from_onnx(source: Source) -> tuple[onnx.ModelProto, dict[str, str]]:
+def _from_onnx(source: Source) -> onnx.ModelProto:
     from onnx import version_converter
 
-    model = load_onnx(source.path)
+    model = load_onnx(source_path(source))
     held = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in held]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     del model.graph.output[1:]
+    standardise(model, source.label)
     try:
         model = version_converter.convert_version(model, OPSET)
     except Exception as error:  # the converter raises RuntimeError and its own ConvertError
         reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"{source.path} cannot be brought to opset {OPSET}: {reason}", hint="export it anew"
+            f"{source.label} cannot be brought to opset {OPSET}: {reason}", hint="export it anew"
         ) from error
     model.ir_version = 10
     _strip(model)
     _rename(model, model.graph.input[0].name, "input")
-    _to_points(model, source.spec)
+    if how := source.spec.heatmaps:
+        _to_maps(model, source.spec)
+        _decode(model, how)
+    else:
+        _to_points(model, source.spec)
     _free_batch(model, source.spec)
-    return model, {}
+    return model
 
 
 def _rename(model: onnx.ModelProto, old: str, new: str) -> None:
@@ -131,26 +166,55 @@ def _rename(model: onnx.ModelProto, old: str, new: str) -> None:
 
 def _to_points(model: onnx.ModelProto, spec: ModelSpec) -> None:
     """Appends the cut to the points, as (N, L, 2), under the name `landmarks`."""
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
     graph = model.graph
     _rename(model, "landmarks", "landmarks_")  # the name is wanted for what comes after it
     flat = graph.output[0].name
-
-    def add(op: str, data: str, out: str, **constants: list[int]) -> str:
-        names = [f"{out}_{key}" for key in constants]
-        for name, value in zip(names, constants.values(), strict=True):
-            graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
-        graph.node.append(helper.make_node(op, [data, *names], [out], name=out))
-        return out
-
     if spec.output_slice:
-        flat = add("Reshape", flat, "landmarks_flat", flat=[0, -1])
+        flat = _append(graph, "Reshape", flat, "landmarks_flat", flat=[0, -1])
         start, stop = spec.output_slice
-        flat = add("Slice", flat, "landmarks_slice", starts=[start], ends=[stop], axes=[1])
-    add("Reshape", flat, "landmarks", shape=[-1, spec.landmarks, 2])
+        flat = _append(graph, "Slice", flat, "landmarks_slice", starts=[start], ends=[stop], axes=[1])
+    _append(graph, "Reshape", flat, "landmarks", shape=[-1, spec.landmarks, 2])
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info("landmarks", TensorProto.FLOAT, ["N", spec.landmarks, 2]))
+
+
+def _to_maps(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Brings the output, or the part of its channels that holds the points, under the name `heatmaps`."""
+    _rename(model, "heatmaps", "heatmaps_")
+    output = model.graph.output[0]
+    if spec.output_slice:
+        start, stop = spec.output_slice
+        _append(model.graph, "Slice", output.name, "heatmaps", starts=[start], ends=[stop], axes=[1])
+        output.name = "heatmaps"
+        output.type.tensor_type.shape.dim[1].dim_value = stop - start
+    else:
+        _rename(model, output.name, "heatmaps")
+
+
+def _append(graph: onnx.GraphProto, op: str, data: str, out: str, **constants: list[int]) -> str:
+    """Appends a node whose other inputs are constants; gives its output."""
+    from onnx import helper, numpy_helper
+
+    names = [f"{out}_{key}" for key in constants]
+    for name, value in zip(names, constants.values(), strict=True):
+        graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
+    graph.node.append(helper.make_node(op, [data, *names], [out], name=out))
+    return out
+
+
+def _decode(model: onnx.ModelProto, how: Decode) -> None:
+    """Appends the decode of the one output, heatmaps; `landmarks` becomes the first output."""
+    from onnx import TensorProto, helper
+
+    _rename(model, "landmarks", "landmarks_")
+    maps = model.graph.output[0]
+    batch, points, height, width = maps.type.tensor_type.shape.dim
+    heatmaps.append(model.graph, maps.name, (height.dim_value, width.dim_value), how)
+    free = batch.dim_param or batch.dim_value or "N"
+    shape = [free, points.dim_value, 2]
+    model.graph.output.insert(0, helper.make_tensor_value_info("landmarks", TensorProto.FLOAT, shape))
 
 
 def _free_batch(model: onnx.ModelProto, spec: ModelSpec) -> None:

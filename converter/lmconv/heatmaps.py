@@ -1,61 +1,162 @@
-"""From heatmaps to landmarks, inside the graph: ordinary operators, no shape that depends on the data.
+"""From heatmaps to landmarks: inside the graph, and the same in NumPy for the network that it is compared with.
 
-What is exported is ArgMax, ReduceMax, GatherElements, Where, Sign, Softmax, comparisons and arithmetic, which ONNX
-Runtime, OpenVINO and TensorRT all have for the types that they meet here. Coordinates are fractions of the map, hence
-of the input that it covers: the cell at column x has its centre at (x + 0.5) / W.
+The graph uses ArgMax, ReduceMax, GatherElements, Where, Sign, Softmax, comparisons and arithmetic, which ONNX Runtime,
+OpenVINO and TensorRT all have for the types that they meet here, and no shape that depends on the data. Coordinates
+are fractions of the map, hence of the input that it covers: the cell at column x has its centre at (x + 0.5) / W.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmconv.errors import UsageError
+from lmconv.types import Decode, Float32
+
+if TYPE_CHECKING:
+    import onnx
+
+ARGMAX = """
+    row_maxima = ReduceMax <keepdims = 0> (heatmaps, AXIS_3)
+    row = ArgMax <axis = 2, keepdims = 1> (row_maxima)
+    columns = ArgMax <axis = 3, keepdims = 0> (heatmaps)
+    column = GatherElements <axis = 2> (columns, row)
+    right_of_border = Greater (column, ZERO)
+    left_of_border = Less (column, LAST_COLUMN)
+    below_border = Greater (row, ZERO)
+    above_border = Less (row, LAST_ROW)
+    inside_columns = And (right_of_border, left_of_border)
+    inside_rows = And (below_border, above_border)
+    inside = And (inside_columns, inside_rows)
+    row_start = Mul (row, WIDTH)
+    cell = Add (row_start, column)
+    centre = Where (inside, cell, FIRST_INSIDE)
+    around = Add (centre, STEPS)
+    flat = Reshape (heatmaps, FLAT_SHAPE)
+    neighbours = GatherElements <axis = 2> (flat, around)
+    towards = Slice (neighbours, ZERO, TWO, AXIS_2)
+    away = Slice (neighbours, TWO, FOUR, AXIS_2)
+    slope = Sub (towards, away)
+    side = Sign (slope)
+    quarter = Mul (side, QUARTER)
+    weight = Cast <to = 1> (inside)
+    shift = Mul (quarter, weight)
+    position = Concat <axis = 2> (column, row)
+    cells = Cast <to = 1> (position)
+    moved = Add (cells, shift)
+"""
+"""Capitals are constants. No index is divided: in float16 that would be off beyond 2048. No clamp: TensorRT's takes no integers."""
+
+SOFT_ARGMAX = """
+    sharpened = Mul (heatmaps, BETA)
+    flat = Reshape (sharpened, FLAT_SHAPE)
+    probabilities = Softmax <axis = 2> (flat)
+    moved = MatMul (probabilities, CELLS)
+"""
+
+FRACTIONS = """
+    centres = Add (moved, HALF)
+    landmarks = Div (centres, SIZE)
+"""
 
 
-def argmax_quarter(heatmaps: Tensor) -> Tensor:
-    """The largest cell, moved by a quarter of a cell towards the larger neighbour in x and in y.
+def parse(text: str) -> Decode:
+    """Reads `argmax` or `soft-argmax[:BETA]`, as `--decode` takes it.
 
-    The rule by which stacked hourglasses (Newell et al. 2016, https://arxiv.org/abs/1603.06937) are evaluated, as in
-    `final_preds` of bearpaw/pytorch-pose, pose/utils/evaluation.py, half a cell included: equal neighbours do not
-    move it, and in a cell at any border nothing moves, in neither direction. Of equal largest cells the first counts,
-    row by row. That code also sends a point to the corner where its whole map is at most 0; this one does not.
+    Raises:
+        UsageError: It is neither.
+    """
+    method, colon, beta = text.partition(":")
+    try:
+        factor = float(beta) if colon else 1.0
+    except ValueError:
+        factor = 0.0
+    if method == "argmax" and not colon:
+        return Decode(method="argmax")
+    if method == "soft-argmax" and 0 < factor < np.inf:
+        return Decode(method="soft-argmax", beta=factor)
+    raise UsageError(f"--decode {text!r} is not known", hint="argmax, or soft-argmax:BETA with BETA above 0")
+
+
+def decode(heatmaps: Float32, how: Decode) -> Float32:
+    """Landmarks of heatmaps.
+
+    `argmax` is the rule by which stacked hourglasses (Newell et al. 2016, https://arxiv.org/abs/1603.06937) are
+    evaluated, as in `final_preds` of bearpaw/pytorch-pose, pose/utils/evaluation.py, half a cell included: the largest
+    cell, moved by a quarter of a cell towards the larger neighbour in x and in y. Equal neighbours do not move it, and
+    in a cell at any border nothing moves, in neither direction. Of equal largest cells the first counts, row by row.
+    That code also sends a point to the corner where its whole map is at most 0; this one does not.
+
+    `soft-argmax` is the mean position under a softmax over the map times `beta` (Sun et al. 2018,
+    https://arxiv.org/abs/1711.08229): the larger beta, the nearer to the arg-max.
 
     Args:
-        heatmaps: (N, L, H, W) float32; H and W at least 3.
+        heatmaps: (N, L, H, W) float32; H and W at least 3 for `argmax`.
+        how: Which rule.
 
     Returns:
         (N, L, 2) float32, x before y, fractions of the map.
     """
     height, width = heatmaps.shape[2:]
-    row = heatmaps.amax(3).argmax(2, keepdim=True)  # no index is divided: in float16 that would be off beyond 2048
-    column = heatmaps.argmax(3).gather(2, row)
+    flat = heatmaps.reshape(*heatmaps.shape[:2], height * width)
+    if how.method == "argmax":
+        cells = _argmax(flat, height, width)
+    else:
+        logits = np.float64(how.beta) * flat
+        weights = np.exp(logits - logits.max(2, keepdims=True))
+        cells = (weights / weights.sum(2, keepdims=True)) @ _cells(height, width)
+    return ((cells + 0.5) / (width, height)).astype(np.float32)
+
+
+def _argmax(flat: Float32, height: int, width: int) -> np.ndarray:
+    best = flat.argmax(2)
+    row, column = np.divmod(best, width)
     inside = (column > 0) & (column < width - 1) & (row > 0) & (row < height - 1)
-    centre = torch.where(inside, row * width + column, width + 1)  # not a clamp: TensorRT's takes no integers
-    steps = torch.tensor([1, width, -1, -width], device=row.device)
-    around = heatmaps.flatten(2).gather(2, centre + steps)
-    shift = 0.25 * torch.sign(around[..., :2] - around[..., 2:])
-    cell = torch.cat([column, row], 2).to(heatmaps.dtype)
-    return (cell + shift * inside.to(heatmaps.dtype) + 0.5) / _size(heatmaps)
+    centre = np.where(inside, best, width + 1)
+    values = [np.take_along_axis(flat, (centre + step)[..., None], 2)[..., 0] for step in (1, -1, width, -width)]
+    shift = 0.25 * np.stack([np.sign(values[0] - values[1]), np.sign(values[2] - values[3])], 2)
+    cells: np.ndarray = np.stack([column, row], 2) + shift * inside[..., None]
+    return cells
 
 
-def soft_argmax(heatmaps: Tensor, beta: float = 1.0) -> Tensor:
-    """The mean position under a softmax over the map (Sun et al. 2018, https://arxiv.org/abs/1711.08229).
+def _cells(height: int, width: int) -> np.ndarray:
+    """(H * W, 2) float64: column and row of every cell."""
+    rows, columns = np.divmod(np.arange(height * width), width)
+    return np.stack([columns, rows], 1).astype(np.float64)
+
+
+def append(graph: onnx.GraphProto, heatmaps: str, size: tuple[int, int], how: Decode) -> None:
+    """Appends the decode to a graph: reads (N, L, H, W) float32 `heatmaps`, gives (N, L, 2) float32 `landmarks`.
 
     Args:
-        heatmaps: (N, L, H, W) float32, logits.
-        beta: What they are multiplied by before; the larger, the nearer to the arg-max.
-
-    Returns:
-        (N, L, 2) float32, x before y, fractions of the map.
+        graph: Changed in place; its outputs are left as they are.
+        heatmaps: Name of the value.
+        size: (H, W).
+        how: Which rule.
     """
-    height, width = heatmaps.shape[2:]
-    weights = torch.softmax(beta * heatmaps.flatten(2), 2).reshape(-1, heatmaps.shape[1], height, width)
-    columns = torch.arange(width, device=heatmaps.device, dtype=heatmaps.dtype)
-    rows = torch.arange(height, device=heatmaps.device, dtype=heatmaps.dtype)
-    mean = torch.stack([(weights.sum(2) * columns).sum(2), (weights.sum(3) * rows).sum(2)], 2)
-    return (mean + 0.5) / _size(heatmaps)
+    import onnx
+    from onnx import numpy_helper
 
-
-def _size(heatmaps: Tensor) -> Tensor:
-    """(2,): width and height of the maps."""
-    height, width = heatmaps.shape[2:]
-    return torch.tensor([width, height], device=heatmaps.device, dtype=heatmaps.dtype)
+    height, width = size
+    whole = {
+        "AXIS_2": [2], "AXIS_3": [3], "ZERO": [0], "TWO": [2], "FOUR": [4], "FLAT_SHAPE": [0, 0, height * width],
+        "WIDTH": [width], "LAST_COLUMN": [width - 1], "LAST_ROW": [height - 1], "FIRST_INSIDE": [width + 1],
+        "STEPS": [1, width, -1, -width],
+    }  # fmt: skip
+    real = {
+        "QUARTER": 0.25, "HALF": 0.5, "BETA": how.beta, "SIZE": [width, height], "CELLS": _cells(height, width)
+    }  # fmt: skip
+    constants = {name: np.array(value, np.int64) for name, value in whole.items()}
+    constants |= {name: np.array(value, np.float32) for name, value in real.items()}
+    body = (ARGMAX if how.method == "argmax" else SOFT_ARGMAX) + FRACTIONS
+    parsed = onnx.parser.parse_graph(f"decode () => () {{ {body} }}")
+    names = {"heatmaps": heatmaps, "landmarks": "landmarks"}
+    for node in parsed.node:
+        for field in (node.input, node.output):
+            field[:] = [names.get(name) or f"decode_{name.lower()}{'_' * name.isupper()}" for name in field]
+        node.name = node.output[0]
+    used = {name for node in parsed.node for name in node.input}
+    tensors = (numpy_helper.from_array(value, f"decode_{name.lower()}_") for name, value in constants.items())
+    graph.node.extend(parsed.node)
+    graph.initializer.extend(tensor for tensor in tensors if tensor.name in used)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmconv import plugins
-from lmconv.compare import Difference, difference
+from lmconv.compare import difference, map_difference
 from lmconv.errors import GateFailed, UsageError, first_line
 from lmconv.runtime import OrtSession
-from lmconv.session import landmarks, noise
-from lmconv.types import OPSET, Float32, Json, Pass, PassContext
+from lmconv.session import Outputs, noise, outputs
+from lmconv.types import OPSET, Json, Pass, PassContext
 
 if TYPE_CHECKING:
     import onnx
@@ -57,12 +57,9 @@ def optimise(model: onnx.ModelProto, passes: Sequence[str], context: PassContext
     return Optimised(model=model, recipe=recipe, warnings=warnings)
 
 
-Outputs = dict[str, Float32]
-
-
 def _attempt(
-    step: Pass, model: onnx.ModelProto, context: PassContext, before: Outputs
-) -> tuple[onnx.ModelProto, Json, Outputs, str | None]:
+    step: Pass, model: onnx.ModelProto, context: PassContext, before: dict[str, Outputs]
+) -> tuple[onnx.ModelProto, Json, dict[str, Outputs], str | None]:
     """Applies a pass to a copy; gives the result, its decisions, its outputs, and why it is refused, if so."""
     copy = type(model)()
     copy.CopyFrom(model)
@@ -74,30 +71,28 @@ def _attempt(
     except Exception as error:  # a pass that breaks on a graph must not take the export with it
         return model, {}, before, f"it failed with {type(error).__name__}: {first_line(error)}"
     judged = [kind for kind in before if not (step.calibrated and kind == "noise")]
-    worst = max((_difference(before[kind], after[kind], context) for kind in judged), key=lambda d: d.mean_abs)
+    worst = max(_difference(before[kind], after[kind], context) for kind in judged)
     opset = {entry.domain: entry.version for entry in result.opset_import}.get("")
     if opset != OPSET:
         return model, decisions, before, f"it changed the opset from {OPSET} to {opset}"
-    if worst.mean_abs > step.tolerance:
-        return (
-            model,
-            decisions,
-            before,
-            f"landmarks move by {worst.mean_abs:.2g} on average, allowed {step.tolerance:g}",
-        )
+    if worst > step.tolerance:
+        what = "heatmaps change" if context.spec.heatmaps else "landmarks move"
+        return model, decisions, before, f"{what} by {worst:.2g} on average, allowed {step.tolerance:g}"
     return result, decisions, after, None
 
 
-def _outputs(model: onnx.ModelProto, context: PassContext) -> Outputs:
+def _outputs(model: onnx.ModelProto, context: PassContext) -> dict[str, Outputs]:
     inputs = {"noise": noise(context.spec, 8, 0)}
     if context.crops is not None:
         inputs["crops"] = context.crops[:: max(1, len(context.crops) // CHECK_CROPS)][:CHECK_CROPS]
     with OrtSession(model.SerializeToString()) as session:
-        return {kind: landmarks(session, context.spec, images) for kind, images in inputs.items()}
+        return {kind: outputs(session, context.spec, images) for kind, images in inputs.items()}
 
 
-def _difference(a: Float32, b: Float32, context: PassContext) -> Difference:
-    if a.shape != b.shape:
-        nothing = np.full((1, 1, 2), np.nan, np.float32)
-        return difference(nothing, nothing, context.spec.input_size)
-    return difference(a, b, context.spec.input_size)
+def _difference(before: Outputs, after: Outputs, context: PassContext) -> float:
+    """Mean absolute difference: of the landmarks, or of the heatmaps where there are any; infinite without a match."""
+    if before.landmarks.shape != after.landmarks.shape:
+        return np.inf
+    if before.heatmaps is not None and after.heatmaps is not None:
+        return map_difference(after.heatmaps, before.heatmaps)[1]
+    return difference(before.landmarks, after.landmarks, context.spec.input_size).mean_abs

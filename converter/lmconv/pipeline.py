@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -13,16 +14,18 @@ import onnx
 
 from lmconv import artifact as artifacts
 from lmconv import plugins
-from lmconv.compare import difference
+from lmconv.compare import difference, map_difference
 from lmconv.errors import GateFailed, InputError, MissingRuntime, UsageError, first_line
 from lmconv.export import export
 from lmconv.files import canonical
 from lmconv.graph import flops, parameters, set_batch
 from lmconv.machine import versions
 from lmconv.optimise import Optimised, optimise
-from lmconv.session import landmarks, noise
-from lmconv.source import ONNX, Source, open_source
+from lmconv.onnx_file import load_onnx, source_path, standardise
+from lmconv.session import noise, outputs
+from lmconv.source import Opened, open_source
 from lmconv.types import (
+    ONNX,
     OPSET,
     Artifact,
     Float32,
@@ -32,9 +35,13 @@ from lmconv.types import (
     PassContext,
     Precision,
     QuantScheme,
+    Source,
     Target,
     TensorSpec,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 PASSES = {Precision.FP16: ("float16",), Precision.INT8: ("int8",)}
 """What brings a plain graph to a precision; bf16 is a hint to OpenVINO, and changes no graph."""
@@ -51,7 +58,27 @@ TOLERANCE = {
 fp32 is held to parity here; for the others this stops broken artefacts, and `lmconv verify` judges the rest.
 """
 
+MAP_TOLERANCE = TOLERANCE | {Precision.FP32: 1e-4}
+"""The same for heatmaps: there OpenVINO's float32 is 1.5e-5 off ONNX Runtime's, on white noise in OpenSeeFace."""
+
 REFERENCE_INPUTS = 8
+REFERENCE_MAPS = 2
+"""For how many of them heatmaps are kept: one is a megabyte."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reference:
+    """Seeded inputs and what the source network says of them, so that a machine without it can verify.
+
+    Attributes:
+        inputs: (8, 3, H, W) float32.
+        landmarks: (8, L, 2) float32, fractions of the input.
+        heatmaps: (2, L, h, w) float32 of the first two; None for a network that gives points.
+    """
+
+    inputs: Float32
+    landmarks: Float32
+    heatmaps: Float32 | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +88,14 @@ class Plain:
     Attributes:
         artifact: Its folder, `DIR/MODEL/plain/`.
         model: The graph.
-        inputs: (8, 3, H, W) float32, seeded.
-        expected: (8, L, 2) float32, the source network's landmarks on them, fractions of the input.
+        reference: What the source network says of seeded inputs.
         warnings: What was left out, and why.
         lowered: The graph in other precisions, as far as they were asked for.
     """
 
     artifact: Artifact
     model: onnx.ModelProto
-    inputs: Float32
-    expected: Float32
+    reference: Reference
     warnings: list[str]
     lowered: dict[tuple[Precision, tuple[str, bool] | None], Optimised] = field(default_factory=dict)
 
@@ -133,57 +158,79 @@ def calibrated(precision: Precision) -> bool:
 def plain(source: Source, out: Path, *, crops: Crops | None = None) -> Plain:
     """The plain graph of a source: exported, simplified, compared; made once and kept in `out/MODEL/plain/`."""
     folder = out / source.spec.name / "plain"
-    parents = {"source": {"file": source.path.name, "sha256": source.sha256}}
-    kept = _kept(folder, parents, source.spec)
-    if kept:
+    if kept := _kept(folder, source):
         return kept
     start = time.perf_counter()
-    model, modules = export(source)
-    spec = with_batch(source.spec, model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or None)
-    inputs = noise(spec, REFERENCE_INPUTS, 0)
     with open_source(source) as session:
-        expected = landmarks(session, spec, inputs)
-    if not np.isfinite(expected).all():
-        raise InputError(f"{source.path} computes NaN or infinity", hint="the network is broken before any conversion")
+        reference, counts = _reference(session, source)
+        model, modules = export(source, session)
+    spec = _exported(source.spec, model)
+    parents = {"source": {**_identity(source), **counts}}
     simplified = optimise(model, ("simplify",), PassContext(spec=spec, crops=crops() if crops else None))
     with artifacts.staged(folder) as new:
         plugin: Target = plugins.load("targets", "onnx")
         built = plugin.build(simplified.model, new, spec, Precision.FP32)
         (new / "modules.json").write_text(canonical(modules), encoding="utf-8")
-        _write_reference(new, inputs, expected)
+        _write_reference(new, reference)
         content = _content(spec, "onnx", Precision.FP32, simplified, parents, start)
         artifacts.write(new, content | {"execution": built.execution, "machine": None})
-        _accept(new, plugin, Precision.FP32, inputs, expected)
-    return Plain(
-        artifact=artifacts.read(folder),
-        model=simplified.model,
-        inputs=inputs,
-        expected=expected,
-        warnings=simplified.warnings,
-    )
+        _accept(new, plugin, Precision.FP32, reference)
+    made = artifacts.read(folder)
+    return Plain(artifact=made, model=simplified.model, reference=reference, warnings=simplified.warnings)
 
 
-def _kept(folder: Path, parents: Json, spec: ModelSpec) -> Plain | None:
+def _identity(source: Source) -> Json:
+    """What tells a source from another: file and sha256, or the seed of random weights."""
+    if source.path is None:
+        return {"file": None, "sha256": source.sha256, "seed": source.seed}
+    return {"file": source.path.name, "sha256": source.sha256}
+
+
+def _reference(session: Opened, source: Source) -> tuple[Reference, Json]:
+    """Runs the source network; gives its size too: parameters (unused ones included, shared ones once) and FLOPs."""
+    inputs = noise(source.spec, REFERENCE_INPUTS, 0)
+    network: torch.nn.Module | None = getattr(session, "network", None)
+    if network is None:
+        found = outputs(session, source.spec, inputs)
+        held = load_onnx(source_path(source))
+        standardise(held, source.label)
+        counts = {"parameters": parameters(held), "flops": flops(held)}
+    else:
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            found = outputs(session, source.spec, inputs)
+        size = sum(parameter.numel() for parameter in network.parameters())
+        counts = {"parameters": size, "flops": counter.get_total_flops() // len(inputs)}
+    if not np.isfinite(found.landmarks).all():
+        raise InputError(f"{source.label} computes NaN or infinity", hint="the network is broken before any conversion")
+    maps = None if found.heatmaps is None else found.heatmaps[:REFERENCE_MAPS]
+    return Reference(inputs=inputs, landmarks=found.landmarks, heatmaps=maps), counts
+
+
+def _exported(spec: ModelSpec, model: onnx.ModelProto) -> ModelSpec:
+    """The spec with what only the graph says: whether its batch axis is free, and the size of heatmaps."""
+    sizes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.output}
+    outputs = [replace(tensor, shape=(*tensor.shape[:2], *sizes[tensor.name][2:])) for tensor in spec.outputs]
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or None
+    return with_batch(replace(spec, outputs=tuple(outputs)), batch)
+
+
+def _kept(folder: Path, source: Source) -> Plain | None:
     """The plain graph that is already there, if it is whole, of the same source and made by the same tools."""
     artifacts.repair(folder)
-    if not folder.exists():
+    if not folder.exists() or source.factory:  # a user's code may have changed
         return None
     try:
         found = artifacts.read(folder)
     except Exception:  # damaged or of another version: made again
         return None
-    same_spec = replace(found.spec, inputs=spec.inputs, outputs=spec.outputs) == spec
-    if found.parents != parents or found.versions != versions() or not same_spec:
+    same_spec = replace(found.spec, inputs=source.spec.inputs, outputs=source.spec.outputs) == source.spec
+    same_source = found.parents["source"] | _identity(source) == found.parents["source"]
+    if not (same_spec and same_source and found.versions == versions()):
         return None
-    reference = read_reference(found)
     model = onnx.load(artifacts.model_file(found, ".onnx"))
-    return Plain(
-        artifact=found,
-        model=model,
-        inputs=reference[0],
-        expected=reference[1],
-        warnings=found.measured["warnings"],
-    )
+    return Plain(artifact=found, model=model, reference=read_reference(found), warnings=found.measured["warnings"])
 
 
 def build(
@@ -208,10 +255,10 @@ def build(
     path = out / spec.name / f"{target}-{precision}"
     with artifacts.staged(path) as new:
         built = plugin.build(optimised.model, new, spec, precision)
-        _write_reference(new, base.inputs, base.expected)
+        _write_reference(new, base.reference)
         content = _content(spec, target, precision, optimised, parents, start)
         artifacts.write(new, content | {"execution": built.execution, "machine": built.machine})
-        _accept(new, plugin, precision, base.inputs, base.expected)
+        _accept(new, plugin, precision, base.reference)
     return artifacts.read(path)
 
 
@@ -265,32 +312,44 @@ def _content(
     }
 
 
-def _write_reference(folder: Path, inputs: Float32, expected: Float32) -> None:
-    np.savez_compressed(folder / artifacts.REFERENCE, input=inputs, landmarks=expected)
+def _write_reference(folder: Path, reference: Reference) -> None:
+    maps = {} if reference.heatmaps is None else {"heatmaps": reference.heatmaps}
+    arrays: dict[str, Any] = {"input": reference.inputs, "landmarks": reference.landmarks, **maps}
+    np.savez_compressed(folder / artifacts.REFERENCE, **arrays)
 
 
-def read_reference(artifact: Artifact) -> tuple[Float32, Float32]:
-    """The seeded inputs (8, 3, H, W) and the source network's landmarks (8, L, 2) on them, float32."""
+def read_reference(artifact: Artifact) -> Reference:
+    """The seeded inputs of an artefact, and what its source network says of them."""
     path = artifact.path / artifacts.REFERENCE
     try:
         with np.load(path, allow_pickle=False) as file:
-            return file["input"], file["landmarks"]
+            maps = file["heatmaps"] if "heatmaps" in file else None
+            return Reference(inputs=file["input"], landmarks=file["landmarks"], heatmaps=maps)
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise InputError(f"{path} cannot be read: {first_line(error)}", hint="export again") from error
 
 
-def _accept(folder: Path, plugin: Target, precision: Precision, inputs: Float32, expected: Float32) -> None:
-    """Runs the finished artefact and compares it with the source network; one that is off is not put in place."""
+def _accept(folder: Path, plugin: Target, precision: Precision, reference: Reference) -> None:
+    """Runs the finished artefact and compares it with the source network; one that is off is not put in place.
+
+    Heatmaps are judged as such: below fp32, points of theirs may jump where two cells are next to equal.
+    """
     artifact = artifacts.read(folder)
     with plugin.open(artifact, OpenOptions()) as session:
-        found = landmarks(session, artifact.spec, inputs)
-    gap = difference(found, expected, artifact.spec.input_size)
-    if gap.max_abs > TOLERANCE[precision]:
-        allowed = f"allowed {TOLERANCE[precision]:g}"
-        raise GateFailed(
-            f"{artifact.spec.name} as {artifact.target} {precision} is {gap.max_abs:.2g} off its source, {allowed}",
-            hint="it was not written; please report this network",
-        )
+        found = outputs(session, artifact.spec, reference.inputs)
+    gaps = {}
+    if reference.heatmaps is None or precision == Precision.FP32:
+        gap = difference(found.landmarks, reference.landmarks, artifact.spec.input_size)
+        gaps["landmarks"] = (gap.max_abs, TOLERANCE[precision])
+    if reference.heatmaps is not None and found.heatmaps is not None:
+        maps = found.heatmaps[: len(reference.heatmaps)]
+        gaps["heatmaps"] = (map_difference(maps, reference.heatmaps)[0], MAP_TOLERANCE[precision])
+    for what, (off, allowed) in gaps.items():
+        if off > allowed:
+            raise GateFailed(
+                f"{artifact.spec.name} as {artifact.target} {precision}: {what} are {off:.2g} off, allowed {allowed:g}",
+                hint="it was not written; please report this network",
+            )
 
 
 def summary(artifact: Artifact) -> Json:
@@ -302,7 +361,10 @@ def summary(artifact: Artifact) -> Json:
         "precision": str(artifact.precision),
         "execution": artifact.execution,
         "bytes": artifacts.size(artifact),
+        "weights": artifacts.weights(artifact),
         "parameters": artifact.parameters,
         "flops": artifact.flops,
+        "source_parameters": artifact.parents["source"]["parameters"],
+        "source_flops": artifact.parents["source"]["flops"],
         "seconds": artifact.measured["seconds"],
     }

@@ -2,34 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 
 from lmconv.preprocess import network_input
 from lmconv.types import Float32, ModelSpec, Session
 
 
-def landmarks(session: Session, spec: ModelSpec, inputs: Float32, *, batch: int = 64) -> Float32:
-    """Runs a landmark network in chunks, so that memory does not grow with the number of faces.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Outputs:
+    """What a network says of n inputs.
+
+    Attributes:
+        landmarks: (n, L, 2) float32, x before y, fractions of the input.
+        heatmaps: (n, L, h, w) float32; None for a network that gives points.
+    """
+
+    landmarks: Float32
+    heatmaps: Float32 | None = None
+
+
+PIXELS = 64 * 112 * 112
+"""How many input pixels a chunk may have, so that memory grows neither with the inputs nor with their size."""
+
+
+def landmarks(session: Session, spec: ModelSpec, inputs: Float32) -> Float32:
+    """Runs a landmark network in chunks.
 
     Args:
         session: A session with input `input` and output `landmarks`.
         spec: Its spec; a batch size fixed there is kept to by repeating the last input.
         inputs: (n, 3, H, W) float32 network inputs.
-        batch: Largest chunk.
 
     Returns:
         (n, L, 2) float32, x before y, fractions of the input's width and height.
     """
-    size = spec.batch or batch
+    return np.concatenate([chunk["landmarks"] for chunk in _chunks(session, spec, inputs)])
+
+
+def outputs(session: Session, spec: ModelSpec, inputs: Float32) -> Outputs:
+    """Runs a network as `landmarks` does, and keeps its heatmaps too, where it has any."""
+    chunks = list(_chunks(session, spec, inputs))
+    maps = np.concatenate([chunk["heatmaps"] for chunk in chunks]) if spec.heatmaps else None
+    return Outputs(landmarks=np.concatenate([chunk["landmarks"] for chunk in chunks]), heatmaps=maps)
+
+
+def _chunks(session: Session, spec: ModelSpec, inputs: Float32) -> Iterator[dict[str, Float32]]:
     height, width = spec.input_size
+    size = spec.batch or min(64, max(1, PIXELS // (height * width)))
     unit = np.array((width, height) if spec.decode == "pixels" else (1, 1), np.float32)
-    chunks = []
     for start in range(0, len(inputs), size):
         chunk = inputs[start : start + size]
         padding = spec.batch - len(chunk) if spec.batch else 0
         padded = np.concatenate([chunk, np.repeat(chunk[-1:], padding, 0)]) if padding else chunk
-        chunks.append(session.run({"input": padded})["landmarks"][: len(chunk)] / unit)
-    return np.concatenate(chunks).astype(np.float32, copy=False)
+        found = {name: value[: len(chunk)] for name, value in session.run({"input": padded}).items()}
+        yield found | {"landmarks": (found["landmarks"] / unit).astype(np.float32, copy=False)}
 
 
 def noise(spec: ModelSpec, count: int, seed: int) -> Float32:

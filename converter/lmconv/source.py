@@ -1,274 +1,204 @@
-"""The network an artefact comes from: a checkpoint of a backbone, or an ONNX file. What everything is compared with."""
+"""Finds the network that a user names, or that an artefact was made from, and opens it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import hashlib
+import re
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lmconv import checkpoints, machine, plugins
-from lmconv.errors import InputError, UsageError, first_line
+from lmconv import checkpoints, machine, plugins, usercode
+from lmconv.errors import InputError, UsageError
 from lmconv.files import sha256
-from lmconv.types import Arrays, Artifact, Backbone, ModelSpec, Preprocess, Session, landmark_spec
+from lmconv.types import ONNX, Artifact, Backbone, Decode, ModelSpec, Preprocess, Source, TensorSpec, landmark_spec
 
 if TYPE_CHECKING:
-    import onnx
-    import torch
+    from lmconv.network import TorchSource
+    from lmconv.onnx_file import OnnxSource
 
-FLOAT = 1
-"""float32 in ONNX's TensorProto.DataType."""
-ONNX = "onnx"
-"""The `backbone` of a spec whose source is an ONNX file."""
+Opened: TypeAlias = "TorchSource | OnnxSource"
+
+NAME = re.compile(r"[^\x00-\x1f/\\.][^\x00-\x1f/\\]*")
+"""A model's name is the name of its folder."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """A network with its weights: what it is, the file it comes from, that file's sha256."""
+def name_of(model: str, name: str | None = None) -> str:
+    """What a model is called, and its folder: `name`, or the backbone's, or the file's.
 
-    spec: ModelSpec
-    path: Path
-    sha256: str
+    Raises:
+        UsageError: It cannot be the name of a folder.
+    """
+    if name is None:
+        place, _, function = model.rpartition(":")
+        own = f"{Path(place).stem if place.endswith('.py') else place}-{function}"
+        name = Path(model).stem if is_onnx(model) else own if usercode.is_factory(model) else model
+    if not NAME.fullmatch(name):
+        raise UsageError(f"{name!r} cannot be the name of a folder", hint="name it without / and \\, with --name")
+    return name
 
-    @property
-    def kind(self) -> str:
-        """What compares with it: "torch" or "onnx"."""
-        return "onnx" if self.spec.backbone == ONNX else "torch"
+
+def is_onnx(model: str) -> bool:
+    """Whether a model is named by its ONNX file."""
+    return model.lower().endswith(".onnx")
 
 
 def resolve(
     model: str,
     *,
     weights: Path | None = None,
+    seed: int | None = None,
+    landmarks: int | None = None,
+    size: tuple[int, int] | None = None,
     preprocess: Preprocess | None = None,
+    decode: Decode | None = None,
     output_slice: tuple[int, int] | None = None,
+    name: str | None = None,
 ) -> Source:
-    """Finds the network that a user names: a backbone with its checkpoint, or an ONNX file.
+    """Finds the network that a user names: a backbone with its checkpoint, an ONNX file, or their own network.
 
     Args:
-        model: Name of a backbone, or the path of a `.onnx` file.
+        model: Name of a backbone, the path of a `.onnx` file, or `FILE.py:NAME`, what builds a `torch.nn.Module`.
         weights: The checkpoint, or a folder to look in first.
+        seed: Where no checkpoint is found: random weights of this seed.
+        landmarks: Number of points; by default the backbone's, or what an ONNX file holds.
+        size: (height, width) of the input of the user's own network, pixels.
         preprocess: Overrides the backbone's constants.
-        output_slice: For an ONNX file: the half-open range of its flat output that holds the points.
+        decode: How heatmaps become points, for networks that give heatmaps.
+        output_slice: For an ONNX file: the half-open range of its flat output that holds the points, or of its maps.
+        name: What it is called, instead of its own name.
 
     Raises:
-        UsageError: There is no such backbone, or an option that is for the other kind of source.
+        UsageError: There is no such backbone, or an option that is for another kind of source, or one is missing.
         InputError: The checkpoint or file is missing or broken.
     """
-    is_file = model.lower().endswith(".onnx")
-    if is_file and weights and not weights.is_dir():
-        raise UsageError(f"{model} holds its own weights", hint="leave --weights out")
-    if not is_file and output_slice:
-        raise UsageError(f"--output-slice is for ONNX files, and {model} is none", hint="leave it out")
-    if is_file:
-        spec, path = _onnx_spec(Path(model), output_slice), Path(model)
+    check(model, weights=weights, seed=seed, landmarks=landmarks, size=size, output_slice=output_slice)
+    path: Path | None
+    factory = ""
+    if is_onnx(model):
+        path = Path(model)
+        spec = _onnx(path, output_slice, decode, landmarks)
+    elif usercode.is_factory(model):
+        factory, typed = model, Path(model)
+        spec = landmark_spec(typed.name, typed.name, size=size or (0, 0), landmarks=landmarks or 0, heatmaps=decode)
+        path = _own_weights(model, weights, seed)
     else:
-        backbone: Backbone = plugins.load("backbones", model)
-        spec, path = backbone.spec, _checkpoint(model, weights)
-    spec = replace(spec, preprocess=preprocess) if preprocess else spec
-    return Source(spec=spec, path=path, sha256=sha256(path))
+        spec, path = _backbone(model, landmarks, decode), _checkpoint(model, weights, seed)
+    spec = replace(spec, name=name_of(model, name), preprocess=preprocess or spec.preprocess)
+    digest = sha256(path) if path else _description(spec, seed)
+    return Source(spec=spec, path=path, sha256=digest, seed=None if path else seed, factory=factory)
 
 
-def _checkpoint(model: str, weights: Path | None) -> Path:
+def check(
+    model: str,
+    *,
+    weights: Path | None = None,
+    seed: int | None = None,
+    landmarks: int | None = None,
+    size: tuple[int, int] | None = None,
+    output_slice: tuple[int, int] | None = None,
+) -> None:
+    """Refuses options that do not go with this kind of model, before any work; see `resolve`."""
+    own, file = usercode.is_factory(model), is_onnx(model)
+    is_file = bool(weights and not weights.is_dir())
+    known = plugins.names("backbones")
+    if not own and not file and model not in known:
+        if model.endswith(".py"):
+            raise UsageError(f"{model} is a file", hint=f"name what builds the network in it: {model}:build")
+        raise plugins.unknown("model", model, known)
+    for wrong, message, hint in (
+        (file and is_file, f"{model} holds its own weights", "leave --weights out"),
+        (output_slice and not file, f"--output-slice is for ONNX files, and {model} is none", "leave it out"),
+        (size and not own, f"--input is for a network of your own, and {model} has its size", "leave it out"),
+        (own and not size, f"{model} needs --input", "such as --input 3x112x112"),
+        (own and not landmarks, f"{model} needs --landmarks", "such as --landmarks 68"),
+        (is_file and seed is not None, "--weights and --random-weights contradict each other", "leave one out"),
+    ):
+        if wrong:
+            raise UsageError(message, hint=hint)
+
+
+def _onnx(path: Path, output_slice: tuple[int, int] | None, decode: Decode | None, landmarks: int | None) -> ModelSpec:
+    from lmconv.onnx_file import onnx_spec
+
+    spec = onnx_spec(path, output_slice, decode)
+    if landmarks not in (None, spec.landmarks):
+        hint = f"leave --landmarks out, or name the part of the output that holds {landmarks} with --output-slice"
+        raise UsageError(f"{path} gives {spec.landmarks} points, not {landmarks}", hint=hint)
+    return spec
+
+
+def _backbone(model: str, landmarks: int | None, decode: Decode | None) -> ModelSpec:
+    backbone: Backbone = plugins.load("backbones", model)
+    spec = backbone.spec
+    if decode and not spec.heatmaps:
+        raise UsageError(f"{model} gives points, not heatmaps", hint="leave --decode out")
+
+    def counted(tensor: TensorSpec) -> TensorSpec:
+        return replace(tensor, shape=(tensor.shape[0], landmarks or spec.landmarks, *tensor.shape[2:]))
+
+    outputs = tuple(map(counted, spec.outputs))
+    return replace(spec, landmarks=landmarks or spec.landmarks, outputs=outputs, heatmaps=decode or spec.heatmaps)
+
+
+def _checkpoint(model: str, weights: Path | None, seed: int | None) -> Path | None:
     found = weights if weights and not weights.is_dir() else checkpoints.find(model, weights)
-    if found is None:
+    if found is None and seed is None:
         where = weights or "LMCONV_WEIGHTS, weights/ and the user cache"
         hint = f"give --weights FILE, or put {checkpoints.file_names(model)[0]} there"
         raise InputError(f"no checkpoint of {model} in {where}", hint=hint)
-    if not found.is_file():
-        raise InputError(f"{found} does not exist", hint="name a checkpoint with --weights")
-    return found
+    return found and _existing(found)
 
 
-def recover(artifact: Artifact, weights: Path | None = None) -> Source | None:
-    """The network an artefact was made from, found by its sha256; None where it, or PyTorch, is not here."""
-    parent = artifact.parents["source"]
+def _own_weights(model: str, weights: Path | None, seed: int | None) -> Path | None:
+    if weights is None and seed is None:
+        raise UsageError(f"{model} needs --weights FILE", hint="its state_dict(); or use --random-weights")
+    if weights and weights.is_dir():
+        raise UsageError(f"{weights} is a folder", hint=f"name the checkpoint of {model} itself")
+    return weights and _existing(weights)
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist", hint="name a checkpoint with --weights")
+    return path
+
+
+def _description(spec: ModelSpec, seed: int | None) -> str:
+    """Stands for the sha256 of weights that are in no file."""
+    height, width = spec.input_size
+    text = f"random weights of {spec.backbone}, {spec.landmarks} points, {height}x{width}, seed {seed}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def recover(artifact: Artifact, weights: Path | None = None, model: str | None = None) -> Source | None:
+    """The network an artefact was made from, found by its sha256; None where it, or PyTorch, is not here.
+
+    Args:
+        artifact: What was made from it.
+        weights: The checkpoint, or a folder to look in first.
+        model: `FILE.py:NAME` for a user's own network: code that a manifest names is never run.
+    """
+    parent, spec = artifact.parents["source"], artifact.spec
+    own = usercode.is_factory(spec.backbone)
+    if (own and model is None) or (spec.backbone != ONNX and not machine.has("torch")):
+        return None
+    factory = model if own and model else ""
+    if parent.get("seed") is not None:
+        return Source(spec=spec, path=None, sha256=parent["sha256"], seed=parent["seed"], factory=factory)
     if weights and weights.is_file():
         found = weights if sha256(weights) == parent["sha256"] else None
     else:
         found = checkpoints.find_digest(parent["sha256"], parent["file"], extra=weights)
-    if found is None:
-        return None
-    source = Source(spec=artifact.spec, path=found, sha256=parent["sha256"])
-    return source if source.kind == "onnx" or machine.has("torch") else None
+    return Source(spec=spec, path=found, sha256=parent["sha256"], factory=factory) if found else None
 
 
-def open_source(source: Source, *, threads: int = 0) -> Session:
-    """Loads the network itself, ready to run as an artefact is: `input` to `landmarks`."""
+def open_source(source: Source, *, threads: int = 0) -> Opened:
+    """Loads the network itself, ready to run as an artefact is: `input` to `landmarks`, and `heatmaps` if it has any."""
     if source.kind == "onnx":
+        from lmconv.onnx_file import OnnxSource
+
         return OnnxSource(source, threads=threads)
+    from lmconv.network import TorchSource
+
     return TorchSource(source, threads=threads)
-
-
-def network(source: Source) -> torch.nn.Module:
-    """The PyTorch network with its weights, in evaluation mode; forward gives (N, L, 2) float32.
-
-    Raises:
-        InputError: The checkpoint is broken, or of another network; the hint names it.
-    """
-    backbone: Backbone = plugins.load("backbones", source.spec.backbone)
-    module = backbone.build(source.spec.landmarks)
-    state = checkpoints.load(source.path)
-    try:
-        checkpoints.fill(module, state, source.path)
-    except InputError as error:
-        others = [name for name in identify(state) if name != source.spec.backbone]
-        hint = f"these are the weights of {others[0]}" if others else error.hint
-        raise InputError(error.message, hint=hint) from error
-    return _points(module.eval())
-
-
-def identify(state: checkpoints.State) -> list[str]:
-    """Names of the backbones whose state dict has these names and shapes."""
-    import torch
-
-    shapes = {key: value.shape for key, value in state.items() if not key.endswith(checkpoints.COUNTER)}
-    fitting = []
-    for name, backbone in plugins.load_all("backbones").items():
-        with torch.device("meta"):
-            expected = backbone.build(backbone.spec.landmarks).state_dict()
-        wanted = {key: value.shape for key, value in expected.items() if not key.endswith(checkpoints.COUNTER)}
-        if wanted == shapes:
-            fitting.append(name)
-    return fitting
-
-
-def _points(module: torch.nn.Module) -> torch.nn.Module:
-    """Wraps a backbone: of several outputs the first, (N, 2L) as (N, L, 2)."""
-    import torch
-
-    class Points(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = module
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            out = self.net(x)
-            flat: torch.Tensor = out[0] if isinstance(out, tuple) else out
-            return flat.reshape(flat.shape[0], -1, 2)  # len() would fix the batch size
-
-    return Points().eval()
-
-
-class TorchSource:
-    """A `Session` on the PyTorch network, eager, on the CPU."""
-
-    caveat = ""
-
-    def __init__(self, source: Source, *, threads: int = 0) -> None:
-        self._network = network(source)
-        self._threads = threads
-
-    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """See `lmconv.types.Session`."""
-        import torch
-
-        if self._threads and torch.get_num_threads() != self._threads:
-            torch.set_num_threads(self._threads)
-        with torch.inference_mode():
-            return {"landmarks": self._network(torch.from_numpy(inputs["input"])).numpy()}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        del self._network
-
-
-class OnnxSource:
-    """A `Session` on the user's ONNX file, unchanged, in ONNX Runtime fp32."""
-
-    caveat = ""
-
-    def __init__(self, source: Source, *, threads: int = 0) -> None:
-        from lmconv.runtime import OrtSession
-
-        model = load_onnx(source.path)
-        self._input = _inputs(model)[0].name
-        self._free = not isinstance(_shape(_inputs(model)[0])[0], int)
-        self._output = model.graph.output[0].name
-        self._points = (source.spec.landmarks, source.spec.output_slice)
-        try:
-            self._session = OrtSession(source.path, threads=threads)
-        except Exception as error:  # ONNX Runtime raises types of its own compiled module
-            raise InputError(f"ONNX Runtime cannot load {source.path}: {first_line(error)}") from error
-
-    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """See `lmconv.types.Session`; a file with batch size 1 is run once per input."""
-        images = inputs["input"]
-        batches = [images] if self._free else np.split(images, len(images))
-        flat = np.concatenate([self._session.run({self._input: batch})[self._output] for batch in batches])
-        count, part = self._points
-        kept = flat.reshape(len(images), -1)[:, slice(*part) if part else slice(None)]
-        return {"landmarks": kept.reshape(len(images), count, 2)}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._session.__exit__(kind, error, trace)
-
-
-def load_onnx(path: Path) -> onnx.ModelProto:
-    """Reads and checks an ONNX file.
-
-    Raises:
-        InputError: It is missing or not an ONNX model.
-    """
-    import onnx
-
-    try:
-        model = onnx.load(path)
-        onnx.checker.check_model(model)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist", hint="name an .onnx file or a model of `lmconv models`") from error
-    except Exception as error:  # protobuf and the checker raise types of their own
-        raise InputError(f"{path} is not a valid ONNX model: {first_line(error)}", hint="export it again") from error
-    return model
-
-
-def _onnx_spec(path: Path, output_slice: tuple[int, int] | None) -> ModelSpec:
-    """Reads a spec off an ONNX file with one (N, 3, H, W) input and points in its first output."""
-    model = load_onnx(path)
-    inputs = _inputs(model)
-    shape = _shape(inputs[0]) if len(inputs) == 1 else []
-    kinds = [value.type.tensor_type.elem_type for value in inputs]
-    known = len(shape) == 4 and shape[1] == 3 and all(isinstance(side, int) for side in shape[2:])
-    if not known or shape[0] not in (1, *(side for side in shape if isinstance(side, str))) or kinds != [FLOAT]:
-        wanted = "one float32 (N, 3, H, W), N free or 1"
-        raise InputError(f"{path} has inputs {_describe(inputs)}, not {wanted}", hint="export it so")
-    outputs = _shape(model.graph.output[0])
-    if not all(isinstance(side, int) for side in outputs[1:]):
-        raise InputError(f"{path} has an output of unknown size {outputs}", hint="export it with fixed sizes")
-    width = int(np.prod([int(side) for side in outputs[1:]]))
-    start, stop = output_slice or (0, width)
-    if not 0 <= start < stop <= width or (stop - start) % 2:
-        hint = f"its output has {width} numbers: name the points' with --output-slice START:STOP, an even count"
-        raise UsageError(f"numbers {start}:{stop} of {path} are not points", hint=hint)
-    height, breadth = (int(side) for side in shape[2:])
-    points = (stop - start) // 2
-    return landmark_spec(path.stem, ONNX, size=(height, breadth), landmarks=points, output_slice=output_slice)
-
-
-def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    held = {tensor.name for tensor in model.graph.initializer}
-    return [value for value in model.graph.input if value.name not in held]
-
-
-def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
-    dims = value.type.tensor_type.shape.dim
-    return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims]
-
-
-def _describe(values: list[onnx.ValueInfoProto]) -> str:
-    from onnx import TensorProto
-
-    kinds = [TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower() for value in values]
-    return ", ".join(f"{value.name} {kind} {_shape(value)}" for value, kind in zip(values, kinds, strict=True))

@@ -24,6 +24,8 @@ else:  # not worth importing numpy for an annotation: `lmconv --help` answers wi
 
 Json: TypeAlias = dict[str, Any]
 
+ONNX = "onnx"
+"""The `backbone` of a spec whose source is an ONNX file."""
 OPSET = 18
 """The opset of every graph between export and target."""
 
@@ -71,15 +73,27 @@ class Crop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Decode:
+    """How heatmaps become points, see `lmconv.heatmaps.decode`; `beta` is for `soft-argmax` alone."""
+
+    method: Literal["argmax", "soft-argmax"] = "argmax"
+    beta: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """Everything needed to use a network, apart from its weights.
 
     Attributes:
         name: What the user calls it; names the artefact's folder.
-        backbone: Name of the backbone plug-in, or `"onnx"` where the source is an ONNX file.
+        backbone: Name of the backbone plug-in, `"onnx"` where the source is an ONNX file, `FILE.py:NAME` for a user's
+            own network.
         landmarks: Number of points L; the output `landmarks` is (N, L, 2) float32.
         decode: Unit of that output: `"fraction"` of the input's width and height, or input `"pixels"`.
-        output_slice: For an ONNX source, the half-open range of its flat output that holds the points.
+        heatmaps: How the network's maps become points, where it gives maps; they are then the output `heatmaps`,
+            (N, L, h, w) float32.
+        output_slice: For an ONNX source, the half-open range of its flat output that holds the points, or of its
+            channels that hold the heatmaps.
     """
 
     name: str
@@ -90,6 +104,7 @@ class ModelSpec:
     task: Literal["landmarks", "detection"] = "landmarks"
     preprocess: Preprocess = Preprocess()
     decode: Literal["fraction", "pixels"] = "fraction"
+    heatmaps: Decode | None = None
     crop: Crop = Crop()
     output_slice: tuple[int, int] | None = None
 
@@ -106,14 +121,21 @@ class ModelSpec:
         return size if isinstance(size, int) else None
 
 
-def landmark_spec(name: str, backbone: str, *, size: tuple[int, int], landmarks: int, **settings: Any) -> ModelSpec:
+def landmark_spec(
+    name: str, backbone: str, *, size: tuple[int, int], landmarks: int, heatmaps: Decode | None = None, **settings: Any
+) -> ModelSpec:
     """The spec of an ordinary landmark network: `input` (N, 3, *size) float32 to `landmarks` (N, landmarks, 2)."""
+    maps = TensorSpec(name="heatmaps", dtype="float32", shape=("N", landmarks, "h", "w"), layout="NLHW")
     return ModelSpec(
         name=name,
         backbone=backbone,
         landmarks=landmarks,
         inputs=(TensorSpec(name="input", dtype="float32", shape=("N", 3, *size), layout="NCHW"),),
-        outputs=(TensorSpec(name="landmarks", dtype="float32", shape=("N", landmarks, 2), layout="NLC"),),
+        outputs=(
+            TensorSpec(name="landmarks", dtype="float32", shape=("N", landmarks, 2), layout="NLC"),
+            *([maps] if heatmaps else []),
+        ),
+        heatmaps=heatmaps,
         **settings,
     )
 
@@ -123,12 +145,41 @@ class Backbone:
     """A network architecture: the plug-in of `backbones/<one>.py`.
 
     `build(landmarks)` gives a module in PyTorch's initial state whose forward takes (N, 3, H, W) float32 and gives
-    (N, 2 * landmarks) float32, or a tuple that begins with it.
+    (N, 2 * landmarks) float32; where the spec has `heatmaps`, maps (N, landmarks, h, w); or a tuple that begins so.
     """
 
     spec: ModelSpec
     build: Callable[[int], torch.nn.Module]
     summary: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A network with its weights: what everything that is made from it is compared with.
+
+    Attributes:
+        spec: What it is.
+        path: The checkpoint or ONNX file; None where the weights are random.
+        sha256: That of the file; of random weights, that of their description.
+        seed: Of random weights.
+        factory: What builds a user's own network, as they named it: `FILE.py:NAME`; else empty.
+    """
+
+    spec: ModelSpec
+    path: Path | None
+    sha256: str
+    seed: int | None = None
+    factory: str = ""
+
+    @property
+    def kind(self) -> Literal["torch", "onnx"]:
+        """What runs it."""
+        return "onnx" if self.spec.backbone == ONNX else "torch"
+
+    @property
+    def label(self) -> str:
+        """Where the weights come from, in words."""
+        return str(self.path) if self.path else f"random weights, seed {self.seed}"
 
 
 class Session(Protocol):
@@ -189,7 +240,7 @@ class Pass:
     Attributes:
         apply: Gives a new model (the argument may be changed) and what it decided, for the recipe.
         tolerance: Largest allowed mean absolute difference of the landmarks, fractions of the input, on real crops
-            (where given) and on noise.
+            (where given) and on noise; where the network gives heatmaps, of these, fractions of their range.
         required: Whether the artefact is impossible without it; another pass is left out when it is refused.
         calibrated: Whether it needs real crops; it is then judged on crops alone, as noise is outside its range.
     """

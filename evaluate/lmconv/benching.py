@@ -23,13 +23,14 @@ from lmconv.types import Artifact, Float64, Json, OpenOptions, Precision, Sessio
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to time: device, intra-op threads, inputs a run, timed runs; where to look for the checkpoint."""
+    """How to time: device, intra-op threads, inputs a run, timed runs; where the network is, see `source.recover`."""
 
     device: Literal["cpu", "gpu"] = "cpu"
     threads: int = 1
     batch: int = 1
     samples: int = 200
     weights: Path | None = None
+    model: str | None = None
 
     @property
     def options(self) -> OpenOptions:
@@ -131,7 +132,7 @@ def _about(artifact: Artifact) -> Json:
 
 def _torch(artifact: Artifact, settings: Settings, rows: Rows) -> Session | None:
     """The PyTorch network, where it is at hand; an ONNX source has none, and on a GPU none is timed here."""
-    source = recover(artifact, settings.weights) if settings.device == "cpu" else None
+    source = recover(artifact, settings.weights, settings.model) if settings.device == "cpu" else None
     if source is None or source.kind == "onnx":
         rows.notes.append(f"{artifact.spec.name}: ratio_torch is null: its PyTorch network is not at hand")
         return None

@@ -9,13 +9,20 @@ from lmconv.types import Precision
 
 Verdict: TypeAlias = Literal["passed", "failed", "not judged"]
 
-NAMES = ("max_abs", "max_px", "ion_loss", "drift")
-"""Largest difference of a coordinate (fractions of the input); largest distance of a point (input pixels); rise of the
-mean ION over the source's, percent of it; mean drift on faces (ION points)."""
+NAMES = ("max_abs", "max_px", "mean_px", "max_map", "ion_loss", "drift")
+"""Largest difference of a coordinate (fractions of the input); largest distance of a point (input pixels); its mean
+on faces; largest difference of a heatmap (fractions of its range); rise of the mean ION over the source's, percent of
+it; mean drift on faces (ION points)."""
 
 
-def limits(target: str, precision: Precision, given: Mapping[str, float | None]) -> dict[str, float]:
-    """The gates of an artefact: those of its precision, and what the user gave on top or instead."""
+def limits(
+    target: str, precision: Precision, given: Mapping[str, float | None], *, heatmaps: bool = False
+) -> dict[str, float]:
+    """The gates of an artefact: those of its precision, and what the user gave on top or instead.
+
+    Below fp32, single points of a heatmap network may jump by half a cell, where two cells are next to equal: it is
+    held to its maps, and its points to their mean.
+    """
     defaults: dict[Precision, dict[str, float]] = {
         Precision.FP32: {"max_abs": 1e-5},
         Precision.FP16: {"max_px": 0.1},
@@ -23,6 +30,9 @@ def limits(target: str, precision: Precision, given: Mapping[str, float | None])
         Precision.INT8: {"ion_loss": 10.0 if target == "onnx" else 5.0},
         Precision.MIXED: {"ion_loss": 10.0 if target == "onnx" else 5.0},
     }
+    if heatmaps:
+        defaults[Precision.FP32]["max_map"] = 1e-4
+        defaults[Precision.FP16] = {"max_map": 1e-2, "mean_px": 0.1}
     return defaults[precision] | {name: value for name, value in given.items() if value is not None}
 
 

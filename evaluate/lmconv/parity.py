@@ -8,11 +8,12 @@ from typing import Literal
 
 import numpy as np
 
-from lmconv.compare import difference
+from lmconv.compare import difference, map_difference
 from lmconv.crops import CropSet, to_picture
 from lmconv.metrics.ion import ion
+from lmconv.pipeline import Reference
 from lmconv.preprocess import network_input
-from lmconv.session import landmarks, noise
+from lmconv.session import landmarks, noise, outputs
 from lmconv.types import Float32, Float64, ModelSpec, Session
 
 SEED = 1
@@ -27,10 +28,12 @@ class Points:
     Attributes:
         random: (64, L, 2) float32 on seeded random inputs, fractions of the input.
         faces: (n, L, 2) float32 on faces, fractions of the crop; n may be 0.
+        maps: (64, L, h, w) float32, heatmaps on the random inputs; None for a network that gives points.
     """
 
     random: Float32
     faces: Float32
+    maps: Float32 | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,8 @@ class Parity:
         mean_px_faces: Its mean.
         max_ion: Largest drift of a face, ION points; None without faces.
         mean_ion: Its mean.
+        max_map: Largest difference of a heatmap's value on random inputs, fractions of their range; None without maps.
+        mean_map: Its mean.
         n: Number of inputs.
     """
 
@@ -60,12 +65,16 @@ class Parity:
     mean_px_faces: float | None = None
     max_ion: float | None = None
     mean_ion: float | None = None
+    max_map: float | None = None
+    mean_map: float | None = None
 
 
 def points(session: Session, spec: ModelSpec, crops: CropSet | None) -> Points:
     """Runs a network on the seeded random inputs and on faces, some at a time."""
+    random = outputs(session, spec, noise(spec, RANDOM_INPUTS, SEED))
     return Points(
-        random=landmarks(session, spec, noise(spec, RANDOM_INPUTS, SEED)),
+        random=random.landmarks,
+        maps=random.heatmaps,
         faces=np.empty((0, spec.landmarks, 2), np.float32) if crops is None else on_faces(session, spec, crops),
     )
 
@@ -90,7 +99,8 @@ def parity(
     """Compares an artefact with its source."""
     both = [np.concatenate([side.random, side.faces]) for side in (found, expected)]
     gap = difference(both[0], both[1], spec.input_size)
-    overall = Parity(against=against, **dataclasses.asdict(gap))
+    max_map, mean_map = _maps(found.maps, expected.maps)
+    overall = Parity(against=against, **dataclasses.asdict(gap), max_map=max_map, mean_map=mean_map)
     if crops is None:
         return overall
     faces = difference(found.faces, expected.faces, spec.input_size)
@@ -105,19 +115,19 @@ def parity(
 
 
 def _drift(found: Float32, expected: Float32, crops: CropSet) -> Float64:
-    """(n,) float64: mean distance of the points of each face, as a percentage of its annotated eye distance."""
+    """(n,) float64: mean distance of the points of each face, as a percentage of what its scheme measures by."""
     moved = to_picture(found, crops.squares) - to_picture(expected, crops.squares)
     return ion(crops.truth + moved, crops.truth)
 
 
-def reference_parity(session: Session, spec: ModelSpec, inputs: Float32, expected: Float32) -> Parity:
-    """Compares an artefact with the outputs of its source that were kept when it was made.
+def _maps(found: Float32 | None, expected: Float32 | None) -> tuple[float | None, float | None]:
+    return (None, None) if found is None or expected is None else map_difference(found, expected)
 
-    Args:
-        session: The artefact.
-        spec: Its spec.
-        inputs: (8, 3, H, W) float32.
-        expected: (8, L, 2) float32, fractions of the input.
-    """
-    gap = difference(landmarks(session, spec, inputs), expected, spec.input_size)
-    return Parity(against="reference", **dataclasses.asdict(gap))
+
+def reference_parity(session: Session, spec: ModelSpec, reference: Reference) -> Parity:
+    """Compares an artefact with the outputs of its source that were kept when it was made."""
+    found = outputs(session, spec, reference.inputs)
+    gap = difference(found.landmarks, reference.landmarks, spec.input_size)
+    count = 0 if reference.heatmaps is None else len(reference.heatmaps)
+    max_map, mean_map = _maps(None if found.heatmaps is None else found.heatmaps[:count], reference.heatmaps)
+    return Parity(against="reference", **dataclasses.asdict(gap), max_map=max_map, mean_map=mean_map)

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -18,8 +17,9 @@ from lmconv.errors import MissingRuntime
 from lmconv.gates import Verdict
 from lmconv.parity import Parity, Points
 from lmconv.pipeline import read_reference
-from lmconv.source import Source, open_source, recover
-from lmconv.types import Artifact, Float64, ModelSpec, OpenOptions, Session, Target
+from lmconv.source import open_source, recover
+from lmconv.types import Artifact, Float64, ModelSpec, OpenOptions, Session, Source, Target
+from lmconv.usercode import is_factory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,7 @@ class Verifier:
         data: Folder of annotated faces, or None.
         split: Which part of it: "test", "train" or "all".
         weights: A checkpoint or folder to look in for the source network.
+        model: `FILE.py:NAME`, what builds a user's own network: code that a manifest names is never run.
         limits: Gates given by the user, by name; None keeps the default.
         notes: What a person should know of the data and of missing sources.
     """
@@ -60,6 +61,7 @@ class Verifier:
     data: Path | None = None
     split: str = "test"
     weights: Path | None = None
+    model: str | None = None
     limits: Mapping[str, float | None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     _crops: dict[object, CropSet] = field(default_factory=dict)
@@ -88,20 +90,24 @@ class Verifier:
         found = parity.points(session, spec, crops) if known or crops else None
         if known and found:
             source, expected = known
-            kind: Literal["torch", "onnx"] = "onnx" if source.kind == "onnx" else "torch"
-            gap = parity.parity(found, expected, crops, spec, kind)
+            gap = parity.parity(found, expected, crops, spec, source.kind)
         else:
             expected = None
-            gap = parity.reference_parity(session, spec, *read_reference(artifact))
-        errors = None if crops is None or found is None else parity.errors(found.faces, crops)
-        before = None if crops is None or expected is None else parity.errors(expected.faces, crops)
-        limits = gates.limits(artifact.target, artifact.precision, self.limits)
+            gap = parity.reference_parity(session, spec, read_reference(artifact))
+        judged = crops if artifacts.trained(artifact) else None
+        errors = None if judged is None or found is None else parity.errors(found.faces, judged)
+        before = None if judged is None or expected is None else parity.errors(expected.faces, judged)
+        limits = gates.limits(artifact.target, artifact.precision, self.limits, heatmaps=spec.heatmaps is not None)
         figures = {
             "max_abs": gap.max_abs,
             "max_px": gap.max_px,
+            "mean_px": gap.mean_px_faces,
+            "max_map": gap.max_map,
             "drift": gap.mean_ion,
             "ion_loss": _loss(errors, before),
         }
+        if crops and not artifacts.trained(artifact):
+            self.notes.append(f"{artifact.path}: no trained weights: ION is not judged")
         if session.caveat:
             self.notes.append(f"{artifact.path}: {session.caveat}: its gates are not judged here")
         return Verification(
@@ -128,19 +134,22 @@ class Verifier:
     def _source(self, artifact: Artifact, crops: CropSet | None) -> tuple[Source, Points] | None:
         spec = artifact.spec
         digest = artifact.parents["source"]["sha256"]
-        key = (digest, spec.preprocess, spec.output_slice)
+        key = (digest, spec.preprocess, spec.output_slice, spec.heatmaps)
         if key not in self._sources:
-            source = recover(artifact, self.weights)
+            source = recover(artifact, self.weights, self.model)
             if source is None:
-                name = artifact.parents["source"]["file"]
-                self.notes.append(
-                    f"{name} or PyTorch is not here (--weights): {spec.name} is compared with reference.npz"
-                )
+                self.notes.append(f"{_missing(artifact, self.model)}: {spec.name} is compared with reference.npz")
                 self._sources[key] = None
             else:
                 with open_source(source) as session:
                     self._sources[key] = source, parity.points(session, source.spec, crops)
         return self._sources[key]
+
+
+def _missing(artifact: Artifact, model: str | None) -> str:
+    if is_factory(artifact.spec.backbone) and model is None:
+        return f"{artifact.spec.backbone} is not run unless named (--model)"
+    return f"{artifacts.weights(artifact)} or PyTorch is not here (--weights)"
 
 
 def _loss(errors: Float64 | None, before: Float64 | None) -> float | None:
@@ -170,6 +179,7 @@ def to_json(result: Verification) -> dict[str, object]:
         "precision": str(artifact.precision),
         "execution": artifact.execution,
         "passed": result.passed,
+        "trained": artifacts.trained(artifact),
         **_record(result)["verified"],
     }
 

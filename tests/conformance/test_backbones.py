@@ -10,7 +10,7 @@ import torch
 
 from lmconv import plugins
 from lmconv.checkpoints import fill
-from lmconv.source import identify
+from lmconv.network import identify
 from lmconv.types import Backbone
 
 NAMES = plugins.names("backbones")
@@ -35,21 +35,28 @@ def test_its_spec_says_what_it_takes_and_gives(backbone: Backbone) -> None:
     assert backbone.summary
     assert [tensor.name for tensor in spec.inputs] == ["input"]
     assert spec.inputs[0].shape == ("N", 3, *spec.input_size)
-    assert [(tensor.name, tensor.shape) for tensor in spec.outputs] == [("landmarks", ("N", spec.landmarks, 2))]
+    maps = [("heatmaps", ("N", spec.landmarks, "h", "w"))] if spec.heatmaps else []
+    outputs = [(tensor.name, tensor.shape) for tensor in spec.outputs]
+    assert outputs == [("landmarks", ("N", spec.landmarks, 2)), *maps]
     assert spec.batch is None
 
 
-def points(out: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """The landmarks: of several outputs the first."""
+def shape(backbone: Backbone, batch: int, landmarks: int) -> tuple[int, ...]:
+    """What its first output has: two numbers a point, or a heatmap a point, whatever its size."""
+    return (batch, landmarks) if backbone.spec.heatmaps else (batch, 2 * landmarks)
+
+
+def first(out: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
     return out[0] if isinstance(out, tuple) else out
 
 
-def test_it_gives_the_same_landmarks_alone_and_in_a_batch(backbone: Backbone) -> None:
+def test_it_gives_the_same_alone_and_in_a_batch(backbone: Backbone) -> None:
     height, width = backbone.spec.input_size
     images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
-        together, alone = (points(network(backbone.spec.name)(batch)) for batch in (images, images[1:]))
-    assert together.shape == (2, 2 * backbone.spec.landmarks)
+        together, alone = (first(network(backbone.spec.name)(batch)) for batch in (images, images[1:]))
+    assert together.shape[:2] == shape(backbone, 2, backbone.spec.landmarks)
+    assert together.dim() == (4 if backbone.spec.heatmaps else 2)
     assert together.dtype == torch.float32
     assert torch.isfinite(together).all()
     torch.testing.assert_close(together[1:], alone, rtol=1e-4, atol=1e-5)
@@ -60,7 +67,7 @@ def test_it_is_built_for_another_number_of_points(backbone: Backbone, landmarks:
     height, width = backbone.spec.input_size
     with torch.device("meta"):
         out = backbone.build(landmarks).eval()(torch.empty(batch, 3, height, width))
-    assert points(out).shape == (batch, 2 * landmarks)
+    assert first(out).shape[:2] == shape(backbone, batch, landmarks)
 
 
 def test_it_loads_its_own_state_dict(backbone: Backbone) -> None:
@@ -75,4 +82,4 @@ def test_it_loads_its_own_state_dict(backbone: Backbone) -> None:
 
 
 def test_no_two_have_the_same_state_dict(backbone: Backbone) -> None:
-    assert identify(network(backbone.spec.name).state_dict()) == [backbone.spec.name]
+    assert identify(network(backbone.spec.name).state_dict()) == [(backbone.spec.name, backbone.spec.landmarks)]

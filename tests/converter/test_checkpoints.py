@@ -15,6 +15,7 @@ from tests.goldens import make
 
 from lmconv import checkpoints, source
 from lmconv.errors import InputError
+from lmconv.network import network
 from lmconv.session import noise
 
 
@@ -36,7 +37,7 @@ def outputs(path: Path) -> np.ndarray:
 
 def refused(path: Path, model: str = "pfld") -> InputError:
     with pytest.raises(InputError) as error:
-        source.network(source.resolve(model, weights=path))
+        network(source.resolve(model, weights=path))
     assert str(path) in error.value.message
     assert error.value.hint
     return error.value
@@ -99,7 +100,21 @@ def test_refuses_another_shape_and_names_both(tmp_path: Path, state: checkpoints
 def test_refuses_a_checkpoint_for_another_number_of_points(tmp_path: Path, state: checkpoints.State) -> None:
     wide = {**state, "fc.weight": torch.zeros(196, 176), "fc.bias": torch.zeros(196)}
     torch.save(wide, tmp_path / "x.pth")
-    assert "fc.weight (196, 176) instead of (136, 176)" in refused(tmp_path / "x.pth").message
+    error = refused(tmp_path / "x.pth")
+    assert "fc.weight (196, 176) instead of (136, 176)" in error.message
+    assert "use --landmarks 98" in error.hint
+
+
+def test_loads_a_checkpoint_for_another_number_of_points_that_is_named(
+    tmp_path: Path, state: checkpoints.State
+) -> None:
+    wide = {**state, "fc.weight": torch.zeros(196, 176), "fc.bias": torch.full((196,), 0.25)}
+    torch.save(wide, tmp_path / "x.pth")
+    found = source.resolve("pfld", weights=tmp_path / "x.pth", landmarks=98)
+    with source.open_source(found) as session:
+        points = session.run({"input": noise(found.spec, 2, 0)})["landmarks"]
+    assert points.shape == (2, 98, 2)
+    np.testing.assert_allclose(points, 0.25)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
@@ -111,8 +126,12 @@ def test_refuses_numbers_that_are_not_finite(tmp_path: Path, state: checkpoints.
 
 
 def test_the_hint_names_the_network_whose_weights_these_are(seeded: Path) -> None:
-    assert refused(seeded / "mobilefacenet_model_best.pth.tar").hint == "these are the weights of mobilefacenet"
-    assert refused(seeded / "pfld_model_best.pth.tar", "mobilefacenet").hint == "these are the weights of pfld"
+    assert (
+        refused(seeded / "mobilefacenet_model_best.pth.tar").hint == "these are the weights of mobilefacenet, 68 points"
+    )
+    assert (
+        refused(seeded / "pfld_model_best.pth.tar", "mobilefacenet").hint == "these are the weights of pfld, 68 points"
+    )
 
 
 def test_refuses_a_file_that_is_not_there(tmp_path: Path) -> None:

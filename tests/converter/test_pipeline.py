@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,8 +120,8 @@ def test_the_plain_graph_of_another_checkpoint_is_not_used(
     kept = pipeline._kept  # looked at directly: exporting would take ten seconds
     for path, expected in ((seeded, True), (changed, False)):
         found = source.resolve("pfld", weights=path)
-        parents = {"source": {"file": "pfld_model_best.pth.tar", "sha256": found.sha256}}
-        assert (kept(build / "pfld" / "plain", parents, found.spec) is not None) is expected
+        found = replace(found, path=Path("pfld_model_best.pth.tar"))
+        assert (kept(build / "pfld" / "plain", found) is not None) is expected
 
 
 # What an artefact holds
@@ -128,7 +129,9 @@ def test_the_plain_graph_of_another_checkpoint_is_not_used(
 
 def test_the_reference_holds_seeded_inputs_and_the_sources_landmarks(small: Path, tiny: Path) -> None:
     found = source.resolve(str(tiny))
-    inputs, expected = pipeline.read_reference(artifacts.read(small / "openvino-fp32"))
+    reference = pipeline.read_reference(artifacts.read(small / "openvino-fp32"))
+    inputs, expected = reference.inputs, reference.landmarks
+    assert reference.heatmaps is None
     assert inputs.shape == (8, 3, 32, 32)
     assert expected.shape == (8, 68, 2)
     assert {array.dtype.name for array in (inputs, expected)} == {"float32"}
@@ -201,7 +204,7 @@ def test_an_artefact_that_is_off_is_never_put_in_place(
     before = contents(small)
     fake = replace(bad.real, build=bad.build)
     monkeypatch.setattr(plugins, "load", lambda kind, name: fake if name == "onnx" else load(kind, name))
-    with pytest.raises(GateFailed, match=r"tiny as onnx fp32 is .* off its source, allowed 1e-05"):
+    with pytest.raises(GateFailed, match=r"tiny as onnx fp32: landmarks are .* off, allowed 1e-05"):
         pipeline.build(plain, "onnx", Precision.FP32, out=small.parent)
     assert contents(small) == before
 

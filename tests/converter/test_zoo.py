@@ -14,8 +14,7 @@ from lmconv import checkpoints, plugins, source
 from lmconv.errors import InputError
 from lmconv.export import export
 from lmconv.graph import initializers
-from lmconv.heatmaps import argmax_quarter, soft_argmax
-from lmconv.types import Backbone, Float32
+from lmconv.types import Backbone
 
 PARAMETERS = {
     "hrnet_w18_small_v2": (13_827_128, 13.83),
@@ -85,20 +84,12 @@ def test_a_network_whose_published_number_is_not_its_own_has_the_recorded_one(mo
 
 
 @pytest.mark.parametrize("model", sorted(PARAMETERS | PUBLISHED_OTHERWISE))
-def test_a_network_answers_two_numbers_a_point(model: str) -> None:
-    backbone: Backbone = plugins.load("backbones", model)
-    out = empty(model)(torch.empty(2, 3, *backbone.spec.input_size, device="meta"))
-    landmarks = out[0] if isinstance(out, tuple) else out
-    assert landmarks.shape == (2, 2 * backbone.spec.landmarks)
-    assert landmarks.dtype == torch.float32
-
-
-@pytest.mark.parametrize("landmarks", [39, 98])
-def test_the_hourglass_also_answers_one_heatmap_a_point(landmarks: int) -> None:
-    with torch.device("meta"):
-        network = plugins.load("backbones", "hourglass2").build(landmarks).eval()
-        _, heatmaps = network(torch.empty(2, 3, 256, 256))
-    assert heatmaps.shape == (2, landmarks, 64, 64)
+def test_a_network_answers_two_numbers_or_one_heatmap_a_point(model: str) -> None:
+    spec = plugins.load("backbones", model).spec
+    out = empty(model)(torch.empty(2, 3, *spec.input_size, device="meta"))
+    out = out[0] if isinstance(out, tuple) else out
+    assert out.shape == ((2, spec.landmarks, 64, 64) if model == "hourglass2" else (2, 2 * spec.landmarks))
+    assert out.dtype == torch.float32
 
 
 @pytest.mark.parametrize("model", ["mobilenet_v2", "mobilenet_v2_se", *TRAINED])
@@ -172,80 +163,6 @@ def test_what_is_never_called_does_not_reach_a_graph(tmp_path: Path) -> None:
     assert 1000 * 1280 not in sizes  # the classifier, whatever it is called
     assert sum(sizes) < count(network) - 1000 * 1281
     assert not [path for path in modules.values() if path.startswith("pretrain_net")]
-
-
-def reference(heatmaps: Float32) -> Float32:
-    """The rule of the stacked hourglass, map by map."""
-    height, width = heatmaps.shape[2:]
-    points = np.zeros((*heatmaps.shape[:2], 2), np.float32)
-    for index in np.ndindex(*heatmaps.shape[:2]):
-        cells = heatmaps[index]
-        row, column = divmod(int(cells.argmax()), width)
-        x, y = float(column), float(row)
-        if 0 < column < width - 1 and 0 < row < height - 1:
-            x += 0.25 * np.sign(cells[row, column + 1] - cells[row, column - 1])
-            y += 0.25 * np.sign(cells[row + 1, column] - cells[row - 1, column])
-        points[index] = (x + 0.5) / width, (y + 0.5) / height
-    return points
-
-
-def peak(column: int, row: int, *neighbours: tuple[int, int], width: int = 6, height: int = 4) -> torch.Tensor:
-    """(1, 1, height, width): 1 in one cell, one half in others."""
-    heatmap = torch.zeros(1, 1, height, width)
-    for x, y in neighbours:
-        heatmap[0, 0, y, x] = 0.5
-    heatmap[0, 0, row, column] = 1
-    return heatmap
-
-
-def cell(heatmap: torch.Tensor) -> tuple[float, float]:
-    """Where the arg-max lies, in cells: (2, 1) is the centre of the third in the second row."""
-    x, y = argmax_quarter(heatmap)[0, 0].tolist()
-    return round(x * heatmap.shape[3] - 0.5, 5), round(y * heatmap.shape[2] - 0.5, 5)
-
-
-@pytest.mark.parametrize("values", ["noise", "ties"])
-def test_the_arg_max_is_that_of_the_reference(values: str) -> None:
-    random = np.random.default_rng(0)
-    shape = (40, 5, 6, 9)
-    heatmaps = random.random(shape) if values == "noise" else random.integers(0, 3, shape)
-    given = heatmaps.astype(np.float32)
-    found = argmax_quarter(torch.from_numpy(given)).numpy()
-    np.testing.assert_allclose(found, reference(given), rtol=0, atol=1e-6)
-
-
-def test_the_arg_max_moves_a_quarter_towards_the_larger_neighbour() -> None:
-    assert cell(peak(2, 1, (3, 1))) == (2.25, 1)
-    assert cell(peak(2, 1, (1, 1), (2, 2))) == (1.75, 1.25)
-
-
-def test_the_arg_max_stays_between_equal_neighbours() -> None:
-    assert cell(peak(2, 1, (1, 1), (3, 1))) == (2, 1)
-
-
-@pytest.mark.parametrize(("column", "row"), [(0, 1), (5, 1), (2, 0), (2, 3), (0, 0), (5, 3)])
-def test_the_arg_max_stays_at_every_border(column: int, row: int) -> None:
-    uneven = torch.rand(1, 1, 4, 6, generator=torch.Generator().manual_seed(0))
-    assert cell(peak(column, row) + 0.5 * uneven) == (column, row)
-
-
-def test_of_equal_maxima_the_first_counts() -> None:
-    assert cell(torch.zeros(1, 1, 4, 6)) == (0, 0)
-    heatmap = peak(3, 2)
-    heatmap[0, 0, 1, 4] = 1
-    assert cell(heatmap) == (4, 1)
-
-
-def test_the_soft_arg_max_is_the_mean_position() -> None:
-    centre = soft_argmax(torch.zeros(2, 3, 4, 6))
-    torch.testing.assert_close(centre, torch.full((2, 3, 2), 0.5))
-    between = soft_argmax(peak(2, 1) + peak(3, 1), beta=100.0)
-    torch.testing.assert_close(between, torch.tensor([[[3 / 6, 1.5 / 4]]]))
-
-
-def test_a_sharp_soft_arg_max_is_the_arg_max_without_its_quarter() -> None:
-    heatmap = peak(4, 2)
-    torch.testing.assert_close(soft_argmax(heatmap, beta=1000.0), argmax_quarter(heatmap))
 
 
 def test_two_copies_of_a_tensor_that_differ_are_refused(tmp_path: Path) -> None:

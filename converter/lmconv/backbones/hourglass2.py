@@ -2,7 +2,7 @@
 
 State-dict names are those of bearpaw/pytorch-pose, pose/models/hourglass.py. The landmark network whose figures are
 published states neither its architecture nor its names; this one has fewer parameters than it. The second stack's
-heatmaps are decoded in the graph, so that it answers landmarks as every other network does.
+heatmaps are decoded in the exported graph, so that it answers landmarks as every other network does.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lmconv.backbones.mobilenet_v2 import PREPROCESS
-from lmconv.heatmaps import argmax_quarter
-from lmconv.types import Backbone, landmark_spec
+from lmconv.types import Backbone, Decode, landmark_spec
 
 STACKS, DEPTH, FEATURES = 2, 4, 256
 
@@ -68,7 +67,7 @@ class Hourglass(nn.Module):
 
 
 class StackedHourglass(nn.Module):
-    """(N, 3, 256, 256) float32 to landmarks (N, 2 * landmarks), fractions of the input, and heatmaps (N, L, 64, 64)."""
+    """(N, 3, 256, 256) float32 to the last stack's heatmaps (N, landmarks, 64, 64) float32."""
 
     def __init__(self, landmarks: int) -> None:
         super().__init__()
@@ -87,13 +86,8 @@ class StackedHourglass(nn.Module):
         self.fc_ = nn.ModuleList(nn.Conv2d(FEATURES, FEATURES, 1) for _ in range(STACKS - 1))
         self.score_ = nn.ModuleList(nn.Conv2d(landmarks, FEATURES, 1) for _ in range(STACKS - 1))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        heatmaps = self.heatmaps(x)
-        return argmax_quarter(heatmaps).flatten(1), heatmaps
-
-    def heatmaps(self, x: Tensor) -> Tensor:
-        """(N, 3, 256, 256) to the last stack's heatmaps (N, landmarks, 64, 64)."""
         x = self.maxpool(self.layer1(self.bn1(self.conv1(x)).relu()))
         x = self.layer3(self.layer2(x))
         for index in range(STACKS):
@@ -105,7 +99,9 @@ class StackedHourglass(nn.Module):
 
 
 plugin = Backbone(
-    spec=landmark_spec("hourglass2", "hourglass2", size=(256, 256), landmarks=68, preprocess=PREPROCESS),
+    spec=landmark_spec(
+        "hourglass2", "hourglass2", size=(256, 256), landmarks=68, heatmaps=Decode(), preprocess=PREPROCESS
+    ),
     build=StackedHourglass,
     summary="stacked hourglass, 2 stacks, heatmaps decoded in the graph",
 )

@@ -22,23 +22,29 @@ Pair: TypeAlias = tuple[str, Precision]
 
 HELP = """Converts networks, and compares each artefact with the network before it is put in place.
 
-MODEL is a name of `lmconv models`, or an .onnx file. Each combination of target and precision goes to
-OUT/MODEL/TARGET-PRECISION/.
+MODEL is a name of `lmconv models`, an .onnx file, or FILE.py:NAME, what builds a network of your own: a function that
+gives a torch.nn.Module, called with `landmarks` if it has such a parameter. Each combination of target and precision
+goes to OUT/MODEL/TARGET-PRECISION/.
 
 \b
 Examples:
   lmconv export pfld --weights pfld_model_best.pth.tar
   lmconv export pfld mobilefacenet --to onnx --to openvino --precision fp32 --precision int8 --calibration 300w/
   lmconv export face.onnx --output-slice 0:136 --preprocess BGR,1/127,1,1 --to openvino
+  lmconv export my_models.py:build --input 3x112x112 --landmarks 68 --weights x.pth
+  lmconv export --all --random-weights --to onnx --to openvino
 """
 
 
 @command(name="export", help=HELP, short_help="Convert networks to artefacts.")
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("models", nargs=-1, metavar="[MODEL...]")
+@click.option("--all", "everything", is_flag=True, help="Every network whose weights are found.")
 @click.option("--to", "targets", multiple=True, default=("onnx",), show_default=True, help="Target; may be repeated.")
 @click.option("--precision", "precisions", multiple=True, default=("fp32",), show_default=True, help="May be repeated.")
 @click.option("--out", type=click.Path(path_type=Path), default="build", show_default=True, help="Where artefacts go.")
 @click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
+@click.option("--random-weights", is_flag=True, help="Seeded random weights where none are found: size, speed, parity.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random weights.")
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
@@ -48,40 +54,63 @@ Examples:
 )
 @click.option("--split", type=click.Choice(["train", "test", "all"]), default="train", show_default=True)
 @click.option("--batch", default="dynamic", show_default=True, help="A fixed batch size, or dynamic.")
+@click.option("--landmarks", type=click.IntRange(1), help="Number of points, such as 98; default: the network's own.")
+@click.option("--input", "shape", help="CxHxW of a network of your own, such as 3x112x112.")
 @click.option("--preprocess", help="COLOUR[,SCALE[,MEAN,STD]], such as BGR,1/255; default: the backbone's.")
-@click.option("--output-slice", help="START:STOP of an ONNX file's output that holds the points.")
+@click.option("--decode", help="Heatmaps to points: argmax (with a quarter-cell shift), or soft-argmax[:BETA].")
+@click.option("--output-slice", help="START:STOP of an ONNX file's output that holds the points, or of its heatmaps.")
+@click.option("--name", help="What the model and its folder are called; default: its own name.")
 def plugin(
     console: Console,
     *,
     models: tuple[str, ...],
+    everything: bool,
     targets: tuple[str, ...],
     precisions: tuple[str, ...],
     out: Path,
     weights: Path | None,
+    random_weights: bool,
+    seed: int,
     calibration: Path | None,
     split: str,
     batch: str,
+    landmarks: int | None,
+    shape: str | None,
     preprocess: str | None,
+    decode: str | None,
     output_slice: str | None,
+    name: str | None,
 ) -> Outcome:
-    wanted, skipped = _combinations(targets, precisions)
-    size, points = _batch(batch), _slice(output_slice)
-    _check_models(models, weights, points)
-    _check_faces(wanted, calibration)
-    from lmconv import pipeline, source
+    from lmconv import heatmaps
     from lmconv import preprocess as preprocessing
 
-    constants = preprocessing.parse(preprocess) if preprocess else None
-    outcome = Outcome(document={"artifacts": [], "skipped": skipped})
-    for row in skipped:
-        console.note(f"left out: {row['target']} {row['precision']}: {row['reason']}")
+    wanted, skipped = _combinations(targets, precisions)
+    size = _batch(batch)
+    options: Json = {
+        "weights": weights,
+        "seed": seed if random_weights else None,
+        "landmarks": landmarks,
+        "size": _size(shape),
+        "preprocess": preprocessing.parse(preprocess) if preprocess else None,
+        "decode": heatmaps.parse(decode) if decode else None,
+        "output_slice": _slice(output_slice),
+        "name": name,
+    }
+    models, left_out = _all(models, options) if everything else (models, [])
+    _check_models(models, options)
+    _check_faces(wanted, calibration)
+    from lmconv import pipeline, source
+
+    outcome = Outcome(document={"artifacts": [], "skipped": [*left_out, *skipped]})
+    for row in outcome.document["skipped"]:
+        console.note(f"left out: {' '.join(row[key] for key in row if key != 'reason')}: {row['reason']}")
     missing = _missing(console, wanted, outcome.errors)
     wanted = [pair for pair in wanted if pair[0] not in missing]
     if wanted:
         _check_out(out)
 
     def convert(model: str) -> list[Artifact]:
-        found = source.resolve(model, weights=weights, preprocess=constants, output_slice=points)
+        found = source.resolve(model, **options)
         crops = _crops(found.spec, calibration, split) if calibration else None
         plain = pipeline.plain(found, out, crops=crops)
         for warning in plain.warnings:
@@ -100,7 +129,7 @@ def plugin(
         for model in models:
             made = attempt(console, functools.partial(convert, model), outcome.errors, model=model) or []
             outcome.document["artifacts"] += map(pipeline.summary, made)
-    outcome.text = _text(outcome.document["artifacts"])
+    outcome.text = "\n\n".join(filter(None, [_text(outcome.document["artifacts"]), _failures(outcome, models)]))
     return outcome
 
 
@@ -154,17 +183,40 @@ def _slice(text: str | None) -> tuple[int, int] | None:
     return int(start), int(stop)
 
 
-def _check_models(models: tuple[str, ...], weights: Path | None, points: tuple[int, int] | None) -> None:
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) != 3 or sides[0] != "3" or not all(side.isdecimal() and int(side) for side in sides):
+        raise UsageError(f"--input {text!r} is not 3xHEIGHTxWIDTH", hint="such as --input 3x112x112")
+    return int(sides[1]), int(sides[2])
+
+
+def _all(models: tuple[str, ...], options: Json) -> tuple[tuple[str, ...], list[Json]]:
+    """Every network with weights, or with random ones where asked for; and what is left out."""
+    from lmconv import checkpoints
+
+    if models or options["name"]:
+        raise UsageError("--all is every network, by its own name", hint="leave --all out, or what contradicts it")
     known = plugins.names("backbones")
+    found = [model for model in known if options["seed"] is not None or checkpoints.find(model, options["weights"])]
+    reason = "no trained weights here (--random-weights converts it all the same)"
+    return tuple(found), [{"model": model, "reason": reason} for model in known if model not in found]
+
+
+def _check_models(models: tuple[str, ...], options: Json) -> None:
+    from lmconv import source
+
+    if not models:
+        raise UsageError("there is nothing to convert", hint="name a network of `lmconv models`, or use --all")
+    common = {key: options[key] for key in ("weights", "seed", "landmarks", "size", "output_slice")}
     for model in models:
-        if not model.lower().endswith(".onnx") and model not in known:
-            raise plugins.unknown("model", model, known)
-        if not model.lower().endswith(".onnx") and points:
-            raise UsageError(f"--output-slice is for ONNX files, and {model} is none", hint="leave it out")
-    names = [Path(model).stem if model.lower().endswith(".onnx") else model for model in models]
+        source.check(model, **common)
+    names = [source.name_of(model, options["name"]) for model in models]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"two models are called {name}, and would share a folder", hint="convert them apart")
+    weights: Path | None = options["weights"]
     if len(models) > 1 and weights and weights.is_file():
         raise UsageError(f"{weights} cannot be the checkpoint of {len(models)} models", hint="name a folder")
 
@@ -203,8 +255,27 @@ def _check_out(out: Path) -> None:
 
 
 def _text(artifacts: list[Json]) -> str:
+    header = ["artefact", "weights", "MB", "parameters", "of source", "GFLOP", "of source", "s"]
     rows = [
-        [row["path"], f"{row['bytes'] / 1e6:.2f}", f"{row['parameters']:,}", f"{row['seconds']:.1f}"]
+        [
+            row["path"],
+            row["weights"],
+            f"{row['bytes'] / 1e6:.2f}",
+            f"{row['parameters']:,}",
+            f"{row['source_parameters']:,}",
+            f"{row['flops'] / 1e9:.3f}",
+            f"{row['source_flops'] / 1e9:.3f}",
+            f"{row['seconds']:.1f}",
+        ]
         for row in artifacts
     ]
-    return table(["artefact", "MB", "parameters", "s"], rows) if rows else ""
+    return table(header, rows, left=2) if rows else ""
+
+
+def _failures(outcome: Outcome, models: tuple[str, ...]) -> str:
+    """What failed and why, where several networks were converted."""
+    rows = [
+        [error.get("model", "all"), " ".join(error.get(key, "") for key in ("target", "precision")), error["message"]]
+        for error in outcome.errors
+    ]
+    return table(["failed", "as", "why"], rows, left=3) if rows and len(models) > 1 else ""

@@ -24,11 +24,13 @@ def plugin(console: Console, *, artifact: Path) -> Outcome:
 
     found = artifacts.read(artifact)
     shown = json.loads((artifact / artifacts.MANIFEST).read_text(encoding="utf-8"))
+    source = found.parents["source"]
     lines = [
         f"{found.spec.name}: {found.target} {found.precision}, {artifacts.size(found) / 1e6:.2f} MB, "
         f"{found.parameters:,} parameters, {found.flops / 1e9:.3f} GFLOP",
         f"execution  {json.dumps(found.execution)}",
-        f"source     {found.parents['source']['file']} sha256 {found.parents['source']['sha256']}",
+        f"source     {artifacts.weights(found)}, sha256 {source['sha256']}, {source['parameters']:,} parameters, "
+        f"{source['flops'] / 1e9:.3f} GFLOP",
         f"digest     {found.digest}",
         json.dumps({key: shown[key] for key in ("spec", "recipe", "versions", "measured")}, indent=1),
     ]

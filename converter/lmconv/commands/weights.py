@@ -61,7 +61,7 @@ def _listed(name: str, known: checkpoints.Known) -> Json:
 
 
 def _ion(ion: dict[str, float]) -> str:
-    return " / ".join(f"{ion[subset]:.2f}" for subset in ("common", "challenge", "full"))
+    return " / ".join(f"{ion[subset]:.2f}" for subset in ("common", "challenge", "full") if subset in ion) or "-"
 
 
 @command(name="add", help="Checks a checkpoint and copies it to the user cache, under the name it is looked for by.")
@@ -110,16 +110,18 @@ def verify(console: Console, *, files: tuple[Path, ...]) -> Outcome:
 
 def _verified(file: Path, model: str | None) -> Json:
     """Loads a checkpoint into its network; raises `InputError` where it does not fit."""
-    from lmconv.source import identify, network, resolve
+    from lmconv.network import identify, network
+    from lmconv.source import resolve
 
+    landmarks = None
     if model is None:
         fitting = identify(checkpoints.load(file))
         if not fitting:
             raise InputError(f"{file} fits no network of `lmconv models`", hint="name one with --model to see why")
-        model = fitting[0]
+        model, landmarks = fitting[0]
     elif model not in plugins.names("backbones"):
         raise plugins.unknown("model", model, plugins.names("backbones"))
-    network(resolve(model, weights=file))
+    network(resolve(model, weights=file, landmarks=landmarks))
     digest, known = sha256(file), checkpoints.known().get(model)
     meaning = known.sha256.get(digest) if known else None
     return {"path": str(file), "model": model, "sha256": digest, "known": meaning or "not a known file, but it fits"}

@@ -25,9 +25,10 @@ from lmconv.types import Float32, Json, Pass, PassContext
 from lmconv.walk import Chunks, Graph, channel_mean, run_node, walk
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-CORRECTION_INPUTS = 32
+CORRECTION_PIXELS = 32 * 112 * 112
+"""Of the noise that biases are corrected on, in 4 to 32 inputs: a larger input averages over more places by itself."""
 CORRECTION_SEED = 2
-"""Of the noise that biases are corrected on: neither that of export's own check nor that of verify."""
+"""Of that noise: neither that of export's own check nor that of verify."""
 FLOAT32_INPUTS = {"Resize": (1, 2)}
 """Inputs that the operator's definition fixes to float32: roi and scales of Resize."""
 
@@ -42,7 +43,9 @@ def float16(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPro
     kept = _last_layer(graph)
     last = graph.node[min(kept)].name
     _check_range(graph, kept)
-    corrected = _round_weights(model, kept, noise(context.spec, CORRECTION_INPUTS, CORRECTION_SEED))
+    height, width = context.spec.input_size
+    count = min(32, max(4, CORRECTION_PIXELS // (height * width)))
+    corrected = _round_weights(model, kept, noise(context.spec, count, CORRECTION_SEED))
     halves = _float_values(model, kept)
     casts: dict[tuple[str, int], str] = {}
     nodes: list[onnx.NodeProto] = []

@@ -34,6 +34,7 @@ Examples:
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Inputs a run.")
 @click.option("--samples", type=click.IntRange(64), default=200, show_default=True, help="Runs timed; 662 for p99.")
 @click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
+@click.option("--model", help="FILE.py:NAME of a network of your own; its code runs only when you name it.")
 def plugin(
     console: Console,
     *,
@@ -43,6 +44,7 @@ def plugin(
     batch: int,
     samples: int,
     weights: Path | None,
+    model: str | None,
 ) -> Outcome:
     from lmconv import artifact as store
     from lmconv import benching, machine
@@ -53,7 +55,9 @@ def plugin(
     paths = list(artifacts) or store.find(Path("build"))
     if not paths:
         raise InputError("there is no artefact under build/", hint="name some, or make one with lmconv export")
-    settings = benching.Settings(device=device, threads=threads, batch=batch, samples=samples, weights=weights)
+    settings = benching.Settings(
+        device=device, threads=threads, batch=batch, samples=samples, weights=weights, model=model
+    )
     outcome = Outcome(document={"machine": machine.describe(), "rows": [], "baselines": []})
     found = [
         attempt(console, functools.partial(benching.load, path, settings), outcome.errors, path=path) for path in paths

@@ -75,6 +75,7 @@ def _row(artifact: Artifact) -> Json:
         "execution": artifact.execution,
         "bytes": store.size(artifact),
         "parameters": artifact.parameters,
+        "trained": store.trained(artifact),
         "verified": artifact.measured.get("verified"),
         "latency": artifact.measured.get("latency"),
     }
@@ -101,7 +102,7 @@ def _cells(row: Json) -> list[str]:
         number(parity.get("max_px"), ".2g"),
         number(parity.get("max_px_faces"), ".2g"),
         number(parity.get("mean_ion"), ".3f"),
-        ion(verified.get("ion")),
+        ion(verified.get("ion")) if row["trained"] else "no trained weights",
         interval(verified.get("delta_ion"), "+.3f"),
         f"{latency['median_ms']:.2f} [{latency['low_ms']:.2f}, {latency['high_ms']:.2f}]" if latency else "-",
         number(latency.get("ratio_torch"), ".2f"),

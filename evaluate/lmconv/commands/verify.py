@@ -21,7 +21,7 @@ source with 95 % bootstrap intervals. The source network is found by its sha256;
 outputs kept in reference.npz stand in for it.
 
 With -v every subset is shown. Default gates: fp32 max_abs <= 1e-5; fp16 max_px <= 0.1; bf16 and int8 ion_loss <= 5 %
-(int8 on onnx 10 %). A gate that needs faces is not judged without them, and then the artefact has not passed.
+(int8 on onnx 10 %); networks with heatmaps: fp32 max_map <= 1e-4 too, fp16 max_map <= 0.01 and mean_px <= 0.1. A gate that needs faces is not judged without them, and then the artefact has not passed.
 
 \b
 Examples:
@@ -41,8 +41,11 @@ Examples:
 )
 @click.option("--split", type=click.Choice(["test", "train", "all"]), default="test", show_default=True)
 @click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
+@click.option("--model", help="FILE.py:NAME of a network of your own; its code runs only when you name it.")
 @click.option("--max-abs", type=float, help="Largest difference of a coordinate, fractions of the input.")
 @click.option("--max-px", type=float, help="Largest distance of a point, pixels of the network's input.")
+@click.option("--max-mean-px", type=float, help="Mean distance of a point on faces, pixels of the network's input.")
+@click.option("--max-map", type=float, help="Largest difference of a heatmap's value, fractions of its range.")
 @click.option("--max-ion-loss", type=float, help="Rise of the mean ION over the source's, percent of it.")
 @click.option("--max-drift", type=float, help="Mean drift on faces, ION points.")
 def plugin(
@@ -52,15 +55,19 @@ def plugin(
     data: Path | None,
     split: str,
     weights: Path | None,
+    model: str | None,
     max_abs: float | None,
     max_px: float | None,
+    max_mean_px: float | None,
+    max_map: float | None,
     max_ion_loss: float | None,
     max_drift: float | None,
 ) -> Outcome:
     from lmconv.verification import Verifier, to_json
 
-    given = {"max_abs": max_abs, "max_px": max_px, "ion_loss": max_ion_loss, "drift": max_drift}
-    verifier = Verifier(data=data, split=split, weights=weights, limits=given)
+    given = {"max_abs": max_abs, "max_px": max_px, "mean_px": max_mean_px, "max_map": max_map}
+    given |= {"ion_loss": max_ion_loss, "drift": max_drift}
+    verifier = Verifier(data=data, split=split, weights=weights, model=model, limits=given)
     outcome = Outcome(document={"artifacts": []})
     with console.progress(len(artifacts), "verifying") as step:
         for path in artifacts:
@@ -70,7 +77,9 @@ def plugin(
     for note in verifier.notes:
         console.note(note)
     rows = outcome.document["artifacts"]
-    if data is None and any(not row["caveat"] and "not judged" in row["gates"].values() for row in rows):
+    if data is None and any(
+        row["trained"] and not row["caveat"] and "not judged" in row["gates"].values() for row in rows
+    ):
         console.note("gates on ION are not judged: name annotated faces with --data")
     outcome.failed = any("failed" in row["gates"].values() for row in rows)
     outcome.text = "\n\n".join([_text(rows), *([_subsets(rows)] if console.verbose else [])])
@@ -103,7 +112,7 @@ def _cells(row: Json) -> list[str]:
         number(gap["max_px_faces"], ".2g"),
         number(gap["mean_px_faces"], ".2g"),
         number(gap["mean_ion"], ".3f"),
-        ion(row["ion"]),
+        ion(row["ion"]) if row["trained"] else "no trained weights",
         ion(row["source_ion"]),
         ", ".join(_gate(name, verdict, row) for name, verdict in row["gates"].items()),
     ]

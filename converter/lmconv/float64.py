@@ -1,0 +1,31 @@
+"""Runs any PyTorch network in float64, for sums that must not depend on the machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+
+class Float64Mode(TorchFunctionMode):
+    """While it is open, functions compute in float64 whatever the types of their arguments and what they cast to.
+
+    `Module.double()` would convert the network itself, and fails where a forward casts to float32 or makes constants.
+    Here weights are widened one call at a time and stay as they are, also where a function changes them.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Calls a function with everything but what it changes widened, and widens what it gives."""
+        name = func.__name__
+        changes = name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
+        kept = args[:1] if changes or name in ("__get__", "__set__", "__setitem__") else ()
+        return tree_map(_wide, func(*kept, *tree_map(_wide, args[len(kept) :]), **tree_map(_wide, kwargs or {})))
+
+
+def _wide(value: Any) -> Any:
+    if isinstance(value, torch.dtype):
+        return torch.float64 if value.is_floating_point else value
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -1,0 +1,129 @@
+"""A user's own network: loaded from the file or package they name, and what it raises reported as theirs.
+
+This is the only place that runs code which is not installed as a plug-in, and only what was typed reaches it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from lmconv.errors import InputError, LmconvError, UsageError, first_line
+
+if TYPE_CHECKING:
+    import torch
+
+OURS = Path(__file__).parent
+
+
+def is_factory(model: str) -> bool:
+    """Whether a name is `FILE.py:NAME` or `PACKAGE.MODULE:NAME`."""
+    place, colon, name = model.rpartition(":")
+    return bool(colon and place and name.isidentifier())
+
+
+def build(factory: str, landmarks: int) -> torch.nn.Module:
+    """Calls a factory, with `landmarks` where it has a parameter of that name, else with nothing.
+
+    Args:
+        factory: `FILE.py:NAME` or `PACKAGE.MODULE:NAME`; a function, or a subclass of `torch.nn.Module`.
+        landmarks: Number of points the network shall find.
+
+    Raises:
+        InputError: There is no such file or name, it raises, or gives something else than a network.
+    """
+    import torch
+
+    function = _load(factory)
+    with theirs(factory):
+        network = function(landmarks=landmarks) if _takes_landmarks(function) else function()
+    if not isinstance(network, torch.nn.Module):
+        hint = "return the network itself" + (", not a tuple around it" if isinstance(network, tuple) else "")
+        raise InputError(f"{factory} gives a {type(network).__name__}, not a torch.nn.Module", hint=hint)
+    return network
+
+
+def _takes_landmarks(function: Any) -> bool:
+    try:
+        return "landmarks" in inspect.signature(function).parameters
+    except ValueError:  # a compiled one tells nothing of its parameters
+        return False
+
+
+def _load(factory: str) -> Any:
+    place, _, name = factory.rpartition(":")
+    with theirs(factory):
+        module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = sorted(key for key, value in vars(module).items() if callable(value) and value.__module__ == place)
+        known = known or sorted(key for key, value in vars(module).items() if inspect.isfunction(value))
+        raise InputError(f"{place} has no function {name}", hint=f"it has {', '.join(known[:5]) or 'none'}")
+    return function
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist", hint="name the file of your network, such as my_models.py:build")
+    name = f"lmconv_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} cannot be imported", hint="name a Python file")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # as Python itself does for a script, so that it can import its neighbours
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def theirs(factory: str, *, hint: str = "-v shows its traceback") -> Iterator[None]:
+    """Runs a user's code: what it prints goes to standard error, what it raises is reported with file and line."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except LmconvError:
+        raise
+    except (Exception, SystemExit) as error:
+        where, cause = _where(error, factory), _cause(error)
+        what = f"{type(cause).__name__}: {first_line(cause)}" if str(cause).strip() else type(cause).__name__
+        raise InputError(f"{where}: your network's code raises {what}", hint=hint) from error
+
+
+def _where(error: BaseException, factory: str) -> str:
+    """The innermost line of the user's own files, else of whatever raised that is not lmconv."""
+    place = factory.rpartition(":")[0]
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = [frame for cause in _chain(error) for frame in traceback.extract_tb(cause.__traceback__)]
+    folder = Path(place).resolve().parent if place.endswith(".py") else None
+    near = [frame for frame in frames if folder and folder in Path(frame.filename).resolve().parents]
+    near = [frame for frame in near if "site-packages" not in frame.filename]
+    other = [frame for frame in frames if OURS not in Path(frame.filename).parents and "<frozen" not in frame.filename]
+    found = (near or other or frames)[-1:]
+    return f"{found[0].filename}:{found[0].lineno}" if found else place
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What was raised, without what PyTorch's exporter puts around it."""
+    while type(error).__module__.startswith("torch.onnx") and error.__cause__:
+        error = error.__cause__
+    return error
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and its causes, the first cause last."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
