@@ -72,6 +72,19 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+METADATA = "Metadata-Version: 2.1\nName: lmconv-other\nVersion: 1.0\n"
+
+
+def other_package(folder: Path, entry_points: str, module: str) -> dict[str, str]:
+    """A package of someone else, as installed; gives the environment in which it is."""
+    info = folder / "lmconv_other-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(METADATA, encoding="utf-8")
+    (info / "entry_points.txt").write_text(entry_points, encoding="utf-8")
+    (folder / "lmconv_other.py").write_text(module, encoding="utf-8")
+    return {"PYTHONPATH": str(folder)}
+
+
 def tiny_onnx(seed: int = 0, *, opset: int = 11, points: int = POINTS, gain: float = 0.02) -> onnx.ModelProto:
     """A third party's network: `data` (1, 3, 32, 32) to `points` (1, 2 * points), fractions, around one half."""
     from onnx import TensorProto, helper, numpy_helper

@@ -42,8 +42,13 @@ class Known:
 @cache
 def known() -> dict[str, Known]:
     """The published checkpoints by model name."""
-    text = (resources.files("lmconv.known") / "known.toml").read_text(encoding="utf-8")
+    text = (_known_folder() / "known.toml").read_text(encoding="utf-8")
     return {name: Known(**row) for name, row in tomllib.loads(text).items()}
+
+
+def _known_folder() -> Path:
+    """Where known.toml lies, and the checkpoint of our own (docs/drawn.md)."""
+    return Path(str(resources.files("lmconv.known") / "known.toml")).parent
 
 
 def cache_folder() -> Path:
@@ -53,9 +58,9 @@ def cache_folder() -> Path:
 
 
 def folders() -> list[Path]:
-    """Folders searched for checkpoints, in order: those of LMCONV_WEIGHTS, `weights/`, the user cache."""
+    """Folders searched for checkpoints, in order: those of LMCONV_WEIGHTS, `weights/`, the user cache, our own."""
     listed = [Path(part) for part in os.environ.get("LMCONV_WEIGHTS", "").split(os.pathsep) if part]
-    return [*listed, Path("weights"), cache_folder()]
+    return [*listed, Path("weights"), cache_folder(), _known_folder()]
 
 
 def file_names(model: str) -> list[str]:

@@ -46,7 +46,8 @@ ARGMAX = """
     cells = Cast <to = 1> (position)
     moved = Add (cells, shift)
 """
-"""Capitals are constants. No index is divided: in float16 that would be off beyond 2048. No clamp: TensorRT's takes no integers."""
+"""Capitals are constants. No index is divided: in float16 that would be off beyond 2048. No clamp: TensorRT's takes no
+integers."""
 
 SOFT_ARGMAX = """
     sharpened = Mul (heatmaps, BETA)

@@ -20,8 +20,8 @@ from lmconv.export import export
 from lmconv.files import canonical
 from lmconv.graph import flops, parameters, set_batch
 from lmconv.machine import versions
-from lmconv.optimise import Optimised, optimise
 from lmconv.onnx_file import load_onnx, source_path, standardise
+from lmconv.optimise import Optimised, optimise
 from lmconv.session import noise, outputs
 from lmconv.source import Opened, open_source
 from lmconv.types import (
@@ -323,8 +323,7 @@ def read_reference(artifact: Artifact) -> Reference:
     path = artifact.path / artifacts.REFERENCE
     try:
         with np.load(path, allow_pickle=False) as file:
-            maps = file["heatmaps"] if "heatmaps" in file else None
-            return Reference(inputs=file["input"], landmarks=file["landmarks"], heatmaps=maps)
+            return Reference(inputs=file["input"], landmarks=file["landmarks"], heatmaps=file.get("heatmaps"))
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise InputError(f"{path} cannot be read: {first_line(error)}", hint="export again") from error
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lmconv.float64 import Float64Mode
+from lmconv.float64 import reproducible
 from lmconv.types import Float64, Preprocess
 
 BITS = 8
@@ -26,13 +26,10 @@ CENTRED = 0.7
 """Of a channel's mean is taken away by a BatchNorm; all of it in every layer makes a random network chaotic."""
 SHARED, FEW = 0.25, 8
 """Of the mean variance of all channels is added to that of each, at least; FEW / n, where n values are known of one."""
-SPREAD, REACH = 0.03, 0.5
+SPREAD, REACH = 0.02, 0.5
 """Of landmarks between inputs, standard deviation; of what is added to the head's bias, root mean square at most."""
 PIXELS = 4 * 224**2
 """Of the inputs on which is measured, but 2 to 16 of them."""
-SMALL = 4096
-"""More numbers for one input are no landmarks."""
-Given = list[tuple[nn.Module, Tensor]]
 
 
 def randomise(network: nn.Module, size: tuple[int, int], seed: int, *, preprocess: Preprocess | None = None) -> None:
@@ -45,20 +42,18 @@ def randomise(network: nn.Module, size: tuple[int, int], seed: int, *, preproces
         network: On the CPU; takes (N, 3, H, W) and gives landmarks (N, 2L) or (N, L, 2), or a tuple that begins so.
         size: (height, width) of its input, pixels.
         seed: Of weights and noise.
-        preprocess: Of the crops it is to be fed.
+        preprocess: Of the crops it is to be fed: on others than those it was measured for, landmarks run away.
     """
     random = np.random.default_rng(seed)
     _draw(network, random)
     images = torch.from_numpy(_noise(random, size, preprocess or Preprocess()))
-    given: Given = []
-    with _measuring(network, given):
+    with _measuring(network) as given:
         out = network(images)
     landmarks = out[0] if isinstance(out, tuple | list) and out else out
-    if not isinstance(landmarks, Tensor) or landmarks.shape[2:].numel() > 2:
-        return
-    for layer, values in given:
-        if values.data_ptr() == landmarks.data_ptr() and values.numel() == landmarks.numel():
-            _scale(layer, values)
+    if isinstance(landmarks, Tensor) and landmarks.shape[2:].numel() <= 2:
+        for layer, values in given:
+            if values.data_ptr() == landmarks.data_ptr() and values.numel() == landmarks.numel():
+                _scale(layer, values)
 
 
 def _draw(network: nn.Module, random: np.random.Generator) -> None:
@@ -68,8 +63,7 @@ def _draw(network: nn.Module, random: np.random.Generator) -> None:
         for name, value in module.named_parameters(recurse=False):
             if value not in seen and value.is_floating_point():
                 low, high = _range(module, name, tuple(value.shape))
-                numbers = low + (high - low) * random.random(tuple(value.shape))
-                value.data.copy_(torch.from_numpy(np.asarray(numbers)))
+                value.data.copy_(torch.tensor(low + (high - low) * random.random(tuple(value.shape))))
             seen.add(value)
         for start, statistic in enumerate(_statistics(module)):
             statistic.fill_(start)
@@ -83,11 +77,10 @@ def _range(module: nn.Module, name: str, shape: tuple[int, ...]) -> tuple[float,
         return 0.1, 0.4
     if len(shape) < 2:
         return 0.5, 1.0
-    inputs = np.prod(shape[1:])
+    inputs = float(np.prod(shape[1:]))
     if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-        inputs = shape[0] * np.prod(shape[2:]) / np.prod(module.stride) / module.groups
-    reach = float(np.sqrt(6 / inputs))
-    return -reach, reach
+        inputs = float(shape[0] * np.prod(shape[2:]) / np.prod(module.stride) / module.groups)
+    return -float(np.sqrt(6 / inputs)), float(np.sqrt(6 / inputs))
 
 
 def _noise(random: np.random.Generator, size: tuple[int, int], preprocess: Preprocess) -> Float64:
@@ -97,35 +90,27 @@ def _noise(random: np.random.Generator, size: tuple[int, int], preprocess: Prepr
         cell = 2 ** (index % 4)
         coarse = np.floor(256 * random.random((3, -(-size[0] // cell), -(-size[1] // cell))))
         images[index] = coarse.repeat(cell, 1).repeat(cell, 2)[:, : size[0], : size[1]]
-    mean, std = (np.reshape(numbers, (3, 1, 1)) for numbers in (preprocess.mean, preprocess.std))
-    result: Float64 = (images * preprocess.scale - mean) / std
-    return result
+    mean, std = np.reshape((preprocess.mean, preprocess.std), (2, 3, 1, 1))
+    return np.asarray((images * preprocess.scale - mean) / std)
 
 
 @contextmanager
-def _measuring(network: nn.Module, given: Given) -> Iterator[None]:
+def _measuring(network: nn.Module) -> Iterator[list[tuple[nn.Module, Tensor]]]:
     """While it is open, a forward pass sets running statistics, and lists layers with what they gave."""
+    given: list[tuple[nn.Module, Tensor]] = []
 
     def note(module: nn.Module, args: Any, out: Any) -> None:
-        if isinstance(out, Tensor) and out.numel() <= SMALL * len(out):
+        if isinstance(out, Tensor) and out.numel() <= 4096 * len(out):  # more are no landmarks
             given.append((module, out))
 
-    training = {module: module.training for module in network.modules()}
     with ExitStack() as stack:
-        for module, mode in training.items():
-            stack.callback(setattr, module, "training", mode)
+        for module in network.modules():
             if _statistics(module):
                 stack.callback(module.register_forward_pre_hook(_measure).remove)
             if isinstance(getattr(module, "weight", None), nn.Parameter):
                 stack.callback(module.register_forward_hook(note).remove)
-        network.eval()
-        stack.callback(torch.set_num_threads, torch.get_num_threads())
-        torch.set_num_threads(1)  # in float64 a depthwise convolution is one per channel: threads only wait
-        stack.enter_context(torch.random.fork_rng(devices=[]))
-        torch.manual_seed(0)
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(Float64Mode())
-        yield
+        stack.enter_context(reproducible(network))
+        yield given
 
 
 def _statistics(module: nn.Module) -> list[Tensor]:
@@ -160,5 +145,5 @@ def _scale(layer: nn.Module, values: Tensor) -> None:
 
 
 def _rounded(values: Any) -> Any:
-    mantissa, exponent = np.frexp(values)
-    return np.ldexp(np.round(mantissa * 2**BITS), exponent - BITS)
+    step = 2.0 ** (np.frexp(values)[1] - BITS)
+    return np.round(values / step) * step

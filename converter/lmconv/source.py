@@ -81,7 +81,7 @@ def resolve(
     elif usercode.is_factory(model):
         factory, typed = model, Path(model)
         spec = landmark_spec(typed.name, typed.name, size=size or (0, 0), landmarks=landmarks or 0, heatmaps=decode)
-        path = _own_weights(model, weights, seed)
+        path = weights and _existing(weights)
     else:
         spec, path = _backbone(model, landmarks, decode), _checkpoint(model, weights, seed)
     spec = replace(spec, name=name_of(model, name), preprocess=preprocess or spec.preprocess)
@@ -112,6 +112,12 @@ def check(
         (size and not own, f"--input is for a network of your own, and {model} has its size", "leave it out"),
         (own and not size, f"{model} needs --input", "such as --input 3x112x112"),
         (own and not landmarks, f"{model} needs --landmarks", "such as --landmarks 68"),
+        (
+            own and not weights and seed is None,
+            f"{model} needs --weights FILE",
+            "its state_dict(); or --random-weights",
+        ),
+        (own and weights and not is_file, f"{weights} is a folder", f"name the checkpoint of {model} itself"),
         (is_file and seed is not None, "--weights and --random-weights contradict each other", "leave one out"),
     ):
         if wrong:
@@ -150,14 +156,6 @@ def _checkpoint(model: str, weights: Path | None, seed: int | None) -> Path | No
     return found and _existing(found)
 
 
-def _own_weights(model: str, weights: Path | None, seed: int | None) -> Path | None:
-    if weights is None and seed is None:
-        raise UsageError(f"{model} needs --weights FILE", hint="its state_dict(); or use --random-weights")
-    if weights and weights.is_dir():
-        raise UsageError(f"{weights} is a folder", hint=f"name the checkpoint of {model} itself")
-    return weights and _existing(weights)
-
-
 def _existing(path: Path) -> Path:
     if not path.is_file():
         raise InputError(f"{path} does not exist", hint="name a checkpoint with --weights")
@@ -167,7 +165,9 @@ def _existing(path: Path) -> Path:
 def _description(spec: ModelSpec, seed: int | None) -> str:
     """Stands for the sha256 of weights that are in no file."""
     height, width = spec.input_size
-    text = f"random weights of {spec.backbone}, {spec.landmarks} points, {height}x{width}, seed {seed}"
+    text = (
+        f"random weights of {spec.backbone}, {spec.landmarks} points, {height}x{width}, {spec.preprocess}, seed {seed}"
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -194,7 +194,7 @@ def recover(artifact: Artifact, weights: Path | None = None, model: str | None =
 
 
 def open_source(source: Source, *, threads: int = 0) -> Opened:
-    """Loads the network itself, ready to run as an artefact is: `input` to `landmarks`, and `heatmaps` if it has any."""
+    """Loads the network itself, ready to run as an artefact is: `input` to `landmarks`, and to `heatmaps` if any."""
     if source.kind == "onnx":
         from lmconv.onnx_file import OnnxSource
 

@@ -64,9 +64,8 @@ def _load(factory: str) -> Any:
         module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     function = getattr(module, name, None)
     if not callable(function):
-        known = sorted(key for key, value in vars(module).items() if callable(value) and value.__module__ == place)
-        known = known or sorted(key for key, value in vars(module).items() if inspect.isfunction(value))
-        raise InputError(f"{place} has no function {name}", hint=f"it has {', '.join(known[:5]) or 'none'}")
+        own = (key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__)
+        raise InputError(f"{place} has no function {name}", hint=f"it has {', '.join(sorted(own)[:5]) or 'none'}")
     return function
 
 

@@ -220,11 +220,12 @@ def _varied(image: Uint8, square: Square, size: tuple[int, int], draws: Float64)
 
 
 def _listing(folder: Path, spec: ModelSpec, split: str, dataset: Dataset | None) -> Listing:
-    dataset = dataset or find_dataset(folder)
-    if dataset.landmarks != spec.landmarks:
-        points = f"{spec.name} finds {spec.landmarks} points, the faces in {folder} have {dataset.landmarks}"
+    listing = (dataset or find_dataset(folder)).faces(folder, split)
+    others = sorted({len(face.points) for face in listing.faces} - {spec.landmarks})
+    if others:
+        points = f"{spec.name} finds {spec.landmarks} points, the faces in {folder} have {others[0]}"
         raise UsageError(points, hint=f"name a folder of faces with {spec.landmarks} points")
-    return dataset.faces(folder, split)
+    return listing
 
 
 def _pictures(faces: Sequence[Face]) -> Iterator[tuple[Face, Uint8]]:

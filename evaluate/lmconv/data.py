@@ -52,14 +52,12 @@ class Dataset:
     """A layout of annotated faces: the plug-in of `datasets/<one>.py`.
 
     Attributes:
-        landmarks: Number of points L of every face.
         matches: Whether a folder holds this layout; False where it does not exist.
         faces: The faces of a folder in the split `"test"`, `"train"` or `"all"`; an `InputError` when there are none.
     """
 
     name: str
     summary: str
-    landmarks: int
     matches: Callable[[Path], bool]
     faces: Callable[[Path, str], Listing]
 

@@ -62,6 +62,11 @@ def test_weights_list_gives_source_licence_and_published_ion(cli: Cli, weights: 
         assert set(rows[model]["ion"]) == {"common", "challenge", "full"}
 
 
+def test_a_network_without_a_published_figure_is_listed_without_one(cli: Cli) -> None:
+    line = next(line for line in cli("weights", "list").out.splitlines() if line.startswith("drawn68 "))
+    assert line.split()[1:3] == ["drawn68.safetensors", "-"]
+
+
 def test_weights_list_without_weights_says_so(cli: Cli) -> None:
     assert {row["path"] for row in cli("weights", "list", "--json").document["weights"]} == {None}
     assert "not found" in cli("weights", "list").out

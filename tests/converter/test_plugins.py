@@ -3,22 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.helpers import COMMAND, python
+from tests.helpers import COMMAND, other_package, python
 
 from lmconv import plugins
 from lmconv.errors import MissingRuntime, UsageError
-
-METADATA = "Metadata-Version: 2.1\nName: lmconv-other\nVersion: 1.0\n"
-
-
-def other_package(folder: Path, entry_points: str, module: str) -> dict[str, str]:
-    """A package of someone else, as installed; gives the environment in which it is."""
-    info = folder / "lmconv_other-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(METADATA, encoding="utf-8")
-    (info / "entry_points.txt").write_text(entry_points, encoding="utf-8")
-    (folder / "lmconv_other.py").write_text(module, encoding="utf-8")
-    return {"PYTHONPATH": str(folder)}
 
 
 def test_names_are_sorted_and_load_nothing() -> None:

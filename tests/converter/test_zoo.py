@@ -13,6 +13,7 @@ from tests.goldens import make
 from lmconv import checkpoints, plugins, source
 from lmconv.errors import InputError
 from lmconv.export import export
+from lmconv.files import sha256
 from lmconv.graph import initializers
 from lmconv.types import Backbone
 
@@ -112,6 +113,20 @@ def test_every_network_of_the_table_has_its_published_figures(model: str) -> Non
     known = checkpoints.known()[model]
     assert set(known.ion) == {"common", "challenge", "full"}
     assert known.ion["common"] < known.ion["full"] < known.ion["challenge"]
+
+
+def test_the_weights_that_come_with_it_are_listed_small_and_fit() -> None:
+    known = checkpoints.known()["drawn68"]
+    path = Path(__file__).parents[2] / "weights" / "lmconv" / "known" / known.file
+    assert list(known.sha256) == [sha256(path)]
+    assert path.stat().st_size <= 2_000_000
+    checkpoints.fill(plugins.load("backbones", "drawn68").build(68), checkpoints.load(path), path)
+
+
+def test_what_300w_says_of_a_network_of_drawn_faces_is_not_claimed() -> None:
+    known = checkpoints.known()["drawn68"]
+    assert known.ion == {}
+    assert "not of 300-W" in known.ion_note
 
 
 @pytest.mark.realdata

@@ -210,7 +210,6 @@ def test_a_picture_with_several_faces_is_decoded_once(tmp_path: Path, monkeypatc
     dataset = Dataset(
         name="group",
         summary="several faces in a picture",
-        landmarks=68,
         matches=lambda folder: True,
         faces=lambda folder, split: Listing(faces=faces),
     )

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.converter.test_plugins import other_package
-from tests.helpers import python
+from tests.helpers import other_package, python
 
 from lmconv import plugins
 from lmconv.errors import InputError

@@ -21,7 +21,8 @@ source with 95 % bootstrap intervals. The source network is found by its sha256;
 outputs kept in reference.npz stand in for it.
 
 With -v every subset is shown. Default gates: fp32 max_abs <= 1e-5; fp16 max_px <= 0.1; bf16 and int8 ion_loss <= 5 %
-(int8 on onnx 10 %); networks with heatmaps: fp32 max_map <= 1e-4 too, fp16 max_map <= 0.01 and mean_px <= 0.1. A gate that needs faces is not judged without them, and then the artefact has not passed.
+(int8 on onnx 10 %). Of heatmaps: fp32 max_map <= 1e-4 too; fp16 max_map <= 0.01 and, on faces, mean_px <= 0.1. A gate
+that needs faces is not judged without them, and then the artefact has not passed. Of random weights no ION is given.
 
 \b
 Examples:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lmconv.data import Listing
-from lmconv.datasets.ibug300w import plugin, read_pts
+from lmconv.datasets.ibug300w import plugin
 from lmconv.errors import InputError, UsageError
 from lmconv.types import Float64
 
@@ -36,71 +36,6 @@ def layout(tmp_path: Path) -> Path:
     for part in ("afw", "helen/testset", "helen/trainset", "ibug", "lfpw/testset", "lfpw/trainset"):
         add(tmp_path / "300w" / part, "face_1")
     return tmp_path / "300w"
-
-
-# One .pts file
-
-
-@pytest.mark.parametrize(
-    "text",
-    [FRAMED, BARE, FRAMED + "\n\n", FRAMED.replace("\n", "\r\n"), "\ufeff" + FRAMED],
-    ids=["framed", "bare", "blank lines at the end", "Windows line ends", "byte order mark"],
-)
-def test_reads_points_as_stored_with_and_without_the_frame(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "a.pts"
-    path.write_bytes(text.encode())
-    points = read_pts(path)
-    assert points.dtype == np.float64
-    np.testing.assert_array_equal(points, POINTS)
-
-
-def lines(*changes: tuple[int, str], of: str = FRAMED) -> str:
-    """The file with some lines, counted from 1, replaced."""
-    result = of.splitlines()
-    for number, line in changes:
-        result[number - 1] = line
-    return "\n".join(result)
-
-
-@pytest.mark.parametrize(
-    ("text", "line", "what"),
-    [
-        ("", 1, "0 points where 68"),
-        ("hello\n", 1, "'hello' is not a point"),
-        (lines((5, "nan 3.0")), 5, "'nan 3.0' is not finite"),
-        (lines((6, "1.0 -inf")), 6, "'1.0 -inf' is not finite"),
-        (lines((7, "1.0 2.0 3.0")), 7, "is not a point, two numbers"),
-        (lines((8, "1.0")), 8, "is not a point, two numbers"),
-        (lines((9, "1,0 2,0")), 9, "is not a point, two numbers"),
-        ("".join(BARE.splitlines(keepends=True)[:67]), 67, "67 points where 68"),
-        (BARE + "1 2\n", 69, "69 points where 68"),
-        (lines((4, "")), 72, "67 points where 68"),
-        (lines((2, "n_points: 67")), 2, "announces '67' points"),
-        (lines((1, "P6 640")), 1, "before the opening brace"),
-        (FRAMED[:-1], 71, "without the closing brace"),
-        (FRAMED + "\n1 2", 73, "without the closing brace"),
-    ],
-)
-def test_refuses_a_broken_file_and_names_the_line(tmp_path: Path, text: str, line: int, what: str) -> None:
-    path = tmp_path / "broken.pts"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(InputError) as error:
-        read_pts(path)
-    assert error.value.message.startswith(f"{path}:{line}: ")
-    assert what in error.value.message
-    assert error.value.hint
-
-
-def test_refuses_a_binary_file(tmp_path: Path) -> None:
-    path = tmp_path / "broken.pts"
-    path.write_bytes(bytes(range(128, 256)))
-    with pytest.raises(InputError, match=r"broken\.pts:1: .*is not a point"):
-        read_pts(path)
-
-
-def test_refuses_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"gone\.pts: No such file"):
-        read_pts(tmp_path / "gone.pts")
 
 
 # A folder

@@ -1,0 +1,153 @@
+"""Converts every network, alone and all in one process: `python benchmarks/zoo.py OUT`.
+
+Prints one Markdown table and writes `OUT/zoo.json`: export time and peak memory of each network in a process of its
+own, parity on ONNX Runtime and OpenVINO, the older PyTorch exporter against the one that is used, parameters and FLOPs
+of checkpoint and artefact; then wall time and peak memory of all of them in one process. Networks without trained
+weights get seeded random ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmconv import plugins
+from lmconv.report import markdown
+
+TARGETS = ("onnx", "openvino")
+LMCONV = Path(sys.executable).with_name("lmconv")
+
+
+def main() -> None:
+    """Runs everything; see the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--cross-check", help="only this: the older exporter on one network, whose folder is OUT")
+    arguments = parser.parse_args()
+    if arguments.cross_check:
+        print(cross_check(arguments.cross_check, arguments.out))
+        return
+    out: Path = arguments.out
+    rows = [alone(model, out / "alone") for model in plugins.names("backbones")]
+    together, seconds, memory = run("export", "--all", *options(out / "together"))
+    failed = json.loads(together)["errors"]
+    largest = max(row["memory_mb"] for row in rows)
+    document = {
+        "networks": rows,
+        "together": {"seconds": seconds, "memory_mb": memory, "over_largest": memory / largest, "errors": failed},
+    }
+    (out / "zoo.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(table(rows))
+    print(f"\nAll in one process: {seconds:.0f} s, peak {memory:.0f} MB, {memory / largest:.2f} of the largest alone.")
+    print("\n".join(f"failed: {error}" for error in failed))
+
+
+def options(out: Path) -> list[str]:
+    """How every network is converted."""
+    return ["--random-weights", *(part for target in TARGETS for part in ("--to", target)), "--out", str(out), "--json"]
+
+
+def alone(model: str, out: Path) -> dict[str, Any]:
+    """Converts and verifies one network in processes of its own."""
+    made, seconds, memory = run("export", model, *options(out))
+    first = json.loads(made)["artifacts"][0]
+    paths = [str(out / model / f"{target}-fp32") for target in TARGETS]
+    verified, _, _ = run("verify", *paths, "--json")
+    parity = {row["target"]: row["parity"] for row in json.loads(verified)["artifacts"]}
+    check = subprocess.run(
+        [sys.executable, __file__, str(out / model), "--cross-check", model], capture_output=True, text=True, check=True
+    )
+    row = {"model": model, "seconds": seconds, "memory_mb": memory, "exporters": float(check.stdout.split()[-1])}
+    for key in ("weights", "source_parameters", "parameters", "source_flops", "flops"):
+        row[key] = first[key]
+    for target in TARGETS:
+        row[target] = {key: parity[target][key] for key in ("max_abs", "max_map")}
+    print(f"{model}: {seconds:.1f} s, {memory:.0f} MB", file=sys.stderr, flush=True)
+    return row
+
+
+def run(*arguments: str) -> tuple[str, float, float]:
+    """Runs a command; gives its standard output, seconds, and peak memory in MB."""
+    start = time.perf_counter()
+    child = subprocess.Popen([str(LMCONV), *arguments], stdout=subprocess.PIPE, text=True)
+    text = child.stdout.read() if child.stdout else ""
+    _, _, usage = os.wait4(child.pid, 0)
+    unit = 1e6 if platform.system() == "Darwin" else 1e3  # bytes there, kilobytes elsewhere
+    return text, time.perf_counter() - start, usage.ru_maxrss / unit
+
+
+def cross_check(model: str, folder: Path) -> float:
+    """Exports with PyTorch's older exporter, and gives the largest difference to the plain graph on seeded noise.
+
+    Landmarks differ in fractions of the input, heatmaps in fractions of their range.
+    """
+    import torch
+
+    from lmconv.compare import map_difference
+    from lmconv.runtime import OrtSession
+    from lmconv.session import noise
+    from lmconv.source import open_source, resolve
+
+    source = resolve(model, seed=0)
+    height, width = source.spec.input_size
+    path = folder / "older.onnx"
+    with open_source(source) as session, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network: torch.nn.Module = session.network  # type: ignore[union-attr]
+        torch.onnx.export(
+            network,
+            (torch.zeros(2, 3, height, width),),
+            path,
+            dynamo=False,
+            opset_version=18,
+            input_names=["input"],
+            output_names=["out"],
+            dynamic_axes={"input": {0: "N"}, "out": {0: "N"}},
+        )
+    images = {"input": noise(source.spec, 8, 0)}
+    with OrtSession(path) as older, OrtSession(folder / "plain" / "model.onnx") as plain:
+        expected, found = older.run(images)["out"], plain.run(images)
+    if source.spec.heatmaps:
+        return map_difference(found["heatmaps"], expected)[0]
+    return float(np.abs(found["landmarks"] - expected).max())
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The figures as a Markdown table."""
+    header = ["network", "weights", "parameters, M", "in the artefact", "GFLOP", "in the artefact"]
+    header += ["ONNX Runtime", "OpenVINO", "older exporter", "s", "MB"]
+    return markdown(header, [_cells(row) for row in rows])
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    return [
+        row["model"],
+        "random" if row["weights"].startswith("random") else "trained",
+        f"{row['source_parameters'] / 1e6:.4f}",
+        f"{row['parameters'] / 1e6:.4f}",
+        f"{row['source_flops'] / 1e9:.3f}",
+        f"{row['flops'] / 1e9:.3f}",
+        *(_parity(row[target]) for target in TARGETS),
+        f"{row['exporters']:.1e}",
+        f"{row['seconds']:.0f}",
+        f"{row['memory_mb']:.0f}",
+    ]
+
+
+def _parity(figures: dict[str, float | None]) -> str:
+    maps = figures["max_map"]
+    return f"{figures['max_abs']:.1e}" + (f" (maps {maps:.1e})" if maps is not None else "")
+
+
+if __name__ == "__main__":
+    main()

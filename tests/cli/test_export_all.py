@@ -1,0 +1,113 @@
+"""`lmconv export --all`, random weights, and other numbers of points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.helpers import Cli
+
+from lmconv import artifact as artifacts
+from lmconv import plugins
+from lmconv.types import Backbone
+
+SMALL = ("drawn68", "pfld")
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only two small networks are known: eleven would take minutes (benchmarks/zoo.py does them all)."""
+    names = plugins.names
+    monkeypatch.setattr(plugins, "names", lambda kind: list(SMALL) if kind == "backbones" else names(kind))
+
+
+def test_all_converts_what_has_weights_and_says_what_has_none(cli: Cli, few: None, weights: Path) -> None:
+    ran = cli("export", "--all", "--json", "--weights", weights)
+    assert ran.code == 0, ran.err
+    assert "pfld" in {row["model"] for row in ran.document["artifacts"]}
+    left_out = [row["model"] for row in ran.document["skipped"]]
+    assert all(f"left out: {model}: no trained weights here" in ran.err for model in left_out)
+
+
+def test_all_with_random_weights_converts_everything(cli: Cli, few: None) -> None:
+    ran = cli("export", "--all", "--random-weights", "--json")
+    assert ran.code == 0, ran.err
+    rows = {row["model"]: row["weights"] for row in ran.document["artifacts"]}
+    assert rows.keys() == set(SMALL)
+    assert rows["pfld"] == "random, seed 0"
+    assert ran.document["skipped"] == []
+
+
+def test_all_goes_on_after_a_failure_and_ends_with_a_table_of_it(cli: Cli, few: None, tmp_path: Path) -> None:
+    (tmp_path / "drawn68.pth").write_bytes(b"not a checkpoint")
+    ran = cli("export", "--all", "--random-weights", "--weights", tmp_path)
+    assert ran.code == 4
+    assert Path("build/pfld/onnx-fp32/manifest.json").exists()
+    table = ran.out.split("\n\n")[1].splitlines()
+    assert table[0].split() == ["failed", "as", "why"]
+    assert table[2].startswith("drawn68")
+    assert "drawn68.pth holds more than tensors" in table[2]
+
+
+def test_a_network_with_weights_keeps_them(cli: Cli, weights: Path) -> None:
+    ran = cli("export", "pfld", "--random-weights", "--json")
+    assert ran.document["artifacts"][0]["weights"] == "pfld_model_best.pth.tar"
+    assert "seed" not in artifacts.read(Path("build/pfld/onnx-fp32")).parents["source"]
+
+
+def test_the_size_of_the_checkpoint_and_of_the_artefact_are_both_said(cli: Cli, weights: Path) -> None:
+    row = cli("export", "pfld", "--json").document["artifacts"][0]
+    assert row["source_parameters"] == 730_472
+    assert row["parameters"] < row["source_parameters"]  # BatchNorms are folded, bn8 is never called
+    assert row["source_flops"] == row["flops"] == 306_146_560
+
+
+def test_a_network_of_random_weights_has_no_ion(cli: Cli, tmp_path: Path) -> None:
+    assert cli("draw", tmp_path / "faces", "--faces", "6", "--train", "1").code == 0
+    assert cli("export", "pfld", "--random-weights", "--seed", "3").code == 0
+    ran = cli("verify", "build/pfld/onnx-fp32", "--data", tmp_path / "faces")
+    assert ran.code == 0, ran.err
+    assert "no trained weights: ION is not judged" in ran.err
+    assert "no trained weights" in ran.out
+    row = cli("verify", "build/pfld/onnx-fp32", "--data", tmp_path / "faces", "--json").document["artifacts"][0]
+    assert (row["ion"], row["source_ion"], row["delta_ion"]) == (None, None, None)
+    assert row["parity"]["against"] == "torch"
+    assert row["parity"]["max_px_faces"] is not None
+    assert artifacts.read(Path("build/pfld/onnx-fp32")).parents["source"]["seed"] == 3
+    assert "no trained weights" in cli("report", "build").out
+
+
+def saved(model: str, landmarks: int, folder: Path) -> Path:
+    backbone: Backbone = plugins.load("backbones", model)
+    torch.manual_seed(0)
+    path = folder / f"some_{model}.pth"
+    torch.save(backbone.build(landmarks).state_dict(), path)
+    return path
+
+
+def test_a_checkpoint_of_98_points_is_converted_as_such(cli: Cli, tmp_path: Path) -> None:
+    path = saved("pfld", 98, tmp_path)
+    assert cli("export", "pfld", "--weights", path, "--landmarks", "98").code == 0
+    spec = artifacts.read(Path("build/pfld/onnx-fp32")).spec
+    assert spec.landmarks == 98
+    assert spec.outputs[0].shape == ("N", 98, 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "landmarks", "given", "hint"),
+    [
+        ("pfld", 98, ("pfld", "--landmarks", "68"), "this network has 98 points: use --landmarks 98"),
+        ("resnet18", 68, ("res2net50_v1b",), "these are the weights of resnet18, 68 points"),
+        ("mobilenet_v2_se_56", 106, ("mobilenet_v2_56",), "these are the weights of mobilenet_v2_se_56, 106 points"),
+    ],
+)
+def test_the_wrong_checkpoint_is_named_for_what_it_is(
+    cli: Cli, tmp_path: Path, model: str, landmarks: int, given: tuple[str, ...], hint: str
+) -> None:
+    path = saved(model, landmarks, tmp_path)
+    cli("export", *given, "--weights", path).refused(4, str(path), hint)
+
+
+def test_an_onnx_file_of_another_number_of_points_is_refused(cli: Cli, tiny: Path) -> None:
+    cli("export", tiny, "--landmarks", "98").refused(2, "gives 68 points, not 98", "--output-slice")

@@ -1,0 +1,278 @@
+"""A network of the user's own, as docs/own-network.md tells it; and everything that can be wrong with it."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.helpers import COMMAND, Cli, other_package, python
+
+from lmconv import artifact as artifacts
+from lmconv import pipeline
+
+PAGE = (Path(__file__).parents[2] / "docs" / "own-network.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+COMMANDS = re.findall(r"^lmconv .*", PAGE, re.MULTILINE)
+OWN = ("--input", "3x32x32", "--landmarks", "4", "--random-weights")
+
+USERS = """
+import torch
+from torch import nn
+
+print("imported")
+
+class Flat(nn.Module):
+    def __init__(self, out=8):
+        super().__init__()
+        self.fc = nn.Linear(3 * 32 * 32, out)
+
+    def forward(self, x):
+        return self.fc(x.flatten(1))
+
+def raises():
+    return {}["key"]
+
+def leaves():
+    raise SystemExit("done")
+
+def pair():
+    return Flat(), None
+
+def odd():
+    return Flat(7)
+
+def more(landmarks):
+    return Flat(2 * landmarks + 4)
+
+def maps():
+    return nn.Conv2d(3, 4, 3, 2, 1)
+
+def halves():
+    return Flat().half()
+
+def needs(depth):
+    return Flat()
+
+class NaN(Flat):
+    def forward(self, x):
+        return torch.log(-1 - super().forward(x).abs())
+
+class Fails(Flat):
+    def forward(self, x):
+        raise ValueError("no such crop")
+
+class Branches(Flat):
+    def forward(self, x):
+        y = super().forward(x)
+        return y if y.sum() > 0 else 2 * y
+
+class Words(Flat):
+    def forward(self, x):
+        return {"points": super().forward(x)}
+
+number = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_imports() -> Iterator[None]:
+    """Every test imports its user's files anew."""
+    path, modules = list(sys.path), set(sys.modules)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if name == "my_models" or name.startswith("lmconv_user_"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def users() -> Path:
+    path = Path("users.py")
+    path.write_text(USERS, encoding="utf-8")
+    return path
+
+
+# The page
+
+
+def test_the_page_is_true(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("my_models.py").write_text(PYTHON[0], encoding="utf-8")
+    Path("save.py").write_text(PYTHON[1], encoding="utf-8")
+    monkeypatch.syspath_prepend(".")
+    runpy.run_path("save.py")
+    assert len(COMMANDS) == 3
+    documents = []
+    for line in COMMANDS:
+        program, *arguments = line.split()
+        assert program == "lmconv"
+        ran = cli(*arguments, "--json")
+        assert ran.code == 0, ran.err
+        documents.append(ran.document)
+    exported, verified, benched = documents
+    assert [row["model"] for row in exported["artifacts"]] == ["my_models-build"] * 2
+    for row in verified["artifacts"]:
+        assert row["passed"]
+        assert row["parity"]["against"] == "torch"
+    assert benched["rows"][0]["ratio_torch"] > 0
+
+
+def test_a_package_brings_a_network_by_entry_point(tmp_path: Path) -> None:
+    module = PYTHON[0] + PYTHON[2].replace("from my_package.models import build\n", "")
+    env = other_package(tmp_path / "site", "[lmconv.backbones]\nmy_net = lmconv_other:plugin\n", module)
+    ran = python(COMMAND, "export", "my_net", "--random-weights", "--json", env=env)
+    assert ran.code == 0, ran.err
+    assert Path(ran.document["artifacts"][0]["path"]) == Path("build/my_net/onnx-fp32")
+
+
+# What it is
+
+
+def test_it_computes_what_it_computed(cli: Cli, users: Path, tmp_path: Path) -> None:
+    network = torch.nn.Linear(3 * 32 * 32, 8)
+    torch.save({f"module.fc.{key}": value for key, value in network.state_dict().items()}, tmp_path / "x.pth")
+    options = ("--input", "3x32x32", "--landmarks", "4", "--weights", tmp_path / "x.pth", "--name", "mine")
+    assert cli("export", f"{users}:Flat", *options).code == 0
+    made = artifacts.read(Path("build/mine/onnx-fp32"))
+    reference = pipeline.read_reference(made)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(reference.inputs).flatten(1)).reshape(8, 4, 2).numpy()
+    np.testing.assert_allclose(reference.landmarks, expected, atol=1e-6)
+    assert made.spec.backbone == "users.py:Flat"
+    assert (made.spec.landmarks, made.spec.input_size) == (4, (32, 32))
+
+
+def test_its_heatmaps_are_decoded_in_the_graph(cli: Cli, users: Path) -> None:
+    ran = cli("export", f"{users}:maps", *OWN, "--decode", "soft-argmax:5", "--to", "onnx", "--to", "openvino")
+    assert ran.code == 0, ran.err
+    made = artifacts.read(Path("build/users-maps/openvino-fp32"))
+    assert [tensor.shape for tensor in made.spec.outputs] == [("N", 4, 2), ("N", 4, 16, 16)]
+    verified = cli("verify", made.path, "--model", f"{users}:maps", "--json").document["artifacts"][0]
+    assert verified["gates"] == {"max_abs": "passed", "max_map": "passed"}
+
+
+def test_random_weights_are_named_and_found_again(cli: Cli, users: Path) -> None:
+    cli("export", f"{users}:Flat", *OWN, "--seed", "7")
+    made = artifacts.read(Path("build/users-Flat/onnx-fp32"))
+    assert made.parents["source"]["seed"] == 7
+    row = cli("verify", made.path, "--model", f"{users}:Flat", "--json").document["artifacts"][0]
+    assert (row["trained"], row["ion"], row["parity"]["against"]) == (False, None, "torch")
+
+
+def test_its_code_is_not_run_unless_it_is_named(cli: Cli, users: Path) -> None:
+    cli("export", f"{users}:Flat", *OWN)
+    users.write_text("raise RuntimeError('was run')\n", encoding="utf-8")
+    ran = cli("verify", "build/users-Flat/onnx-fp32", "--json")
+    assert ran.code == 0
+    assert ran.document["artifacts"][0]["parity"]["against"] == "reference"
+    assert "users.py:Flat is not run unless named (--model)" in ran.err
+    named = cli("verify", "build/users-Flat/onnx-fp32", "--model", f"{users}:Flat")
+    named.refused(4, "users.py:1", "RuntimeError: was run")
+
+
+def test_what_changed_in_the_code_is_exported_anew(cli: Cli, users: Path) -> None:
+    cli("export", f"{users}:Flat", *OWN)
+    before = artifacts.read(Path("build/users-Flat/onnx-fp32")).parameters
+    users.write_text(
+        USERS.replace("self.fc = nn.Linear(3 * 32 * 32, out)", "self.fc = nn.Linear(3 * 32 * 32, out, bias=False)")
+    )
+    cli("export", f"{users}:Flat", *OWN)
+    assert artifacts.read(Path("build/users-Flat/onnx-fp32")).parameters == before - 8
+
+
+def test_what_it_prints_is_not_in_the_document(cli: Cli, users: Path) -> None:
+    ran = cli("export", f"{users}:Flat", *OWN, "--json")
+    assert len(ran.document["artifacts"]) == 1
+    assert "imported" in ran.err
+
+
+# What can be wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("raises", ("users.py:16: your network's code raises KeyError: 'key'",)),
+        ("leaves", ("users.py:19: your network's code raises SystemExit: done",)),
+        ("needs", ("your network's code raises TypeError", "missing 1 required positional argument: 'depth'")),
+        ("pair", ("users.py:pair gives a tuple, not a torch.nn.Module", "not a tuple around it")),
+        ("number", ("users.py has no function number",)),
+        ("nothing", ("users.py has no function nothing", "it has Branches, Fails, Flat")),
+        ("odd", ("users.py:odd computes (7,) an input, not (8,)",)),
+        ("more", ("users.py:more computes (12,) an input, not (8,)", "use --landmarks 6")),
+        ("maps", ("users.py:maps computes (4, 16, 16) an input", "use --landmarks 4 --decode argmax")),
+        ("halves", ("your network's code raises RuntimeError",)),
+        ("Words", ("users.py:Words computes a dict, not a float32 tensor",)),
+        ("Fails", ("users.py:45: your network's code raises ValueError: no such crop", "is --input right?")),
+        ("NaN", ("users.py:NaN: random weights, seed 0 computes NaN or infinity",)),
+        ("Branches", ("users.py:50: your network's code raises", "PyTorch's exporter cannot trace it")),
+    ],
+)
+def test_what_the_user_got_wrong_is_said_in_one_line(cli: Cli, users: Path, name: str, parts: tuple[str, ...]) -> None:
+    cli("export", f"{users}:{name}", *OWN).refused(4, *parts)
+    assert not list(Path("build").glob("*/*-*"))
+
+
+def test_its_traceback_is_shown_when_asked_for(cli: Cli, users: Path) -> None:
+    ran = cli("export", f"{users}:raises", *OWN, "-v")
+    assert ran.code == 4
+    assert 'return {}["key"]' in ran.err
+    assert "Traceback" in ran.err
+
+
+def test_a_file_that_is_no_python_names_its_line(cli: Cli) -> None:
+    Path("broken.py").write_text("x = 1\ndef build(:\n", encoding="utf-8")
+    cli("export", "broken.py:build", *OWN).refused(4, "broken.py:2: your network's code raises SyntaxError")
+
+
+def test_a_file_that_imports_what_is_not_there_says_so(cli: Cli) -> None:
+    Path("needy.py").write_text("import surely_not_installed\n", encoding="utf-8")
+    cli("export", "needy.py:build", *OWN).refused(4, "needy.py:1", "No module named 'surely_not_installed'")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("users.py", *OWN), ("users.py is a file", "users.py:build")),
+        (("users.py:Flat", "--landmarks", "4", "--random-weights"), ("needs --input", "--input 3x112x112")),
+        (("users.py:Flat", "--input", "3x32x32", "--random-weights"), ("needs --landmarks",)),
+        (("users.py:Flat", "--input", "3x32x32", "--landmarks", "4"), ("needs --weights FILE", "--random-weights")),
+        (("users.py:Flat", "--input", "32x32", "--landmarks", "4"), ("--input '32x32' is not 3xHEIGHTxWIDTH",)),
+        (("users.py:Flat", *OWN, "--name", "../up"), ("'../up' cannot be the name of a folder",)),
+        (("users.py:Flat", *OWN, "--name", ".."), ("cannot be the name of a folder",)),
+        (("users.py:Flat", *OWN, "--name", "a/b"), ("cannot be the name of a folder",)),
+        (("users.py:Flat", *OWN, "--name", ""), ("cannot be the name of a folder",)),
+        (("users.py:Flat", *OWN, "--output-slice", "0:8"), ("--output-slice is for ONNX files",)),
+        (("pfld", "--input", "3x56x56"), ("--input is for a network of your own",)),
+        (("--all", "pfld"), ("--all is every network",)),
+        ((), ("there is nothing to convert",)),
+    ],
+)
+def test_wrong_usage_is_found_before_any_work(
+    cli: Cli, users: Path, arguments: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
+    cli("export", *arguments).refused(2, *parts)
+    assert not Path("build").exists()
+
+
+def test_an_input_that_does_not_fit_names_the_line(cli: Cli, users: Path) -> None:
+    arguments = ("--input", "3x40x32", "--landmarks", "4", "--random-weights")
+    cli("export", f"{users}:Flat", *arguments).refused(
+        4, "users.py:13", "it was given (2, 3, 40, 32): is --input right?"
+    )
+
+
+def test_weights_of_another_network_are_refused(cli: Cli, users: Path, tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.zeros(10, 5)}, tmp_path / "x.pth")
+    arguments = ("--input", "3x32x32", "--landmarks", "4", "--weights", tmp_path / "x.pth")
+    cli("export", f"{users}:Flat", *arguments).refused(4, "x.pth misses fc.bias")
+
+
+def test_weights_and_random_weights_contradict_each_other(cli: Cli, users: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.pth").touch()
+    cli("export", f"{users}:Flat", *OWN, "--weights", tmp_path / "x.pth").refused(2, "contradict each other")

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmconv import crops, source
+from lmconv.datasets.drawn import plugin
+from lmconv.drawing import picture
+from lmconv.drawing.folder import write
+from lmconv.drawing.traits import HELD_OUT
+from lmconv.errors import InputError
+from lmconv.metrics.ion import ion
+from lmconv.preprocess import network_input
+from lmconv.session import landmarks
+from lmconv.types import landmark_spec
+
+SHIPPED = Path(__file__).parents[3] / "weights" / "lmconv" / "known" / "drawn68.safetensors"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two test faces and one training face. Not to be changed."""
+    out = tmp_path_factory.mktemp("faces")
+    write(out, {"testset": 2, "trainset": 1}, seed=4)
+    return out
+
+
+def test_the_layout_is_that_of_300w(drawn: Path) -> None:
+    files = sorted(str(path.relative_to(drawn)) for path in drawn.rglob("*") if path.is_file())
+    assert files == [
+        "drawn/testset/00000.png",
+        "drawn/testset/00000.pts",
+        "drawn/testset/00001.png",
+        "drawn/testset/00001.pts",
+        "drawn/trainset/00000.png",
+        "drawn/trainset/00000.pts",
+    ]
+    lines = (drawn / files[1]).read_text(encoding="utf-8").splitlines()
+    assert (lines[:3], lines[-1], len(lines)) == (["version: 1", "n_points: 68", "{"], "}", 72)
+
+
+def test_what_was_drawn_is_read_again(drawn: Path) -> None:
+    listing = plugin.faces(drawn, "test")
+    assert listing.problems == ()
+    assert [face.name for face in listing.faces] == ["drawn/testset/00000.png", "drawn/testset/00001.png"]
+    for number, face in enumerate(listing.faces):
+        image, points = picture.face(HELD_OUT, picture.stream(4, "testset", number))
+        np.testing.assert_allclose(face.points, points, rtol=0, atol=0.00051)
+        np.testing.assert_array_equal(crops._decode(face.image), image)
+
+
+def test_its_figures_never_stand_under_the_names_of_300w(drawn: Path) -> None:
+    for split in ("test", "train", "all"):
+        listing = plugin.faces(drawn, split)
+        assert listing.totals == {}
+        assert {subset for face in listing.faces for subset in face.subsets} <= {"drawn/testset", "drawn/trainset"}
+
+
+@pytest.mark.parametrize("given", [".", "drawn", "drawn/testset", "drawn/trainset"])
+def test_it_is_found_from_above_and_from_inside(drawn: Path, given: str) -> None:
+    assert crops.find_dataset(drawn / given) is plugin
+
+
+def test_faces_of_300w_are_none_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "ibug").mkdir()
+    (tmp_path / "ibug" / "a.pts").touch()
+    assert not plugin.matches(tmp_path)
+    assert not plugin.matches(tmp_path / "ibug")
+    with pytest.raises(InputError, match="has no faces"):
+        plugin.faces(tmp_path, "test")
+
+
+def test_a_split_that_was_not_drawn_is_named(tmp_path: Path) -> None:
+    write(tmp_path, {"testset": 1})
+    with pytest.raises(InputError, match="has no train faces of the drawn set, only drawn/testset"):
+        plugin.faces(tmp_path, "train")
+
+
+def test_98_points_are_read_too(tmp_path: Path) -> None:
+    write(tmp_path, {"testset": 1}, landmarks=98)
+    spec = landmark_spec("toy", "toy", size=(32, 32), landmarks=98)
+    assert crops.load(tmp_path, spec).truth.shape == (1, 98, 2)
+
+
+def test_the_shipped_network_finds_the_points_of_faces_drawn_now(tmp_path: Path) -> None:
+    write(tmp_path, {"testset": 60}, seed=2026)
+    resolved = source.resolve("drawn68", weights=SHIPPED)
+    faces = crops.load(tmp_path, resolved.spec)
+    with source.open_source(resolved) as network:
+        found = crops.to_picture(
+            landmarks(network, resolved.spec, network_input(faces.images, resolved.spec.preprocess)), faces.squares
+        )
+    assert ion(found, faces.truth).mean() < 5

@@ -1,0 +1,188 @@
+"""Trains the network `drawn68` on drawn faces and writes `weights/lmconv/known/drawn68.safetensors`.
+
+    python weights/train_drawn68.py
+
+It takes about ten minutes on two cores and needs nothing but lmconv with PyTorch. Every seed is fixed: on one machine
+with one version of PyTorch the weights come out the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lmconv import crops
+from lmconv.backbones.drawn68 import SIZE, Drawn68
+from lmconv.drawing.picture import face, stream
+from lmconv.drawing.traits import TRAIN
+from lmconv.types import Crop, Float64, Uint8
+
+OUT = Path(__file__).parent / "lmconv" / "known" / "drawn68.safetensors"
+SEED = 68
+BATCH = 64
+PROCESSES = 2
+"""That draw; training has one thread, so that it does not depend on the number of cores."""
+CHECKED = 500
+"""Faces that are kept from training, to see how it goes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cycle:
+    """One rise and fall of the learning rate.
+
+    Attributes:
+        faces: How many faces it has; no two cycles have one in common.
+        rate: Of learning, at its highest.
+        vary: How far crops are turned, scaled and shifted, as a share of the most.
+    """
+
+    faces: int
+    epochs: int
+    rate: float
+    vary: float
+
+
+CYCLES = (Cycle(faces=9_000, epochs=16, rate=3e-3, vary=1.0), Cycle(faces=6_000, epochs=17, rate=2e-3, vary=0.4))
+
+RANGES = replace(TRAIN, size=(0.5, 0.9))
+PICTURE = 112
+"""Side of the drawn pictures, pixels: a face in it is about as large as the network sees it."""
+LARGER = 1.2
+"""How much more than its crop is kept of a face, so that it can be turned and shifted."""
+
+
+def drawn(number: int) -> tuple[Uint8, Float64]:
+    """One face: (s, s, 3) uint8, BGR, a crop `LARGER` than the network's; (68, 2) float64, fractions of it."""
+    cv2.setNumThreads(1)
+    picture, points = face(RANGES, stream(SEED, "trainset", number), side=PICTURE)
+    left, top, side = crops.square(points, Crop(scale=LARGER * Crop().scale))
+    size = round(LARGER * SIZE)
+    return crops.cut(picture, (left, top, side), (size, size)), (points - (left, top)) / side
+
+
+def all_faces(numbers: range) -> tuple[Tensor, Tensor]:
+    """(n, 3, s, s) uint8 and (n, 68, 2) float32."""
+    with multiprocessing.Pool(PROCESSES) as pool:
+        found = list(pool.imap(drawn, numbers, chunksize=100))
+    images = np.stack([image for image, _ in found]).transpose(0, 3, 1, 2)
+    points = np.stack([points for _, points in found]).astype(np.float32)
+    return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(points)
+
+
+def cut_out(images: Tensor, points: Tensor, *, vary: float = 0.0) -> tuple[Tensor, Tensor]:
+    """The network's crops and their points; as far as `vary` has it, turned, scaled and shifted."""
+    n = len(images)
+    draws = (2 * torch.rand(4, n) - 1) * vary
+    angle, scale = draws[0] * math.radians(10), torch.exp(0.05 * draws[1]) / LARGER
+    shift = 0.03 * draws[2:].T[:, :, None]
+    turn = torch.stack([torch.cos(angle), -torch.sin(angle), torch.sin(angle), torch.cos(angle)], 1).view(n, 2, 2)
+    matrix = turn * scale[:, None, None]
+    grid = torch.nn.functional.affine_grid(torch.cat([matrix, shift], 2), [n, 3, SIZE, SIZE], align_corners=False)
+    cut = torch.nn.functional.grid_sample(images.float() / 255, grid, align_corners=False)
+    placed = torch.linalg.solve(matrix, (2 * points - 1).mT - shift).mT
+    return cut, (placed + 1) / 2
+
+
+def disturbed(images: Tensor) -> Tensor:
+    """Other light and colours, a coarser camera, something in front."""
+    n, _, size, _ = images.shape
+    gain = 1 + 0.3 * (2 * torch.rand(n, 1, 1, 1) - 1) + 0.12 * (2 * torch.rand(n, 3, 1, 1) - 1)
+    out = images * gain + 0.12 * (2 * torch.rand(n, 1, 1, 1) - 1)
+    grey = torch.rand(n, 1, 1, 1) < 0.2
+    out = torch.where(grey, out.mean(1, keepdim=True), out)
+    coarse = torch.nn.functional.avg_pool2d(out, 2)
+    coarse = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
+    out = torch.where(torch.rand(n, 1, 1, 1) < 0.25, coarse, out)
+    out = out + torch.rand(n, 1, 1, 1) * 0.05 * torch.randn(out.shape)
+    for index in torch.nonzero(torch.rand(n) < 0.3).flatten().tolist():
+        x, y, w, h = (torch.rand(4) * torch.tensor([size, size, size / 3, size / 3])).int().tolist()
+        out[index, :, y : y + h, x : x + w] = torch.rand(3, 1, 1)
+    return out.clamp(0, 1)
+
+
+def batches(images: Tensor, points: Tensor, vary: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch in random order."""
+    for chosen in torch.randperm(len(images))[: len(images) // BATCH * BATCH].view(-1, BATCH):
+        crop, target = cut_out(images[chosen], points[chosen], vary=vary)
+        yield disturbed(crop), target
+
+
+def error(network: Drawn68, images: Tensor, points: Tensor) -> float:
+    """ION in percent, inter-ocular."""
+    network.eval()
+    with torch.inference_mode():
+        crop, target = cut_out(images, points)
+        found = network(crop).view(-1, 68, 2)
+    scale = (target[:, 36] - target[:, 45]).norm(dim=-1)
+    return float(100 * ((found - target).norm(dim=-1).mean(-1) / scale).mean())
+
+
+def train(network: Drawn68, cycle: Cycle, first: int) -> None:
+    """One cycle, on the faces from number `first` on."""
+    begun = time.monotonic()
+    images, points = all_faces(range(first, first + cycle.faces))
+    checked = all_faces(range(CHECKED))
+    print(f"{cycle.faces} faces drawn in {time.monotonic() - begun:.0f} s", flush=True)
+    if first == CHECKED:  # begins with the mean face
+        network.head.bias.data.copy_(cut_out(images, points)[1].mean(0).flatten())
+    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=1e-3)
+    steps = cycle.epochs * (cycle.faces // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, cycle.rate, total_steps=steps, pct_start=0.15)
+    for epoch in range(1, cycle.epochs + 1):
+        network.train()
+        for crop, target in batches(images, points, cycle.vary):
+            optimiser.zero_grad()
+            loss = (network(crop.contiguous(memory_format=torch.channels_last)) - target.flatten(1)).abs().mean()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+        print(f"epoch {epoch:2d}  {time.monotonic() - begun:5.0f} s  ION {error(network, *checked):.2f} %", flush=True)
+
+
+def save(network: Drawn68, path: Path) -> None:
+    """Writes the weights, and how they were made."""
+    state = {
+        name: value.detach().contiguous()
+        for name, value in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    faces = sum(cycle.faces for cycle in CYCLES)
+    # One entry: the order of several is not the same in two runs.
+    save_file(state, path, metadata={"made": f"weights/train_drawn68.py: {faces} drawn faces, seed {SEED}"})
+
+
+def main() -> None:
+    """Trains cycle by cycle; writes after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=OUT, help="where the weights go")
+    parser.add_argument("--resume", type=Path, help="weights after the first cycle, which is then left out")
+    arguments = parser.parse_args()
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(1)
+    torch.manual_seed(SEED)
+    network = Drawn68(68)
+    if arguments.resume:
+        network.load_state_dict(load_file(arguments.resume), strict=False)
+    first = CHECKED
+    for index, cycle in enumerate(CYCLES):
+        if index or not arguments.resume:
+            torch.manual_seed(SEED + index)
+            train(network, cycle, first)
+            save(network, arguments.out)
+        first += cycle.faces
+    print(arguments.out)
+
+
+if __name__ == "__main__":
+    main()
