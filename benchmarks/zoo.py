@@ -1,19 +1,20 @@
-"""Converts every network, alone and all in one process: `python benchmarks/zoo.py OUT`.
+"""Converts every network, alone and all in one run: `python benchmarks/zoo.py OUT`.
 
 Prints one Markdown table and writes `OUT/zoo.json`: export time and peak memory of each network in a process of its
 own, parity on ONNX Runtime and OpenVINO, the older PyTorch exporter against the one that is used, parameters and FLOPs
-of checkpoint and artefact; then wall time and peak memory of all of them in one process. Networks without trained
+of checkpoint and artefact; then wall time and peak memory of all of them in one run. Networks without trained
 weights get seeded random ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
-import platform
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -25,6 +26,7 @@ from lmconv import plugins
 from lmconv.report import markdown
 
 TARGETS = ("onnx", "openvino")
+PAGE = os.sysconf("SC_PAGE_SIZE")
 LMCONV = Path(sys.executable).with_name("lmconv")
 
 
@@ -48,7 +50,7 @@ def main() -> None:
     }
     (out / "zoo.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(table(rows))
-    print(f"\nAll in one process: {seconds:.0f} s, peak {memory:.0f} MB, {memory / largest:.2f} of the largest alone.")
+    print(f"\nAll in one run: {seconds:.0f} s, peak {memory:.0f} MB, {memory / largest:.2f} of the largest alone.")
     print("\n".join(f"failed: {error}" for error in failed))
 
 
@@ -77,13 +79,32 @@ def alone(model: str, out: Path) -> dict[str, Any]:
 
 
 def run(*arguments: str) -> tuple[str, float, float]:
-    """Runs a command; gives its standard output, seconds, and peak memory in MB."""
+    """Runs a command; gives its standard output, seconds, and peak memory in MB, with all its processes."""
     start = time.perf_counter()
     child = subprocess.Popen([str(LMCONV), *arguments], stdout=subprocess.PIPE, text=True)
-    text = child.stdout.read() if child.stdout else ""
-    _, _, usage = os.wait4(child.pid, 0)
-    unit = 1e6 if platform.system() == "Darwin" else 1e3  # bytes there, kilobytes elsewhere
-    return text, time.perf_counter() - start, usage.ru_maxrss / unit
+    peaks: list[float] = [0.0]
+    watch = threading.Thread(target=lambda: peaks.extend(iter(lambda: _resident(child), None)))
+    watch.start()
+    text = child.communicate()[0]
+    watch.join()
+    return text, time.perf_counter() - start, max(peaks)
+
+
+def _resident(child: subprocess.Popen[str]) -> float | None:
+    """Memory of a process and of all that it started, MB; None when it has ended. Linux alone can tell."""
+    if child.poll() is not None:
+        return None
+    time.sleep(0.02)
+    parents, sizes = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            rest = path.read_text().rpartition(")")[2].split()
+            parents[int(path.parent.name)] = int(rest[1])
+            sizes[int(path.parent.name)] = int(rest[21]) * PAGE
+    tree = {child.pid}
+    for _ in range(3):  # a tree of three generations at most
+        tree |= {process for process, parent in parents.items() if parent in tree}
+    return sum(sizes.get(process, 0) for process in tree) / 1e6
 
 
 def cross_check(model: str, folder: Path) -> float:

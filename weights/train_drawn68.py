@@ -13,47 +13,34 @@ import math
 import multiprocessing
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lmconv import crops
 from lmconv.backbones.drawn68 import SIZE, Drawn68
 from lmconv.drawing.picture import face, stream
 from lmconv.drawing.traits import TRAIN
+from lmconv.schemes.ibug68 import plugin as ibug68
 from lmconv.types import Crop, Float64, Uint8
 
 OUT = Path(__file__).parent / "lmconv" / "known" / "drawn68.safetensors"
 SEED = 68
-BATCH = 64
+FACES, EPOCHS, BATCH = 14_000, 34, 64
+RATE, DECAY = 3e-3, 0.02
+"""Of learning, at its highest; of weights, which keeps ranges narrow enough for float16 and int8."""
 PROCESSES = 2
-"""That draw; training has one thread, so that it does not depend on the number of cores."""
+"""That draw, and threads that train: a fixed number, so that the weights do not depend on that of the cores."""
 CHECKED = 500
 """Faces that are kept from training, to see how it goes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cycle:
-    """One rise and fall of the learning rate.
-
-    Attributes:
-        faces: How many faces it has; no two cycles have one in common.
-        rate: Of learning, at its highest.
-        vary: How far crops are turned, scaled and shifted, as a share of the most.
-    """
-
-    faces: int
-    epochs: int
-    rate: float
-    vary: float
-
-
-CYCLES = (Cycle(faces=9_000, epochs=16, rate=3e-3, vary=1.0), Cycle(faces=6_000, epochs=17, rate=2e-3, vary=0.4))
+LEAST = 0.15
+"""Distance of the eye corners, share of the crop, below which errors do not weigh more: far turned faces."""
+MIRROR = list(ibug68.mirror)
 
 RANGES = replace(TRAIN, size=(0.5, 0.9))
 PICTURE = 112
@@ -80,9 +67,19 @@ def all_faces(numbers: range) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(points)
 
 
+def mirrored(images: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Half of the faces, as a mirror shows them."""
+    chosen = torch.rand(len(images)) < 0.5
+    flipped = torch.tensor([1.0, 0.0]) + torch.tensor([-1.0, 1.0]) * points[:, MIRROR]
+    images = torch.where(chosen[:, None, None, None], images.flip(3), images)
+    return images, torch.where(chosen[:, None, None], flipped, points)
+
+
 def cut_out(images: Tensor, points: Tensor, *, vary: float = 0.0) -> tuple[Tensor, Tensor]:
     """The network's crops and their points; as far as `vary` has it, turned, scaled and shifted."""
     n = len(images)
+    if vary:
+        images, points = mirrored(images, points)
     draws = (2 * torch.rand(4, n) - 1) * vary
     angle, scale = draws[0] * math.radians(10), torch.exp(0.05 * draws[1]) / LARGER
     shift = 0.03 * draws[2:].T[:, :, None]
@@ -118,33 +115,37 @@ def batches(images: Tensor, points: Tensor, vary: float) -> Iterator[tuple[Tenso
         yield disturbed(crop), target
 
 
+def ion(found: Tensor, target: Tensor, least: float = 0.0) -> Tensor:
+    """Inter-ocular error of each face: (n,) from (n, 68, 2) twice."""
+    scale = (target[:, 36] - target[:, 45]).norm(dim=-1).clamp(min=least)
+    errors: Tensor = (found - target).norm(dim=-1).mean(-1) / scale
+    return errors
+
+
 def error(network: Drawn68, images: Tensor, points: Tensor) -> float:
-    """ION in percent, inter-ocular."""
+    """Mean ION in percent."""
     network.eval()
     with torch.inference_mode():
         crop, target = cut_out(images, points)
-        found = network(crop).view(-1, 68, 2)
-    scale = (target[:, 36] - target[:, 45]).norm(dim=-1)
-    return float(100 * ((found - target).norm(dim=-1).mean(-1) / scale).mean())
+        return float(100 * ion(network(crop).view(-1, 68, 2), target).mean())
 
 
-def train(network: Drawn68, cycle: Cycle, first: int) -> None:
-    """One cycle, on the faces from number `first` on."""
+def train(network: Drawn68) -> None:
+    """One rise and fall of the learning rate; towards its end faces are varied less."""
     begun = time.monotonic()
-    images, points = all_faces(range(first, first + cycle.faces))
-    checked = all_faces(range(CHECKED))
-    print(f"{cycle.faces} faces drawn in {time.monotonic() - begun:.0f} s", flush=True)
-    if first == CHECKED:  # begins with the mean face
-        network.head.bias.data.copy_(cut_out(images, points)[1].mean(0).flatten())
-    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=1e-3)
-    steps = cycle.epochs * (cycle.faces // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, cycle.rate, total_steps=steps, pct_start=0.15)
-    for epoch in range(1, cycle.epochs + 1):
+    checked, (images, points) = all_faces(range(CHECKED)), all_faces(range(CHECKED, CHECKED + FACES))
+    print(f"{CHECKED + FACES} faces drawn in {time.monotonic() - begun:.0f} s", flush=True)
+    network.head.bias.data.copy_(cut_out(images, points)[1].mean(0).flatten())  # begins with the mean face
+    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=DECAY)
+    steps = EPOCHS * (FACES // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.15)
+    for epoch in range(1, EPOCHS + 1):
         network.train()
-        for crop, target in batches(images, points, cycle.vary):
+        for crop, target in batches(images, points, vary=1 - 0.7 * epoch / EPOCHS):
             optimiser.zero_grad()
-            loss = (network(crop.contiguous(memory_format=torch.channels_last)) - target.flatten(1)).abs().mean()
-            loss.backward()
+            found = network(crop.contiguous(memory_format=torch.channels_last)).view(-1, 68, 2)
+            loss = ion(found, target, LEAST).mean()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
         print(f"epoch {epoch:2d}  {time.monotonic() - begun:5.0f} s  ION {error(network, *checked):.2f} %", flush=True)
@@ -157,30 +158,21 @@ def save(network: Drawn68, path: Path) -> None:
         for name, value in network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    faces = sum(cycle.faces for cycle in CYCLES)
     # One entry: the order of several is not the same in two runs.
-    save_file(state, path, metadata={"made": f"weights/train_drawn68.py: {faces} drawn faces, seed {SEED}"})
+    save_file(state, path, metadata={"made": f"weights/train_drawn68.py: {FACES} drawn faces, seed {SEED}"})
 
 
 def main() -> None:
-    """Trains cycle by cycle; writes after each."""
+    """Trains and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=OUT, help="where the weights go")
-    parser.add_argument("--resume", type=Path, help="weights after the first cycle, which is then left out")
     arguments = parser.parse_args()
     torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(1)
+    torch.set_num_threads(PROCESSES)
     torch.manual_seed(SEED)
     network = Drawn68(68)
-    if arguments.resume:
-        network.load_state_dict(load_file(arguments.resume), strict=False)
-    first = CHECKED
-    for index, cycle in enumerate(CYCLES):
-        if index or not arguments.resume:
-            torch.manual_seed(SEED + index)
-            train(network, cycle, first)
-            save(network, arguments.out)
-        first += cycle.faces
+    train(network)
+    save(network, arguments.out)
     print(arguments.out)
 
 

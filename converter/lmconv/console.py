@@ -32,11 +32,11 @@ class Console:
             click.echo(text, err=True)
 
     @contextmanager
-    def progress(self, steps: int, label: str) -> Iterator[Callable[[], None]]:
-        """Shows a progress bar, on a terminal; gives what to call after each step."""
+    def progress(self, steps: int, label: str) -> Iterator[Callable[..., None]]:
+        """Shows a progress bar, on a terminal; gives what to call after each step, or after so many."""
         hidden = self.quiet or not sys.stderr.isatty()
         with click.progressbar(length=steps, label=label, file=sys.stderr, hidden=hidden) as bar:
-            yield lambda: bar.update(1)
+            yield lambda done=1: bar.update(done)
 
 
 @dataclass(slots=True, kw_only=True)

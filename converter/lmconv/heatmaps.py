@@ -111,14 +111,47 @@ def decode(heatmaps: Float32, how: Decode) -> Float32:
 
 
 def _argmax(flat: Float32, height: int, width: int) -> np.ndarray:
+    row, column = np.divmod(flat.argmax(2), width)
+    slopes, inside = _slopes(flat, height, width)
+    cells: np.ndarray = np.stack([column, row], 2) + 0.25 * np.sign(slopes) * inside[..., None]
+    return cells
+
+
+def _slopes(flat: Float32, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """How much larger the neighbour right of the largest cell is than the left one, and the lower than the upper one.
+
+    Returns:
+        (N, L, 2), and (N, L) bool: whether the largest cell is at no border, where it has all four.
+    """
     best = flat.argmax(2)
     row, column = np.divmod(best, width)
     inside = (column > 0) & (column < width - 1) & (row > 0) & (row < height - 1)
     centre = np.where(inside, best, width + 1)
-    values = [np.take_along_axis(flat, (centre + step)[..., None], 2)[..., 0] for step in (1, -1, width, -width)]
-    shift = 0.25 * np.stack([np.sign(values[0] - values[1]), np.sign(values[2] - values[3])], 2)
-    cells: np.ndarray = np.stack([column, row], 2) + shift * inside[..., None]
-    return cells
+    right, left, below, above = (
+        np.take_along_axis(flat, (centre + step)[..., None], 2)[..., 0] for step in (1, -1, width, -width)
+    )
+    return np.stack([right - left, below - above], 2), inside
+
+
+def undecided(maps: Float32, slack: float, how: Decode) -> np.ndarray:
+    """Points whose place hangs on less than rounding: an arg-max is not continuous.
+
+    Args:
+        maps: (N, L, H, W) float32.
+        slack: How far the values of another network's maps are from these, at most.
+        how: The rule.
+
+    Returns:
+        (N, L) bool: whether that network may rightly answer another cell, or be moved another way.
+    """
+    if how.method != "argmax":
+        return np.zeros(maps.shape[:2], bool)
+    height, width = maps.shape[2:]
+    flat = maps.reshape(*maps.shape[:2], height * width)
+    top = np.partition(flat, -2, axis=2)[..., -2:]
+    slopes, inside = _slopes(flat, height, width)
+    near: np.ndarray = (top[..., 1] - top[..., 0] < 2 * slack) | (inside & (np.abs(slopes) < 2 * slack).any(2))
+    return near
 
 
 def _cells(height: int, width: int) -> np.ndarray:

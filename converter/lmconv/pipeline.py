@@ -14,7 +14,6 @@ import onnx
 
 from lmconv import artifact as artifacts
 from lmconv import plugins
-from lmconv.compare import difference, map_difference
 from lmconv.errors import GateFailed, InputError, MissingRuntime, UsageError, first_line
 from lmconv.export import export
 from lmconv.files import canonical
@@ -22,7 +21,7 @@ from lmconv.graph import flops, parameters, set_batch
 from lmconv.machine import versions
 from lmconv.onnx_file import load_onnx, source_path, standardise
 from lmconv.optimise import Optimised, optimise
-from lmconv.session import noise, outputs
+from lmconv.session import Outputs, gap, noise, outputs
 from lmconv.source import Opened, open_source
 from lmconv.types import (
     ONNX,
@@ -72,13 +71,11 @@ class Reference:
 
     Attributes:
         inputs: (8, 3, H, W) float32.
-        landmarks: (8, L, 2) float32, fractions of the input.
-        heatmaps: (2, L, h, w) float32 of the first two; None for a network that gives points.
+        outputs: Landmarks of all, and heatmaps of the first two.
     """
 
     inputs: Float32
-    landmarks: Float32
-    heatmaps: Float32 | None = None
+    outputs: Outputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +202,7 @@ def _reference(session: Opened, source: Source) -> tuple[Reference, Json]:
     if not np.isfinite(found.landmarks).all():
         raise InputError(f"{source.label} computes NaN or infinity", hint="the network is broken before any conversion")
     maps = None if found.heatmaps is None else found.heatmaps[:REFERENCE_MAPS]
-    return Reference(inputs=inputs, landmarks=found.landmarks, heatmaps=maps), counts
+    return Reference(inputs=inputs, outputs=replace(found, heatmaps=maps)), counts
 
 
 def _exported(spec: ModelSpec, model: onnx.ModelProto) -> ModelSpec:
@@ -313,9 +310,9 @@ def _content(
 
 
 def _write_reference(folder: Path, reference: Reference) -> None:
-    maps = {} if reference.heatmaps is None else {"heatmaps": reference.heatmaps}
-    arrays: dict[str, Any] = {"input": reference.inputs, "landmarks": reference.landmarks, **maps}
-    np.savez_compressed(folder / artifacts.REFERENCE, **arrays)
+    kept = reference.outputs
+    arrays: dict[str, Any] = {"input": reference.inputs, "landmarks": kept.landmarks, "heatmaps": kept.heatmaps}
+    np.savez_compressed(folder / artifacts.REFERENCE, **{key: v for key, v in arrays.items() if v is not None})
 
 
 def read_reference(artifact: Artifact) -> Reference:
@@ -323,7 +320,8 @@ def read_reference(artifact: Artifact) -> Reference:
     path = artifact.path / artifacts.REFERENCE
     try:
         with np.load(path, allow_pickle=False) as file:
-            return Reference(inputs=file["input"], landmarks=file["landmarks"], heatmaps=file.get("heatmaps"))
+            kept = Outputs(landmarks=file["landmarks"], heatmaps=file.get("heatmaps"))
+            return Reference(inputs=file["input"], outputs=kept)
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise InputError(f"{path} cannot be read: {first_line(error)}", hint="export again") from error
 
@@ -336,13 +334,11 @@ def _accept(folder: Path, plugin: Target, precision: Precision, reference: Refer
     artifact = artifacts.read(folder)
     with plugin.open(artifact, OpenOptions()) as session:
         found = outputs(session, artifact.spec, reference.inputs)
-    gaps = {}
-    if reference.heatmaps is None or precision == Precision.FP32:
-        gap = difference(found.landmarks, reference.landmarks, artifact.spec.input_size)
-        gaps["landmarks"] = (gap.max_abs, TOLERANCE[precision])
-    if reference.heatmaps is not None and found.heatmaps is not None:
-        maps = found.heatmaps[: len(reference.heatmaps)]
-        gaps["heatmaps"] = (map_difference(maps, reference.heatmaps)[0], MAP_TOLERANCE[precision])
+    apart = gap(found, reference.outputs, artifact.spec)
+    gaps = {"landmarks": (apart.landmarks.max_abs, TOLERANCE[precision])}
+    if apart.max_map is not None:
+        maps = {"heatmaps": (apart.max_map, MAP_TOLERANCE[precision])}
+        gaps = gaps | maps if precision == Precision.FP32 else maps
     for what, (off, allowed) in gaps.items():
         if off > allowed:
             raise GateFailed(

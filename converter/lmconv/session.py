@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmconv import heatmaps
+from lmconv.compare import Difference, difference, map_difference
 from lmconv.preprocess import network_input
 from lmconv.types import Float32, ModelSpec, Session
 
@@ -22,6 +24,36 @@ class Outputs:
 
     landmarks: Float32
     heatmaps: Float32 | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """How far a network is from another.
+
+    Attributes:
+        landmarks: Of the points that the other's heatmaps decide, where it has any.
+        max_map: Largest difference of a heatmap's value, fractions of their range; None without heatmaps.
+        mean_map: Its mean.
+        undecided: Points left out: their place hangs on less than `max_map`.
+    """
+
+    landmarks: Difference
+    max_map: float | None = None
+    mean_map: float | None = None
+    undecided: int = 0
+
+
+def gap(found: Outputs, expected: Outputs, spec: ModelSpec) -> Gap:
+    """Compares two networks on the same inputs; where there are heatmaps, on the inputs whose heatmaps were kept."""
+    maps = expected.heatmaps
+    if maps is None or found.heatmaps is None or spec.heatmaps is None:
+        return Gap(landmarks=difference(found.landmarks, expected.landmarks, spec.input_size))
+    n = len(maps)
+    largest, mean = map_difference(found.heatmaps[:n], maps)
+    near = heatmaps.undecided(maps, largest * float(np.ptp(maps)), spec.heatmaps)
+    points = np.where(near[..., None], expected.landmarks[:n], found.landmarks[:n])
+    apart = difference(points, expected.landmarks[:n], spec.input_size)
+    return Gap(landmarks=apart, max_map=largest, mean_map=mean, undecided=int(near.sum()))
 
 
 PIXELS = 64 * 112 * 112

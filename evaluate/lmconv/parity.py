@@ -8,12 +8,12 @@ from typing import Literal
 
 import numpy as np
 
-from lmconv.compare import difference, map_difference
+from lmconv.compare import difference
 from lmconv.crops import CropSet, to_picture
 from lmconv.metrics.ion import ion
 from lmconv.pipeline import Reference
 from lmconv.preprocess import network_input
-from lmconv.session import landmarks, noise, outputs
+from lmconv.session import Gap, Outputs, gap, landmarks, noise, outputs
 from lmconv.types import Float32, Float64, ModelSpec, Session
 
 SEED = 1
@@ -26,14 +26,12 @@ class Points:
     """What one network says of the same inputs.
 
     Attributes:
-        random: (64, L, 2) float32 on seeded random inputs, fractions of the input.
+        random: Landmarks (64, L, 2), and heatmaps where it gives any, on seeded random inputs.
         faces: (n, L, 2) float32 on faces, fractions of the crop; n may be 0.
-        maps: (64, L, h, w) float32, heatmaps on the random inputs; None for a network that gives points.
     """
 
-    random: Float32
+    random: Outputs
     faces: Float32
-    maps: Float32 | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +50,7 @@ class Parity:
         mean_ion: Its mean.
         max_map: Largest difference of a heatmap's value on random inputs, fractions of their range; None without maps.
         mean_map: Its mean.
+        undecided: Points on random inputs that are left out, as their heatmaps decide by less than `max_map`.
         n: Number of inputs.
     """
 
@@ -67,14 +66,13 @@ class Parity:
     mean_ion: float | None = None
     max_map: float | None = None
     mean_map: float | None = None
+    undecided: int = 0
 
 
 def points(session: Session, spec: ModelSpec, crops: CropSet | None) -> Points:
     """Runs a network on the seeded random inputs and on faces, some at a time."""
-    random = outputs(session, spec, noise(spec, RANDOM_INPUTS, SEED))
     return Points(
-        random=random.landmarks,
-        maps=random.heatmaps,
+        random=outputs(session, spec, noise(spec, RANDOM_INPUTS, SEED)),
         faces=np.empty((0, spec.landmarks, 2), np.float32) if crops is None else on_faces(session, spec, crops),
     )
 
@@ -97,20 +95,34 @@ def parity(
     found: Points, expected: Points, crops: CropSet | None, spec: ModelSpec, against: Literal["torch", "onnx"]
 ) -> Parity:
     """Compares an artefact with its source."""
-    both = [np.concatenate([side.random, side.faces]) for side in (found, expected)]
-    gap = difference(both[0], both[1], spec.input_size)
-    max_map, mean_map = _maps(found.maps, expected.maps)
-    overall = Parity(against=against, **dataclasses.asdict(gap), max_map=max_map, mean_map=mean_map)
+    random = gap(found.random, expected.random, spec)
+    overall = _overall(random, against)
     if crops is None:
         return overall
     faces = difference(found.faces, expected.faces, spec.input_size)
     drift = _drift(found.faces, expected.faces, crops)
+    n, total = faces.n, faces.n + overall.n
     return dataclasses.replace(
         overall,
+        max_abs=max(overall.max_abs, faces.max_abs),
+        mean_abs=(overall.mean_abs * overall.n + faces.mean_abs * n) / total,
+        max_px=max(overall.max_px, faces.max_px),
+        mean_px=(overall.mean_px * overall.n + faces.mean_px * n) / total,
+        n=total,
         max_px_faces=faces.max_px,
         mean_px_faces=faces.mean_px,
         max_ion=float(drift.max()),
         mean_ion=float(drift.mean()),
+    )
+
+
+def _overall(apart: Gap, against: Literal["torch", "onnx", "reference"]) -> Parity:
+    return Parity(
+        against=against,
+        max_map=apart.max_map,
+        mean_map=apart.mean_map,
+        undecided=apart.undecided,
+        **dataclasses.asdict(apart.landmarks),
     )
 
 
@@ -120,14 +132,6 @@ def _drift(found: Float32, expected: Float32, crops: CropSet) -> Float64:
     return ion(crops.truth + moved, crops.truth)
 
 
-def _maps(found: Float32 | None, expected: Float32 | None) -> tuple[float | None, float | None]:
-    return (None, None) if found is None or expected is None else map_difference(found, expected)
-
-
 def reference_parity(session: Session, spec: ModelSpec, reference: Reference) -> Parity:
     """Compares an artefact with the outputs of its source that were kept when it was made."""
-    found = outputs(session, spec, reference.inputs)
-    gap = difference(found.landmarks, reference.landmarks, spec.input_size)
-    count = 0 if reference.heatmaps is None else len(reference.heatmaps)
-    max_map, mean_map = _maps(None if found.heatmaps is None else found.heatmaps[:count], reference.heatmaps)
-    return Parity(against="reference", **dataclasses.asdict(gap), max_map=max_map, mean_map=mean_map)
+    return _overall(gap(outputs(session, spec, reference.inputs), reference.outputs, spec), "reference")

@@ -142,7 +142,7 @@ def test_it_computes_what_it_computed(cli: Cli, users: Path, tmp_path: Path) -> 
     reference = pipeline.read_reference(made)
     with torch.inference_mode():
         expected = network(torch.from_numpy(reference.inputs).flatten(1)).reshape(8, 4, 2).numpy()
-    np.testing.assert_allclose(reference.landmarks, expected, atol=1e-6)
+    np.testing.assert_allclose(reference.outputs.landmarks, expected, atol=1e-6)
     assert made.spec.backbone == "users.py:Flat"
     assert (made.spec.landmarks, made.spec.input_size) == (4, (32, 32))
 

@@ -16,7 +16,8 @@ from lmconv import artifact as artifacts
 from lmconv import heatmaps, pipeline, source
 from lmconv.errors import UsageError
 from lmconv.runtime import OrtSession
-from lmconv.types import Decode, Float32, Precision
+from lmconv.session import Outputs, gap
+from lmconv.types import Decode, Float32, Precision, landmark_spec
 
 ARGMAX = Decode(method="argmax")
 Cell: TypeAlias = tuple[float, float]
@@ -132,6 +133,29 @@ def test_another_rule_is_refused(text: str) -> None:
         heatmaps.parse(text)
 
 
+def test_a_point_is_undecided_where_rounding_could_move_it() -> None:
+    maps = np.concatenate([peak(2, 1, (3, 1)), peak(2, 1, (3, 1), (2, 2)), peak(0, 1), peak(2, 1), peak(4, 2)], 1)
+    maps[0, 4, 2, 3] = 0.999
+    near = heatmaps.undecided(maps, 0.001, ARGMAX)
+    assert near.tolist() == [[True, False, False, True, True]], "flat above and below; -; at a border; flat; a rival"
+    assert not heatmaps.undecided(maps, 0.001, Decode(method="soft-argmax")).any()
+
+
+def test_points_that_are_undecided_are_left_out_of_parity_and_counted() -> None:
+    spec = landmark_spec("maps", "maps", size=(4, 6), landmarks=2, heatmaps=ARGMAX)
+    one = np.concatenate([peak(1, 1, (2, 1), (1, 2)), peak(3, 2, (4, 2), (3, 1))], 1)
+    other = one.copy()
+    one[0, 0, 2, 4] = 1 - 1e-4
+    other[0, 0, 2, 4] = 1 + 1e-4  # another cell is the largest
+    found, expected = (Outputs(landmarks=heatmaps.decode(maps, ARGMAX), heatmaps=maps) for maps in (other, one))
+    apart = gap(found, expected, spec)
+    assert (apart.undecided, apart.landmarks.max_abs) == (1, 0)
+    assert apart.max_map == pytest.approx(2e-4, rel=1e-3)
+    other[0, 1] = peak(1, 1, (2, 1), (1, 2))[0, 0]  # and one that is really elsewhere
+    found = Outputs(landmarks=heatmaps.decode(other, ARGMAX), heatmaps=other)
+    assert gap(found, expected, spec).max_map == pytest.approx(1)
+
+
 # An ONNX file that gives heatmaps
 
 
@@ -157,9 +181,9 @@ def test_heatmaps_of_an_onnx_file_become_points_in_the_graph(tmp_path: Path, how
     made = pipeline.convert(found, target, Precision.FP32, out=tmp_path / "out")
     assert made.spec.landmarks == 5
     assert [tensor.shape for tensor in made.spec.outputs] == [("N", 5, 2), ("N", 5, 8, 8)]
-    reference = pipeline.read_reference(artifacts.read(made.path))
-    assert reference.heatmaps is not None
-    np.testing.assert_allclose(heatmaps.decode(reference.heatmaps, heatmaps.parse(how)), reference.landmarks[:2])
+    kept = pipeline.read_reference(artifacts.read(made.path)).outputs
+    assert kept.heatmaps is not None
+    np.testing.assert_allclose(heatmaps.decode(kept.heatmaps, heatmaps.parse(how)), kept.landmarks[:2])
 
 
 def test_heatmaps_are_not_taken_for_points(cli: Cli, tmp_path: Path) -> None:

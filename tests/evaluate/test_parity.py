@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lmconv.crops import CropSet
 from lmconv.parity import RANDOM_INPUTS, Parity, Points, errors, parity, points
+from lmconv.session import Outputs
 from lmconv.types import Arrays, Float32, landmark_spec
 
 SPEC = landmark_spec("toy", "toy", size=(20, 40), landmarks=68)
@@ -53,7 +54,7 @@ def moved(random: float = 0.0, face: float = 0.0, count: int = 2) -> Points:
     """Points that are off by these fractions of the input, to the right."""
     zeros = np.zeros((4, 68, 2), np.float32), np.zeros((count, 68, 2), np.float32)
     step = np.array([1.0, 0.0], np.float32)
-    return Points(random=zeros[0] + random * step, faces=zeros[1] + face * step)
+    return Points(random=Outputs(landmarks=zeros[0] + random * step), faces=zeros[1] + face * step)
 
 
 def compared(found: Points, crops: CropSet | None = None) -> Parity:
@@ -84,14 +85,14 @@ def test_without_faces_there_is_no_drift() -> None:
 
 def test_a_point_that_is_not_a_number_makes_everything_infinite() -> None:
     broken = moved()
-    broken.random[0, 0, 0] = np.nan
+    broken.random.landmarks[0, 0, 0] = np.nan
     assert compared(broken, faces(2)).max_abs == math.inf
 
 
 def test_faces_are_run_some_at_a_time() -> None:
     network = Mean()
     found = points(network, SPEC, faces(150))
-    assert len(found.random) == RANDOM_INPUTS
+    assert len(found.random.landmarks) == RANDOM_INPUTS
     assert found.faces.shape == (150, 68, 2)
     assert max(network.batches) <= 64
 

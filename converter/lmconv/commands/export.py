@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -11,12 +12,12 @@ import click
 
 from lmconv import plugins
 from lmconv.console import Console, Outcome, attempt, command, table
+from lmconv.conversion import Job, convert, convert_apart
 from lmconv.errors import MissingRuntime, UsageError
 from lmconv.types import Precision
 
 if TYPE_CHECKING:
-    from lmconv.pipeline import Crops
-    from lmconv.types import Artifact, Float32, Json, ModelSpec, Target
+    from lmconv.types import Json, Target
 
 Pair: TypeAlias = tuple[str, Precision]
 
@@ -99,8 +100,6 @@ def plugin(
     models, left_out = _all(models, options) if everything else (models, [])
     _check_models(models, options)
     _check_faces(wanted, calibration)
-    from lmconv import pipeline, source
-
     outcome = Outcome(document={"artifacts": [], "skipped": [*left_out, *skipped]})
     for row in outcome.document["skipped"]:
         console.note(f"left out: {' '.join(row[key] for key in row if key != 'reason')}: {row['reason']}")
@@ -109,26 +108,15 @@ def plugin(
     if wanted:
         _check_out(out)
 
-    def convert(model: str) -> list[Artifact]:
-        found = source.resolve(model, **options)
-        crops = _crops(found.spec, calibration, split) if calibration else None
-        plain = pipeline.plain(found, out, crops=crops)
-        for warning in plain.warnings:
-            console.note(f"{model}: {warning}")
-        step()
-        made = []
-        for target, precision in wanted:
-            build = functools.partial(pipeline.build, plain, target, precision, out=out, crops=crops, batch=size)
-            artifact = attempt(console, build, outcome.errors, model=model, target=target, precision=precision)
-            made += [artifact] if artifact else []
-            step()
-        return made
-
-    models = models if wanted else ()
-    with console.progress(len(models) * (1 + len(wanted)), "converting") as step:
-        for model in models:
-            made = attempt(console, functools.partial(convert, model), outcome.errors, model=model) or []
-            outcome.document["artifacts"] += map(pipeline.summary, made)
+    faces = (calibration, split) if calibration else None
+    job = Job(model="", options=options, wanted=tuple(wanted), out=out, calibration=faces, batch=size, console=console)
+    jobs = [replace(job, model=model) for model in models] if wanted else []
+    with console.progress(len(jobs) * (1 + len(wanted)), "converting") as step:
+        for job in jobs:
+            done = convert_apart(job) if len(jobs) > 1 else convert(job, step)
+            outcome.document["artifacts"] += done.artifacts
+            outcome.errors += done.errors
+            step(0 if len(jobs) == 1 else 1 + len(wanted))
     outcome.text = "\n\n".join(filter(None, [_text(outcome.document["artifacts"]), _failures(outcome, models)]))
     return outcome
 
@@ -233,16 +221,6 @@ def _check_faces(wanted: list[Pair], calibration: Path | None) -> None:
         from lmconv.crops import find_dataset
 
         find_dataset(calibration)
-
-
-def _crops(spec: ModelSpec, folder: Path, split: str) -> Crops:
-    @functools.cache
-    def crops() -> Float32:
-        from lmconv.crops import calibration
-
-        return calibration(folder, spec, split)
-
-    return crops
 
 
 def _check_out(out: Path) -> None:
