@@ -82,29 +82,33 @@ def run(*arguments: str) -> tuple[str, float, float]:
     """Runs a command; gives its standard output, seconds, and peak memory in MB, with all its processes."""
     start = time.perf_counter()
     child = subprocess.Popen([str(LMCONV), *arguments], stdout=subprocess.PIPE, text=True)
-    peaks: list[float] = [0.0]
-    watch = threading.Thread(target=lambda: peaks.extend(iter(lambda: _resident(child), None)))
+    peaks = [0.0]
+    watch = threading.Thread(target=_watch, args=(child, peaks))
     watch.start()
     text = child.communicate()[0]
     watch.join()
     return text, time.perf_counter() - start, max(peaks)
 
 
-def _resident(child: subprocess.Popen[str]) -> float | None:
-    """Memory of a process and of all that it started, MB; None when it has ended. Linux alone can tell."""
-    if child.poll() is not None:
-        return None
-    time.sleep(0.02)
-    parents, sizes = {}, {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            rest = path.read_text().rpartition(")")[2].split()
-            parents[int(path.parent.name)] = int(rest[1])
-            sizes[int(path.parent.name)] = int(rest[21]) * PAGE
-    tree = {child.pid}
-    for _ in range(3):  # a tree of three generations at most
-        tree |= {process for process, parent in parents.items() if parent in tree}
-    return sum(sizes.get(process, 0) for process in tree) / 1e6
+def _watch(child: subprocess.Popen[str], peaks: list[float]) -> None:
+    """Adds the memory of a process and of all that it started, MB, again and again until it ends. On Linux alone.
+
+    A process that is there for an instant is left out: between fork and exec it seems to have its parent's memory.
+    """
+    before: set[int] = set()
+    while child.poll() is None:
+        time.sleep(0.05)
+        parents, sizes = {}, {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                rest = path.read_text().rpartition(")")[2].split()
+                parents[int(path.parent.name)] = int(rest[1])
+                sizes[int(path.parent.name)] = int(rest[21]) * PAGE
+        tree = {child.pid}
+        for _ in range(3):  # it is three generations deep at most
+            tree |= {process for process, parent in parents.items() if parent in tree}
+        peaks.append(sum(sizes.get(process, 0) for process in tree & before) / 1e6)
+        before = tree
 
 
 def cross_check(model: str, folder: Path) -> float:

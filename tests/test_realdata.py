@@ -83,7 +83,7 @@ def test_mapping_back_by_a_clipped_square_misses_the_recorded_ion(
     folder = shared / "faces" / "300w_common"
     faces = crops.load(folder, artifact.spec)
     with plugins.load("targets", "onnx").open(artifact, OpenOptions()) as session:
-        points = parity.on_faces(session, artifact.spec, faces).astype(np.float64)
+        points = parity.on_faces(session, artifact.spec, faces).landmarks.astype(np.float64)
     pictures = [cv2.imread(str(folder / name)) for name in faces.names]
     boxes = clipped(
         faces.squares.astype(np.float64), [picture.shape[:2] for picture in pictures if picture is not None]

@@ -2,8 +2,8 @@
 
     python weights/train_drawn68.py
 
-It takes ten to twenty minutes on two cores and needs nothing but lmconv with PyTorch. Every seed is fixed: on one machine
-with one version of PyTorch the weights come out the same.
+It takes ten to twenty minutes on two cores and needs nothing but lmconv with PyTorch. Every seed is fixed: on one
+machine with one version of PyTorch the weights come out the same.
 """
 
 from __future__ import annotations

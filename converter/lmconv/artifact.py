@@ -155,7 +155,7 @@ def trained(artifact: Artifact) -> bool:
 def weights(artifact: Artifact) -> str:
     """Where its weights come from, in words."""
     parent = artifact.parents["source"]
-    return str(parent["file"]) if trained(artifact) else f"random, seed {parent['seed']}"
+    return str(parent["file"]) if trained(artifact) else f"random weights, seed {parent['seed']}"
 
 
 def find(root: Path) -> list[Path]:

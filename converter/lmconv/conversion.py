@@ -6,20 +6,21 @@ process down takes no other with it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmconv.console import Console, attempt
-from lmconv.errors import InputError
+from lmconv.errors import InputError, OtherPoints
 from lmconv.types import Json, ModelSpec, Precision
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from lmconv.pipeline import Crops
     from lmconv.types import Artifact, Float32
 
@@ -66,7 +67,7 @@ def _convert(job: Job, done: Done, step: Callable[[], object]) -> None:
     from lmconv import pipeline, source
 
     found = source.resolve(job.model, **job.options)
-    crops = _crops(found.spec, *job.calibration) if job.calibration else None
+    crops = _crops(job, found.spec)
     plain = pipeline.plain(found, job.out, crops=crops)
     for warning in plain.warnings:
         job.console.note(f"{job.model}: {warning}")
@@ -80,27 +81,51 @@ def _convert(job: Job, done: Done, step: Callable[[], object]) -> None:
         step()
 
 
-def convert_apart(job: Job) -> Done:
-    """Converts one network in a process of its own."""
+def convert_apart(job: Job, step: Callable[[int], object] = lambda parts: None) -> Done:
+    """Converts one network in a process of its own; `step` is called with the number of its parts."""
     done = Done()
     found = attempt(job.console, functools.partial(_apart, job), done.errors, model=job.model)
+    step(1 + len(job.wanted))
     return found or done
 
 
 def _apart(job: Job) -> Done:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(convert, job).result()
-        except BrokenProcessPool as error:
-            hint = "out of memory? convert it alone, and see what the system says"
-            raise InputError(f"the process that converted {job.model} was killed", hint=hint) from error
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(job, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        done: Done = ours.recv()
+    except EOFError as error:
+        process.join()
+        hint = "out of memory? convert it alone, and see what the system says"
+        message = f"the process that converted {job.model} ended with {process.exitcode}"
+        raise InputError(message, hint=hint) from error
+    process.join()
+    return done
 
 
-def _crops(spec: ModelSpec, folder: Path, split: str) -> Crops:
+def _send(job: Job, to: Connection) -> None:
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):  # whoever started this says so, or is gone
+        to.send(convert(job))
+
+
+def _crops(job: Job, spec: ModelSpec) -> Crops | None:
+    """The faces of a job, cut out when they are first needed; none where they have another number of points."""
+    if job.calibration is None:
+        return None
+    from lmconv.crops import calibration, check
+
+    try:
+        check(*job.calibration, spec)
+    except OtherPoints as error:
+        job.console.note(f"{error.message}: they are left out")
+        return None
+    folder, split = job.calibration
+
     @functools.cache
     def crops() -> Float32:
-        from lmconv.crops import calibration
-
         return calibration(folder, spec, split)
 
     return crops

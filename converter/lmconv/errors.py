@@ -40,6 +40,10 @@ class UsageError(LmconvError):
     exit_code = 2
 
 
+class OtherPoints(UsageError):
+    """Faces have another number of points than the network finds."""
+
+
 class MissingRuntime(LmconvError):
     """A package, runtime or device is not here; the hint says what to install."""
 

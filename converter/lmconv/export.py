@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmconv import heatmaps, usercode
-from lmconv.errors import Bug, InputError
+from lmconv.errors import Bug, InputError, first_line
 from lmconv.graph import set_batch
-from lmconv.onnx_file import load_onnx, source_path, standardise
+from lmconv.onnx_file import graph_inputs, standard
 from lmconv.source import Opened, open_source
 from lmconv.types import OPSET, Decode, ModelSpec, Source
 
@@ -68,9 +68,9 @@ def _dynamo(source: Source, network: torch.nn.Module) -> onnx.ModelProto:
     height, width = source.spec.input_size
     for name in ("torch.onnx", "torch.fx", "torch.export"):  # warn at length, of torchvision and of what is raised
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    hint = "PyTorch's exporter cannot trace it; -v shows its traceback"
+    hint, theirs = "PyTorch's exporter cannot trace it; -v shows its traceback", usercode.foreign(source)
     with (
-        usercode.theirs(source.factory, hint=hint) if source.factory else nullcontext(),
+        usercode.theirs(theirs, hint=hint) if theirs else nullcontext(),
         redirect_stdout(io.StringIO()),  # it prints whole graphs when it fails
         redirect_stderr(io.StringIO()),
         warnings.catch_warnings(),
@@ -127,17 +127,15 @@ def _strip(model: onnx.ModelProto) -> None:
 def _from_onnx(source: Source) -> onnx.ModelProto:
     from onnx import version_converter
 
-    model = load_onnx(source_path(source))
-    held = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in held]
+    model = standard(source)
+    inputs = graph_inputs(model)
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     del model.graph.output[1:]
-    standardise(model, source.label)
     try:
         model = version_converter.convert_version(model, OPSET)
     except Exception as error:  # the converter raises RuntimeError and its own ConvertError
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"{source.label} cannot be brought to opset {OPSET}: {reason}", hint="export it anew"
         ) from error
@@ -226,8 +224,9 @@ def _free_batch(model: onnx.ModelProto, spec: ModelSpec) -> None:
     images = noise(spec, 2, 0)
     try:
         with OrtSession(model.SerializeToString()) as session:
-            both = session.run({"input": images})["landmarks"]
-            alone = np.concatenate([session.run({"input": image[None]})["landmarks"] for image in images])
+            name = "heatmaps" if spec.heatmaps else "landmarks"  # an arg-max may jump where nothing is wrong
+            both = session.run({"input": images})[name]
+            alone = np.concatenate([session.run({"input": image[None]})[name] for image in images])
         free = both.shape == alone.shape and np.allclose(both, alone, atol=1e-5)
     except Exception:  # whatever the runtime says of it, the axis is not free
         free = False

@@ -53,7 +53,11 @@ SOFT_ARGMAX = """
     sharpened = Mul (heatmaps, BETA)
     flat = Reshape (sharpened, FLAT_SHAPE)
     probabilities = Softmax <axis = 2> (flat)
-    moved = MatMul (probabilities, CELLS)
+    columns = Mul (probabilities, COLUMNS)
+    rows = Mul (probabilities, ROWS)
+    column = ReduceSum <keepdims = 1> (columns, AXIS_2)
+    row = ReduceSum <keepdims = 1> (rows, AXIS_2)
+    moved = Concat <axis = 2> (column, row)
 """
 
 FRACTIONS = """
@@ -106,7 +110,8 @@ def decode(heatmaps: Float32, how: Decode) -> Float32:
     else:
         logits = np.float64(how.beta) * flat
         weights = np.exp(logits - logits.max(2, keepdims=True))
-        cells = (weights / weights.sum(2, keepdims=True)) @ _cells(height, width)
+        rows, columns = np.divmod(np.arange(height * width), width)
+        cells = (weights / weights.sum(2, keepdims=True)) @ np.stack([columns, rows], 1)
     return ((cells + 0.5) / (width, height)).astype(np.float32)
 
 
@@ -133,16 +138,19 @@ def _slopes(flat: Float32, height: int, width: int) -> tuple[np.ndarray, np.ndar
     return np.stack([right - left, below - above], 2), inside
 
 
-def undecided(maps: Float32, slack: float, how: Decode) -> np.ndarray:
+SLACK = 1e-4
+"""How far two networks' values of a map may be apart, fractions of its range, by rounding alone."""
+
+
+def undecided(maps: Float32, how: Decode) -> np.ndarray:
     """Points whose place hangs on less than rounding: an arg-max is not continuous.
 
     Args:
         maps: (N, L, H, W) float32.
-        slack: How far the values of another network's maps are from these, at most.
         how: The rule.
 
     Returns:
-        (N, L) bool: whether that network may rightly answer another cell, or be moved another way.
+        (N, L) bool: whether another network may rightly answer another cell, or move the point another way.
     """
     if how.method != "argmax":
         return np.zeros(maps.shape[:2], bool)
@@ -150,14 +158,9 @@ def undecided(maps: Float32, slack: float, how: Decode) -> np.ndarray:
     flat = maps.reshape(*maps.shape[:2], height * width)
     top = np.partition(flat, -2, axis=2)[..., -2:]
     slopes, inside = _slopes(flat, height, width)
-    near: np.ndarray = (top[..., 1] - top[..., 0] < 2 * slack) | (inside & (np.abs(slopes) < 2 * slack).any(2))
+    slack = 2 * SLACK * np.ptp(flat, axis=2)
+    near: np.ndarray = (top[..., 1] - top[..., 0] < slack) | (inside & (np.abs(slopes) < slack[..., None]).any(2))
     return near
-
-
-def _cells(height: int, width: int) -> np.ndarray:
-    """(H * W, 2) float64: column and row of every cell."""
-    rows, columns = np.divmod(np.arange(height * width), width)
-    return np.stack([columns, rows], 1).astype(np.float64)
 
 
 def append(graph: onnx.GraphProto, heatmaps: str, size: tuple[int, int], how: Decode) -> None:
@@ -173,13 +176,14 @@ def append(graph: onnx.GraphProto, heatmaps: str, size: tuple[int, int], how: De
     from onnx import numpy_helper
 
     height, width = size
+    rows, columns = np.divmod(np.arange(height * width), width)
     whole = {
         "AXIS_2": [2], "AXIS_3": [3], "ZERO": [0], "TWO": [2], "FOUR": [4], "FLAT_SHAPE": [0, 0, height * width],
         "WIDTH": [width], "LAST_COLUMN": [width - 1], "LAST_ROW": [height - 1], "FIRST_INSIDE": [width + 1],
         "STEPS": [1, width, -1, -width],
     }  # fmt: skip
     real = {
-        "QUARTER": 0.25, "HALF": 0.5, "BETA": how.beta, "SIZE": [width, height], "CELLS": _cells(height, width)
+        "QUARTER": 0.25, "HALF": 0.5, "BETA": how.beta, "SIZE": [width, height], "COLUMNS": columns, "ROWS": rows
     }  # fmt: skip
     constants = {name: np.array(value, np.int64) for name, value in whole.items()}
     constants |= {name: np.array(value, np.float32) for name, value in real.items()}

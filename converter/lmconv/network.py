@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,12 +25,13 @@ def network(source: Source) -> torch.nn.Module:
     Raises:
         InputError: The checkpoint is broken, or of another network; the hint names it. Or the user's code is wrong.
     """
-    spec = source.spec
+    spec, theirs = source.spec, usercode.foreign(source)
     module = _build(source).eval()
-    if source.factory:
-        _try(module, source)
+    if theirs:
+        _try(module, source, theirs)
     if source.path is None:
-        randomise(module, spec.input_size, source.seed or 0, preprocess=spec.preprocess)
+        with _guarded(theirs):
+            randomise(module, spec.input_size, source.seed or 0, preprocess=spec.preprocess)
     else:
         state = checkpoints.load(source.path)
         try:
@@ -43,7 +45,12 @@ def _build(source: Source) -> torch.nn.Module:
     if source.factory:
         return usercode.build(source.factory, source.spec.landmarks)
     backbone: Backbone = plugins.load("backbones", source.spec.backbone)
-    return backbone.build(source.spec.landmarks)
+    with _guarded(usercode.foreign(source)):
+        return backbone.build(source.spec.landmarks)
+
+
+def _guarded(theirs: str) -> AbstractContextManager[None]:
+    return usercode.theirs(theirs) if theirs else nullcontext()
 
 
 def _whose(state: checkpoints.State, source: Source) -> str:
@@ -60,8 +67,12 @@ def identify(state: checkpoints.State) -> list[tuple[str, int]]:
     """Backbones whose state dict has these names and shapes, each with the number of points at which it has them."""
     fitting = []
     found = {key: tuple(value.shape) for key, value in _counted(state).items()}
-    for name, backbone in plugins.load_all("backbones").items():
-        usual = _shapes(backbone, backbone.spec.landmarks)
+    for name in plugins.names("backbones"):
+        try:
+            backbone: Backbone = plugins.load("backbones", name)
+            usual = _shapes(backbone, backbone.spec.landmarks)
+        except Exception:  # noqa: S112 (another package's, and broken: this is about a file of someone else)
+            continue
         for landmarks in _points(state, usual, backbone.spec.landmarks):
             if _shapes(backbone, landmarks) == found:
                 fitting.append((name, landmarks))  # noqa: PERF401 (three conditions are easier read one by one)
@@ -108,30 +119,30 @@ def _wrap(module: torch.nn.Module, source: Source) -> torch.nn.Module:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             out = self.net(x)
-            first: torch.Tensor = out[0] if isinstance(out, tuple | list) else out
+            first: torch.Tensor = usercode.first_output(out)
             return first.reshape(first.shape[0], -1, 2) if flat else first  # len() would fix the batch size
 
     return Landmarks().eval()
 
 
-def _try(module: torch.nn.Module, source: Source) -> None:
+def _try(module: torch.nn.Module, source: Source, theirs: str) -> None:
     """Runs a user's network once, and says what its output should have been."""
     import torch
 
-    spec, factory = source.spec, source.factory
+    spec = source.spec
     height, width = spec.input_size
     hint = f"it was given (2, 3, {height}, {width}): is --input right? -v shows its traceback"
-    with usercode.theirs(factory, hint=hint), torch.inference_mode():
+    with usercode.theirs(theirs, hint=hint), torch.inference_mode():
         out = module(torch.zeros(2, 3, height, width))
-    first = out[0] if isinstance(out, tuple | list) and out else out
+    first = usercode.first_output(out)
     if not isinstance(first, torch.Tensor) or first.dtype != torch.float32:
         kind = first.dtype if isinstance(first, torch.Tensor) else type(first).__name__
-        raise InputError(f"{factory} computes a {kind}, not a float32 tensor", hint="return the points, first of all")
+        raise InputError(f"{theirs} computes a {kind}, not a float32 tensor", hint="return the points, first of all")
     shape = tuple(first.shape)
     wanted = [(2, spec.landmarks, *shape[2:])] if spec.heatmaps else [(2, 2 * spec.landmarks), (2, spec.landmarks, 2)]
-    if shape in wanted and (spec.heatmaps is None or len(shape) == 4):
+    if shape in wanted and (spec.heatmaps is None or (len(shape) == 4 and min(shape[2:]) > 2)):
         return
-    raise InputError(f"{factory} computes {shape[1:]} an input, not {wanted[0][1:]}", hint=_shape_hint(shape, spec))
+    raise InputError(f"{theirs} computes {shape[1:]} an input, not {wanted[0][1:]}", hint=_shape_hint(shape, spec))
 
 
 def _shape_hint(shape: tuple[int, ...], spec: ModelSpec) -> str:
@@ -152,6 +163,7 @@ class TorchSource:
     def __init__(self, source: Source, *, threads: int = 0) -> None:
         self.network = network(source)
         self._source = source
+        self._theirs = usercode.foreign(source)
         self._threads = threads
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
@@ -161,7 +173,7 @@ class TorchSource:
         if self._threads and torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         how = self._source.spec.heatmaps
-        with torch.inference_mode():
+        with _guarded(self._theirs), torch.inference_mode():
             found = self.network(torch.from_numpy(inputs["input"])).numpy()
         return {"landmarks": heatmaps.decode(found, how), "heatmaps": found} if how else {"landmarks": found}
 

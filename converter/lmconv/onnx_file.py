@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -28,10 +29,10 @@ class OnnxSource:
     def __init__(self, source: Source, *, threads: int = 0) -> None:
         from lmconv.runtime import OrtSession
 
-        path = source_path(source)
+        path = _path(source)
         model = load_onnx(path)
-        self._input = _inputs(model)[0].name
-        self._free = not isinstance(_shape(_inputs(model)[0])[0], int)
+        self._input = graph_inputs(model)[0].name
+        self._free = not isinstance(_shape(graph_inputs(model)[0])[0], int)
         self._output = model.graph.output[0].name
         self._spec = source.spec
         try:
@@ -77,8 +78,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     return model
 
 
-def source_path(source: Source) -> Path:
-    """The file of an ONNX source."""
+def _path(source: Source) -> Path:
     if source.path is None:
         raise InputError(f"{source.spec.name} comes from an ONNX file, and none is named", hint="name the file")
     return source.path
@@ -87,7 +87,7 @@ def source_path(source: Source) -> Path:
 def onnx_spec(path: Path, output_slice: tuple[int, int] | None, how: Decode | None) -> ModelSpec:
     """Reads a spec off an ONNX file with one (N, 3, H, W) input, and points or heatmaps in its first output."""
     model = load_onnx(path)
-    inputs = _inputs(model)
+    inputs = graph_inputs(model)
     shape = _shape(inputs[0]) if len(inputs) == 1 else []
     kinds = [value.type.tensor_type.elem_type for value in inputs]
     known = len(shape) == 4 and shape[1] == 3 and all(isinstance(side, int) for side in shape[2:])
@@ -122,7 +122,8 @@ def _landmarks(path: Path, sizes: list[int], output_slice: tuple[int, int] | Non
     return stop - start if how else (stop - start) // 2
 
 
-def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """What a graph must be given: its inputs without the initializers that older files list there."""
     held = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in held]
 
@@ -150,44 +151,55 @@ ACTIVATIONS = {
 """What FusedConv may apply to its result, and the names of its parameters."""
 
 
-def standardise(model: onnx.ModelProto, label: str) -> None:
-    """Takes FusedConv, which ONNX Runtime's optimiser writes, apart again: a convolution, a sum, an activation.
+FUSED = "com.microsoft.FusedConv"
+
+
+def standard(source: Source) -> onnx.ModelProto:
+    """An ONNX source's graph in ONNX's own operators.
+
+    FusedConv, which ONNX Runtime's optimiser writes, is taken apart again: a convolution, a sum, an activation.
 
     Raises:
         InputError: There are other operators that ONNX does not define; names them.
     """
+    model = load_onnx(_path(source))
+    nodes = list(model.graph.node)
+    foreign = {f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in ("", "ai.onnx")}
+    if others := ", ".join(sorted(foreign - {FUSED})):
+        hint = "export it without optimisation"
+        raise InputError(f"{source.label} has operators that are not ONNX's: {others}", hint=hint)
+    if foreign:
+        del model.graph.node[:]
+        for node in nodes:
+            model.graph.node.extend(_taken_apart(model.graph, node) if node.domain == "com.microsoft" else [node])
+        kept = [entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+        del model.opset_import[:]
+        model.opset_import.extend(kept)
+    return model
+
+
+def _taken_apart(graph: onnx.GraphProto, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    from onnx import helper
+
+    settings = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    activation = settings.pop("activation", b"").decode()
+    given = settings.pop("activation_params", [])
+    out, sums = node.output[0], len(node.input) > 3
+    value = f"{out}_convolved" if activation or sums else out
+    yield helper.make_node("Conv", node.input[:3], [value], name=f"{out}_conv", **settings)
+    if sums:
+        before, value = value, f"{out}_summed" if activation else out
+        yield helper.make_node("Add", [before, node.input[3]], [value], name=f"{out}_sum")
+    if activation:
+        yield _activation(graph, activation, given, value, out)
+
+
+def _activation(graph: onnx.GraphProto, kind: str, given: Sequence[float], value: str, out: str) -> onnx.NodeProto:
     from onnx import helper, numpy_helper
 
-    nodes = list(model.graph.node)
-    foreign = sorted({f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in ("", "ai.onnx")})
-    if set(foreign) - {"com.microsoft.FusedConv"}:
-        names = ", ".join(name for name in foreign if not name.endswith(".FusedConv"))
-        raise InputError(f"{label} has operators that are not ONNX's: {names}", hint="export it without optimisation")
-    if not foreign:
-        return
-    del model.graph.node[:]
-    for node in nodes:
-        if not node.domain:
-            model.graph.node.append(node)
-            continue
-        settings = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-        activation = settings.pop("activation", b"").decode()
-        given = settings.pop("activation_params", [])
-        out = node.output[0]
-        value = f"{out}_convolved" if activation or len(node.input) > 3 else out
-        model.graph.node.append(helper.make_node("Conv", node.input[:3], [value], name=f"{out}_conv", **settings))
-        if len(node.input) > 3:
-            summed = f"{out}_summed" if activation else out
-            model.graph.node.append(helper.make_node("Add", [value, node.input[3]], [summed], name=f"{out}_sum"))
-            value = summed
-        if activation == "Clip":
-            limits = [f"{out}_{name}" for name in ACTIVATIONS[activation]]
-            for name, limit in zip(limits, given, strict=True):
-                model.graph.initializer.append(numpy_helper.from_array(np.array(limit, np.float32), name))
-            model.graph.node.append(helper.make_node("Clip", [value, *limits], [out], name=out))
-        elif activation:
-            named = dict(zip(ACTIVATIONS[activation], given, strict=False))
-            model.graph.node.append(helper.make_node(activation, [value], [out], name=out, **named))
-    kept = [entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
-    del model.opset_import[:]
-    model.opset_import.extend(kept)
+    named: dict[str, Any] = dict(zip(ACTIVATIONS[kind], given, strict=False))
+    if kind != "Clip":
+        return helper.make_node(kind, [value], [out], name=out, **named)
+    for name, limit in named.items():  # of Clip they are inputs
+        graph.initializer.append(numpy_helper.from_array(np.array(limit, np.float32), f"{out}_{name}"))
+    return helper.make_node("Clip", [value, *(f"{out}_{name}" for name in named)], [out], name=out)

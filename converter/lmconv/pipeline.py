@@ -13,13 +13,13 @@ import numpy as np
 import onnx
 
 from lmconv import artifact as artifacts
-from lmconv import plugins
+from lmconv import plugins, usercode
 from lmconv.errors import GateFailed, InputError, MissingRuntime, UsageError, first_line
 from lmconv.export import export
 from lmconv.files import canonical
 from lmconv.graph import flops, parameters, set_batch
 from lmconv.machine import versions
-from lmconv.onnx_file import load_onnx, source_path, standardise
+from lmconv.onnx_file import standard
 from lmconv.optimise import Optimised, optimise
 from lmconv.session import Outputs, gap, noise, outputs
 from lmconv.source import Opened, open_source
@@ -71,7 +71,7 @@ class Reference:
 
     Attributes:
         inputs: (8, 3, H, W) float32.
-        outputs: Landmarks of all, and heatmaps of the first two.
+        outputs: Landmarks of all, heatmaps of the first two.
     """
 
     inputs: Float32
@@ -188,21 +188,19 @@ def _reference(session: Opened, source: Source) -> tuple[Reference, Json]:
     inputs = noise(source.spec, REFERENCE_INPUTS, 0)
     network: torch.nn.Module | None = getattr(session, "network", None)
     if network is None:
-        found = outputs(session, source.spec, inputs)
-        held = load_onnx(source_path(source))
-        standardise(held, source.label)
+        found = outputs(session, source.spec, inputs, maps=REFERENCE_MAPS)
+        held = standard(source)
         counts = {"parameters": parameters(held), "flops": flops(held)}
     else:
         from torch.utils.flop_counter import FlopCounterMode
 
         with FlopCounterMode(display=False) as counter:
-            found = outputs(session, source.spec, inputs)
+            found = outputs(session, source.spec, inputs, maps=REFERENCE_MAPS)
         size = sum(parameter.numel() for parameter in network.parameters())
         counts = {"parameters": size, "flops": counter.get_total_flops() // len(inputs)}
-    if not np.isfinite(found.landmarks).all():
+    if not all(np.isfinite(array).all() for array in (found.landmarks, found.heatmaps) if array is not None):
         raise InputError(f"{source.label} computes NaN or infinity", hint="the network is broken before any conversion")
-    maps = None if found.heatmaps is None else found.heatmaps[:REFERENCE_MAPS]
-    return Reference(inputs=inputs, outputs=replace(found, heatmaps=maps)), counts
+    return Reference(inputs=inputs, outputs=found), counts
 
 
 def _exported(spec: ModelSpec, model: onnx.ModelProto) -> ModelSpec:
@@ -216,7 +214,7 @@ def _exported(spec: ModelSpec, model: onnx.ModelProto) -> ModelSpec:
 def _kept(folder: Path, source: Source) -> Plain | None:
     """The plain graph that is already there, if it is whole, of the same source and made by the same tools."""
     artifacts.repair(folder)
-    if not folder.exists() or source.factory:  # a user's code may have changed
+    if not folder.exists() or usercode.foreign(source):  # code that is not ours may have changed
         return None
     try:
         found = artifacts.read(folder)
@@ -311,7 +309,8 @@ def _content(
 
 def _write_reference(folder: Path, reference: Reference) -> None:
     kept = reference.outputs
-    arrays: dict[str, Any] = {"input": reference.inputs, "landmarks": kept.landmarks, "heatmaps": kept.heatmaps}
+    arrays: dict[str, Any] = {"input": reference.inputs, "landmarks": kept.landmarks}
+    arrays |= {"heatmaps": kept.heatmaps, "undecided": kept.undecided}
     np.savez_compressed(folder / artifacts.REFERENCE, **{key: v for key, v in arrays.items() if v is not None})
 
 
@@ -320,8 +319,8 @@ def read_reference(artifact: Artifact) -> Reference:
     path = artifact.path / artifacts.REFERENCE
     try:
         with np.load(path, allow_pickle=False) as file:
-            kept = Outputs(landmarks=file["landmarks"], heatmaps=file.get("heatmaps"))
-            return Reference(inputs=file["input"], outputs=kept)
+            maps = {key: file.get(key) for key in ("heatmaps", "undecided")}
+            return Reference(inputs=file["input"], outputs=Outputs(landmarks=file["landmarks"], **maps))
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise InputError(f"{path} cannot be read: {first_line(error)}", hint="export again") from error
 
@@ -333,7 +332,7 @@ def _accept(folder: Path, plugin: Target, precision: Precision, reference: Refer
     """
     artifact = artifacts.read(folder)
     with plugin.open(artifact, OpenOptions()) as session:
-        found = outputs(session, artifact.spec, reference.inputs)
+        found = outputs(session, artifact.spec, reference.inputs, maps=REFERENCE_MAPS)
     apart = gap(found, reference.outputs, artifact.spec)
     gaps = {"landmarks": (apart.landmarks.max_abs, TOLERANCE[precision])}
     if apart.max_map is not None:

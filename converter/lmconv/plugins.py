@@ -38,6 +38,11 @@ def _others(kind: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=f"lmconv.{kind}")}
 
 
+def ours(kind: str, name: str) -> bool:
+    """Whether a plug-in comes with lmconv, and not from another package."""
+    return name in _ours(kind)
+
+
 def names(kind: str) -> list[str]:
     """Names of all plug-ins of a kind ("backbones", "targets", …), sorted; imports none of them."""
     return sorted(_ours(kind) | _others(kind).keys())

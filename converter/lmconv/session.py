@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmconv import heatmaps
 from lmconv.compare import Difference, difference, map_difference
@@ -19,11 +20,13 @@ class Outputs:
 
     Attributes:
         landmarks: (n, L, 2) float32, x before y, fractions of the input.
-        heatmaps: (n, L, h, w) float32; None for a network that gives points.
+        heatmaps: (m, L, h, w) float32 of the first m inputs; None where they are not kept, or there are none.
+        undecided: (n, L) bool, points whose heatmaps leave them to rounding; None for a network that gives points.
     """
 
     landmarks: Float32
     heatmaps: Float32 | None = None
+    undecided: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +37,7 @@ class Gap:
         landmarks: Of the points that the other's heatmaps decide, where it has any.
         max_map: Largest difference of a heatmap's value, fractions of their range; None without heatmaps.
         mean_map: Its mean.
-        undecided: Points left out: their place hangs on less than `max_map`.
+        undecided: How many points are left out.
     """
 
     landmarks: Difference
@@ -44,16 +47,15 @@ class Gap:
 
 
 def gap(found: Outputs, expected: Outputs, spec: ModelSpec) -> Gap:
-    """Compares two networks on the same inputs; where there are heatmaps, on the inputs whose heatmaps were kept."""
-    maps = expected.heatmaps
-    if maps is None or found.heatmaps is None or spec.heatmaps is None:
-        return Gap(landmarks=difference(found.landmarks, expected.landmarks, spec.input_size))
-    n = len(maps)
-    largest, mean = map_difference(found.heatmaps[:n], maps)
-    near = heatmaps.undecided(maps, largest * float(np.ptp(maps)), spec.heatmaps)
-    points = np.where(near[..., None], expected.landmarks[:n], found.landmarks[:n])
-    apart = difference(points, expected.landmarks[:n], spec.input_size)
-    return Gap(landmarks=apart, max_map=largest, mean_map=mean, undecided=int(near.sum()))
+    """Compares two networks on the same inputs."""
+    points, near = found.landmarks, expected.undecided
+    if near is not None:
+        points = np.where(near[..., None], expected.landmarks, points)
+    apart = difference(points, expected.landmarks, spec.input_size)
+    maps: tuple[float | None, float | None] = (None, None)
+    if expected.heatmaps is not None and found.heatmaps is not None:
+        maps = map_difference(found.heatmaps[: len(expected.heatmaps)], expected.heatmaps)
+    return Gap(landmarks=apart, max_map=maps[0], mean_map=maps[1], undecided=0 if near is None else int(near.sum()))
 
 
 PIXELS = 64 * 112 * 112
@@ -71,17 +73,25 @@ def landmarks(session: Session, spec: ModelSpec, inputs: Float32) -> Float32:
     Returns:
         (n, L, 2) float32, x before y, fractions of the input's width and height.
     """
-    return np.concatenate([chunk["landmarks"] for chunk in _chunks(session, spec, inputs)])
+    return outputs(session, spec, inputs, maps=0).landmarks
 
 
-def outputs(session: Session, spec: ModelSpec, inputs: Float32) -> Outputs:
-    """Runs a network as `landmarks` does, and keeps its heatmaps too, where it has any."""
-    chunks = list(_chunks(session, spec, inputs))
-    maps = np.concatenate([chunk["heatmaps"] for chunk in chunks]) if spec.heatmaps else None
-    return Outputs(landmarks=np.concatenate([chunk["landmarks"] for chunk in chunks]), heatmaps=maps)
+def outputs(session: Session, spec: ModelSpec, inputs: Float32, *, maps: int | None = None) -> Outputs:
+    """Runs a network as `landmarks` does, and keeps the heatmaps of the first `maps` inputs, by default of all."""
+    points, kept, near = [], [], []
+    for start, chunk in _chunks(session, spec, inputs):
+        points.append(chunk["landmarks"])
+        if spec.heatmaps:
+            near.append(heatmaps.undecided(chunk["heatmaps"], spec.heatmaps))
+            kept.append(chunk["heatmaps"][: None if maps is None else max(0, maps - start)])
+    return Outputs(
+        landmarks=np.concatenate(points),
+        heatmaps=np.concatenate(kept) if kept and maps != 0 else None,
+        undecided=np.concatenate(near) if near else None,
+    )
 
 
-def _chunks(session: Session, spec: ModelSpec, inputs: Float32) -> Iterator[dict[str, Float32]]:
+def _chunks(session: Session, spec: ModelSpec, inputs: Float32) -> Iterator[tuple[int, dict[str, Float32]]]:
     height, width = spec.input_size
     size = spec.batch or min(64, max(1, PIXELS // (height * width)))
     unit = np.array((width, height) if spec.decode == "pixels" else (1, 1), np.float32)
@@ -90,7 +100,7 @@ def _chunks(session: Session, spec: ModelSpec, inputs: Float32) -> Iterator[dict
         padding = spec.batch - len(chunk) if spec.batch else 0
         padded = np.concatenate([chunk, np.repeat(chunk[-1:], padding, 0)]) if padding else chunk
         found = {name: value[: len(chunk)] for name, value in session.run({"input": padded}).items()}
-        yield found | {"landmarks": (found["landmarks"] / unit).astype(np.float32, copy=False)}
+        yield start, found | {"landmarks": (found["landmarks"] / unit).astype(np.float32, copy=False)}
 
 
 def noise(spec: ModelSpec, count: int, seed: int) -> Float32:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Opened: TypeAlias = "TorchSource | OnnxSource"
 
-NAME = re.compile(r"[^\x00-\x1f/\\.][^\x00-\x1f/\\]*")
+NAME = re.compile(r"[^\x00-\x1f/\\.][^\x00-\x1f/\\]{0,99}")
 """A model's name is the name of its folder."""
 
 
@@ -34,7 +34,10 @@ def name_of(model: str, name: str | None = None) -> str:
         own = f"{Path(place).stem if place.endswith('.py') else place}-{function}"
         name = Path(model).stem if is_onnx(model) else own if usercode.is_factory(model) else model
     if not NAME.fullmatch(name):
-        raise UsageError(f"{name!r} cannot be the name of a folder", hint="name it without / and \\, with --name")
+        raise UsageError(
+            f"{name!r} cannot be the name of a folder",
+            hint="name it with --name: at most 100 characters, no / and no \\",
+        )
     return name
 
 
@@ -72,7 +75,7 @@ def resolve(
         UsageError: There is no such backbone, or an option that is for another kind of source, or one is missing.
         InputError: The checkpoint or file is missing or broken.
     """
-    check(model, weights=weights, seed=seed, landmarks=landmarks, size=size, output_slice=output_slice)
+    check(model, weights=weights, seed=seed, landmarks=landmarks, size=size, decode=decode, output_slice=output_slice)
     path: Path | None
     factory = ""
     if is_onnx(model):
@@ -96,9 +99,11 @@ def check(
     seed: int | None = None,
     landmarks: int | None = None,
     size: tuple[int, int] | None = None,
+    decode: Decode | None = None,
     output_slice: tuple[int, int] | None = None,
+    **others: object,
 ) -> None:
-    """Refuses options that do not go with this kind of model, before any work; see `resolve`."""
+    """Refuses options that do not go with this kind of model, before any work; takes all that `resolve` takes."""
     own, file = usercode.is_factory(model), is_onnx(model)
     is_file = bool(weights and not weights.is_dir())
     known = plugins.names("backbones")
@@ -108,6 +113,7 @@ def check(
         raise plugins.unknown("model", model, known)
     for wrong, message, hint in (
         (file and is_file, f"{model} holds its own weights", "leave --weights out"),
+        (file and seed is not None, f"{model} holds its own weights", "leave --random-weights out"),
         (output_slice and not file, f"--output-slice is for ONNX files, and {model} is none", "leave it out"),
         (size and not own, f"--input is for a network of your own, and {model} has its size", "leave it out"),
         (own and not size, f"{model} needs --input", "such as --input 3x112x112"),
@@ -122,6 +128,8 @@ def check(
     ):
         if wrong:
             raise UsageError(message, hint=hint)
+    if decode and not own and not file and not plugins.load("backbones", model).spec.heatmaps:
+        raise UsageError(f"{model} gives points, not heatmaps", hint="leave --decode out")
 
 
 def _onnx(path: Path, output_slice: tuple[int, int] | None, decode: Decode | None, landmarks: int | None) -> ModelSpec:
@@ -137,8 +145,6 @@ def _onnx(path: Path, output_slice: tuple[int, int] | None, decode: Decode | Non
 def _backbone(model: str, landmarks: int | None, decode: Decode | None) -> ModelSpec:
     backbone: Backbone = plugins.load("backbones", model)
     spec = backbone.spec
-    if decode and not spec.heatmaps:
-        raise UsageError(f"{model} gives points, not heatmaps", hint="leave --decode out")
 
     def counted(tensor: TensorSpec) -> TensorSpec:
         return replace(tensor, shape=(tensor.shape[0], landmarks or spec.landmarks, *tensor.shape[2:]))
@@ -150,7 +156,7 @@ def _backbone(model: str, landmarks: int | None, decode: Decode | None) -> Model
 def _checkpoint(model: str, weights: Path | None, seed: int | None) -> Path | None:
     found = weights if weights and not weights.is_dir() else checkpoints.find(model, weights)
     if found is None and seed is None:
-        where = weights or "LMCONV_WEIGHTS, weights/ and the user cache"
+        where = weights or "LMCONV_WEIGHTS, weights/ or the user cache"
         hint = f"give --weights FILE, or put {checkpoints.file_names(model)[0]} there"
         raise InputError(f"no checkpoint of {model} in {where}", hint=hint)
     return found and _existing(found)

@@ -1,6 +1,6 @@
 """A user's own network: loaded from the file or package they name, and what it raises reported as theirs.
 
-This is the only place that runs code which is not installed as a plug-in, and only what was typed reaches it.
+Only what the user typed is loaded here, never what a manifest names. Whatever runs code of theirs does it in `theirs`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from lmconv import plugins
 from lmconv.errors import InputError, LmconvError, UsageError, first_line
+from lmconv.types import ONNX, Source
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +30,25 @@ def is_factory(model: str) -> bool:
     """Whether a name is `FILE.py:NAME` or `PACKAGE.MODULE:NAME`."""
     place, colon, name = model.rpartition(":")
     return bool(colon and place and name.isidentifier())
+
+
+def check(model: str) -> None:
+    """Refuses what names no network of a user's own; for `--model`."""
+    if not is_factory(model):
+        raise UsageError(
+            f"--model {model!r} is not FILE.py:NAME", hint="it is for networks of your own; else leave it out"
+        )
+
+
+def foreign(source: Source) -> str:
+    """What to call code that is not ours: the user's factory, another package's backbone; empty where it is ours."""
+    name = source.spec.backbone
+    return source.factory or ("" if name == ONNX or plugins.ours("backbones", name) else name)
+
+
+def first_output(out: Any) -> Any:
+    """Of several outputs of a network the first: landmarks, or heatmaps."""
+    return out[0] if isinstance(out, tuple | list) and out else out
 
 
 def build(factory: str, landmarks: int) -> torch.nn.Module:
@@ -65,7 +86,8 @@ def _load(factory: str) -> Any:
     function = getattr(module, name, None)
     if not callable(function):
         own = (key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__)
-        raise InputError(f"{place} has no function {name}", hint=f"it has {', '.join(sorted(own)[:5]) or 'none'}")
+        hint = plugins.unknown("function", name, sorted(own)).hint
+        raise InputError(f"{place} has no function {name}", hint=hint)
     return function
 
 

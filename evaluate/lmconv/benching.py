@@ -67,9 +67,11 @@ def load(path: Path, settings: Settings) -> Artifact:
 
 def group(loaded: Iterable[Artifact]) -> list[list[Artifact]]:
     """Artefacts of the same source together, in the order given."""
-    groups: dict[tuple[str, str], list[Artifact]] = {}
+    groups: dict[tuple[object, ...], list[Artifact]] = {}
     for artifact in loaded:
-        groups.setdefault((artifact.spec.name, artifact.parents["source"]["sha256"]), []).append(artifact)
+        spec = artifact.spec
+        key = (spec.name, spec.backbone, spec.input_size, spec.landmarks, artifact.parents["source"]["sha256"])
+        groups.setdefault(key, []).append(artifact)
     return list(groups.values())
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmconv import plugins
-from lmconv.errors import InputError, UsageError
+from lmconv.errors import InputError, OtherPoints, UsageError
 from lmconv.preprocess import network_input
 from lmconv.types import Crop, Float32, Float64, ModelSpec, Uint8
 
@@ -119,20 +119,30 @@ def to_picture(points: Float32 | Float64, squares: NDArray[np.int64]) -> Float64
 
 
 def find_dataset(folder: Path) -> Dataset:
-    """The first dataset plug-in, by name, whose layout a folder holds.
+    """The dataset plug-in whose layout a folder holds.
 
     Raises:
-        InputError: There is no such folder, or no plug-in knows its layout.
+        InputError: There is no such folder, or no plug-in knows its layout, or several do: figures of one data set are
+            not to be mixed with those of another.
     """
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise InputError(f"{folder} {what}", hint="name a folder with annotated faces")
     known: dict[str, Dataset] = plugins.load_all("datasets")
-    for dataset in known.values():
-        if dataset.matches(folder):
-            return dataset
+    for test in ("matches", "matches_bare"):
+        fitting = [dataset for dataset in known.values() if getattr(dataset, test)(folder)]
+        if len(fitting) > 1:
+            names = " and ".join(dataset.name for dataset in fitting)
+            raise InputError(f"{folder} holds faces of {names}", hint="name a folder that holds one of them")
+        if fitting:
+            return fitting[0]
     summaries = "; ".join(dataset.summary for dataset in known.values())
     raise InputError(f"{folder} has no annotated faces in a known layout", hint=f"known: {summaries}")
+
+
+def check(folder: Path, split: str, spec: ModelSpec) -> None:
+    """Reads the annotations of a folder; `OtherPoints` where they are not of this network."""
+    _listing(folder, spec, split, None)
 
 
 def load(folder: Path, spec: ModelSpec, split: str = "test", *, dataset: Dataset | None = None) -> CropSet:
@@ -224,7 +234,7 @@ def _listing(folder: Path, spec: ModelSpec, split: str, dataset: Dataset | None)
     others = sorted({len(face.points) for face in listing.faces} - {spec.landmarks})
     if others:
         points = f"{spec.name} finds {spec.landmarks} points, the faces in {folder} have {others[0]}"
-        raise UsageError(points, hint=f"name a folder of faces with {spec.landmarks} points")
+        raise OtherPoints(points, hint=f"name a folder of faces with {spec.landmarks} points")
     return listing
 
 

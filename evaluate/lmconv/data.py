@@ -53,6 +53,7 @@ class Dataset:
 
     Attributes:
         matches: Whether a folder holds this layout; False where it does not exist.
+        matches_bare: Whether a folder that holds no data set's layout can be read as it all the same.
         faces: The faces of a folder in the split `"test"`, `"train"` or `"all"`; an `InputError` when there are none.
     """
 
@@ -60,6 +61,7 @@ class Dataset:
     summary: str
     matches: Callable[[Path], bool]
     faces: Callable[[Path, str], Listing]
+    matches_bare: Callable[[Path], bool] = lambda folder: False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,7 +39,11 @@ class Layout:
         folder = folder.absolute()
         if not folder.is_dir():
             return False
-        return bool(self._parts(folder)) or (self.bare and any(points for _, points in pts.files(folder).values()))
+        return bool(self._parts(folder))
+
+    def matches_bare(self, folder: Path) -> bool:
+        """Whether a folder without the layout holds pictures with points that can be read all the same."""
+        return self.bare and folder.is_dir() and any(points for _, points in pts.files(folder.absolute()).values())
 
     def faces(self, folder: Path, split: str) -> Listing:
         """The faces of a folder in a split; an `InputError` when there are none."""

@@ -8,12 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from lmconv.compare import difference
 from lmconv.crops import CropSet, to_picture
 from lmconv.metrics.ion import ion
 from lmconv.pipeline import Reference
 from lmconv.preprocess import network_input
-from lmconv.session import Gap, Outputs, gap, landmarks, noise, outputs
+from lmconv.session import Gap, Outputs, gap, noise, outputs
 from lmconv.types import Float32, Float64, ModelSpec, Session
 
 SEED = 1
@@ -27,11 +26,11 @@ class Points:
 
     Attributes:
         random: Landmarks (64, L, 2), and heatmaps where it gives any, on seeded random inputs.
-        faces: (n, L, 2) float32 on faces, fractions of the crop; n may be 0.
+        faces: The landmarks (n, L, 2) on faces, fractions of the crop; None without faces.
     """
 
     random: Outputs
-    faces: Float32
+    faces: Outputs | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +49,7 @@ class Parity:
         mean_ion: Its mean.
         max_map: Largest difference of a heatmap's value on random inputs, fractions of their range; None without maps.
         mean_map: Its mean.
-        undecided: Points on random inputs that are left out, as their heatmaps decide by less than `max_map`.
+        undecided: Points left out of all these, as rounding may move them, see `lmconv.heatmaps.undecided`.
         n: Number of inputs.
     """
 
@@ -73,22 +72,24 @@ def points(session: Session, spec: ModelSpec, crops: CropSet | None) -> Points:
     """Runs a network on the seeded random inputs and on faces, some at a time."""
     return Points(
         random=outputs(session, spec, noise(spec, RANDOM_INPUTS, SEED)),
-        faces=np.empty((0, spec.landmarks, 2), np.float32) if crops is None else on_faces(session, spec, crops),
+        faces=None if crops is None else on_faces(session, spec, crops),
     )
 
 
-def on_faces(session: Session, spec: ModelSpec, crops: CropSet, *, chunk: int = 64) -> Float32:
-    """Runs a network on faces: (n, L, 2) float32, fractions of the crop. Memory is that of one chunk."""
+def on_faces(session: Session, spec: ModelSpec, crops: CropSet, *, chunk: int = 64) -> Outputs:
+    """Runs a network on faces; no heatmaps are kept, and memory is that of one chunk."""
     parts = [
-        landmarks(session, spec, network_input(crops.images[start : start + chunk], spec.preprocess))
+        outputs(session, spec, network_input(crops.images[start : start + chunk], spec.preprocess), maps=0)
         for start in range(0, len(crops.images), chunk)
     ]
-    return np.concatenate(parts)
+    near = [part.undecided for part in parts if part.undecided is not None]
+    points = np.concatenate([part.landmarks for part in parts])
+    return Outputs(landmarks=points, undecided=np.concatenate(near) if near else None)
 
 
-def errors(faces: Float32, crops: CropSet) -> Float64:
+def errors(faces: Outputs, crops: CropSet) -> Float64:
     """(n,) float64: ION of each face against its annotation, percent."""
-    return ion(to_picture(faces, crops.squares), crops.truth)
+    return ion(to_picture(faces.landmarks, crops.squares), crops.truth)
 
 
 def parity(
@@ -97,10 +98,10 @@ def parity(
     """Compares an artefact with its source."""
     random = gap(found.random, expected.random, spec)
     overall = _overall(random, against)
-    if crops is None:
+    if crops is None or found.faces is None or expected.faces is None:
         return overall
-    faces = difference(found.faces, expected.faces, spec.input_size)
-    drift = _drift(found.faces, expected.faces, crops)
+    apart = gap(found.faces, expected.faces, spec)
+    faces, drift = apart.landmarks, _drift(found.faces.landmarks, expected.faces.landmarks, crops)
     n, total = faces.n, faces.n + overall.n
     return dataclasses.replace(
         overall,
@@ -109,6 +110,7 @@ def parity(
         max_px=max(overall.max_px, faces.max_px),
         mean_px=(overall.mean_px * overall.n + faces.mean_px * n) / total,
         n=total,
+        undecided=overall.undecided + apart.undecided,
         max_px_faces=faces.max_px,
         mean_px_faces=faces.mean_px,
         max_ion=float(drift.max()),
@@ -134,4 +136,5 @@ def _drift(found: Float32, expected: Float32, crops: CropSet) -> Float64:
 
 def reference_parity(session: Session, spec: ModelSpec, reference: Reference) -> Parity:
     """Compares an artefact with the outputs of its source that were kept when it was made."""
-    return _overall(gap(outputs(session, spec, reference.inputs), reference.outputs, spec), "reference")
+    found = outputs(session, spec, reference.inputs)
+    return _overall(gap(found, reference.outputs, spec), "reference")

@@ -13,10 +13,11 @@ from lmconv import accuracy, gates, parity, plugins
 from lmconv import artifact as artifacts
 from lmconv.accuracy import Interval, SubsetAccuracy
 from lmconv.crops import CropSet, load
-from lmconv.errors import MissingRuntime
+from lmconv.errors import MissingRuntime, OtherPoints
 from lmconv.gates import Verdict
 from lmconv.parity import Parity, Points
 from lmconv.pipeline import read_reference
+from lmconv.scheme import scheme
 from lmconv.source import open_source, recover
 from lmconv.types import Artifact, Float64, ModelSpec, OpenOptions, Session, Source, Target
 from lmconv.usercode import is_factory
@@ -64,7 +65,7 @@ class Verifier:
     model: str | None = None
     limits: Mapping[str, float | None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    _crops: dict[object, CropSet] = field(default_factory=dict)
+    _crops: dict[object, CropSet | None] = field(default_factory=dict)
     _sources: dict[object, tuple[Source, Points] | None] = field(default_factory=dict)
 
     def verify(self, path: Path) -> Verification:
@@ -95,8 +96,12 @@ class Verifier:
             expected = None
             gap = parity.reference_parity(session, spec, read_reference(artifact))
         judged = crops if artifacts.trained(artifact) else None
-        errors = None if judged is None or found is None else parity.errors(found.faces, judged)
-        before = None if judged is None or expected is None else parity.errors(expected.faces, judged)
+        errors, before = (
+            parity.errors(points.faces, judged) if judged and points and points.faces else None
+            for points in (found, expected)
+        )
+        if not artifacts.trained(artifact):
+            gap = dataclasses.replace(gap, max_ion=None, mean_ion=None)  # drift of nothing
         limits = gates.limits(artifact.target, artifact.precision, self.limits, heatmaps=spec.heatmaps is not None)
         figures = {
             "max_abs": gap.max_abs,
@@ -127,14 +132,26 @@ class Verifier:
             return None
         key = (spec.crop, spec.input_size, spec.landmarks)
         if key not in self._crops:
-            self._crops[key] = crops = load(self.data, spec, self.split)
-            self.notes += crops.problems
+            self._crops[key] = self._load(self.data, spec)
         return self._crops[key]
+
+    def _load(self, data: Path, spec: ModelSpec) -> CropSet | None:
+        """The faces, or None with a note where they have other points, or such as ION is not defined for."""
+        if scheme(spec.landmarks) is None:
+            self.notes.append(f"{spec.name}: ION is not defined for {spec.landmarks} points, and faces are left out")
+            return None
+        try:
+            crops = load(data, spec, self.split)
+        except OtherPoints as error:
+            self.notes.append(f"{error.message}: they are left out")
+            return None
+        self.notes += crops.problems
+        return crops
 
     def _source(self, artifact: Artifact, crops: CropSet | None) -> tuple[Source, Points] | None:
         spec = artifact.spec
         digest = artifact.parents["source"]["sha256"]
-        key = (digest, spec.preprocess, spec.output_slice, spec.heatmaps)
+        key = (digest, spec)
         if key not in self._sources:
             source = recover(artifact, self.weights, self.model)
             if source is None:

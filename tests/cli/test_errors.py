@@ -128,7 +128,7 @@ def test_one_checkpoint_for_two_models_is_refused(cli: Cli, weights: Path) -> No
         (["export", "--json", "--nonsense"], "usage", 2),
         (["inspect", "nothing", "--json"], "input", 4),
         (["bench", "--json"], "input", 4),
-        (["weights", "verify", "--json"], "input", 4),
+        (["weights", "add", "gone.pth", "--json"], "input", 4),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

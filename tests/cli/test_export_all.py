@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers import Cli
+from tests.helpers import Cli, add_face, face
 
 from lmconv import artifact as artifacts
 from lmconv import plugins
@@ -22,6 +22,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "names", lambda kind: list(SMALL) if kind == "backbones" else names(kind))
 
 
+@pytest.mark.slow
 def test_all_converts_what_has_weights_and_says_what_has_none(cli: Cli, few: None, weights: Path) -> None:
     ran = cli("export", "--all", "--json", "--weights", weights)
     assert ran.code == 0, ran.err
@@ -30,15 +31,17 @@ def test_all_converts_what_has_weights_and_says_what_has_none(cli: Cli, few: Non
     assert all(f"left out: {model}: no trained weights here" in ran.err for model in left_out)
 
 
+@pytest.mark.slow
 def test_all_with_random_weights_converts_everything(cli: Cli, few: None) -> None:
     ran = cli("export", "--all", "--random-weights", "--json")
     assert ran.code == 0, ran.err
     rows = {row["model"]: row["weights"] for row in ran.document["artifacts"]}
     assert rows.keys() == set(SMALL)
-    assert rows["pfld"] == "random, seed 0"
+    assert rows["pfld"] == "random weights, seed 0"
     assert ran.document["skipped"] == []
 
 
+@pytest.mark.slow
 def test_all_goes_on_after_a_failure_and_ends_with_a_table_of_it(cli: Cli, few: None, tmp_path: Path) -> None:
     (tmp_path / "drawn68.pth").write_bytes(b"not a checkpoint")
     ran = cli("export", "--all", "--random-weights", "--weights", tmp_path)
@@ -50,19 +53,16 @@ def test_all_goes_on_after_a_failure_and_ends_with_a_table_of_it(cli: Cli, few: 
     assert "drawn68.pth holds more than tensors" in table[2]
 
 
-def test_a_network_with_weights_keeps_them(cli: Cli, weights: Path) -> None:
-    ran = cli("export", "pfld", "--random-weights", "--json")
-    assert ran.document["artifacts"][0]["weights"] == "pfld_model_best.pth.tar"
+def test_a_network_with_weights_keeps_them_and_says_its_size(cli: Cli, weights: Path) -> None:
+    row = cli("export", "pfld", "--random-weights", "--json").document["artifacts"][0]
+    assert row["weights"] == "pfld_model_best.pth.tar"
     assert "seed" not in artifacts.read(Path("build/pfld/onnx-fp32")).parents["source"]
-
-
-def test_the_size_of_the_checkpoint_and_of_the_artefact_are_both_said(cli: Cli, weights: Path) -> None:
-    row = cli("export", "pfld", "--json").document["artifacts"][0]
     assert row["source_parameters"] == 730_472
     assert row["parameters"] < row["source_parameters"]  # BatchNorms are folded, bn8 is never called
     assert row["source_flops"] == row["flops"] == 306_146_560
 
 
+@pytest.mark.slow
 def test_a_network_of_random_weights_has_no_ion(cli: Cli, tmp_path: Path) -> None:
     assert cli("draw", tmp_path / "faces", "--faces", "6", "--train", "1").code == 0
     assert cli("export", "pfld", "--random-weights", "--seed", "3").code == 0
@@ -78,6 +78,40 @@ def test_a_network_of_random_weights_has_no_ion(cli: Cli, tmp_path: Path) -> Non
     assert "no trained weights" in cli("report", "build").out
 
 
+def test_faces_with_other_points_are_left_out_and_said(cli: Cli, tmp_path: Path) -> None:
+    assert cli("draw", tmp_path / "faces", "--faces", "3", "--train", "3").code == 0
+    ran = cli(
+        "export",
+        "drawn68",
+        "--landmarks",
+        "98",
+        "--weights",
+        saved("drawn68", 98, tmp_path),
+        "--calibration",
+        tmp_path / "faces",
+    )
+    assert ran.code == 0, ran.err
+    assert "have 68: they are left out" in ran.err
+    ran = cli("verify", "build/drawn68/onnx-fp32", "--data", tmp_path / "faces", "--weights", tmp_path, "--json")
+    assert ran.code == 0, ran.err
+    assert "have 68: they are left out" in ran.err
+    assert ran.document["artifacts"][0]["ion"] is None
+
+
+def test_int8_is_refused_where_the_faces_have_other_points(cli: Cli, tmp_path: Path) -> None:
+    assert cli("draw", tmp_path / "faces", "--faces", "3", "--train", "3").code == 0
+    path = saved("drawn68", 98, tmp_path)
+    options = ("--landmarks", "98", "--weights", path, "--calibration", tmp_path / "faces", "--precision", "int8")
+    cli("export", "drawn68", *options).refused(2, "int8 needs faces to calibrate on")
+
+
+def test_drawn_faces_beside_photographs_are_not_mixed_with_them(cli: Cli, tmp_path: Path) -> None:
+    assert cli("draw", tmp_path / "faces", "--faces", "2", "--train", "1").code == 0
+    add_face(tmp_path / "faces" / "ibug", "a", face(10, 10, 50, 50))
+    arguments = ("--random-weights", "--calibration", tmp_path / "faces")
+    cli("export", "pfld", *arguments).refused(4, "holds faces of drawn and ibug300w", "name a folder that holds one")
+
+
 def saved(model: str, landmarks: int, folder: Path) -> Path:
     backbone: Backbone = plugins.load("backbones", model)
     torch.manual_seed(0)
@@ -87,9 +121,9 @@ def saved(model: str, landmarks: int, folder: Path) -> Path:
 
 
 def test_a_checkpoint_of_98_points_is_converted_as_such(cli: Cli, tmp_path: Path) -> None:
-    path = saved("pfld", 98, tmp_path)
-    assert cli("export", "pfld", "--weights", path, "--landmarks", "98").code == 0
-    spec = artifacts.read(Path("build/pfld/onnx-fp32")).spec
+    path = saved("drawn68", 98, tmp_path)
+    assert cli("export", "drawn68", "--weights", path, "--landmarks", "98").code == 0
+    spec = artifacts.read(Path("build/drawn68/onnx-fp32")).spec
     assert spec.landmarks == 98
     assert spec.outputs[0].shape == ("N", 98, 2)
 

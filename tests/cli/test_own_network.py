@@ -72,11 +72,55 @@ class Branches(Flat):
         y = super().forward(x)
         return y if y.sum() > 0 else 2 * y
 
+class Later(Flat):
+    calls = 0
+
+    def trouble(self):
+        raise ValueError("tired")
+
+    def forward(self, x):
+        Later.calls += 1
+        print("called")
+        if Later.calls > 1:
+            self.trouble()
+        return super().forward(x)
+
+class Exits(Later):
+    def trouble(self):
+        raise SystemExit(0)
+
+class Hole(nn.Conv2d):
+    def __init__(self):
+        super().__init__(3, 4, 3, 2, 1)
+
+    def forward(self, x):
+        y = super().forward(x)
+        return torch.where(torch.arange(16) == 3, torch.nan, y)
+
+def tiny_maps():
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.AdaptiveAvgPool2d(2))
+
 class Words(Flat):
     def forward(self, x):
         return {"points": super().forward(x)}
 
 number = 3
+"""
+
+
+BROKEN = """from lmconv.types import Backbone, landmark_spec
+
+def build(landmarks):
+    raise ValueError("worn out")
+
+plugin = Backbone(spec=landmark_spec("bad", "bad", size=(8, 8), landmarks=4), build=build, summary="breaks")
+"""
+POOLED = """
+from torch import nn
+
+def build(landmarks):
+    pool = nn.AdaptiveAvgPool2d(4)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), pool, nn.Flatten(), nn.Linear(128, 2 * landmarks))
 """
 
 
@@ -202,7 +246,7 @@ def test_what_it_prints_is_not_in_the_document(cli: Cli, users: Path) -> None:
         ("needs", ("your network's code raises TypeError", "missing 1 required positional argument: 'depth'")),
         ("pair", ("users.py:pair gives a tuple, not a torch.nn.Module", "not a tuple around it")),
         ("number", ("users.py has no function number",)),
-        ("nothing", ("users.py has no function nothing", "it has Branches, Fails, Flat")),
+        ("nothing", ("users.py has no function nothing", "known: Branches, Exits, Fails")),
         ("odd", ("users.py:odd computes (7,) an input, not (8,)",)),
         ("more", ("users.py:more computes (12,) an input, not (8,)", "use --landmarks 6")),
         ("maps", ("users.py:maps computes (4, 16, 16) an input", "use --landmarks 4 --decode argmax")),
@@ -216,6 +260,63 @@ def test_what_it_prints_is_not_in_the_document(cli: Cli, users: Path) -> None:
 def test_what_the_user_got_wrong_is_said_in_one_line(cli: Cli, users: Path, name: str, parts: tuple[str, ...]) -> None:
     cli("export", f"{users}:{name}", *OWN).refused(4, *parts)
     assert not list(Path("build").glob("*/*-*"))
+
+
+@pytest.mark.parametrize(("name", "what"), [("Later", "ValueError: tired"), ("Exits", "SystemExit: 0")])
+def test_what_goes_wrong_on_a_later_call_is_theirs_too(cli: Cli, users: Path, name: str, what: str) -> None:
+    ran = cli("export", f"{users}:{name}", *OWN, "--json")
+    assert ran.code == 4
+    assert ran.document["artifacts"] == []
+    assert f"your network's code raises {what}" in ran.document["errors"][0]["message"]
+    assert "called" in ran.err
+
+
+def test_one_that_ends_its_process_does_not_hide_the_others(cli: Cli, users: Path, tiny: Path) -> None:
+    users.write_text("import os\ndef build():\n    os._exit(3)\n", encoding="utf-8")
+    both = (f"{users}:build", "pfld", "--input", "3x32x32", "--landmarks", "68", "--random-weights")
+    cli("export", *both).refused(2, "--input is for a network of your own")
+    ran = cli("export", f"{users}:build", f"{users}:other", *OWN)
+    assert ran.code == 4
+    assert "the process that converted users.py:build ended with 3" in ran.out
+    assert "users.py has no function other" in ran.out
+
+
+def test_heatmaps_that_hold_a_nan_are_refused(cli: Cli, users: Path) -> None:
+    cli("export", f"{users}:Hole", *OWN, "--decode", "argmax").refused(4, "computes NaN or infinity")
+
+
+def test_heatmaps_of_two_cells_are_refused(cli: Cli, users: Path) -> None:
+    cli("export", f"{users}:tiny_maps", *OWN, "--decode", "argmax").refused(4, "computes (4, 2, 2) an input")
+
+
+def test_soft_arg_max_is_exported_in_half_precision(cli: Cli, users: Path) -> None:
+    ran = cli("export", f"{users}:maps", *OWN, "--decode", "soft-argmax:20", "--precision", "fp16")
+    assert ran.code == 0, ran.err
+
+
+def test_two_sizes_of_one_network_are_each_compared_with_their_own(cli: Cli) -> None:
+    Path("pooled.py").write_text(POOLED, encoding="utf-8")
+    for side in (32, 48):
+        options = ("--input", f"3x{side}x{side}", "--landmarks", "4", "--random-weights", "--name", f"at{side}")
+        assert cli("export", "pooled.py:build", *options).code == 0
+    both = cli("verify", "build/at32/onnx-fp32", "build/at48/onnx-fp32", "--model", "pooled.py:build", "--json")
+    assert [row["passed"] for row in both.document["artifacts"]] == [True, True]
+
+
+def test_model_is_for_networks_of_ones_own(cli: Cli, small: Path) -> None:
+    cli("verify", small / "onnx-fp32", "--model", "pfld").refused(2, "--model 'pfld' is not FILE.py:NAME")
+    cli("bench", small / "onnx-fp32", "--model", "pfld").refused(2, "--model 'pfld' is not FILE.py:NAME")
+
+
+@pytest.mark.slow
+def test_a_broken_package_hides_no_other_network(cli: Cli, tmp_path: Path) -> None:
+    module = BROKEN
+    env = other_package(tmp_path / "site", "[lmconv.backbones]\nbad = lmconv_other:plugin\n", module)
+    ran = python(COMMAND, "export", "bad", "--random-weights", env=env)
+    ran.refused(4, "lmconv_other.py:4: your network's code raises ValueError: worn out")
+    listed = python(COMMAND, "models", "--json", env=env)
+    assert "pfld" in [row["name"] for row in listed.document["models"]]
+    assert [row["model"] for row in listed.document["errors"]] == ["bad"]
 
 
 def test_its_traceback_is_shown_when_asked_for(cli: Cli, users: Path) -> None:
@@ -250,6 +351,8 @@ def test_a_file_that_imports_what_is_not_there_says_so(cli: Cli) -> None:
         (("users.py:Flat", *OWN, "--output-slice", "0:8"), ("--output-slice is for ONNX files",)),
         (("pfld", "--input", "3x56x56"), ("--input is for a network of your own",)),
         (("--all", "pfld"), ("--all is every network",)),
+        (("pfld", "--seed", "5"), ("--seed is for random weights",)),
+        (("pfld", "--decode", "argmax"), ("pfld gives points, not heatmaps",)),
         ((), ("there is nothing to convert",)),
     ],
 )

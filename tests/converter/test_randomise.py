@@ -25,7 +25,7 @@ POINTS = 5
 TOLERANCE = 1e-5
 SMALL, TWINS, HEATMAPS = "pfld", "mobilenet_v2_56", "hourglass2"
 MODELS = plugins.names("backbones")
-QUICK = (SMALL, "drawn68")
+QUICK = ("drawn68",)
 
 
 @pytest.fixture

@@ -54,11 +54,12 @@ def moved(random: float = 0.0, face: float = 0.0, count: int = 2) -> Points:
     """Points that are off by these fractions of the input, to the right."""
     zeros = np.zeros((4, 68, 2), np.float32), np.zeros((count, 68, 2), np.float32)
     step = np.array([1.0, 0.0], np.float32)
-    return Points(random=Outputs(landmarks=zeros[0] + random * step), faces=zeros[1] + face * step)
+    return Points(random=Outputs(landmarks=zeros[0] + random * step), faces=Outputs(landmarks=zeros[1] + face * step))
 
 
 def compared(found: Points, crops: CropSet | None = None) -> Parity:
-    return parity(found, moved(count=len(found.faces)), crops, SPEC, "torch")
+    assert found.faces is not None
+    return parity(found, moved(count=len(found.faces.landmarks)), crops, SPEC, "torch")
 
 
 def test_pixels_are_those_of_the_networks_input() -> None:
@@ -93,12 +94,15 @@ def test_faces_are_run_some_at_a_time() -> None:
     network = Mean()
     found = points(network, SPEC, faces(150))
     assert len(found.random.landmarks) == RANDOM_INPUTS
-    assert found.faces.shape == (150, 68, 2)
+    assert found.faces is not None
+    assert found.faces.landmarks.shape == (150, 68, 2)
     assert max(network.batches) <= 64
 
 
 def test_errors_are_measured_in_the_picture() -> None:
     crops = faces(1)
     fractions: Float32 = ((crops.truth - crops.squares[:, None, :2]) / 100).astype(np.float32)
-    assert errors(fractions, crops) == pytest.approx([0.0], abs=1e-4)
-    assert errors(fractions + np.float32(0.01), crops) == pytest.approx([100 * math.sqrt(2) / 50], rel=1e-4)
+    assert errors(Outputs(landmarks=fractions), crops) == pytest.approx([0.0], abs=1e-4)
+    assert errors(Outputs(landmarks=fractions + np.float32(0.01)), crops) == pytest.approx(
+        [100 * math.sqrt(2) / 50], rel=1e-4
+    )

@@ -45,7 +45,7 @@ Examples:
 @click.option("--out", type=click.Path(path_type=Path), default="build", show_default=True, help="Where artefacts go.")
 @click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
 @click.option("--random-weights", is_flag=True, help="Seeded random weights where none are found: size, speed, parity.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random weights.")
+@click.option("--seed", type=click.IntRange(0), help="Of the random weights; default: 0.")
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
@@ -71,7 +71,7 @@ def plugin(
     out: Path,
     weights: Path | None,
     random_weights: bool,
-    seed: int,
+    seed: int | None,
     calibration: Path | None,
     split: str,
     batch: str,
@@ -85,11 +85,13 @@ def plugin(
     from lmconv import heatmaps
     from lmconv import preprocess as preprocessing
 
+    if seed is not None and not random_weights:
+        raise UsageError("--seed is for random weights", hint="add --random-weights, or leave it out")
     wanted, skipped = _combinations(targets, precisions)
     size = _batch(batch)
     options: Json = {
         "weights": weights,
-        "seed": seed if random_weights else None,
+        "seed": (seed or 0) if random_weights else None,
         "landmarks": landmarks,
         "size": _size(shape),
         "preprocess": preprocessing.parse(preprocess) if preprocess else None,
@@ -113,10 +115,9 @@ def plugin(
     jobs = [replace(job, model=model) for model in models] if wanted else []
     with console.progress(len(jobs) * (1 + len(wanted)), "converting") as step:
         for job in jobs:
-            done = convert_apart(job) if len(jobs) > 1 else convert(job, step)
+            done = convert_apart(job, step) if len(jobs) > 1 else convert(job, step)
             outcome.document["artifacts"] += done.artifacts
             outcome.errors += done.errors
-            step(0 if len(jobs) == 1 else 1 + len(wanted))
     outcome.text = "\n\n".join(filter(None, [_text(outcome.document["artifacts"]), _failures(outcome, models)]))
     return outcome
 
@@ -197,9 +198,8 @@ def _check_models(models: tuple[str, ...], options: Json) -> None:
 
     if not models:
         raise UsageError("there is nothing to convert", hint="name a network of `lmconv models`, or use --all")
-    common = {key: options[key] for key in ("weights", "seed", "landmarks", "size", "output_slice")}
     for model in models:
-        source.check(model, **common)
+        source.check(model, **options)
     names = [source.name_of(model, options["name"]) for model in models]
     for name in names:
         if names.count(name) > 1:

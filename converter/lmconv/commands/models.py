@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
-from lmconv import checkpoints, plugins
-from lmconv.console import Console, Outcome, command, table
+from lmconv import checkpoints, machine, plugins
+from lmconv.console import Console, Outcome, attempt, command, table
+from lmconv.errors import MissingRuntime
 
 if TYPE_CHECKING:
     from lmconv.types import Backbone, Json
@@ -20,16 +22,25 @@ Example:
 
 @command(name="models", help=HELP, short_help="List the networks that can be converted.")
 def plugin(console: Console) -> Outcome:
-    rows = [_row(backbone) for backbone in plugins.load_all("backbones").values()]
+    if not machine.has("torch"):
+        raise MissingRuntime("looking at networks needs PyTorch", hint=plugins.INSTALL["torch"])
+    outcome = Outcome(document={})
+    found = [
+        attempt(console, functools.partial(_row, name), outcome.errors, model=name)
+        for name in plugins.names("backbones")
+    ]
+    rows = [row for row in found if row]
     header = ["model", "input", "points", "parameters", "GFLOP", "ION common", "ION full", "weights"]
     text = table(header, [_cells(row) for row in rows])
-    return Outcome(document={"models": rows}, text=text)
+    outcome.document["models"], outcome.text = rows, text
+    return outcome
 
 
-def _row(backbone: Backbone) -> Json:
+def _row(name: str) -> Json:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    backbone: Backbone = plugins.load("backbones", name)
     spec = backbone.spec
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         network = backbone.build(spec.landmarks).eval()

@@ -97,9 +97,6 @@ def verify(console: Console, *, files: tuple[Path, ...]) -> Outcome:
     if not files:
         found = ((checkpoints.find(name), name) for name in plugins.names("backbones"))
         wanted = [(path, name) for path, name in found if path]
-    if not wanted:
-        folders = ", ".join(map(str, checkpoints.folders()))
-        raise InputError(f"no checkpoints in {folders}", hint="see `lmconv weights list` for where they come from")
     for file, model in wanted:
         row = attempt(console, functools.partial(_verified, file, model), outcome.errors, path=file)
         outcome.document["weights"] += [row] if row else []

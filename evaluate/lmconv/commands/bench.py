@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from lmconv import usercode
 from lmconv.console import Console, Outcome, attempt, command, table
 from lmconv.errors import InputError, UsageError
 from lmconv.report import number
@@ -46,6 +47,8 @@ def plugin(
     weights: Path | None,
     model: str | None,
 ) -> Outcome:
+    if model:
+        usercode.check(model)
     from lmconv import artifact as store
     from lmconv import benching, machine
 

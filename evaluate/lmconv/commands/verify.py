@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lmconv import usercode
 from lmconv.console import Console, Outcome, attempt, command, table
 from lmconv.report import interval, ion, number
 
@@ -64,6 +65,8 @@ def plugin(
     max_ion_loss: float | None,
     max_drift: float | None,
 ) -> Outcome:
+    if model:
+        usercode.check(model)
     from lmconv.verification import Verifier, to_json
 
     given = {"max_abs": max_abs, "max_px": max_px, "mean_px": max_mean_px, "max_map": max_map}
@@ -108,7 +111,7 @@ def _cells(row: Json) -> list[str]:
     return [
         row["path"],
         gap["against"],
-        number(gap["max_px"], ".2g"),
+        number(gap["max_px"], ".2g") + (f" ({gap['undecided']} undecided)" if gap["undecided"] else ""),
         number(gap["mean_px"], ".2g"),
         number(gap["max_px_faces"], ".2g"),
         number(gap["mean_px_faces"], ".2g"),

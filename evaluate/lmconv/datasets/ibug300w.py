@@ -37,5 +37,6 @@ plugin = Dataset(
     name="ibug300w",
     summary="300-W: afw, helen, ibug, lfpw with 68-point .pts files, or one folder of such pictures",
     matches=LAYOUT.matches,
+    matches_bare=LAYOUT.matches_bare,
     faces=LAYOUT.faces,
 )

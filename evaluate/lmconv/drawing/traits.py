@@ -132,7 +132,7 @@ HELD_OUT = replace(
     clutter=(6, 20), bars=(-0.5, 1.0), light_y=(-1, 0.7), light=(0.1, 0.75), exposure=(0.55, 1.35),
     saturation=(0.35, 1.2), blur=(0.0, 0.007), noise=(0.005, 0.04),
 )  # fmt: skip
-"""What networks are judged on: nearly every range reaches further than the one of `TRAIN`."""
+"""What networks are judged on: half of the ranges reach further than those of `TRAIN`, or lie elsewhere."""
 
 OPPOSITE = ("yaw", "roll", "place_x", "nose_bend", "wink", "brow_skew", "smile_skew", "gaze_x", "light_x")
 """What changes its sign in a mirror."""

@@ -114,7 +114,8 @@ def test_totals_are_those_of_the_published_set(layout: Path) -> None:
 @pytest.mark.parametrize("split", ["test", "train", "all"])
 def test_a_folder_without_the_layout_is_one_part_of_every_split(tmp_path: Path, split: str) -> None:
     folder = add(tmp_path / "common", "b", "a")
-    assert plugin.matches(folder)
+    assert not plugin.matches(folder)
+    assert plugin.matches_bare(folder)
     listing = plugin.faces(folder, split)
     assert names(listing) == ["common/a.jpg", "common/b.jpg"]
     assert listing.totals == {}, "a name alone makes no published subset"
