@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -26,7 +25,6 @@ from lmconv import plugins
 from lmconv.report import markdown
 
 TARGETS = ("onnx", "openvino")
-PAGE = os.sysconf("SC_PAGE_SIZE")
 LMCONV = Path(sys.executable).with_name("lmconv")
 
 
@@ -93,22 +91,29 @@ def run(*arguments: str) -> tuple[str, float, float]:
 def _watch(child: subprocess.Popen[str], peaks: list[float]) -> None:
     """Adds the memory of a process and of all that it started, MB, again and again until it ends. On Linux alone.
 
-    A process that is there for an instant is left out: between fork and exec it seems to have its parent's memory.
+    What processes share is counted once (proportional set size). One that is there for an instant is left out: between
+    fork and exec it seems to have its parent's memory.
     """
     before: set[int] = set()
     while child.poll() is None:
         time.sleep(0.05)
-        parents, sizes = {}, {}
+        parents = {}
         for path in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
-                rest = path.read_text().rpartition(")")[2].split()
-                parents[int(path.parent.name)] = int(rest[1])
-                sizes[int(path.parent.name)] = int(rest[21]) * PAGE
+                parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
         tree = {child.pid}
         for _ in range(3):  # it is three generations deep at most
             tree |= {process for process, parent in parents.items() if parent in tree}
-        peaks.append(sum(sizes.get(process, 0) for process in tree & before) / 1e6)
+        peaks.append(sum(map(_proportional, tree & before)) / 1e3)
         before = tree
+
+
+def _proportional(process: int) -> int:
+    """Proportional set size of a process, kilobytes; 0 where it has ended."""
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+        return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+    return 0
 
 
 def cross_check(model: str, folder: Path) -> float:

@@ -6,22 +6,23 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
 from lmconv import artifact as artifacts
 from lmconv import plugins, usercode
-from lmconv.errors import GateFailed, InputError, MissingRuntime, UsageError, first_line
+from lmconv import reference as reference_file
+from lmconv.errors import GateFailed, InputError, MissingRuntime, UsageError
 from lmconv.export import export
 from lmconv.files import canonical
 from lmconv.graph import flops, parameters, set_batch
 from lmconv.machine import versions
 from lmconv.onnx_file import standard
 from lmconv.optimise import Optimised, optimise
-from lmconv.session import Outputs, gap, noise, outputs
+from lmconv.reference import Reference
+from lmconv.session import gap, noise, outputs
 from lmconv.source import Opened, open_source
 from lmconv.types import (
     ONNX,
@@ -59,23 +60,6 @@ fp32 is held to parity here; for the others this stops broken artefacts, and `lm
 
 MAP_TOLERANCE = TOLERANCE | {Precision.FP32: 1e-4}
 """The same for heatmaps: there OpenVINO's float32 is 1.5e-5 off ONNX Runtime's, on white noise in OpenSeeFace."""
-
-REFERENCE_INPUTS = 8
-REFERENCE_MAPS = 2
-"""For how many of them heatmaps are kept: one is a megabyte."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Reference:
-    """Seeded inputs and what the source network says of them, so that a machine without it can verify.
-
-    Attributes:
-        inputs: (8, 3, H, W) float32.
-        outputs: Landmarks of all, heatmaps of the first two.
-    """
-
-    inputs: Float32
-    outputs: Outputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +152,7 @@ def plain(source: Source, out: Path, *, crops: Crops | None = None) -> Plain:
         plugin: Target = plugins.load("targets", "onnx")
         built = plugin.build(simplified.model, new, spec, Precision.FP32)
         (new / "modules.json").write_text(canonical(modules), encoding="utf-8")
-        _write_reference(new, reference)
+        reference_file.write(new, reference)
         content = _content(spec, "onnx", Precision.FP32, simplified, parents, start)
         artifacts.write(new, content | {"execution": built.execution, "machine": None})
         _accept(new, plugin, Precision.FP32, reference)
@@ -185,17 +169,17 @@ def _identity(source: Source) -> Json:
 
 def _reference(session: Opened, source: Source) -> tuple[Reference, Json]:
     """Runs the source network; gives its size too: parameters (unused ones included, shared ones once) and FLOPs."""
-    inputs = noise(source.spec, REFERENCE_INPUTS, 0)
+    inputs = noise(source.spec, reference_file.INPUTS, 0)
     network: torch.nn.Module | None = getattr(session, "network", None)
     if network is None:
-        found = outputs(session, source.spec, inputs, maps=REFERENCE_MAPS)
+        found = outputs(session, source.spec, inputs, maps=reference_file.MAPS)
         held = standard(source)
         counts = {"parameters": parameters(held), "flops": flops(held)}
     else:
         from torch.utils.flop_counter import FlopCounterMode
 
         with FlopCounterMode(display=False) as counter:
-            found = outputs(session, source.spec, inputs, maps=REFERENCE_MAPS)
+            found = outputs(session, source.spec, inputs, maps=reference_file.MAPS)
         size = sum(parameter.numel() for parameter in network.parameters())
         counts = {"parameters": size, "flops": counter.get_total_flops() // len(inputs)}
     if not all(np.isfinite(array).all() for array in (found.landmarks, found.heatmaps) if array is not None):
@@ -225,7 +209,7 @@ def _kept(folder: Path, source: Source) -> Plain | None:
     if not (same_spec and same_source and found.versions == versions()):
         return None
     model = onnx.load(artifacts.model_file(found, ".onnx"))
-    return Plain(artifact=found, model=model, reference=read_reference(found), warnings=found.measured["warnings"])
+    return Plain(artifact=found, model=model, reference=reference_file.read(found), warnings=found.measured["warnings"])
 
 
 def build(
@@ -250,7 +234,7 @@ def build(
     path = out / spec.name / f"{target}-{precision}"
     with artifacts.staged(path) as new:
         built = plugin.build(optimised.model, new, spec, precision)
-        _write_reference(new, base.reference)
+        reference_file.write(new, base.reference)
         content = _content(spec, target, precision, optimised, parents, start)
         artifacts.write(new, content | {"execution": built.execution, "machine": built.machine})
         _accept(new, plugin, precision, base.reference)
@@ -307,24 +291,6 @@ def _content(
     }
 
 
-def _write_reference(folder: Path, reference: Reference) -> None:
-    kept = reference.outputs
-    arrays: dict[str, Any] = {"input": reference.inputs, "landmarks": kept.landmarks}
-    arrays |= {"heatmaps": kept.heatmaps, "undecided": kept.undecided}
-    np.savez_compressed(folder / artifacts.REFERENCE, **{key: v for key, v in arrays.items() if v is not None})
-
-
-def read_reference(artifact: Artifact) -> Reference:
-    """The seeded inputs of an artefact, and what its source network says of them."""
-    path = artifact.path / artifacts.REFERENCE
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            maps = {key: file.get(key) for key in ("heatmaps", "undecided")}
-            return Reference(inputs=file["input"], outputs=Outputs(landmarks=file["landmarks"], **maps))
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise InputError(f"{path} cannot be read: {first_line(error)}", hint="export again") from error
-
-
 def _accept(folder: Path, plugin: Target, precision: Precision, reference: Reference) -> None:
     """Runs the finished artefact and compares it with the source network; one that is off is not put in place.
 
@@ -332,7 +298,7 @@ def _accept(folder: Path, plugin: Target, precision: Precision, reference: Refer
     """
     artifact = artifacts.read(folder)
     with plugin.open(artifact, OpenOptions()) as session:
-        found = outputs(session, artifact.spec, reference.inputs, maps=REFERENCE_MAPS)
+        found = outputs(session, artifact.spec, reference.inputs, maps=reference_file.MAPS)
     apart = gap(found, reference.outputs, artifact.spec)
     gaps = {"landmarks": (apart.landmarks.max_abs, TOLERANCE[precision])}
     if apart.max_map is not None:

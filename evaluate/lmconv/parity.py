@@ -10,8 +10,8 @@ import numpy as np
 
 from lmconv.crops import CropSet, to_picture
 from lmconv.metrics.ion import ion
-from lmconv.pipeline import Reference
 from lmconv.preprocess import network_input
+from lmconv.reference import Reference
 from lmconv.session import Gap, Outputs, gap, noise, outputs
 from lmconv.types import Float32, Float64, ModelSpec, Session
 

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lmconv import accuracy, gates, parity, plugins
+from lmconv import accuracy, gates, parity, plugins, reference
 from lmconv import artifact as artifacts
 from lmconv.accuracy import Interval, SubsetAccuracy
 from lmconv.crops import CropSet, load
 from lmconv.errors import MissingRuntime, OtherPoints
 from lmconv.gates import Verdict
 from lmconv.parity import Parity, Points
-from lmconv.pipeline import read_reference
 from lmconv.scheme import scheme
 from lmconv.source import open_source, recover
 from lmconv.types import Artifact, Float64, ModelSpec, OpenOptions, Session, Source, Target
@@ -94,7 +93,7 @@ class Verifier:
             gap = parity.parity(found, expected, crops, spec, source.kind)
         else:
             expected = None
-            gap = parity.reference_parity(session, spec, read_reference(artifact))
+            gap = parity.reference_parity(session, spec, reference.read(artifact))
         judged = crops if artifacts.trained(artifact) else None
         errors, before = (
             parity.errors(points.faces, judged) if judged and points and points.faces else None

@@ -14,7 +14,7 @@ import torch
 from tests.helpers import COMMAND, Cli, other_package, python
 
 from lmconv import artifact as artifacts
-from lmconv import pipeline
+from lmconv import reference as reference_file
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own-network.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -183,7 +183,7 @@ def test_it_computes_what_it_computed(cli: Cli, users: Path, tmp_path: Path) -> 
     options = ("--input", "3x32x32", "--landmarks", "4", "--weights", tmp_path / "x.pth", "--name", "mine")
     assert cli("export", f"{users}:Flat", *options).code == 0
     made = artifacts.read(Path("build/mine/onnx-fp32"))
-    reference = pipeline.read_reference(made)
+    reference = reference_file.read(made)
     with torch.inference_mode():
         expected = network(torch.from_numpy(reference.inputs).flatten(1)).reshape(8, 4, 2).numpy()
     np.testing.assert_allclose(reference.outputs.landmarks, expected, atol=1e-6)

@@ -14,6 +14,7 @@ from tests.helpers import Cli
 
 from lmconv import artifact as artifacts
 from lmconv import heatmaps, pipeline, source
+from lmconv import reference as reference_file
 from lmconv.errors import UsageError
 from lmconv.runtime import OrtSession
 from lmconv.session import Outputs, gap
@@ -186,7 +187,7 @@ def test_heatmaps_of_an_onnx_file_become_points_in_the_graph(tmp_path: Path, how
     made = pipeline.convert(found, target, Precision.FP32, out=tmp_path / "out")
     assert made.spec.landmarks == 5
     assert [tensor.shape for tensor in made.spec.outputs] == [("N", 5, 2), ("N", 5, 8, 8)]
-    kept = pipeline.read_reference(artifacts.read(made.path)).outputs
+    kept = reference_file.read(artifacts.read(made.path)).outputs
     assert kept.heatmaps is not None
     np.testing.assert_allclose(heatmaps.decode(kept.heatmaps, heatmaps.parse(how)), kept.landmarks[:2])
 

@@ -15,6 +15,7 @@ from tests.helpers import contents, python, tiny_onnx
 
 from lmconv import artifact as artifacts
 from lmconv import pipeline, plugins, source
+from lmconv import reference as reference_file
 from lmconv.errors import GateFailed, InputError, MissingRuntime, UsageError
 from lmconv.pipeline import convert
 from lmconv.types import Built, Json, ModelSpec, Pass, PassContext, Precision, Target
@@ -129,7 +130,7 @@ def test_the_plain_graph_of_another_checkpoint_is_not_used(
 
 def test_the_reference_holds_seeded_inputs_and_the_sources_landmarks(small: Path, tiny: Path) -> None:
     found = source.resolve(str(tiny))
-    reference = pipeline.read_reference(artifacts.read(small / "openvino-fp32"))
+    reference = reference_file.read(artifacts.read(small / "openvino-fp32"))
     inputs, expected = reference.inputs, reference.outputs.landmarks
     assert reference.outputs.heatmaps is None
     assert inputs.shape == (8, 3, 32, 32)

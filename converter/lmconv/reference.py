@@ -1,0 +1,51 @@
+"""Seeded inputs and what the source network says of them, kept beside every artefact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from lmconv import artifact as artifacts
+from lmconv.errors import InputError, first_line
+from lmconv.session import Outputs
+from lmconv.types import Artifact, Float32
+
+INPUTS = 8
+MAPS = 2
+"""For how many of them heatmaps are kept: one is a megabyte."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reference:
+    """Seeded inputs and what the source network says of them, so that a machine without it can verify.
+
+    Attributes:
+        inputs: (8, 3, H, W) float32.
+        outputs: Landmarks of all, heatmaps of the first two.
+    """
+
+    inputs: Float32
+    outputs: Outputs
+
+
+def write(folder: Path, reference: Reference) -> None:
+    """Writes a reference into the folder of an artefact."""
+    kept = reference.outputs
+    arrays: dict[str, Any] = {"input": reference.inputs, "landmarks": kept.landmarks}
+    arrays |= {"heatmaps": kept.heatmaps, "undecided": kept.undecided}
+    np.savez_compressed(folder / artifacts.REFERENCE, **{key: v for key, v in arrays.items() if v is not None})
+
+
+def read(artifact: Artifact) -> Reference:
+    """The seeded inputs of an artefact, and what its source network says of them."""
+    path = artifact.path / artifacts.REFERENCE
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            maps = {key: file.get(key) for key in ("heatmaps", "undecided")}
+            return Reference(inputs=file["input"], outputs=Outputs(landmarks=file["landmarks"], **maps))
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise InputError(f"{path} cannot be read: {first_line(error)}", hint="export again") from error
