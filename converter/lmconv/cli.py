@@ -26,15 +26,18 @@ class Commands(click.Group):
         return command
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+HELP = """Converts face-landmark networks to ONNX, OpenVINO and TensorRT, and proves that the landmarks stay.
+
+\b
+Exit codes: 0 done; 1 a gate failed; 2 wrong usage; 3 a runtime, package or device is missing;
+4 an input is missing or broken, or an output cannot be written; 70 a bug of ours; 130 interrupted.
+"""
+
+
+@click.group(cls=Commands, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="lmconv", message="lmconv %(version)s")
 def cli() -> None:
-    r"""Converts face-landmark networks to ONNX, OpenVINO and TensorRT, and proves that the landmarks stay.
-
-    \b
-    Exit codes: 0 done; 1 a gate failed; 2 wrong usage; 3 a runtime, package or device is missing;
-    4 an input is missing or broken, or an output cannot be written; 70 a bug of ours; 130 interrupted.
-    """
+    """The command line; click prints HELP."""
 
 
 def run(arguments: list[str]) -> int:

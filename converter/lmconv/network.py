@@ -30,7 +30,9 @@ def network(source: Source) -> torch.nn.Module:
     if theirs:
         _try(module, source, theirs)
     if source.path is None:
-        with _guarded(theirs):
+        with _guarded(
+            theirs, hint="it cannot be filled with random numbers: name its --weights; -v shows its traceback"
+        ):
             randomise(module, spec.input_size, source.seed or 0, preprocess=spec.preprocess)
     else:
         state = checkpoints.load(source.path)
@@ -49,8 +51,8 @@ def _build(source: Source) -> torch.nn.Module:
         return backbone.build(source.spec.landmarks)
 
 
-def _guarded(theirs: str) -> AbstractContextManager[None]:
-    return usercode.theirs(theirs) if theirs else nullcontext()
+def _guarded(theirs: str, **words: str) -> AbstractContextManager[None]:
+    return usercode.theirs(theirs, **words) if theirs else nullcontext()
 
 
 def _whose(state: checkpoints.State, source: Source) -> str:
@@ -126,20 +128,27 @@ def _wrap(module: torch.nn.Module, source: Source) -> torch.nn.Module:
 
 
 def _try(module: torch.nn.Module, source: Source, theirs: str) -> None:
-    """Runs a user's network once, and says what its output should have been."""
+    """Runs a network that is not ours, and says what its output should have been."""
     import torch
 
     spec = source.spec
     height, width = spec.input_size
-    hint = f"it was given (2, 3, {height}, {width}): is --input right? -v shows its traceback"
+    two = torch.linspace(0, 1, 6 * height * width).reshape(2, 3, height, width)
+    hint = f"it was given (2, 3, {height}, {width}): is --input right, and any batch size taken? -v shows its traceback"
     with usercode.theirs(theirs, hint=hint), torch.inference_mode():
-        out = module(torch.zeros(2, 3, height, width))
+        out, again = module(two.clone()), usercode.first_output(module(two.clone()))
     first = usercode.first_output(out)
     if not isinstance(first, torch.Tensor) or first.dtype != torch.float32:
         kind = first.dtype if isinstance(first, torch.Tensor) else type(first).__name__
         raise InputError(f"{theirs} computes a {kind}, not a float32 tensor", hint="return the points, first of all")
     shape = tuple(first.shape)
     wanted = [(2, spec.landmarks, *shape[2:])] if spec.heatmaps else [(2, 2 * spec.landmarks), (2, spec.landmarks, 2)]
+    if shape[:1] != (2,):
+        hint = "let it take any number of inputs, such as by x.flatten(1) in place of x.view(1, -1)"
+        raise InputError(f"{theirs} makes {shape} of two inputs, not {wanted[0]}", hint=hint)
+    if not torch.allclose(first, again, rtol=1e-3, atol=1e-4, equal_nan=True):
+        hint = "let forward draw no random numbers, and dropout rest in eval()"
+        raise InputError(f"{theirs} computes something else each time", hint=hint)
     if shape in wanted and (spec.heatmaps is None or (len(shape) == 4 and min(shape[2:]) > 2)):
         return
     raise InputError(f"{theirs} computes {shape[1:]} an input, not {wanted[0][1:]}", hint=_shape_hint(shape, spec))
@@ -174,7 +183,7 @@ class TorchSource:
             torch.set_num_threads(self._threads)
         how = self._source.spec.heatmaps
         with _guarded(self._theirs), torch.inference_mode():
-            found = self.network(torch.from_numpy(inputs["input"])).numpy()
+            found = self.network(torch.tensor(inputs["input"])).numpy()  # a copy: forward may change its input
         return {"landmarks": heatmaps.decode(found, how), "heatmaps": found} if how else {"landmarks": found}
 
     def __enter__(self) -> Self:

@@ -40,7 +40,7 @@ def parse(text: str) -> Preprocess:
     try:
         given = [_numbers(part) for part in numbers]
         scale, mean, std = given + DEFAULTS[len(given) :]
-        if colour not in ("BGR", "RGB") or len(scale) != 1 or 0 in std:
+        if colour not in ("BGR", "RGB") or len(scale) != 1 or min(*scale, *std) <= 0:
             raise ValueError(text)
         return Preprocess(colour=colour, scale=scale[0], mean=_three(mean), std=_three(std))  # type: ignore[arg-type]
     except (ValueError, ZeroDivisionError) as error:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 Opened: TypeAlias = "TorchSource | OnnxSource"
 
-NAME = re.compile(r"[^\x00-\x1f/\\.][^\x00-\x1f/\\]{0,99}")
-"""A model's name is the name of its folder."""
+NAME = re.compile(r"[^\x00-\x20/\\.][^\x00-\x1f/\\]*")
+LONGEST = 100
+"""A model's name is the name of its folder; so many bytes leave room for what stands before and after it."""
 
 
 def name_of(model: str, name: str | None = None) -> str:
@@ -33,10 +34,10 @@ def name_of(model: str, name: str | None = None) -> str:
         place, _, function = model.rpartition(":")
         own = f"{Path(place).stem if place.endswith('.py') else place}-{function}"
         name = Path(model).stem if is_onnx(model) else own if usercode.is_factory(model) else model
-    if not NAME.fullmatch(name):
+    if not NAME.fullmatch(name) or len(name.encode()) > LONGEST:
         raise UsageError(
             f"{name!r} cannot be the name of a folder",
-            hint="name it with --name: at most 100 characters, no / and no \\",
+            hint="name it with --name: at most 100 bytes, no / and no \\",
         )
     return name
 
@@ -108,8 +109,9 @@ def check(
     is_file = bool(weights and not weights.is_dir())
     known = plugins.names("backbones")
     if not own and not file and model not in known:
-        if model.endswith(".py"):
-            raise UsageError(f"{model} is a file", hint=f"name what builds the network in it: {model}:build")
+        if model.endswith((".py", ".py:")):
+            place = model.removesuffix(":")
+            raise UsageError(f"{place} is a file", hint=f"name what builds the network in it: {place}:build")
         raise plugins.unknown("model", model, known)
     for wrong, message, hint in (
         (file and is_file, f"{model} holds its own weights", "leave --weights out"),

@@ -64,11 +64,16 @@ def build(factory: str, landmarks: int) -> torch.nn.Module:
     import torch
 
     function = _load(factory)
+    if isinstance(function, torch.nn.Module):
+        hint = "name a function that returns it, or its class"
+        raise InputError(f"{factory} is a network, not what builds one", hint=hint)
     with theirs(factory):
         network = function(landmarks=landmarks) if _takes_landmarks(function) else function()
     if not isinstance(network, torch.nn.Module):
         hint = "return the network itself" + (", not a tuple around it" if isinstance(network, tuple) else "")
         raise InputError(f"{factory} gives a {type(network).__name__}, not a torch.nn.Module", hint=hint)
+    if isinstance(network, torch.jit.ScriptModule):
+        raise InputError(f"{factory} gives a TorchScript module", hint="return the torch.nn.Module it was made from")
     return network
 
 
@@ -82,13 +87,25 @@ def _takes_landmarks(function: Any) -> bool:
 def _load(factory: str) -> Any:
     place, _, name = factory.rpartition(":")
     with theirs(factory):
-        module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        module = _from_file(Path(place)) if place.endswith(".py") else _from_package(place)
     function = getattr(module, name, None)
     if not callable(function):
         own = (key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__)
         hint = plugins.unknown("function", name, sorted(own)).hint
         raise InputError(f"{place} has no function {name}", hint=hint)
     return function
+
+
+def _from_package(place: str) -> ModuleType:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name and (place == error.name or place.startswith(f"{error.name}.")):
+            hint = "install it, or name its file, such as my_models.py:build"
+            raise InputError(f"there is no module {error.name}", hint=hint) from error
+        raise
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -131,7 +148,7 @@ def _where(error: BaseException, factory: str) -> str:
     near = [frame for frame in frames if folder and folder in Path(frame.filename).resolve().parents]
     near = [frame for frame in near if "site-packages" not in frame.filename]
     other = [frame for frame in frames if OURS not in Path(frame.filename).parents and "<frozen" not in frame.filename]
-    found = (near or other or frames)[-1:]
+    found = (near or other)[-1:]
     return f"{found[0].filename}:{found[0].lineno}" if found else place
 
 

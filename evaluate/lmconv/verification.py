@@ -154,7 +154,9 @@ class Verifier:
         if key not in self._sources:
             source = recover(artifact, self.weights, self.model)
             if source is None:
-                self.notes.append(f"{_missing(artifact, self.model)}: {spec.name} is compared with reference.npz")
+                self.notes.append(
+                    f"{_missing(artifact, self.model, self.weights)}: {spec.name} is compared with reference.npz"
+                )
                 self._sources[key] = None
             else:
                 with open_source(source) as session:
@@ -162,9 +164,11 @@ class Verifier:
         return self._sources[key]
 
 
-def _missing(artifact: Artifact, model: str | None) -> str:
+def _missing(artifact: Artifact, model: str | None, given: Path | None) -> str:
     if is_factory(artifact.spec.backbone) and model is None:
         return f"{artifact.spec.backbone} is not run unless named (--model)"
+    if given and given.is_file():
+        return f"{given} is not {artifacts.weights(artifact)}, from which it was made, or PyTorch is not here"
     return f"{artifacts.weights(artifact)} or PyTorch is not here (--weights)"
 
 

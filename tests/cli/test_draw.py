@@ -86,3 +86,10 @@ def test_refuses_a_file_in_the_place_of_its_folder(cli: Cli) -> None:
 def test_refuses_what_cannot_be_drawn(cli: Cli, options: tuple[str, ...]) -> None:
     cli("draw", "faces", *options).refused(2)
     assert not Path("faces").exists()
+
+
+def test_a_split_that_is_no_longer_wanted_goes_with_force_alone(cli: Cli, tmp_path: Path) -> None:
+    assert cli("draw", tmp_path / "f", "--faces", "2", "--train", "1").code == 0
+    cli("draw", tmp_path / "f", "--faces", "0", "--train", "1").refused(4, "is of another drawing", "--force")
+    assert cli("draw", tmp_path / "f", "--faces", "0", "--train", "1", "--force").code == 0
+    assert sorted(path.name for path in (tmp_path / "f" / "drawn").iterdir()) == ["trainset"]

@@ -100,6 +100,23 @@ class Hole(nn.Conv2d):
 def tiny_maps():
     return nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.AdaptiveAvgPool2d(2))
 
+class Inplace(Flat):
+    def forward(self, x):
+        return super().forward(x.mul_(2).sub_(1))
+
+class Chance(Flat):
+    def forward(self, x):
+        return super().forward(x) + torch.rand(1)
+
+class One(Flat):
+    def forward(self, x):
+        return self.fc(x.view(1, -1)[:, : 3 * 32 * 32])
+
+def scripted():
+    return torch.jit.script(Flat())
+
+instance = Flat()
+
 class Words(Flat):
     def forward(self, x):
         return {"points": super().forward(x)}
@@ -131,7 +148,7 @@ def own_imports() -> Iterator[None]:
     yield
     sys.path[:] = path
     for name in set(sys.modules) - modules:
-        if name == "my_models" or name.startswith("lmconv_user_"):
+        if name in ("my_models", "users") or name.startswith("lmconv_user_"):
             del sys.modules[name]
 
 
@@ -246,13 +263,17 @@ def test_what_it_prints_is_not_in_the_document(cli: Cli, users: Path) -> None:
         ("needs", ("your network's code raises TypeError", "missing 1 required positional argument: 'depth'")),
         ("pair", ("users.py:pair gives a tuple, not a torch.nn.Module", "not a tuple around it")),
         ("number", ("users.py has no function number",)),
-        ("nothing", ("users.py has no function nothing", "known: Branches, Exits, Fails")),
+        ("nothing", ("users.py has no function nothing", "known: Branches, Chance, Exits")),
         ("odd", ("users.py:odd computes (7,) an input, not (8,)",)),
         ("more", ("users.py:more computes (12,) an input, not (8,)", "use --landmarks 6")),
         ("maps", ("users.py:maps computes (4, 16, 16) an input", "use --landmarks 4 --decode argmax")),
         ("halves", ("your network's code raises RuntimeError",)),
+        ("One", ("users.py:One makes (1, 8) of two inputs, not (2, 8)", "x.flatten(1)")),
+        ("Chance", ("users.py:Chance computes something else each time", "dropout")),
+        ("scripted", ("users.py:scripted gives a TorchScript module",)),
+        ("instance", ("users.py:instance is a network, not what builds one",)),
         ("Words", ("users.py:Words computes a dict, not a float32 tensor",)),
-        ("Fails", ("users.py:45: your network's code raises ValueError: no such crop", "is --input right?")),
+        ("Fails", ("users.py:45: your network's code raises ValueError: no such crop", "is --input right")),
         ("NaN", ("users.py:NaN: random weights, seed 0 computes NaN or infinity",)),
         ("Branches", ("users.py:50: your network's code raises", "PyTorch's exporter cannot trace it")),
     ],
@@ -303,6 +324,17 @@ def test_two_sizes_of_one_network_are_each_compared_with_their_own(cli: Cli) -> 
     assert [row["passed"] for row in both.document["artifacts"]] == [True, True]
 
 
+def test_a_forward_that_changes_its_input_is_converted(cli: Cli, users: Path) -> None:
+    assert cli("export", f"{users}:Inplace", *OWN).code == 0
+    verified = cli("verify", "build/users-Inplace/onnx-fp32", "--model", f"{users}:Inplace", "--json")
+    assert verified.document["artifacts"][0]["passed"]
+
+
+def test_a_module_beside_the_user_is_found_by_its_name(cli: Cli, users: Path) -> None:
+    assert cli("export", "users:Flat", *OWN).code == 0
+    cli("export", "nowhere.models:build", *OWN).refused(4, "there is no module nowhere", "my_models.py:build")
+
+
 def test_model_is_for_networks_of_ones_own(cli: Cli, small: Path) -> None:
     cli("verify", small / "onnx-fp32", "--model", "pfld").refused(2, "--model 'pfld' is not FILE.py:NAME")
     cli("bench", small / "onnx-fp32", "--model", "pfld").refused(2, "--model 'pfld' is not FILE.py:NAME")
@@ -347,6 +379,12 @@ def test_a_file_that_imports_what_is_not_there_says_so(cli: Cli) -> None:
         (("users.py:Flat", *OWN, "--name", "../up"), ("'../up' cannot be the name of a folder",)),
         (("users.py:Flat", *OWN, "--name", ".."), ("cannot be the name of a folder",)),
         (("users.py:Flat", *OWN, "--name", "a/b"), ("cannot be the name of a folder",)),
+        (("users.py:Flat", *OWN, "--name", "漢" * 34), ("cannot be the name of a folder",)),
+        (("users.py:Flat", *OWN, "--name", " "), ("cannot be the name of a folder",)),
+        (("users.py:", *OWN), ("users.py is a file", "users.py:build")),
+        (("users.py:Flat", *OWN, "--preprocess", "BGR,0"), ("--preprocess 'BGR,0' cannot be read",)),
+        (("users.py:Flat", *OWN, "--decode", ""), ("--decode '' is not known",)),
+        (("users.py:Flat", "--input", "3x99999x9", "--landmarks", "4"), ("is not 3xHEIGHTxWIDTH",)),
         (("users.py:Flat", *OWN, "--name", ""), ("cannot be the name of a folder",)),
         (("users.py:Flat", *OWN, "--output-slice", "0:8"), ("--output-slice is for ONNX files",)),
         (("pfld", "--input", "3x56x56"), ("--input is for a network of your own",)),
@@ -366,7 +404,7 @@ def test_wrong_usage_is_found_before_any_work(
 def test_an_input_that_does_not_fit_names_the_line(cli: Cli, users: Path) -> None:
     arguments = ("--input", "3x40x32", "--landmarks", "4", "--random-weights")
     cli("export", f"{users}:Flat", *arguments).refused(
-        4, "users.py:13", "it was given (2, 3, 40, 32): is --input right?"
+        4, "users.py:13", "it was given (2, 3, 40, 32): is --input right"
     )
 
 

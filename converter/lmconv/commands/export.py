@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -94,8 +95,8 @@ def plugin(
         "seed": (seed or 0) if random_weights else None,
         "landmarks": landmarks,
         "size": _size(shape),
-        "preprocess": preprocessing.parse(preprocess) if preprocess else None,
-        "decode": heatmaps.parse(decode) if decode else None,
+        "preprocess": preprocessing.parse(preprocess) if preprocess is not None else None,
+        "decode": heatmaps.parse(decode) if decode is not None else None,
         "output_slice": _slice(output_slice),
         "name": name,
     }
@@ -176,8 +177,8 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     sides = text.lower().split("x")
-    if len(sides) != 3 or sides[0] != "3" or not all(side.isdecimal() and int(side) for side in sides):
-        raise UsageError(f"--input {text!r} is not 3xHEIGHTxWIDTH", hint="such as --input 3x112x112")
+    if len(sides) != 3 or sides[0] != "3" or not all(re.fullmatch("[1-9][0-9]{0,3}", side) for side in sides):
+        raise UsageError(f"--input {text!r} is not 3xHEIGHTxWIDTH, below 10000", hint="such as --input 3x112x112")
     return int(sides[1]), int(sides[2])
 
 

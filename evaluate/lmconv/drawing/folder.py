@@ -43,13 +43,17 @@ def write(
     Raises:
         InputError: There are other files in the way, or the folder cannot be written.
     """
-    folders = {split: out / "drawn" / split for split in SPLITS if counts.get(split)}
+    places = {split: out / "drawn" / split for split in SPLITS}
     with writing(out):
-        strays = [stray for split, folder in folders.items() for stray in _strays(folder, counts[split], force)]
+        strays = [stray for split, place in places.items() for stray in _strays(place, counts.get(split, 0), force)]
         for stray in strays:
             stray.unlink()
         total = hashlib.sha256()
-        for split, folder in folders.items():
+        for split, folder in places.items():
+            if not counts.get(split):
+                if folder.is_dir():
+                    folder.rmdir()
+                continue
             folder.mkdir(parents=True, exist_ok=True)
             for name, content in _files(split, counts[split], seed, landmarks):
                 _put(folder / name, content, force)
