@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -69,7 +70,14 @@ COMMAND = "import sys; from lmconv.cli import main; main()"
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
     """Starts a command line in a process of its own."""
     line = [sys.executable, "-c", COMMAND, *map(str, arguments)]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_interrupts
+    )
+
+
+def _hear_interrupts() -> None:
+    """A shell that starts the tests in the background has them ignore SIGINT, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 METADATA = "Metadata-Version: 2.1\nName: lmconv-other\nVersion: 1.0\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -72,11 +73,11 @@ def identify(state: checkpoints.State) -> list[tuple[str, int]]:
     for name in plugins.names("backbones"):
         try:
             backbone: Backbone = plugins.load("backbones", name)
-            usual = _shapes(backbone, backbone.spec.landmarks)
+            usual = _shapes(name, backbone.spec.landmarks)
         except Exception:  # noqa: S112 (another package's, and broken: this is about a file of someone else)
             continue
         for landmarks in _points(state, usual, backbone.spec.landmarks):
-            if _shapes(backbone, landmarks) == found:
+            if _shapes(name, landmarks) == found:
                 fitting.append((name, landmarks))  # noqa: PERF401 (three conditions are easier read one by one)
     return fitting
 
@@ -84,9 +85,11 @@ def identify(state: checkpoints.State) -> list[tuple[str, int]]:
 Shapes = dict[str, tuple[int, ...]]
 
 
-def _shapes(backbone: Backbone, landmarks: int) -> Shapes:
+@functools.cache
+def _shapes(name: str, landmarks: int) -> Shapes:
     import torch
 
+    backbone: Backbone = plugins.load("backbones", name)
     with torch.device("meta"):
         state = backbone.build(landmarks).state_dict()
     return {key: tuple(value.shape) for key, value in _counted(state).items()}

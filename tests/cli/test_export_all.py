@@ -98,6 +98,7 @@ def test_faces_with_other_points_are_left_out_and_said(cli: Cli, tmp_path: Path)
     assert ran.document["artifacts"][0]["ion"] is None
 
 
+@pytest.mark.slow
 def test_int8_is_refused_where_the_faces_have_other_points(cli: Cli, tmp_path: Path) -> None:
     assert cli("draw", tmp_path / "faces", "--faces", "3", "--train", "3").code == 0
     path = saved("drawn68", 98, tmp_path)

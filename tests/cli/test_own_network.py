@@ -183,6 +183,7 @@ def test_the_page_is_true(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert benched["rows"][0]["ratio_torch"] > 0
 
 
+@pytest.mark.slow
 def test_a_package_brings_a_network_by_entry_point(tmp_path: Path) -> None:
     module = PYTHON[0] + PYTHON[2].replace("from my_package.models import build\n", "")
     env = other_package(tmp_path / "site", "[lmconv.backbones]\nmy_net = lmconv_other:plugin\n", module)
@@ -292,6 +293,7 @@ def test_what_goes_wrong_on_a_later_call_is_theirs_too(cli: Cli, users: Path, na
     assert "called" in ran.err
 
 
+@pytest.mark.slow
 def test_one_that_ends_its_process_does_not_hide_the_others(cli: Cli, users: Path, tiny: Path) -> None:
     users.write_text("import os\ndef build():\n    os._exit(3)\n", encoding="utf-8")
     both = (f"{users}:build", "pfld", "--input", "3x32x32", "--landmarks", "68", "--random-weights")
