@@ -146,8 +146,9 @@ def plain(source: Source, out: Path, *, crops: Crops | None = None) -> Plain:
         reference, counts = _reference(session, source)
         model, modules = export(source, session)
     spec = _exported(source.spec, model)
-    parents = {"source": {**_identity(source), **counts}}
     simplified = optimise(model, ("simplify",), PassContext(spec=spec, crops=crops() if crops else None))
+    # An ONNX file computes what its plain graph does; its own operators may be too old to be counted.
+    parents = {"source": {**_identity(source), "flops": flops(simplified.model), **counts}}
     with artifacts.staged(folder) as new:
         plugin: Target = plugins.load("targets", "onnx")
         built = plugin.build(simplified.model, new, spec, Precision.FP32)
@@ -168,13 +169,12 @@ def _identity(source: Source) -> Json:
 
 
 def _reference(session: Opened, source: Source) -> tuple[Reference, Json]:
-    """Runs the source network; gives its size too: parameters (unused ones included, shared ones once) and FLOPs."""
+    """Runs the source network; gives its size too: parameters (unused ones included, shared ones once), of PyTorch FLOPs."""
     inputs = noise(source.spec, reference_file.INPUTS, 0)
     network: torch.nn.Module | None = getattr(session, "network", None)
     if network is None:
         found = outputs(session, source.spec, inputs, maps=reference_file.MAPS)
-        held = standard(source)
-        counts = {"parameters": parameters(held), "flops": flops(held)}
+        counts = {"parameters": parameters(standard(source))}
     else:
         from torch.utils.flop_counter import FlopCounterMode
 
