@@ -169,7 +169,7 @@ def _identity(source: Source) -> Json:
 
 
 def _reference(session: Opened, source: Source) -> tuple[Reference, Json]:
-    """Runs the source network; gives its size too: parameters (unused ones included, shared ones once), of PyTorch FLOPs."""
+    """Runs the source network; counts its parameters too (unused ones included, shared ones once), of PyTorch FLOPs."""
     inputs = noise(source.spec, reference_file.INPUTS, 0)
     network: torch.nn.Module | None = getattr(session, "network", None)
     if network is None:
