@@ -34,7 +34,6 @@ from lmconv.types import (
     OpenOptions,
     PassContext,
     Precision,
-    QuantScheme,
     Source,
     Target,
     TensorSpec,
@@ -45,6 +44,9 @@ if TYPE_CHECKING:
 
 PASSES = {Precision.FP16: ("float16",), Precision.INT8: ("int8",)}
 """What brings a plain graph to a precision; bf16 is a hint to OpenVINO, and changes no graph."""
+
+FIRST: tuple[str, ...] = ()
+"""Passes that every graph goes through before those of its target."""
 
 TOLERANCE = {
     Precision.FP32: 1e-5,
@@ -71,17 +73,33 @@ class Plain:
         model: The graph.
         reference: What the source network says of seeded inputs.
         warnings: What was left out, and why.
-        lowered: The graph in other precisions, as far as they were asked for.
+        optimised: The graph after the passes, as far as they were asked for.
     """
 
     artifact: Artifact
     model: onnx.ModelProto
     reference: Reference
     warnings: list[str]
-    lowered: dict[tuple[Precision, tuple[str, bool] | None], Optimised] = field(default_factory=dict)
+    optimised: dict[tuple[object, ...], Optimised] = field(default_factory=dict)
 
 
 Crops = Callable[[], Float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What the user chose of how a graph is made.
+
+    Attributes:
+        without: Names of passes that are left out.
+        compact_px: See `PassContext`.
+    """
+
+    without: tuple[str, ...] = ()
+    compact_px: float | None = None
+
+
+DEFAULT = Choices()
 
 
 def convert(
@@ -92,6 +110,7 @@ def convert(
     out: Path = Path("build"),
     crops: Crops | None = None,
     batch: int | None = None,
+    choices: Choices = DEFAULT,
 ) -> Artifact:
     """Converts one network for one target, in one precision.
 
@@ -103,6 +122,7 @@ def convert(
         crops: Yields network inputs (n, 3, H, W) float32 cut from real faces; int8 calibrates on them, and every pass
             is compared on them.
         batch: A fixed batch size, None for a free one.
+        choices: What to leave out, and how far compaction may go.
 
     Returns:
         The artefact, compared with the source network before it was put in place.
@@ -114,7 +134,8 @@ def convert(
         GateFailed: The artefact does not compute the source's landmarks; nothing was written.
     """
     check(target, precision, faces=crops is not None)
-    return build(plain(source, out, crops=crops), target, precision, out=out, crops=crops, batch=batch)
+    base = plain(source, out, crops=crops)
+    return build(base, target, precision, out=out, crops=crops, batch=batch, choices=choices)
 
 
 def check(target: str, precision: Precision, *, faces: bool) -> Target:
@@ -213,7 +234,14 @@ def _kept(folder: Path, source: Source) -> Plain | None:
 
 
 def build(
-    base: Plain, target: str, precision: Precision, *, out: Path, crops: Crops | None = None, batch: int | None = None
+    base: Plain,
+    target: str,
+    precision: Precision,
+    *,
+    out: Path,
+    crops: Crops | None = None,
+    batch: int | None = None,
+    choices: Choices = DEFAULT,
 ) -> Artifact:
     """Brings a plain graph to a precision and a target; see `convert`."""
     start = time.perf_counter()
@@ -221,7 +249,7 @@ def build(
     if base.artifact.spec.batch not in (None, batch or base.artifact.spec.batch):
         fixed, name = base.artifact.spec.batch, base.artifact.spec.name
         raise UsageError(f"{name} takes {fixed} inputs a run, not {batch}", hint=f"use --batch {fixed}")
-    lowered = _lower(base, precision, plugin.quantisation, crops)
+    lowered = _lower(base, plugin, precision, crops, choices)
     spec = with_batch(base.artifact.spec, batch or base.artifact.spec.batch)
     model = onnx.ModelProto()
     model.CopyFrom(lowered.model)
@@ -241,17 +269,37 @@ def build(
     return artifacts.read(path)
 
 
-def _lower(base: Plain, precision: Precision, scheme: QuantScheme, crops: Crops | None) -> Optimised:
-    """The graph in a precision; made once for all targets that want it alike."""
-    prelu = any(node.op_type == "PRelu" for node in base.model.graph.node)
-    alike = (scheme.activations, scheme.quantised_prelu and prelu) if calibrated(precision) else None
-    key = (precision, alike)
-    if key not in base.lowered:
-        context = PassContext(spec=base.artifact.spec, crops=crops() if crops else None, scheme=scheme)
-        optimised = optimise(base.model, PASSES.get(precision, ()), context)
-        recipe = [*base.artifact.recipe["passes"], *optimised.recipe]
-        base.lowered[key] = replace(optimised, recipe=recipe)
-    return base.lowered[key]
+def passes(target: Target, precision: Precision, choices: Choices = DEFAULT) -> tuple[str, ...]:
+    """The passes from a plain graph to a target in a precision, in order."""
+    named = (*FIRST, *target.rewrites.get(precision, ()), *PASSES.get(precision, ()))
+    return tuple(name for name in named if name not in choices.without)
+
+
+def _lower(base: Plain, target: Target, precision: Precision, crops: Crops | None, choices: Choices) -> Optimised:
+    """The graph after the passes; each is run once for all targets and precisions that want the same of it."""
+    found = Optimised(model=base.model, recipe=base.artifact.recipe["passes"], warnings=[])
+    key: tuple[object, ...] = ()
+    for name in passes(target, precision, choices):
+        key = (*key, name, *_asked(name, found.model, target, choices))
+        if key not in base.optimised:
+            faces = crops() if crops else None
+            context = PassContext(
+                spec=base.artifact.spec, crops=faces, scheme=target.quantisation, compact_px=choices.compact_px
+            )
+            after = optimise(found.model, [name], context)
+            base.optimised[key] = Optimised(
+                model=after.model, recipe=[*found.recipe, *after.recipe], warnings=[*found.warnings, *after.warnings]
+            )
+        found = base.optimised[key]
+    return found
+
+
+def _asked(name: str, model: onnx.ModelProto, target: Target, choices: Choices) -> tuple[object, ...]:
+    """What a pass is told besides the graph: where that is the same, so is its result."""
+    if not plugins.load("passes", name).calibrated:
+        return ()
+    prelu = any(node.op_type == "PRelu" for node in model.graph.node)
+    return target.quantisation.activations, target.quantisation.quantised_prelu and prelu
 
 
 def with_batch(spec: ModelSpec, batch: int | None) -> ModelSpec:

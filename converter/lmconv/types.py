@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -226,11 +226,16 @@ class PassContext:
         spec: The network's spec.
         crops: (n, 3, H, W) float32 network inputs to calibrate on; None where none were given.
         scheme: How the target wants int8.
+        measure: Times graphs on the target, one thread, interleaved: (graphs, samples) float64, milliseconds; None
+            where nothing can be measured.
+        compact_px: How far compaction may move a landmark on a face, input pixels; None where it has to be exact.
     """
 
     spec: ModelSpec
     crops: Float32 | None = None
     scheme: QuantScheme | None = None
+    measure: Callable[[Sequence[onnx.ModelProto]], Float64] | None = None
+    compact_px: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,6 +299,7 @@ class Target:
         requires: What is missing here, as an instruction ("pip install …"), or None when it can be used.
         build: Writes its files for a graph to a folder; gives `execution` and, for an engine tied to one, `machine`.
         open: Loads an artefact on a device with a number of threads.
+        rewrites: Passes that make it faster here, by precision, in order: each has been measured, see docs/passes.md.
     """
 
     name: str
@@ -304,6 +310,7 @@ class Target:
     requires: Callable[[], str | None]
     build: Callable[[onnx.ModelProto, Path, ModelSpec, Precision], Built]
     open: Callable[[Artifact, OpenOptions], Session]
+    rewrites: Mapping[Precision, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
