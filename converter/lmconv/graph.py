@@ -36,10 +36,15 @@ def parameters(model: onnx.ModelProto) -> int:
 
 def flops(model: onnx.ModelProto) -> int:
     """Floating-point operations of one input: two per multiply-accumulate of Conv, ConvTranspose, Gemm and MatMul."""
-    return sum(2 * macs for macs in _macs(model))
+    return sum(2 * count for count in macs(model).values())
 
 
-def _macs(model: onnx.ModelProto) -> Iterator[int]:
+def macs(model: onnx.ModelProto) -> dict[str, int]:
+    """Multiply-accumulates of one input, by the output of each Conv, ConvTranspose, Gemm and MatMul."""
+    return dict(_macs(model))
+
+
+def _macs(model: onnx.ModelProto) -> Iterator[tuple[str, int]]:
     shapes = static_shapes(model)
     for node in model.graph.node:
         out = shapes.get(node.output[0])
@@ -47,11 +52,11 @@ def _macs(model: onnx.ModelProto) -> Iterator[int]:
         if out is None or weight is None:
             continue
         if node.op_type == "Conv":
-            yield prod(out) * prod(weight[1:])
+            yield node.output[0], prod(out) * prod(weight[1:])
         elif node.op_type == "ConvTranspose":
-            yield prod(shapes[node.input[0]]) * prod(weight[1:])
+            yield node.output[0], prod(shapes[node.input[0]]) * prod(weight[1:])
         elif node.op_type in ("Gemm", "MatMul"):
-            yield prod(out) * shapes[node.input[0]][-1]
+            yield node.output[0], prod(out) * shapes[node.input[0]][-1]
 
 
 def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
