@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 PASSES = {Precision.FP16: ("float16",), Precision.INT8: ("int8",)}
 """What brings a plain graph to a precision; bf16 is a hint to OpenVINO, and changes no graph."""
 
+PLAIN = ("simplify",)
+"""What makes an exported graph a plain one."""
 FIRST = ("compact",)
 """Passes that every graph goes through before those of its target."""
 TIMED_S = 2.0
@@ -182,7 +184,7 @@ def plain(source: Source, out: Path, *, crops: Crops | None = None) -> Plain:
         reference, counts = _reference(session, source)
         model, modules = export(source, session)
     spec = _exported(source.spec, model)
-    simplified = optimise(model, ("simplify",), PassContext(spec=spec, crops=crops() if crops else None))
+    simplified = optimise(model, PLAIN, PassContext(spec=spec, crops=crops() if crops else None))
     # An ONNX file computes what its plain graph does; its own operators may be too old to be counted.
     parents = {"source": {**_identity(source), "flops": flops(simplified.model), **counts}}
     with artifacts.staged(folder) as new:
@@ -264,7 +266,7 @@ def build(
     if base.artifact.spec.batch not in (None, batch or base.artifact.spec.batch):
         fixed, name = base.artifact.spec.batch, base.artifact.spec.name
         raise UsageError(f"{name} takes {fixed} inputs a run, not {batch}", hint=f"use --batch {fixed}")
-    lowered = _lower(base, plugin, precision, crops, choices)
+    *_, lowered = steps(base, plugin, precision, crops, choices)
     spec = with_batch(base.artifact.spec, batch or base.artifact.spec.batch)
     model = onnx.ModelProto()
     model.CopyFrom(lowered.model)
@@ -290,9 +292,12 @@ def passes(target: Target, precision: Precision, choices: Choices = DEFAULT) -> 
     return tuple(name for name in named if name not in choices.without)
 
 
-def _lower(base: Plain, target: Target, precision: Precision, crops: Crops | None, choices: Choices) -> Optimised:
-    """The graph after the passes; each is run once for all targets and precisions that want the same of it."""
+def steps(
+    base: Plain, target: Target, precision: Precision, crops: Crops | None, choices: Choices
+) -> Iterator[Optimised]:
+    """The plain graph, then what each pass makes of it; run once for all targets and precisions that want the same."""
     found = Optimised(model=base.model, recipe=base.artifact.recipe["passes"], measured={}, warnings=[], outputs={})
+    yield found
     key: tuple[object, ...] = ()
     for name in passes(target, precision, choices):
         key = (*key, name, *_asked(name, found.model, target))
@@ -313,7 +318,7 @@ def _lower(base: Plain, target: Target, precision: Precision, crops: Crops | Non
                 warnings=[*found.warnings, *after.warnings],
             )
         found = base.optimised[key]
-    return found
+        yield found
 
 
 def _asked(name: str, model: onnx.ModelProto, target: Target) -> tuple[object, ...]:
