@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,7 +30,8 @@ class Optimised:
     Attributes:
         model: The graph.
         recipe: What each pass decided.
-        measured: What was timed for that, by pass: it differs from run to run, and is no part of the recipe.
+        measured: How long each took, and what was timed for its decisions: it differs from run to run, and is no part
+            of the recipe.
         warnings: Passes left out, and why.
         outputs: What the graph gives for the inputs that passes are compared on.
     """
@@ -67,6 +69,7 @@ def optimise(
         if step.calibrated and context.crops is None:
             raise UsageError(f"{name} needs faces to calibrate on", hint="give --calibration DIR, annotated faces")
         before = _outputs(model, context) if before is None else before
+        start = time.perf_counter()
         result, decisions, after, reason = _attempt(step, model, context, before)
         if reason:
             if step.required:
@@ -74,8 +77,7 @@ def optimise(
             warnings.append(f"pass {name} is left out: {reason}")
         else:
             model, before = result, after
-        if "measured" in decisions:
-            measured[name] = decisions.pop("measured")
+        measured[name] = {**decisions.pop("measured", {}), "seconds": round(time.perf_counter() - start, 3)}
         recipe.append({"pass": name, "decisions": decisions, "refused": reason})
     return Optimised(model=model, recipe=recipe, measured=measured, warnings=warnings, outputs=before or {})
 

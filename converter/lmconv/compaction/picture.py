@@ -1,4 +1,4 @@
-"""The layers of a network before and after compaction, drawn as an SVG."""
+"""The layers of a network before and after compaction: in a line, and drawn as an SVG."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ ROW, NAME, BAR, TEXT = 18, 300, 520, 420
 GONE, STAYED, DEAD = "#d9dde3", "#2a7f62", "#e09f3e"
 
 
-def picture(title: str, layers: Sequence[Json]) -> str:
+def summary(compacted: Json) -> str:
+    """What the pass decided, in a line."""
+    before, after = (sum(layer["channels"][place] for layer in compacted["layers"]) for place in (0, 1))
+    kept = sum(sum(layer["kept"].values()) for layer in compacted["layers"])
+    why = f", {kept} dead ones kept (multiple of {compacted['multiple']})" if kept else ""
+    return f"{before:,} -> {after:,} channels{why}"
+
+
+def draw(title: str, layers: Sequence[Json]) -> str:
     """Draws a bar for each layer: channels that stay, dead ones that had to stay, and those that went.
 
     Args:
