@@ -1,0 +1,109 @@
+"""What compaction and the other passes make of every network: `python benchmarks/compaction.py OUT [MODEL...]`.
+
+Prints two Markdown tables and writes `OUT/compaction.json`: channels, parameters and FLOPs of the plain graph and of
+the artefact, how long compaction took, and how much faster the artefact is than the plain graph, on the same target
+(`lmconv export --explain`) and against ONNX Runtime (`ratio_plain` of `lmconv bench`); one thread, batch 1. Networks
+without trained weights get seeded random ones, which have no dead channels: nothing may change there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from lmconv import artifact as artifacts
+from lmconv import plugins
+from lmconv.report import markdown
+
+TARGETS = ("onnx", "openvino")
+LMCONV = Path(sys.executable).with_name("lmconv")
+
+
+def main() -> None:
+    """Runs everything; see the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("models", nargs="*", help="Networks; all where none are named.")
+    arguments = parser.parse_args()
+    out: Path = arguments.out
+    rows = [row for model in arguments.models or plugins.names("backbones") for row in network(model, out)]
+    (out / "compaction.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    print(sizes(rows))
+    print()
+    print(speeds(rows))
+
+
+def network(model: str, out: Path) -> list[dict[str, Any]]:
+    """Converts and times one network; a row for each target."""
+    targets = [part for target in TARGETS for part in ("--to", target)]
+    made = run("export", model, "--random-weights", *targets, "--explain", "--out", str(out), "--json")
+    timed = run("bench", *(row["path"] for row in made["artifacts"]), "--json")
+    ratios = {row["path"]: row["ratio_plain"] for row in timed["rows"]}
+    return [describe(row, ratios[row["path"]]) for row in made["artifacts"]]
+
+
+def describe(row: dict[str, Any], ratio: float) -> dict[str, Any]:
+    """What is told of an artefact."""
+    artifact = artifacts.read(Path(row["path"]))
+    decided = artifacts.decided(artifact.recipe, "compact") or {"layers": [], "multiple": None}
+    layers = decided["layers"]
+    print(f"{row['path']}: {ratio:.2f}", file=sys.stderr, flush=True)
+    return {
+        "model": row["model"],
+        "target": row["target"],
+        "weights": "random" if row["weights"].startswith("random") else "trained",
+        "channels": [sum(layer["channels"][place] for layer in layers) for place in (0, 1)],
+        "dead": sum(layer["dead"] for layer in layers),
+        "multiple": decided["multiple"],
+        "seconds": artifact.measured["passes"]["compact"]["seconds"],
+        "explained": row["explained"],
+        "ratio_plain": ratio,
+    }
+
+
+def run(*arguments: str) -> Any:
+    """The JSON document of a command."""
+    done = subprocess.run([str(LMCONV), *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def sizes(rows: list[dict[str, Any]]) -> str:
+    """What went, as a Markdown table."""
+    header = ["network", "weights", "target", "dead channels", "channels", "multiple", "parameters", "GFLOP", "s"]
+    return markdown(header, [_size(row) for row in rows])
+
+
+def _size(row: dict[str, Any]) -> list[str]:
+    total = row["explained"]["total"]
+    return [
+        row["model"],
+        row["weights"],
+        row["target"],
+        str(row["dead"]),
+        " → ".join(f"{count:,}" for count in row["channels"]),
+        str(row["multiple"]),
+        " → ".join(f"{count:,}" for count in total["parameters"]),
+        " → ".join(f"{count / 1e9:.3f}" for count in total["flops"]),
+        f"{row['seconds']:.1f}",
+    ]
+
+
+def speeds(rows: list[dict[str, Any]]) -> str:
+    """What it bought, as a Markdown table."""
+    header = ["network", "target", "by compact", "by all passes", "ratio_plain"]
+    return markdown(header, [_speed(row) for row in rows])
+
+
+def _speed(row: dict[str, Any]) -> list[str]:
+    compact = next(step for step in row["explained"]["passes"] if step["pass"] in ("compact",))
+    gains = [compact["faster"], row["explained"]["total"]["faster"]]
+    told = [f"{gain['median']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]" if gain else "" for gain in gains]
+    return [row["model"], row["target"], *told, f"{row['ratio_plain']:.2f}"]
+
+
+if __name__ == "__main__":
+    main()
