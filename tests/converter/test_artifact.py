@@ -56,7 +56,10 @@ def test_every_field_of_an_artefact_is_in_the_manifest(small: Path) -> None:
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_execution_says_what_the_runtime_is_told(small: Path, target: str) -> None:
-    told = {"onnx": {"tf32": False}, "openvino": {"device": "CPU", "INFERENCE_PRECISION_HINT": "f32"}}
+    told = {
+        "onnx": {"tf32": False},
+        "openvino": {"device": "CPU", "INFERENCE_PRECISION_HINT": "f32", "static_batch": 1},
+    }
     assert artifacts.read(small / f"{target}-fp32").execution == told[target]
 
 

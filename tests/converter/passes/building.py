@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,16 @@ def small(
     *,
     shape: Sequence[int | str] = ("N", 8, 6, 6),
     outputs: Sequence[str] = ("y",),
+    others: Mapping[str, Sequence[int | str]] = MappingProxyType({}),
 ) -> onnx.ModelProto:
-    """A graph from `x` of this shape to `outputs`."""
+    """A graph from `x` of this shape, and other inputs, to `outputs`."""
     graph = helper.make_graph(
         list(nodes),
         "small",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(shape))],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, list(of))
+            for name, of in {"x": shape, **others}.items()
+        ],
         [onnx.ValueInfoProto(name=name) for name in outputs],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
