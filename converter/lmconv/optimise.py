@@ -40,12 +40,11 @@ def optimise(model: onnx.ModelProto, passes: Sequence[str], context: PassContext
     """
     recipe: list[Json] = []
     warnings: list[str] = []
-    before = None
+    before: dict[str, Outputs] | None = None
     for name in passes:
         step: Pass = plugins.load("passes", name)
         if step.calibrated and context.crops is None:
             raise UsageError(f"{name} needs faces to calibrate on", hint="give --calibration DIR, annotated faces")
-        before = _outputs(model, context) if before is None else before
         result, decisions, after, reason = _attempt(step, model, context, before)
         if reason:
             if step.required:
@@ -58,13 +57,19 @@ def optimise(model: onnx.ModelProto, passes: Sequence[str], context: PassContext
 
 
 def _attempt(
-    step: Pass, model: onnx.ModelProto, context: PassContext, before: dict[str, Outputs]
-) -> tuple[onnx.ModelProto, Json, dict[str, Outputs], str | None]:
-    """Applies a pass to a copy; gives the result, its decisions, its outputs, and why it is refused, if so."""
+    step: Pass, model: onnx.ModelProto, context: PassContext, before: dict[str, Outputs] | None
+) -> tuple[onnx.ModelProto, Json, dict[str, Outputs] | None, str | None]:
+    """Applies a pass to a copy; gives the result, its decisions, its outputs, and why it is refused, if so.
+
+    A pass that leaves the graph as it is costs no comparison: outputs are computed when they are first needed.
+    """
     copy = type(model)()
     copy.CopyFrom(model)
     try:
         result, decisions = step.apply(copy, context)
+        if result == model:
+            return model, decisions, before, None
+        before = _outputs(model, context) if before is None else before
         after = _outputs(result, context)
     except (GateFailed, UsageError):
         raise

@@ -17,6 +17,7 @@ from lmconv.targets.openvino import SIZES, STATIC, OpenVinoSession, build, free_
 from lmconv.types import Float32, ModelSpec, Precision, TensorSpec, landmark_spec
 
 SPEC = landmark_spec("small", "onnx", size=(6, 6), landmarks=4)
+SPEC = replace(SPEC, outputs=(TensorSpec(name="y", dtype="float32", shape=("N", 4, 4, 4), layout="NCHW"),))
 SPEC = replace(SPEC, inputs=(TensorSpec(name="x", dtype="float32", shape=("N", 8, 6, 6), layout="NCHW"),))
 
 
@@ -67,6 +68,21 @@ def test_a_network_that_cannot_be_reshaped_stays_as_it_is(tmp_path: Path) -> Non
     assert shapes(path) == ["[?,8,6,6]"]
     with OpenVinoSession(path, "f32", 1) as session:
         assert session.run({"x": normal(3, 8, 6, 6)})["y"].shape == (3, 4, 4, 4)
+
+
+def test_a_network_that_computes_with_its_batch_size_still_takes_any(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", "x weight", "a"),
+        node("Shape", "a", "shape", start=0, end=1),
+        node("Concat", "shape rest", "sizes", axis=0),
+        node("Reshape", "a sizes", "y"),
+    ]
+    model = small(nodes, {"weight": normal(4, 8, 3, 3), "rest": np.array([4, 16])})
+    path, static = written(model, tmp_path)
+    free = free_inputs(SPEC) if static else ()
+    with OpenVinoSession(path, "f32", 1, free) as session:
+        for size in (1, 3):
+            assert session.run({"x": normal(size, 8, 6, 6)})["y"].shape == (size, 4, 16)
 
 
 def test_only_a_batch_is_fixed_not_another_free_axis(tmp_path: Path) -> None:

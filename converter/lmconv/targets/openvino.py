@@ -44,28 +44,45 @@ def requires() -> str | None:
 
 def build(model: onnx.ModelProto, out: Path, spec: ModelSpec, precision: Precision) -> Built:
     """Writes model.xml and model.bin; a free batch is fixed to 1 there, where the network can be reshaped again."""
+    serialised = model.SerializeToString(deterministic=True)
+    static = bool(free_inputs(spec)) and _write_static(serialised, out, spec)
+    if not static:
+        _write(serialised, out)
+    execution: Json = {"device": "CPU", HINT: "bf16" if precision == Precision.BF16 else "f32"}
+    return Built(execution=execution | ({STATIC: 1} if static else {}))
+
+
+def _write_static(model: bytes, out: Path, spec: ModelSpec) -> bool:
+    """Writes it for one input; False where the file would not take two again."""
     import openvino
 
-    serialised = model.SerializeToString(deterministic=True)
-    converted = openvino.Core().read_model(serialised)
-    static = bool(free_inputs(spec))
+    free = free_inputs(spec)
+    batched = [tensor.name for tensor in spec.outputs if tensor.shape[0] == "N"]
     try:
-        for size in (2, 1) if static else ():
-            reshape(converted, free_inputs(spec), size)
+        _write(model, out, free)
+        again = openvino.Core().read_model(out / "model.xml")
+        reshape(again, free, 2)
+        return all(again.output(name).get_partial_shape()[0] == 2 for name in batched)
     except RuntimeError:  # something in it depends on the batch size
-        converted, static = openvino.Core().read_model(serialised), False
+        return False
+
+
+def _write(model: bytes, out: Path, free: Sequence[str] = ()) -> None:
+    import openvino
+
+    converted = openvino.Core().read_model(model)
+    if free:
+        reshape(converted, free, 1)
     for index, node in enumerate(converted.get_ordered_ops()):
         # Nodes that OpenVINO adds are numbered through the life of the process; here, through the graph.
         stem, _, number = node.get_friendly_name().rpartition("_")
-        if number.isdecimal() and stem == node.get_type_name():
+        if number.isdecimal() and stem in (node.get_type_name(), "ShapeOf"):
             node.set_friendly_name(f"{stem}_added_{index}")
     try:
         openvino.save_model(converted, out / "model.xml", compress_to_fp16=False)
     except RuntimeError as error:  # its way of saying that the file system refused
         reason = str(error).strip().splitlines()[-1]
         raise InputError(f"OpenVINO cannot write {out}: {reason}", hint="free space there, or name another") from error
-    execution: Json = {"device": "CPU", HINT: "bf16" if precision == Precision.BF16 else "f32"}
-    return Built(execution=execution | ({STATIC: 1} if static else {}))
 
 
 def free_inputs(spec: ModelSpec) -> tuple[str, ...]:
@@ -164,4 +181,5 @@ plugin = Target(
     requires=requires,
     build=build,
     open=open_artifact,
+    rewrites=dict.fromkeys((Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8), ("dead",)),
 )
