@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
 import numpy as np
@@ -36,17 +36,16 @@ def parameters(model: onnx.ModelProto) -> int:
 
 def flops(model: onnx.ModelProto) -> int:
     """Floating-point operations of one input: two per multiply-accumulate of Conv, ConvTranspose, Gemm and MatMul."""
-    return sum(2 * count for count in macs(model).values())
+    return sum(2 * macs for macs in layer_macs(model.graph.node, static_shapes(model)).values())
 
 
-def macs(model: onnx.ModelProto) -> dict[str, int]:
+def layer_macs(nodes: Iterable[onnx.NodeProto], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     """Multiply-accumulates of one input, by the output of each Conv, ConvTranspose, Gemm and MatMul."""
-    return dict(_macs(model))
+    return dict(_macs(nodes, shapes))
 
 
-def _macs(model: onnx.ModelProto) -> Iterator[tuple[str, int]]:
-    shapes = static_shapes(model)
-    for node in model.graph.node:
+def _macs(nodes: Iterable[onnx.NodeProto], shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, int]]:
+    for node in nodes:
         out = shapes.get(node.output[0])
         weight = shapes.get(node.input[1]) if len(node.input) > 1 else None
         if out is None or weight is None:

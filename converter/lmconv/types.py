@@ -229,6 +229,7 @@ class PassContext:
         measure: Times graphs on the target, one thread, interleaved: (graphs, samples) float64, milliseconds; None
             where nothing can be measured.
         compact_px: How far compaction may move a landmark on a face, input pixels; None where it has to be exact.
+        replay: What an earlier run of this pass decided by measuring: to be done again as it was.
     """
 
     spec: ModelSpec
@@ -236,6 +237,7 @@ class PassContext:
     scheme: QuantScheme | None = None
     measure: Callable[[Sequence[onnx.ModelProto]], Float64] | None = None
     compact_px: float | None = None
+    replay: Json | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,11 +245,13 @@ class Pass:
     """A rewrite of the ONNX graph: the plug-in of `passes/<one>.py`.
 
     Attributes:
-        apply: Gives a new model (the argument may be changed) and what it decided, for the recipe.
+        apply: Gives a new model (the argument may be changed) and what it decided, for the recipe; figures that differ
+            from run to run under the key `measured`.
         tolerance: Largest allowed mean absolute difference of the landmarks, fractions of the input, on real crops
             (where given) and on noise; where the network gives heatmaps, of these, fractions of their range.
         required: Whether the artefact is impossible without it; another pass is left out when it is refused.
         calibrated: Whether it needs real crops; it is then judged on crops alone, as noise is outside its range.
+        measured: Whether it times graphs on the target to choose between them.
     """
 
     name: str
@@ -256,6 +260,7 @@ class Pass:
     tolerance: float
     required: bool = False
     calibrated: bool = False
+    measured: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,9 +16,9 @@ import numpy as np
 import onnx
 
 from lmconv.compaction.liveness import MULTIPLE, Liveness, liveness, needed, tally
-from lmconv.compaction.observe import observe
+from lmconv.compaction.observe import Observed, observe
 from lmconv.compaction.write import write
-from lmconv.graph import macs
+from lmconv.graph import layer_macs
 from lmconv.types import Json
 from lmconv.walk import attribute
 
@@ -78,16 +78,16 @@ def compact(model: onnx.ModelProto, *, multiple: int = 1) -> Compacted:
     Returns:
         A graph of the same inputs and outputs, equal up to rounding; `model` itself where nothing can be removed.
     """
-    current = model
+    current, seen = model, observe(model)
+    before = _layers(seen)
     while True:
-        live = liveness(observe(current))
+        live = liveness(seen)
         live.settle()
         _widen(live, multiple)
         smaller = write(current, live)
         if smaller is None:
-            break
-        current = smaller
-    return Compacted(model=current, layers=_layers(model, current, live), whole=_whole(live))
+            return Compacted(model=current, layers=_reports(before, live), whole=_whole(live))
+        current, seen = smaller, observe(smaller)
 
 
 def _widen(live: Liveness, multiple: int) -> None:
@@ -106,45 +106,53 @@ def _widen(live: Liveness, multiple: int) -> None:
         live.settle()
 
 
-def _layers(before: onnx.ModelProto, after: onnx.ModelProto, live: Liveness) -> list[LayerReport]:
-    old, new = _facts(before), _facts(after)
-    use = needed(live)
+def _reports(before: dict[str, _Layer], live: Liveness) -> list[LayerReport]:
+    after, use = _layers(live.seen), needed(live)
     reports = []
-    for name, (operator, channels, size, work) in old.items():
-        _, left, size_left, work_left = new.get(name, (operator, 0, 0, 0))
-        kept = tally(live, name, use) if left and name in live.classes else {}
+    for name, old in before.items():
+        new = after.get(name, _Layer(operator=old.operator, channels=0, parameters=0, flops=0))
+        kept = tally(live, name, use) if new.channels and name in live.classes else {}
         reports.append(
             LayerReport(
                 name=name,
-                operator=operator,
-                channels=(channels, left),
-                parameters=(size, size_left),
-                flops=(work, work_left),
-                dead=channels - left + sum(kept.values()),
+                operator=old.operator,
+                channels=(old.channels, new.channels),
+                parameters=(old.parameters, new.parameters),
+                flops=(old.flops, new.flops),
+                dead=old.channels - new.channels + sum(kept.values()),
                 kept=kept,
             )
         )
     return reports
 
 
-def _facts(model: onnx.ModelProto) -> dict[str, tuple[str, int, int, int]]:
-    """By output of each layer: operator, channels, parameters, FLOPs."""
-    sizes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    work = macs(model)
-    facts = {}
-    for node in model.graph.node:
-        held = [sizes[name] for name in node.input[1:] if name in sizes]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layer:
+    """A convolution or linear layer as it is."""
+
+    operator: str
+    channels: int
+    parameters: int
+    flops: int
+
+
+def _layers(seen: Observed) -> dict[str, _Layer]:
+    """By output."""
+    work = layer_macs(seen.nodes, seen.shapes())
+    found = {}
+    for node in seen.nodes:
+        held = [seen.constants[name] for name in node.input[1:] if name in seen.constants]
         if node.op_type in LAYERS and held:
-            facts[node.output[0]] = (
-                node.op_type,
-                _outputs(node, held[0]),
-                sum(int(np.prod(shape)) for shape in held),
-                2 * work.get(node.output[0], 0),
+            found[node.output[0]] = _Layer(
+                operator=node.op_type,
+                channels=_channels(node, held[0].shape),
+                parameters=sum(value.size for value in held),
+                flops=2 * work.get(node.output[0], 0),
             )
-    return facts
+    return found
 
 
-def _outputs(node: onnx.NodeProto, weight: tuple[int, ...]) -> int:
+def _channels(node: onnx.NodeProto, weight: tuple[int, ...]) -> int:
     if node.op_type == "ConvTranspose":
         return weight[1] * int(attribute(node, "group", 1))
     first = node.op_type == "Conv" or attribute(node, "transB", 0)

@@ -46,7 +46,7 @@ class Constants:
 
 
 def constants(seen: Observed, rules: list[Rule]) -> Constants:
-    """Follows the graph forward: by what each channel is made of, not by how it looks; the numbers are then read off."""
+    """Follows the graph forward, by what each channel is made of, not by how it looks; then reads the numbers off."""
     found = Constants(fixed={}, uniform={}, number={})
     lone: set[str] = set()  # values without channels that do not depend on the input
     for name in seen.inputs:
@@ -120,7 +120,8 @@ class Liveness:
 
     def keep(self, name: str) -> Flags:
         """(channels,) bool: those of a value that stay."""
-        return self.kept[self.classes[name]]
+        kept: Flags = self.kept[self.classes[name]]
+        return kept
 
     def stay(self, name: str, why: str, channels: Flags | slice = slice(None)) -> None:
         """Keeps channels of a value, and all that go with them."""
@@ -129,7 +130,7 @@ class Liveness:
         self.kept[classes] = True
 
     def stands_in(self, each: Rule, name: str) -> bool:
-        """Whether a constant of one number a channel can stand for an input of an elementwise operator."""
+        """Whether a constant, one number for each channel, can stand for an input of an elementwise operator."""
         if each.node.op_type not in ELEMENTWISE or name not in self.classes or len(each.links) < 2:
             return False
         others = [link.input for link in each.links if link.input != name]
@@ -138,7 +139,7 @@ class Liveness:
             and not self.constant.fixed[other].all()
             for other in others
         )
-        return full and bool(self.constant.uniform[name][self.keep(name)].all())
+        return bool(full and self.constant.uniform[name][self.keep(name)].all())
 
     def emitted(self, name: str) -> Flags:
         """(channels,) bool: those that a convolution or linear layer can give by its bias alone."""
@@ -148,7 +149,7 @@ class Liveness:
         """(channels,) bool: input channels of a convolution or linear layer that its bias can take over."""
         assert each.mix
         uniform, number = self.constant.uniform[each.mix.input], self.constant.number[each.mix.input]
-        return uniform & ((number == 0) | each.mix.foldable)
+        return np.asarray(uniform & ((number == 0) | each.mix.foldable))
 
     def settle(self) -> None:
         """Marks what has to stay, until nothing more follows from it."""
@@ -205,12 +206,10 @@ class Liveness:
 
     def _whole_blocks(self, each: Rule) -> None:
         assert each.mix
-        inside, outside = (
-            self.keep(name).reshape(each.mix.blocks, -1) for name in (each.mix.input, each.mix.output)
-        )
-        stays = inside.any(axis=1) | outside.any(axis=1)
-        for name, part in ((each.mix.input, inside), (each.mix.output, outside)):
-            self.stay(name, BLOCK, (stays[:, None] & ~part).ravel())
+        parts = {name: self.keep(name).reshape(each.mix.blocks, -1) for name in (each.mix.input, each.mix.output)}
+        stays = np.any([part.any(axis=1) for part in parts.values()], axis=0, keepdims=True)
+        for name, part in parts.items():
+            self.stay(name, BLOCK, (stays.T & ~part).ravel())
 
     def _fill(self) -> None:
         """Nothing that stays may read a value of no channels."""

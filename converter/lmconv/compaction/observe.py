@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-BATCH = 3
-"""Inputs a run where the graph leaves it free: a shape that begins with 3 hardly does so by chance."""
+BATCH = 2
+"""Inputs a run where the graph leaves it free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,11 @@ class Observed:
         if not isinstance(value, np.ndarray) or value.ndim < 2 or len(value) != self.batch:
             return None
         return int(value.shape[1])
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of constants, and of what is computed for one input."""
+        computed = {name: (1, *value.shape[1:]) for name, value in self.values.items() if self.units(name) is not None}
+        return computed | {name: value.shape for name, value in self.constants.items()}
 
 
 def observe(model: onnx.ModelProto) -> Observed:

@@ -6,7 +6,7 @@ that reads every channel whole; that is always true, and never removes too much.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, TypeAlias
@@ -167,7 +167,8 @@ def _normalisation(node: onnx.NodeProto, seen: Observed) -> Rule:
         raise NotUnderstood("in training mode")
     scale = _fixed(seen, node, 1)
     places = range(1, len(node.input))
-    assert scale is not None and all(_fixed(seen, node, place) is not None for place in places)
+    assert scale is not None
+    assert all(_fixed(seen, node, place) is not None for place in places)
     return Rule(
         node=node, links=[_same(seen, node)], sliced=[(place, 0) for place in places], zeroed=np.asarray(scale == 0)
     )
@@ -229,7 +230,10 @@ def _pad(node: onnx.NodeProto, seen: Observed) -> Rule:
 def _resize(node: onnx.NodeProto, seen: Observed) -> Rule:
     for place in (2, 3):
         _fixed(seen, node, place)
-    if attribute(node, "axes", None) is not None or attribute(node, "keep_aspect_ratio_policy", b"stretch") != b"stretch":
+    if (
+        attribute(node, "axes", None) is not None
+        or attribute(node, "keep_aspect_ratio_policy", b"stretch") != b"stretch"
+    ):
         raise NotUnderstood("its axes are named")
     return _each(node, seen)
 
@@ -387,17 +391,16 @@ def _shape(node: onnx.NodeProto, seen: Observed) -> Rule:
     raise NotUnderstood("it counts channels")
 
 
-EACH = (
-    "Abs AveragePool Cast Ceil Celu Dropout Elu Erf Exp Floor Gelu GlobalAveragePool GlobalLpPool GlobalMaxPool "
-    "HardSigmoid HardSwish Identity LeakyRelu Log LpPool Mish Neg Reciprocal Relu Round Selu Sigmoid Sign Softplus "
-    "Softsign Sqrt Tanh ThresholdedRelu MaxPool"
-).split()
-ELEMENTWISE = "Add Clip Div Max Mean Min Mul PRelu Pow Sub Sum Where".split()
+EACH = """Abs AveragePool Cast Ceil Celu Dropout Elu Erf Exp Floor Gelu GlobalAveragePool GlobalLpPool GlobalMaxPool
+HardSigmoid HardSwish Identity LeakyRelu Log LpPool MaxPool Mish Neg Reciprocal Relu Round Selu Sigmoid Sign Softplus
+Softsign Sqrt Tanh ThresholdedRelu"""
+ELEMENTWISE = ("Add", "Clip", "Div", "Max", "Mean", "Min", "Mul", "PRelu", "Pow", "Sub", "Sum", "Where")
+REDUCE = ("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum")
 
 RULES: dict[str, Callable[[onnx.NodeProto, Observed], Rule]] = {
-    **dict.fromkeys(EACH, _pool),
+    **dict.fromkeys(EACH.split(), _pool),
     **dict.fromkeys(ELEMENTWISE, _elementwise),
-    **dict.fromkeys("ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum".split(), _reduce),
+    **dict.fromkeys(REDUCE, _reduce),
     **dict.fromkeys(("Squeeze", "Unsqueeze"), _squeeze),
     **dict.fromkeys(("Softmax", "LogSoftmax"), _one_axis(-1)),
     **dict.fromkeys(("ArgMax", "ArgMin"), _one_axis(0)),
