@@ -33,6 +33,7 @@ from lmconv.targets import openvino
 from lmconv.types import OPSET, Float32, Float64, ModelSpec, PassContext, Precision, Session, Target, landmark_spec
 
 REWRITES = ("dead", "batchnorm", "resize", "activations", "prelu", "gates")
+DEFAULT = "its default list"
 STATIC = "static batch"
 HEADER = ["network", "target", "pass", "before, ms", "after, ms", "before / after", "largest difference"]
 Measured = tuple[onnx.ModelProto, onnx.ModelProto, str]
@@ -76,10 +77,10 @@ def pairs(model: onnx.ModelProto, spec: ModelSpec, target: str, settings: argpar
     context = PassContext(spec=spec, crops=crops, scheme=plugin.quantisation)
     lower = pipeline.PASSES.get(settings.precision, ())
     lowered = optimise(model, lower, context).model
-    for name in REWRITES:
-        changed = optimise(model, [name], context).model
+    for label, names in {**{name: (name,) for name in REWRITES}, DEFAULT: plugin.rewrites[settings.precision]}.items():
+        changed = optimise(model, names, context).model
         if changed.graph.node != model.graph.node or changed.graph.output != model.graph.output:
-            yield lowered, optimise(changed, lower, context).model, name
+            yield lowered, optimise(changed, lower, context).model, label
     if target == "openvino" and spec.batch is None:
         one = onnx.ModelProto()
         one.CopyFrom(lowered)

@@ -12,8 +12,12 @@ from lmconv.types import Artifact, Built, ModelSpec, OpenOptions, Precision, Qua
 if TYPE_CHECKING:
     import onnx
 
-REWRITES = ("dead", "batchnorm", "resize", "activations", "prelu")
-"""What makes a graph faster in float arithmetic. `gates` comes last: what it says of shapes goes with other passes."""
+REWRITES = {
+    Precision.FP32: ("dead", "batchnorm", "resize", "activations", "prelu", "gates"),
+    Precision.FP16: ("dead", "batchnorm", "prelu"),
+    Precision.INT8: ("dead", "batchnorm"),
+}
+"""What is faster here, see docs/passes.md. `gates` comes last: what it tells of shapes is forgotten by other passes."""
 PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
 
 
@@ -63,5 +67,5 @@ plugin = Target(
     requires=lambda: None,
     build=build,
     open=open_artifact,
-    rewrites={Precision.FP32: (*REWRITES, "gates"), Precision.FP16: REWRITES, Precision.INT8: ("dead", "batchnorm")},
+    rewrites=REWRITES,
 )
