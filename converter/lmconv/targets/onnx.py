@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 REWRITES = {
     Precision.FP32: ("dead", "batchnorm", "resize", "activations", "prelu", "gates"),
-    Precision.FP16: ("dead", "batchnorm", "prelu"),
-    Precision.INT8: ("dead", "batchnorm"),
+    Precision.FP16: ("dead", "prelu"),
+    Precision.INT8: ("dead", "gates"),
 }
 """What is faster here, see docs/passes.md. `gates` comes last: what it tells of shapes is forgotten by other passes."""
 PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
