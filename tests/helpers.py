@@ -93,8 +93,13 @@ def other_package(folder: Path, entry_points: str, module: str) -> dict[str, str
     return {"PYTHONPATH": str(folder)}
 
 
-def tiny_onnx(seed: int = 0, *, opset: int = 11, points: int = POINTS, gain: float = 0.02) -> onnx.ModelProto:
-    """A third party's network: `data` (1, 3, 32, 32) to `points` (1, 2 * points), fractions, around one half."""
+def tiny_onnx(
+    seed: int = 0, *, opset: int = 11, points: int = POINTS, gain: float = 0.02, dead: int = 0
+) -> onnx.ModelProto:
+    """A third party's network: `data` (1, 3, 32, 32) to `points` (1, 2 * points), fractions, around one half.
+
+    The first `dead` of the 8 channels of its convolution are constant.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     random = np.random.default_rng(seed)
@@ -110,6 +115,9 @@ def tiny_onnx(seed: int = 0, *, opset: int = 11, points: int = POINTS, gain: flo
         tensor("fc.weight", 2 * points, features, low=-gain, high=gain),
         tensor("fc.bias", 2 * points, low=0.3, high=0.7),
     ]
+    filters = numpy_helper.to_array(initializers[0]).copy()
+    filters[:dead] = 0
+    initializers[0].CopyFrom(numpy_helper.from_array(filters, "conv.weight"))
     nodes = [
         helper.make_node("Conv", ["data", "conv.weight", "conv.bias"], ["a"], name="conv", strides=[8, 8]),
         helper.make_node("Relu", ["a"], ["b"], name="relu"),

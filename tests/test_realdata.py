@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from tests.conftest import export
 from tests.helpers import Cli
 
 from lmconv import artifact as artifacts
 from lmconv import crops, parity, plugins, source
+from lmconv.compaction.compact import compact
+from lmconv.graph import flops, parameters
 from lmconv.metrics.ion import ion
-from lmconv.types import Artifact, Float64, OpenOptions, Precision
+from lmconv.passes import simplify
+from lmconv.runtime import OrtSession
+from lmconv.types import Artifact, Float64, OpenOptions, PassContext, Precision
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]
 
@@ -183,13 +188,79 @@ def test_half_precision_and_int8_hold_their_gates_on_the_faces(
             assert row["figures"]["ion_loss"] < 2.0, "far below the gates of 5 and 10 %, so that a relapse is seen"
 
 
-def test_the_same_faces_and_seed_give_the_same_int8_bytes(
+def test_the_same_faces_seed_and_recipe_give_the_same_int8_bytes(
     cli: Cli, shared: Path, real_weights: Path, tmp_path: Path
 ) -> None:
-    for folder in ("one", "two"):
+    for folder, recipe in (("one", ()), ("two", ("--recipe", "one/pfld/onnx-int8"))):
         calibration = ["--precision", "int8", "--calibration", shared / "faces"]
-        ran = cli("export", shared / "weights" / "pfld" / "pfld.onnx", *calibration, "--out", folder)
+        ran = cli("export", shared / "weights" / "pfld" / "pfld.onnx", *calibration, *recipe, "--out", folder)
         assert ran.code == 0, ran.err
     one, two = (artifacts.read(Path(folder) / "pfld" / "onnx-int8") for folder in ("one", "two"))
     assert one.files == two.files
     assert one.digest == two.digest
+
+
+# Compaction. Counts of the plain graphs are those of the checkpoints with every BatchNorm folded.
+
+DEAD = {"mobilefacenet": 5866, "pfld": 2563}
+PARAMETERS = {"mobilefacenet": (997_448, 241_357), "pfld": (724_728, 329_587)}
+
+
+@pytest.mark.parametrize("model", list(DEAD))
+def test_dead_channels_of_trained_networks_go_and_no_landmark_moves(built: Path, shared: Path, model: str) -> None:
+    plain = artifacts.read(built / model / "plain")
+    graph = onnx.load(plain.path / "model.onnx")
+    found = compact(graph)
+    assert sum(layer.dead for layer in found.layers) == DEAD[model]
+    assert sum(sum(layer.kept.values()) for layer in found.layers) == 0
+    assert (parameters(graph), parameters(found.model)) == PARAMETERS[model]
+    assert flops(found.model) < 0.6 * flops(graph)
+    faces = crops.load(shared / "faces" / "300w_common", plain.spec)
+    with OrtSession(graph.SerializeToString()) as before, OrtSession(found.model.SerializeToString()) as after:
+        expected, points = (parity.on_faces(session, plain.spec, faces) for session in (before, after))
+    assert np.abs(points.landmarks - expected.landmarks).max() <= 1e-6
+    moved = parity.errors(points, faces).mean() - parity.errors(expected, faces).mean()
+    assert abs(moved) < 0.0005
+
+
+@pytest.mark.parametrize("model", list(DEAD))
+def test_the_older_exporters_graph_loses_the_same_channels(
+    built: Path, tmp_path: Path, real_weights: Path, model: str
+) -> None:
+    import warnings
+
+    import torch
+
+    path = tmp_path / "older.onnx"
+    with source.open_source(source.resolve(model)) as session, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network: torch.nn.Module = session.network  # type: ignore[union-attr]
+        torch.onnx.export(
+            network,
+            (torch.zeros(2, 3, 112, 112),),
+            path,
+            dynamo=False,
+            opset_version=18,
+            input_names=["input"],
+            output_names=["landmarks"],
+            dynamic_axes={"input": {0: "N"}, "landmarks": {0: "N"}},
+        )
+    spec = source.resolve(model).spec
+    graph, _ = simplify.plugin.apply(onnx.load(path), PassContext(spec=spec))
+    expected = compact(onnx.load(built / model / "plain" / "model.onnx"))
+    assert [layer.channels for layer in compact(graph).layers] == [layer.channels for layer in expected.layers]
+
+
+def test_compaction_within_a_bound_is_held_to_it_on_other_faces(cli: Cli, shared: Path, real_weights: Path) -> None:
+    faces = shared / "faces"
+    ran = cli("export", "pfld", "--compact-px", "0.02", "--calibration", faces, "--json")
+    assert ran.code == 0, ran.err
+    (row,) = ran.document["artifacts"]
+    frozen = artifacts.decided(artifacts.read(Path(row["path"])).recipe, "freeze")
+    assert frozen
+    assert frozen["channels"] > 10
+    assert max(frozen["moved_px"].values()) <= 0.02
+    verified = cli("verify", row["path"], "--data", faces / "300w_common", "--json")
+    assert verified.document["artifacts"][0]["gates"] == {"compact_px": "passed"}
+    assert 0 < verified.document["artifacts"][0]["figures"]["compact_px"] <= 0.02
+    assert cli("verify", row["path"], "--json").document["artifacts"][0]["gates"] == {"compact_px": "not judged"}

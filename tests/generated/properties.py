@@ -137,10 +137,11 @@ def constants(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
 
 
 def weights(model: onnx.ModelProto) -> int:
-    """How many floats a graph holds, wherever it holds them."""
-    tensors = [*model.graph.initializer, *(n.attribute[0].t for n in model.graph.node if n.op_type == "Constant")]
-    arrays = [numpy_helper.to_array(tensor) for tensor in tensors]
-    return sum(array.size for array in arrays if array.dtype == np.float32)
+    """How many floats the nodes of a graph read: what two of them share counts twice, as one may need it whole."""
+    held = constants(model)
+    readers = (node for node in model.graph.node if node.op_type != "Identity")
+    read = [held[name] for node in readers for name in node.input if name in held]
+    return sum(array.size for array in read if array.dtype == np.float32)
 
 
 def channels(model: onnx.ModelProto) -> dict[str, int]:

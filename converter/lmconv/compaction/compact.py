@@ -20,7 +20,6 @@ from lmconv.compaction.observe import Observed, observe
 from lmconv.compaction.write import write
 from lmconv.graph import layer_macs
 from lmconv.types import Json
-from lmconv.walk import attribute
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -145,18 +144,16 @@ def _layers(seen: Observed) -> dict[str, _Layer]:
         if node.op_type in LAYERS and held:
             found[node.output[0]] = _Layer(
                 operator=node.op_type,
-                channels=_channels(node, held[0].shape),
+                channels=_channels(node, seen),
                 parameters=sum(value.size for value in held),
                 flops=2 * work.get(node.output[0], 0),
             )
     return found
 
 
-def _channels(node: onnx.NodeProto, weight: tuple[int, ...]) -> int:
-    if node.op_type == "ConvTranspose":
-        return weight[1] * int(attribute(node, "group", 1))
-    first = node.op_type == "Conv" or attribute(node, "transB", 0)
-    return weight[0] if first else weight[-1]
+def _channels(node: onnx.NodeProto, seen: Observed) -> int:
+    shape = seen.values[node.output[0]].shape
+    return int(shape[-1] if node.op_type in ("Gemm", "MatMul") else shape[1])
 
 
 def _whole(live: Liveness) -> dict[str, list[str]]:

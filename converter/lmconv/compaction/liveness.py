@@ -270,7 +270,9 @@ def needed(live: Liveness) -> dict[str, Flags]:
             use[name][:] = True
         for link in each.links:
             if not live.stands_in(each, link.input):
-                np.logical_or.at(use[link.input], link.inner, use[link.output][link.outer])
+                fixed = live.constant.fixed
+                moot = fixed[link.output][link.outer] & ~fixed[link.input][link.inner]
+                np.logical_or.at(use[link.input], link.inner, use[link.output][link.outer] & ~moot)
         if each.mix:
             rows = use[each.mix.output] & ~live.emitted(each.mix.output)
             use[each.mix.input] |= each.mix.taps[rows].any(axis=0) & ~live.folded(each)

@@ -14,14 +14,16 @@ from onnx import TensorProto, helper, numpy_helper
 BATCH = 2
 """Inputs a run where the graph leaves it free."""
 
+RANDOM = ("Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """A graph, seen at work.
 
     Attributes:
-        nodes: Its nodes, Constant nodes left out.
-        constants: Initializers and what Constant nodes give, by name.
+        nodes: Its nodes, but those that work on constants alone.
+        constants: Initializers and what such nodes give, by name.
         values: Of everything that is computed, on random inputs.
         batch: How many inputs that were.
         inputs: Names of what the graph takes.
@@ -62,6 +64,10 @@ def observe(model: onnx.ModelProto) -> Observed:
     batch = inputs[0].type.tensor_type.shape.dim[0].dim_value or BATCH
     fed = {value.name: _random(value, batch) for value in inputs}
     values = {**fed, **_run(model, nodes, fed)}
+    for node in list(nodes):
+        if _folds(node, constants) and not set(node.output) & set(outputs):
+            constants.update({name: values.pop(name) for name in node.output if name})
+            nodes.remove(node)
     return Observed(
         nodes=nodes,
         constants=constants,
@@ -76,6 +82,11 @@ def reads(node: onnx.NodeProto) -> list[str]:
     """Everything a node reads, what its subgraphs take from outside included; an input left out is not in it."""
     inner = [name for graph in _subgraphs(node) for part in graph.node for name in reads(part)]
     return [name for name in (*node.input, *inner) if name]
+
+
+def _folds(node: onnx.NodeProto, constants: dict[str, NDArray[Any]]) -> bool:
+    """Whether a node works on constants alone, and gives the same each time."""
+    return bool(reads(node)) and all(name in constants for name in reads(node)) and node.op_type not in RANDOM
 
 
 def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

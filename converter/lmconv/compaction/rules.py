@@ -314,6 +314,8 @@ def _gather(node: onnx.NodeProto, seen: Observed) -> Rule:
     if chosen is None or chosen.ndim != 1 or attribute(node, "axis", 0) % seen.values[node.input[0]].ndim != 1:
         raise NotUnderstood("it does not choose channels")
     inner = chosen.astype(np.intp) % _units(seen, node.input[0])
+    if (np.diff(inner) <= 0).any():  # OpenVINO 2026.4 computes some permutations of all channels wrongly: make none
+        raise NotUnderstood("it reorders channels")
     return Rule(
         node=node, links=[Link(input=node.input[0], output=node.output[0], inner=inner, outer=np.arange(len(inner)))]
     )

@@ -31,6 +31,8 @@ class Writer:
         constants: Those that they read.
         same: Values that have become another one, by name.
         changed: Whether anything differs from the graph before.
+        readers: How many nodes read a value of the graph before.
+        shared: Constants by the one they were made of, shape and bytes: what was shared and is cut alike, stays so.
     """
 
     live: Liveness
@@ -39,6 +41,7 @@ class Writer:
     same: dict[str, str] = field(default_factory=dict)
     changed: bool = False
     readers: Counter[str] = field(default_factory=Counter)
+    shared: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
 
     def keep(self, name: str) -> NDArray[np.intp]:
         """Channels of a value that stay, by index."""
@@ -52,13 +55,17 @@ class Writer:
         """Gives a node a constant of its own in place of the one it had, under that name where nobody else reads it."""
         self.changed = True
         old = node.input[place] if place < len(node.input) else ""
+        made = (old, value.shape, value.tobytes())
+        if old and made in self.shared:
+            node.input[place] = self.shared[made]
+            return
         name = old if old and self.readers[old] == 1 and old in self.live.seen.constants else name or f"{old}_compact"
         taken = {*self.live.seen.values, *self.constants, *self.live.seen.constants} - {old}
         while name in taken or (name == old and self.readers[old] > 1):
             name = f"{node.output[0]}_{name}"
         while len(node.input) <= place:
             node.input.append("")
-        node.input[place] = name
+        node.input[place] = self.shared[made] = name
         self.constants[name] = value
 
     def alias(self, node: onnx.NodeProto, to: str) -> None:
@@ -99,7 +106,7 @@ def write(model: onnx.ModelProto, live: Liveness) -> onnx.ModelProto | None:
     written.graph.node.extend(writer.nodes)
     given = {name: live.seen.constants[name] for name in live.seen.outputs if name in live.seen.constants}
     for name, value in (writer.constants | given).items():
-        written.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        written.graph.initializer.append(numpy_helper.from_array(value, name))
     return written
 
 

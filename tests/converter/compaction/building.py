@@ -34,7 +34,7 @@ class Net:
 
     def weight(self, *shape: int) -> NDArray[np.float32]:
         """Random filters that keep values around one."""
-        return (self.random.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+        return np.asarray(self.random.normal(size=shape) / np.sqrt(np.prod(shape[1:])), np.float32)
 
     def bias(self, count: int) -> NDArray[np.float32]:
         return self.random.uniform(0.2, 0.8, count).astype(np.float32)

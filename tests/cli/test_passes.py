@@ -1,0 +1,107 @@
+"""What the command line says and lets one choose of the passes."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from tests.helpers import Cli, tiny_onnx
+
+from lmconv import artifact as artifacts
+from lmconv.types import Json
+
+
+@pytest.fixture
+def fat(tmp_path: Path) -> Path:
+    """An ONNX file whose convolution has 8 channels, 5 of them constant."""
+    path = tmp_path / "fat.onnx"
+    path.write_bytes(tiny_onnx(dead=5).SerializeToString())
+    return path
+
+
+def compacted(folder: str) -> Json | None:
+    return artifacts.decided(artifacts.read(Path(folder)).recipe, "compact")
+
+
+def test_dead_channels_go_by_default_and_the_plain_graph_keeps_them(cli: Cli, fat: Path) -> None:
+    ran = cli("export", fat, "--json")
+    assert ran.code == 0, ran.err
+    found = compacted("build/fat/onnx-fp32")
+    assert found
+    assert found["layers"][0]["channels"][0] == 8
+    assert found["layers"][0]["channels"][1] in (3, 4)
+    (row,) = ran.document["artifacts"]
+    assert row["parameters"] < artifacts.read(Path("build/fat/plain")).parameters
+    assert cli("verify", row["path"], "--weights", fat).code == 0
+
+
+def test_no_compact_keeps_them(cli: Cli, fat: Path) -> None:
+    ran = cli("export", fat, "--no-compact", "--json")
+    assert ran.code == 0, ran.err
+    assert compacted("build/fat/onnx-fp32") is None
+    assert ran.document["artifacts"][0]["parameters"] == artifacts.read(Path("build/fat/plain")).parameters
+
+
+def test_a_recipe_is_followed(cli: Cli, fat: Path) -> None:
+    assert cli("export", fat, "--out", "one").code == 0
+    assert cli("export", fat, "--out", "two", "--recipe", "one/fat/onnx-fp32").code == 0
+    one, two = (artifacts.read(Path(out) / "fat" / "onnx-fp32") for out in ("one", "two"))
+    assert (one.files, one.digest) == (two.files, two.digest)
+    assert "faster than multiple 1" in one.measured["passes"]["compact"]
+    assert "faster than multiple 1" not in two.measured["passes"]["compact"]
+
+
+def test_explain_says_what_each_pass_bought_and_what_was_left_out(cli: Cli, fat: Path) -> None:
+    ran = cli("export", fat, "--to", "onnx", "--to", "openvino", "--explain", "--json")
+    assert ran.code == 0, ran.err
+    for row in ran.document["artifacts"]:
+        found = row["explained"]
+        step = next(step for step in found["passes"] if step["pass"] in ("compact",))
+        assert step["parameters"][1] < step["parameters"][0]
+        assert step["flops"][1] < step["flops"][0]
+        assert 0 < step["faster"]["low"] <= step["faster"]["median"] <= step["faster"]["high"]
+        assert found["total"]["parameters"][1] == row["parameters"]
+        done = {step["pass"] for step in found["passes"]}
+        assert done.isdisjoint(step["pass"] for step in found["left_out"])
+        assert all(step["why"] for step in found["left_out"])
+    text = cli("export", fat, "--explain", "--no-compact").out
+    assert "against the plain graph on this target" in text
+    assert "left out: switched off (--no-compact)" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--no-simplify"], "--no-simplify"),
+        (["--no-float16"], "--no-float16"),
+        (["--compact-px", "0"], "--compact-px"),
+        (["--compact-px", "0.1"], "real faces"),
+        (["--compact-px", "0.1", "--no-compact"], "contradict"),
+        (["--no-such-pass"], "--no-such-pass"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(cli: Cli, fat: Path, options: list[str], said: str) -> None:
+    cli("export", fat, *options).refused(2, said)
+    assert not Path("build").exists()
+
+
+def test_a_recipe_that_is_no_artefact_is_refused(cli: Cli, fat: Path, tmp_path: Path) -> None:
+    cli("export", fat, "--recipe", tmp_path / "nothing").refused(4, "not an artefact")
+
+
+def test_inspect_shows_every_layer_as_a_table_and_as_a_picture(cli: Cli, fat: Path) -> None:
+    assert cli("export", fat).code == 0
+    ran = cli("inspect", "build/fat/onnx-fp32", "--layers", "--picture", "layers.svg")
+    assert ran.code == 0, ran.err
+    (line,) = (line for line in ran.out.splitlines() if line.startswith("a  "))
+    assert "8 -> " in line
+    drawn = ElementTree.parse("layers.svg")  # noqa: S314
+    texts = [element.text or "" for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert "Conv a" in texts
+    assert any(text.startswith("8 → ") for text in texts)
+
+
+def test_inspect_has_no_layers_of_what_was_not_compacted(cli: Cli, fat: Path) -> None:
+    assert cli("export", fat, "--no-compact").code == 0
+    cli("inspect", "build/fat/onnx-fp32", "--layers").refused(4, "not compacted")
