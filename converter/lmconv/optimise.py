@@ -90,6 +90,8 @@ def _attempt(
     copy.CopyFrom(model)
     try:
         result, decisions = step.apply(copy, context)
+        if result == model:
+            return model, decisions, before, None
         after = _outputs(result, context)
     except (GateFailed, UsageError):
         raise

@@ -11,6 +11,7 @@ import pytest
 from tests.helpers import Cli, contents, strays
 
 from lmconv import artifact as artifacts
+from lmconv import pipeline, plugins
 from lmconv.errors import InputError
 from lmconv.files import canonical, digest
 from lmconv.types import Artifact, Crop, Precision, Preprocess, landmark_spec
@@ -37,7 +38,8 @@ def test_an_artefact_is_read_back_as_it_was_written(small: Path) -> None:
     assert found.parents["source"]["file"] == "tiny.onnx"
     assert found.parents["plain"]["sha256"] == artifacts.read(small / "plain").files["model.onnx"]
     assert found.recipe["opset"] == 18
-    assert [step["pass"] for step in found.recipe["passes"]] == ["simplify"]
+    target = plugins.load("targets", found.target)
+    assert [step["pass"] for step in found.recipe["passes"]] == ["simplify", *pipeline.passes(target, found.precision)]
     assert found.parameters == 8 * 3 * 64 + 8 + 136 * 128 + 136
     assert found.flops == 2 * (8 * 16 * 3 * 64 + 136 * 128)
 
@@ -56,7 +58,10 @@ def test_every_field_of_an_artefact_is_in_the_manifest(small: Path) -> None:
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_execution_says_what_the_runtime_is_told(small: Path, target: str) -> None:
-    told = {"onnx": {"tf32": False}, "openvino": {"device": "CPU", "INFERENCE_PRECISION_HINT": "f32"}}
+    told = {
+        "onnx": {"tf32": False},
+        "openvino": {"device": "CPU", "INFERENCE_PRECISION_HINT": "f32", "static_batch": 1},
+    }
     assert artifacts.read(small / f"{target}-fp32").execution == told[target]
 
 

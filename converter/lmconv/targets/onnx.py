@@ -12,6 +12,12 @@ from lmconv.types import Artifact, Built, ModelSpec, OpenOptions, Precision, Qua
 if TYPE_CHECKING:
     import onnx
 
+REWRITES = {
+    Precision.FP32: ("dead", "batchnorm", "resize", "activations", "prelu", "gates"),
+    Precision.FP16: ("dead", "prelu"),
+    Precision.INT8: ("dead", "gates"),
+}
+"""What is faster here, see docs/passes.md. `gates` comes last: what it tells of shapes is forgotten by other passes."""
 PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
 
 
@@ -61,4 +67,5 @@ plugin = Target(
     requires=lambda: None,
     build=build,
     open=open_artifact,
+    rewrites=REWRITES,
 )

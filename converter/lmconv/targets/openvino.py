@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ from lmconv.types import (
     Arrays,
     Artifact,
     Built,
+    Json,
     ModelSpec,
     OpenOptions,
     Precision,
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     import onnx
 
 HINT = "INFERENCE_PRECISION_HINT"
+STATIC = "static_batch"
+"""What the file is tied to where the network's batch is free: a static shape is faster, and a session reshapes it."""
+SIZES = 3
+"""For how many batch sizes a session compiles a network of their own; all others share one of a free batch."""
 
 
 def requires() -> str | None:
@@ -37,42 +43,104 @@ def requires() -> str | None:
 
 
 def build(model: onnx.ModelProto, out: Path, spec: ModelSpec, precision: Precision) -> Built:
-    """Writes model.xml and model.bin."""
+    """Writes model.xml and model.bin; a free batch is fixed to 1 there, where the network can be reshaped again."""
+    serialised = model.SerializeToString(deterministic=True)
+    static = bool(free_inputs(spec)) and _write_static(serialised, out, spec)
+    if not static:
+        _write(serialised, out)
+    execution: Json = {"device": "CPU", HINT: "bf16" if precision == Precision.BF16 else "f32"}
+    return Built(execution=execution | ({STATIC: 1} if static else {}))
+
+
+def _write_static(model: bytes, out: Path, spec: ModelSpec) -> bool:
+    """Writes it for one input; False where the file would not take two again."""
     import openvino
 
-    converted = openvino.Core().read_model(model.SerializeToString(deterministic=True))
+    free = free_inputs(spec)
+    batched = [tensor.name for tensor in spec.outputs if tensor.shape[0] == "N"]
+    try:
+        _write(model, out, free)
+        again = openvino.Core().read_model(out / "model.xml")
+        reshape(again, free, 2)
+        return all(again.output(name).get_partial_shape()[0] == 2 for name in batched)
+    except RuntimeError:  # something in it depends on the batch size
+        return False
+
+
+def _write(model: bytes, out: Path, free: Sequence[str] = ()) -> None:
+    import openvino
+
+    converted = openvino.Core().read_model(model)
+    if free:
+        reshape(converted, free, 1)
     for index, node in enumerate(converted.get_ordered_ops()):
         # Nodes that OpenVINO adds are numbered through the life of the process; here, through the graph.
         stem, _, number = node.get_friendly_name().rpartition("_")
-        if number.isdecimal() and stem == node.get_type_name():
+        if number.isdecimal() and stem in (node.get_type_name(), "ShapeOf"):
             node.set_friendly_name(f"{stem}_added_{index}")
     try:
         openvino.save_model(converted, out / "model.xml", compress_to_fp16=False)
     except RuntimeError as error:  # its way of saying that the file system refused
         reason = str(error).strip().splitlines()[-1]
         raise InputError(f"OpenVINO cannot write {out}: {reason}", hint="free space there, or name another") from error
-    return Built(execution={"device": "CPU", HINT: "bf16" if precision == Precision.BF16 else "f32"})
+
+
+def free_inputs(spec: ModelSpec) -> tuple[str, ...]:
+    """Names of the inputs whose batch axis is free; other free axes are not a batch."""
+    return tuple(tensor.name for tensor in spec.inputs if tensor.shape[0] == "N")
+
+
+def reshape(model: Any, inputs: Sequence[str], batch: int) -> None:
+    """Fixes the batch axis of these inputs of an `openvino.Model`, or frees it where `batch` is -1."""
+    shapes = {name: model.input(name).get_partial_shape() for name in inputs}
+    for shape in shapes.values():
+        shape[0] = batch
+    model.reshape(shapes)
 
 
 class OpenVinoSession:
-    """A `Session` on OpenVINO's CPU plug-in: one stream, latency first."""
+    """A `Session` on OpenVINO's CPU plug-in: one stream, latency first.
 
-    def __init__(self, path: Path, hint: str, threads: int) -> None:
+    Args:
+        path: The model.
+        hint: What to compute in.
+        threads: Inference threads; 0 leaves the number to OpenVINO.
+        free: Inputs whose batch axis the file fixes although the network takes any: it is compiled again for the first
+            SIZES batch sizes that come, and once for all others.
+    """
+
+    def __init__(self, path: Path, hint: str, threads: int, free: Sequence[str] = ()) -> None:
         import openvino
 
         config: dict[str, Any] = {HINT: hint, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             config["INFERENCE_NUM_THREADS"] = threads
-        compiled = openvino.Core().compile_model(path, "CPU", config)
+        self._config, self._free = config, tuple(free)
+        self._core = openvino.Core()
+        self._model = self._core.read_model(path)
+        batch = self._model.input(free[0]).get_partial_shape()[0].get_length() if free else -1
+        compiled = self._core.compile_model(self._model, "CPU", config)
         used = compiled.get_property(HINT).to_string()
         self.caveat = "" if used == hint else f"asked for {hint}, this CPU computes in {used}"
         self._names = [output.any_name for output in compiled.outputs]
-        self._request = compiled.create_infer_request()
+        self._requests: dict[int, Any] = {batch: compiled.create_infer_request()}
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `lmconv.types.Session`."""
-        results = self._request.infer(dict(inputs), share_inputs=True)
+        results = self._request(inputs).infer(dict(inputs), share_inputs=True)
         return {name: np.array(results[index]) for index, name in enumerate(self._names)}
+
+    def _request(self, inputs: Arrays) -> Any:
+        """What runs inputs of this batch size; -1 stands for any."""
+        sizes = {len(inputs[name]) for name in self._free}
+        batch = sizes.pop() if len(sizes) == 1 else -1
+        if batch not in self._requests and len(self._requests) >= SIZES:
+            batch = -1
+        if batch not in self._requests:
+            reshape(self._model, self._free, batch)
+            compiled = self._core.compile_model(self._model, "CPU", self._config)
+            self._requests[batch] = compiled.create_infer_request()
+        return self._requests[batch]
 
     def __enter__(self) -> Self:
         return self
@@ -80,7 +148,7 @@ class OpenVinoSession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        del self._request
+        del self._requests, self._model
 
 
 def open_artifact(artifact: Artifact, options: OpenOptions) -> Session:
@@ -94,7 +162,8 @@ def open_artifact(artifact: Artifact, options: OpenOptions) -> Session:
         raise MissingRuntime("the openvino target runs on the CPU", hint="use --device cpu")
     path = model_file(artifact, ".xml")
     try:
-        return OpenVinoSession(path, artifact.execution[HINT], options.threads)
+        free = free_inputs(artifact.spec) if STATIC in artifact.execution else ()
+        return OpenVinoSession(path, artifact.execution[HINT], options.threads, free)
     except RuntimeError as error:
         raise InputError(f"OpenVINO cannot load {path}: {first_line(error)}", hint="export again") from error
 
@@ -112,4 +181,5 @@ plugin = Target(
     requires=requires,
     build=build,
     open=open_artifact,
+    rewrites=dict.fromkeys((Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8), ("dead",)),
 )

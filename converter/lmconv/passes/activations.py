@@ -1,0 +1,96 @@
+"""Hard-swish and its gate, spelt out, as the operators they are. Exact up to rounding.
+
+Exporters and older opsets write hardswish(x) = x min(max(x + 3, 0), 6) / 6 as four nodes and more. ONNX Runtime fuses
+HardSigmoid and HardSwish to the convolution before them and keeps them in its blocked layout; Clip after Add, and Div,
+it does not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from lmconv.rewrite import Rewriter, make
+from lmconv.types import Json, Pass, PassContext
+from lmconv.walk import attribute
+
+SIXTH = 1 / 6
+
+
+def activations(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
+    """Rewrites every min(max(x + 3, 0), 6) / 6 to HardSigmoid, and x times that to HardSwish."""
+    graph = Rewriter(model)
+    gates: dict[str, str] = {}
+    for node in graph.nodes("Div", "Mul"):
+        if (x := _gated(graph, node)) is not None:
+            gates[node.output[0]] = x
+            graph.replace(node, make("HardSigmoid", [x], node.output[0], alpha=SIXTH, beta=0.5))
+    gates |= {node.output[0]: node.input[0] for node in graph.nodes("HardSigmoid") if _is_gate(node)}
+    swishes = 0
+    for node in graph.nodes("Mul"):
+        for gate, x in (node.input, reversed(node.input)):
+            if gates.get(gate) == x:
+                graph.replace(node, make("HardSwish", [x], node.output[0]))
+                swishes += 1
+                break
+    swishes += _divided_late(graph)
+    graph.commit()
+    return model, {"HardSigmoid": len(gates), "HardSwish": swishes}
+
+
+def _gated(graph: Rewriter, node: onnx.NodeProto) -> str | None:
+    """The x of a node that computes min(max(x + 3, 0), 6) / 6."""
+    value = _sixth_of(graph, node)
+    return None if value is None else _clipped(graph, value)
+
+
+def _sixth_of(graph: Rewriter, node: onnx.NodeProto) -> str | None:
+    """What a node divides by six, or multiplies by a sixth."""
+    first, second = map(str, node.input)
+    if node.op_type == "Div":
+        return first if graph.scalar(second) == 6 else None
+    for value, factor in ((first, second), (second, first)):
+        number = graph.scalar(factor)
+        if number is not None and np.float32(number) == np.float32(SIXTH):
+            return value
+    return None
+
+
+def _clipped(graph: Rewriter, name: str) -> str | None:
+    """The x of min(max(x + 3, 0), 6)."""
+    clip = graph.maker(name, "Clip")
+    if clip is None or len(clip.input) < 3 or [graph.scalar(limit) for limit in clip.input[1:]] != [0, 6]:
+        return None
+    shifted = graph.maker(clip.input[0], "Add")
+    if shifted is None:
+        return None
+    first, second = shifted.input
+    if graph.scalar(second) == 3:
+        return str(first)
+    return str(second) if graph.scalar(first) == 3 else None
+
+
+def _is_gate(node: onnx.NodeProto) -> bool:
+    slope, offset = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
+    return bool(np.float32(slope) == np.float32(SIXTH) and offset == 0.5)
+
+
+def _divided_late(graph: Rewriter) -> int:
+    """Rewrites (x min(max(x + 3, 0), 6)) / 6; gives how many."""
+    found = 0
+    for node in graph.nodes("Div", "Mul"):
+        product = graph.maker(_sixth_of(graph, node) or "", "Mul")
+        for clipped, x in (product.input, reversed(product.input)) if product else ():
+            if _clipped(graph, clipped) == x:
+                graph.replace(node, make("HardSwish", [x], node.output[0]))
+                found += 1
+                break
+    return found
+
+
+plugin = Pass(
+    name="activations",
+    summary="hard-swish and hard-sigmoid from the nodes they were spelt out in",
+    apply=activations,
+    tolerance=1e-6,
+)

@@ -1,0 +1,72 @@
+"""Removes what nothing reads or needs: nodes, outputs and initializers. Exact, but for what runtimes fuse then.
+
+Outputs of the graph that the spec does not name go, and all that only they need; further outputs of a node that nothing
+reads (the indices of MaxPool, the mask of Dropout), so that runtimes take the operator for the plain one; Identity and
+Dropout, which computes nothing outside training.
+"""
+
+from __future__ import annotations
+
+import onnx
+from onnx import numpy_helper
+
+from lmconv.rewrite import Rewriter, inputs
+from lmconv.types import Json, Pass, PassContext
+
+OPTIONAL = ("Dropout", "LSTM", "GRU", "RNN", "MaxPool", "BatchNormalization", "LayerNormalization")
+"""Operators whose outputs after the first may be left out; those of Split or TopK may not."""
+
+
+def dead(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
+    """Removes it; says how many outputs of the graph, nodes and initializers went."""
+    graph = model.graph
+    before = len(graph.output), len(graph.node), len(graph.initializer)
+    named = {tensor.name for tensor in context.spec.outputs}
+    wanted = [value for value in graph.output if value.name in named] or list(graph.output)
+    if len(wanted) < len(graph.output):
+        del graph.output[:]
+        graph.output.extend(wanted)
+    _trim(graph)
+    _bypass(graph)
+    Rewriter(model).commit()
+    after = len(graph.output), len(graph.node), len(graph.initializer)
+    kinds = ("outputs", "nodes", "initializers")
+    return model, {kind: old - new for kind, old, new in zip(kinds, before, after, strict=True)}
+
+
+def _bypass(graph: onnx.GraphProto) -> None:
+    """Has everyone read what Identity and Dropout read; what gives an output of the graph stays."""
+    outputs = {value.name for value in graph.output}
+    inner = {name for node in graph.node for name in inputs(node) - set(node.input)}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    names: dict[str, str] = {}
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        if node.output[0] not in outputs | inner and not node.domain and _idle(node, constants):
+            names[node.output[0]] = node.input[0]
+
+
+def _idle(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+    if node.op_type == "Identity":
+        return True
+    if node.op_type != "Dropout" or any(node.output[1:]):
+        return False
+    training = node.input[2] if len(node.input) > 2 else ""
+    tensor = constants.get(training)
+    return not training or (tensor is not None and not numpy_helper.to_array(tensor).any())
+
+
+def _trim(graph: onnx.GraphProto) -> None:
+    """Leaves out the last outputs of nodes, where nothing reads them."""
+    read = {name for node in graph.node for name in inputs(node)} | {value.name for value in graph.output}
+    for node in graph.node:
+        while node.op_type in OPTIONAL and not node.domain and len(node.output) > 1 and node.output[-1] not in read:
+            del node.output[-1]
+
+
+plugin = Pass(
+    name="dead",
+    summary="nodes, outputs and initializers that nothing reads; Identity and Dropout",
+    apply=dead,
+    tolerance=1e-6,
+)

@@ -1,0 +1,77 @@
+"""Squeeze-and-excitation in forms that ONNX Runtime computes in its blocked layout. Exact up to rounding.
+
+ReduceMean over all places is GlobalAveragePool. A gate (N, C, 1, 1) multiplies (N, C, H, W) by broadcasting, for which
+the blocked layout has no kernel: both are reordered out, and the product in again. So the gate is repeated to (H, W)
+by Resize, which is blocked, as is the product of equal shapes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from lmconv.graph import static_shapes
+from lmconv.rewrite import Rewriter, make
+from lmconv.types import Json, Pass, PassContext
+from lmconv.walk import attribute
+
+PLACES = {2, 3}
+
+
+def gates(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
+    """Rewrites means over all places, and gates that come from such a mean."""
+    graph = Rewriter(model)
+    shapes = static_shapes(model) if graph.nodes("ReduceMean", "Mul") else {}
+    means = 0
+    for node in graph.nodes("ReduceMean"):
+        if _over_places(graph, node, shapes):
+            graph.replace(node, make("GlobalAveragePool", [node.input[0]], node.output[0]))
+            means += 1
+    repeated: dict[str, tuple[int, ...]] = {}
+    for node in graph.nodes("Mul"):
+        for place, name in enumerate(node.input):
+            shape = shapes.get(node.input[1 - place], ())
+            if _is_gate(graph, name, shapes.get(name, ()), shape):
+                graph.replace(node, *_repeat(graph, node, place, shape, repeated))
+    graph.commit()
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0]
+    first = batch.dim_value or batch.dim_param
+    for name, shape in repeated.items():  # without it, ONNX Runtime cannot tell that the batch sizes are the same
+        value = helper.make_tensor_value_info(name, TensorProto.FLOAT, [first or None, *shape[1:]])
+        model.graph.value_info.append(value)
+    return model, {"means": means, "gates": len(repeated)}
+
+
+def _over_places(graph: Rewriter, node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> bool:
+    axes = graph.constants.get(node.input[1]) if len(node.input) > 1 else None
+    rank = len(shapes.get(node.input[0], ()))
+    over = axes is not None and {int(axis) % 4 for axis in axes.ravel()} == PLACES
+    return rank == 4 and over and attribute(node, "keepdims", 1) == 1
+
+
+def _is_gate(graph: Rewriter, name: str, shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether one value a channel, computed by a layer, multiplies a map of more than one place."""
+    broadcast = len(shape) == len(other) == 4 and shape[1] == other[1] and shape[2:] == (1, 1) != other[2:]
+    return broadcast and graph.maker(name, "Sigmoid", "HardSigmoid", "Conv", "Relu", "Clip") is not None
+
+
+def _repeat(
+    graph: Rewriter, node: onnx.NodeProto, place: int, shape: tuple[int, ...], repeated: dict[str, tuple[int, ...]]
+) -> list[onnx.NodeProto]:
+    name = graph.fresh(f"{node.output[0]}_gate")
+    repeated[name] = shape
+    scales = graph.constant(f"{name}_scales", np.array([1, 1, *shape[2:]], np.float32))
+    how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    product = onnx.NodeProto()
+    product.CopyFrom(node)
+    product.input[place] = name
+    return [make("Resize", [node.input[place], "", scales], name, **how), product]
+
+
+plugin = Pass(
+    name="gates",
+    summary="squeeze-and-excitation: global pooling, gates repeated rather than broadcast",
+    apply=gates,
+    tolerance=1e-6,
+)

@@ -1,0 +1,80 @@
+"""PReLU as operators that ONNX Runtime computes in its blocked layout. Exact up to rounding.
+
+ONNX Runtime has no blocked (NCHWc) kernel for PRelu: around each one it reorders the tensor out and in again, and in
+MobileFaceNet that takes more time than all convolutions. With slopes a,
+
+    prelu(x) = max(0, x) (1 - a) + x a
+
+is two depthwise 1x1 convolutions, of which one takes the Relu and the other the sum. A slope that is 1 in all channels
+is the identity, 0 is Relu, any other single one LeakyRelu, which the convolution before it takes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+
+from lmconv.graph import static_shapes
+from lmconv.rewrite import Rewriter, make
+from lmconv.types import Float32, Json, Pass, PassContext
+
+ALIGNMENT = 4
+"""Depthwise convolutions of other numbers of channels are not blocked (ONNX Runtime's nchwc_transformer.cc)."""
+
+
+def prelu(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
+    """Rewrites each PRelu whose slopes are constant and do not vary with the place."""
+    graph = Rewriter(model)
+    nodes = graph.nodes("PRelu")
+    shapes = static_shapes(model) if nodes else {}
+    forms: Counter[str] = Counter()
+    for node in nodes:
+        slopes = graph.constants.get(node.input[1])
+        shape = shapes.get(node.input[0], ())
+        form = "kept" if slopes is None or slopes.dtype != np.float32 else _form(slopes, shape)
+        forms[form] += 1
+        if slopes is not None and form != "kept":
+            graph.replace(node, *_nodes(graph, node, slopes, form))
+    graph.commit()
+    return model, dict(sorted(forms.items()))
+
+
+def _form(slopes: Float32, shape: tuple[int, ...]) -> str:
+    if np.all(slopes == slopes.flat[0]):
+        return {0.0: "Relu", 1.0: "Identity"}.get(float(slopes.flat[0]), "LeakyRelu")
+    if len(shape) != 4 or slopes.ndim < 3 or slopes.shape[-3:] != (shape[1], 1, 1) or slopes.size != shape[1]:
+        return "kept"
+    return "Conv" if shape[1] % ALIGNMENT == 0 else "Mul"
+
+
+def _nodes(graph: Rewriter, node: onnx.NodeProto, slopes: Float32, form: str) -> list[onnx.NodeProto]:
+    x, y = node.input[0], node.output[0]
+    if form == "LeakyRelu":
+        return [make(form, [x], y, alpha=float(slopes.flat[0]))]
+    if form in ("Relu", "Identity"):
+        return [make(form, [x], y)]
+    above, below, rectified = (graph.fresh(f"{y}_{part}") for part in ("above", "below", "rectified"))
+    if form == "Conv" and np.all(slopes <= 1):  # then (1 - a) may come first, and takes the Relu with it
+        above_nodes = [_scale(graph, x, 1 - slopes, above, form), make("Relu", [above], rectified)]
+        above = rectified
+    else:
+        above_nodes = [make("Relu", [x], rectified), _scale(graph, rectified, 1 - slopes, above, form)]
+    return [*above_nodes, _scale(graph, x, slopes, below, form), make("Add", [above, below], y)]
+
+
+def _scale(graph: Rewriter, x: str, factors: Float32, output: str, form: str) -> onnx.NodeProto:
+    """Multiplies each channel by its factor."""
+    if form == "Mul":
+        return make("Mul", [x, graph.constant(f"{output}_factors", factors)], output)
+    weights = graph.constant(f"{output}_weights", factors.reshape(-1, 1, 1, 1))
+    return make("Conv", [x, weights], output, group=factors.size, kernel_shape=[1, 1])
+
+
+plugin = Pass(
+    name="prelu",
+    summary="PReLU as depthwise 1x1 convolutions, Relu or LeakyRelu",
+    apply=prelu,
+    tolerance=1e-6,
+)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from tests.converter.passes.building import applied, kinds, node, normal, same, small
+
+from lmconv.passes.prelu import plugin
+from lmconv.types import Float32
+
+CHANNELS = 8
+BELOW_ONE = np.linspace(-1.5, 1, CHANNELS, dtype=np.float32)
+ANY = np.linspace(-0.5, 2, CHANNELS, dtype=np.float32)
+BLOCKED = {"Conv": 2, "Relu": 1, "Add": 1}
+
+
+def network(slopes: Float32, channels: int = CHANNELS) -> onnx.ModelProto:
+    return small([node("PRelu", "x slopes", "y")], {"slopes": slopes}, shape=("N", channels, 6, 6))
+
+
+@pytest.mark.parametrize("slopes", [BELOW_ONE, ANY], ids=["all below one", "some above one"])
+@pytest.mark.parametrize("shape", [(-1, 1, 1), (1, -1, 1, 1)], ids=["(C, 1, 1)", "(1, C, 1, 1)"])
+def test_slopes_per_channel_become_depthwise_convolutions(slopes: Float32, shape: tuple[int, ...]) -> None:
+    assert same(plugin, network(slopes.reshape(shape))) == BLOCKED
+
+
+def test_the_relu_follows_its_convolution_where_no_slope_is_above_one() -> None:
+    model, _ = applied(plugin, network(BELOW_ONE.reshape(-1, 1, 1)))
+    assert [node.op_type for node in model.graph.node] == ["Conv", "Relu", "Conv", "Add"]
+
+
+@pytest.mark.parametrize("channels", [6, 13])
+def test_channels_that_cannot_be_blocked_are_multiplied(channels: int) -> None:
+    slopes = np.linspace(-0.5, 2, channels, dtype=np.float32).reshape(-1, 1, 1)
+    assert same(plugin, network(slopes, channels)) == {"Relu": 1, "Mul": 2, "Add": 1}
+
+
+@pytest.mark.parametrize(
+    ("slope", "kind"), [(0.25, "LeakyRelu"), (-0.5, "LeakyRelu"), (0.0, "Relu"), (1.0, "Identity")]
+)
+@pytest.mark.parametrize("shape", [(1,), (1, 1, 1), (CHANNELS, 1, 1), (CHANNELS, 6, 6)])
+def test_one_slope_for_all_is_a_plainer_operator(slope: float, kind: str, shape: tuple[int, ...]) -> None:
+    assert same(plugin, network(np.full(shape, slope, np.float32))) == {kind: 1}
+
+
+@pytest.mark.parametrize("shape", [(CHANNELS, 6, 6), (6,), (1, 6, 1)], ids=["every place", "every column", "every row"])
+def test_slopes_that_vary_with_the_place_stay(shape: tuple[int, ...]) -> None:
+    assert same(plugin, network(normal(*shape))) == {"PRelu": 1}
+
+
+def test_slopes_of_a_vector_stay() -> None:
+    model = small([node("PRelu", "x slopes", "y")], {"slopes": BELOW_ONE}, shape=("N", CHANNELS))
+    assert same(plugin, model) == {"PRelu": 1}
+
+
+def test_slopes_that_are_computed_stay() -> None:
+    nodes = [node("Abs", "x", "slopes"), node("PRelu", "x slopes", "y")]
+    assert same(plugin, small(nodes, {})) == {"Abs": 1, "PRelu": 1}
+
+
+def test_shared_slopes_serve_each_reader() -> None:
+    slopes = BELOW_ONE.reshape(-1, 1, 1)
+    nodes = [node("PRelu", "x slopes", "a"), node("PRelu", "a slopes", "y")]
+    assert same(plugin, small(nodes, {"slopes": slopes})) == {kind: 2 * count for kind, count in BLOCKED.items()}
+
+
+def test_several_readers_and_an_output_read_it_under_its_name() -> None:
+    slopes = BELOW_ONE.reshape(-1, 1, 1)
+    nodes = [node("PRelu", "x slopes", "a"), node("Abs", "a", "b"), node("Add", "a b", "y")]
+    found = same(plugin, small(nodes, {"slopes": slopes}, outputs=("a", "y")))
+    assert found == {"Conv": 2, "Relu": 1, "Add": 2, "Abs": 1}
+
+
+def test_what_was_decided_is_told() -> None:
+    nodes = [node("PRelu", "x slopes", "a"), node("PRelu", "a quarter", "y")]
+    constants = {"slopes": BELOW_ONE.reshape(-1, 1, 1), "quarter": np.full(1, 0.25, np.float32)}
+    model, decisions = applied(plugin, small(nodes, constants))
+    assert decisions == {"Conv": 1, "LeakyRelu": 1}
+    assert "PRelu" not in kinds(model)
+    assert {"slopes", "quarter"}.isdisjoint(tensor.name for tensor in model.graph.initializer)
