@@ -1,12 +1,16 @@
 """PReLU as operators that ONNX Runtime computes in its blocked layout. Exact up to rounding.
 
 ONNX Runtime has no blocked (NCHWc) kernel for PRelu: around each one it reorders the tensor out and in again, and in
-MobileFaceNet that takes more time than all convolutions. With slopes a,
+MobileFaceNet that takes more time than all convolutions. With slopes a, of which none is above 1,
+
+    prelu(x) = x + max(0, (a - 1) x)
+
+is a depthwise 1x1 convolution that takes the Relu with it, and a sum; with others,
 
     prelu(x) = max(0, x) (1 - a) + x a
 
-is two depthwise 1x1 convolutions, of which one takes the Relu and the other the sum. A slope that is 1 in all channels
-is the identity, 0 is Relu, any other single one LeakyRelu, which the convolution before it takes.
+is two convolutions, of which one takes the sum. A slope that is 1 in all channels is the identity, 0 is Relu, any other
+single one LeakyRelu, which the convolution before it takes.
 """
 
 from __future__ import annotations
@@ -56,12 +60,11 @@ def _nodes(graph: Rewriter, node: onnx.NodeProto, slopes: Float32, form: str) ->
     if form in ("Relu", "Identity"):
         return [make(form, [x], y)]
     above, below, rectified = (graph.fresh(f"{y}_{part}") for part in ("above", "below", "rectified"))
-    if form == "Conv" and np.all(slopes <= 1):  # then (1 - a) may come first, and takes the Relu with it
-        above_nodes = [_scale(graph, x, 1 - slopes, above, form), make("Relu", [above], rectified)]
-        above = rectified
-    else:
-        above_nodes = [make("Relu", [x], rectified), _scale(graph, rectified, 1 - slopes, above, form)]
-    return [*above_nodes, _scale(graph, x, slopes, below, form), make("Add", [above, below], y)]
+    if np.all(slopes <= 1):
+        scale = _scale(graph, x, slopes - 1, below, form)
+        return [scale, make("Relu", [below], rectified), make("Add", [rectified, x], y)]
+    rise = [make("Relu", [x], rectified), _scale(graph, rectified, 1 - slopes, above, form)]
+    return [*rise, _scale(graph, x, slopes, below, form), make("Add", [above, below], y)]
 
 
 def _scale(graph: Rewriter, x: str, factors: Float32, output: str, form: str) -> onnx.NodeProto:
