@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lmconv.console import Console, attempt
 from lmconv.errors import InputError, OtherPoints
-from lmconv.types import Json, ModelSpec, Precision
+from lmconv.types import Io, Json, ModelSpec, Precision
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -32,7 +32,7 @@ class Job:
     Attributes:
         model: What the user called it.
         options: The other arguments of `lmconv.source.resolve`.
-        wanted: Targets and precisions.
+        wanted: Targets, precisions, and what the artefacts take.
         out: Where artefacts go.
         calibration: A folder of annotated faces, and of which split.
         batch: A fixed batch size, None for a free one.
@@ -41,7 +41,7 @@ class Job:
 
     model: str
     options: Json
-    wanted: tuple[tuple[str, Precision], ...]
+    wanted: tuple[tuple[str, Precision, Io], ...]
     out: Path
     calibration: tuple[Path, str] | None
     batch: int | None
@@ -72,9 +72,9 @@ def _convert(job: Job, done: Done, step: Callable[[], object]) -> None:
     for warning in plain.warnings:
         job.console.note(f"{job.model}: {warning}")
     step()
-    for target, precision in job.wanted:
+    for target, precision, io in job.wanted:
         build: Callable[[], Artifact] = functools.partial(
-            pipeline.build, plain, target, precision, out=job.out, crops=crops, batch=job.batch
+            pipeline.build, plain, target, precision, out=job.out, crops=crops, batch=job.batch, io=io
         )
         made = attempt(job.console, build, done.errors, model=job.model, target=target, precision=precision)
         done.artifacts.extend([pipeline.summary(made)] if made else [])

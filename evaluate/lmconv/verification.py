@@ -87,7 +87,7 @@ class Verifier:
 
     def _judge(self, artifact: Artifact, session: Session, crops: CropSet | None) -> Verification:
         spec, known = artifact.spec, self._source(artifact, crops)
-        found = parity.points(session, spec, crops) if known or crops else None
+        found = parity.points(session, spec, crops, frames=spec.io == "frame") if known or crops else None
         if known and found:
             source, expected = known
             gap = parity.parity(found, expected, crops, spec, source.kind)
@@ -101,7 +101,9 @@ class Verifier:
         )
         if not artifacts.trained(artifact):
             gap = dataclasses.replace(gap, max_ion=None, mean_ion=None)  # drift of nothing
-        limits = gates.limits(artifact.target, artifact.precision, self.limits, heatmaps=spec.heatmaps is not None)
+        limits = gates.limits(
+            artifact.target, artifact.precision, self.limits, heatmaps=spec.heatmaps is not None, io=spec.io
+        )
         figures = {
             "max_abs": gap.max_abs,
             "max_px": gap.max_px,
@@ -160,7 +162,8 @@ class Verifier:
                 self._sources[key] = None
             else:
                 with open_source(source) as session:
-                    self._sources[key] = source, parity.points(session, source.spec, crops)
+                    found = parity.points(session, source.spec, crops, frames=spec.io == "frame")
+                    self._sources[key] = source, found
         return self._sources[key]
 
 
@@ -197,6 +200,7 @@ def to_json(result: Verification) -> dict[str, object]:
         "model": artifact.spec.name,
         "target": artifact.target,
         "precision": str(artifact.precision),
+        "io": artifact.spec.io,
         "execution": artifact.execution,
         "passed": result.passed,
         "trained": artifacts.trained(artifact),

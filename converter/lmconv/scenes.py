@@ -1,0 +1,88 @@
+"""Frames with faces in them: what an artefact takes that cuts faces out itself, and the same on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmconv.session import Outputs, feed, in_colours, joined, outputs
+from lmconv.squares import Square, around, cut, to_picture
+from lmconv.types import Arrays, Crop, Float32, Float64, ModelSpec, Session, Uint8
+
+SIZE = (480, 640)
+"""Height and width of a seeded frame, pixels."""
+FACES = 8
+"""Boxes in one."""
+SIDES = (20.0, 400.0)
+"""Smallest and largest side of these boxes, pixels: crops are made larger, smaller, and reach beyond the border."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scene:
+    """One frame and the boxes around its faces.
+
+    Attributes:
+        frame: (H, W, 3) uint8, BGR.
+        boxes: (n, 4) float32: x1, y1, x2, y2, pixels of the frame; n at least 1.
+    """
+
+    frame: Uint8
+    boxes: Float32
+
+    def squares(self, crop: Crop) -> list[Square]:
+        """The squares around the boxes."""
+        return [around(box.tolist(), crop) for box in self.boxes]
+
+    def crops(self, spec: ModelSpec) -> Uint8:
+        """(n, h, w, 3) uint8, BGR: the squares, cut out on the host."""
+        return np.stack([cut(self.frame, square, spec.input_size) for square in self.squares(spec.crop)])
+
+
+def seeded(count: int, seed: int) -> Iterator[Scene]:
+    """Frames of random pixels in squares of 2, 4, 8 and 16, with `count` boxes of random places and sizes in all."""
+    random = np.random.default_rng(seed)
+    height, width = SIZE
+    for index, start in enumerate(range(0, count, FACES)):
+        cell = 2 ** (1 + index % 4)
+        coarse = random.integers(0, 256, (-(-height // cell), -(-width // cell), 3), np.uint8)
+        boxes = min(FACES, count - start)
+        centres = random.random((boxes, 2)) * (width, height)
+        halves = np.exp(np.log(SIDES[0]) + random.random((boxes, 2)) * np.log(SIDES[1] / SIDES[0])) / 2
+        yield Scene(
+            frame=np.ascontiguousarray(coarse.repeat(cell, 0).repeat(cell, 1)[:height, :width]),
+            boxes=np.concatenate([centres - halves, centres + halves], 1).astype(np.float32),
+        )
+
+
+def taken(scene: Scene, spec: ModelSpec) -> Arrays:
+    """What an artefact takes of a scene, by name."""
+    if spec.io == "frame":
+        return {"frame": in_colours(scene.frame, spec), "boxes": scene.boxes}
+    return {spec.takes[0].name: feed(scene.crops(spec), spec)}
+
+
+def on_scene(session: Session, spec: ModelSpec, scene: Scene, *, maps: int | None = 0) -> Outputs:
+    """Runs a network on the faces of a frame; where it takes none, they are cut out on the host."""
+    inputs = taken(scene, spec)
+    return outputs(session, spec, inputs[spec.takes[-1].name], frame=inputs.get("frame"), maps=maps)
+
+
+def on_scenes(session: Session, spec: ModelSpec, scenes: Iterable[Scene]) -> Outputs:
+    """Runs a network on the faces of frames, one frame after the other; no heatmaps are kept."""
+    return joined([on_scene(session, spec, scene) for scene in scenes])
+
+
+def landmarks_in(session: Session, spec: ModelSpec, scene: Scene) -> Float32 | Float64:
+    """The whole way from a frame and boxes to landmarks, whatever of it is in the graph and whatever on the host.
+
+    Returns:
+        (n, L, 2), pixels of the frame, x before y.
+    """
+    points: Float32 = session.run(taken(scene, spec))["landmarks"]
+    if spec.io == "frame":
+        return points
+    height, width = spec.input_size
+    unit = np.array((width, height) if spec.unit == "crop pixels" else (1, 1), np.float32)
+    return to_picture(points / unit, np.array(scene.squares(spec.crop)))
