@@ -41,19 +41,22 @@ class Scene:
 
 
 def seeded(count: int, seed: int) -> Iterator[Scene]:
-    """Frames of random pixels in squares of 2, 4, 8 and 16, with `count` boxes of random places and sizes in all."""
-    random = np.random.default_rng(seed)
-    height, width = SIZE
+    """`count` boxes in all, `FACES` in a frame, of random pixels in squares of 2, 4, 8 and 16."""
     for index, start in enumerate(range(0, count, FACES)):
-        cell = 2 ** (1 + index % 4)
-        coarse = random.integers(0, 256, (-(-height // cell), -(-width // cell), 3), np.uint8)
-        boxes = min(FACES, count - start)
-        centres = random.random((boxes, 2)) * (width, height)
-        halves = np.exp(np.log(SIDES[0]) + random.random((boxes, 2)) * np.log(SIDES[1] / SIDES[0])) / 2
-        yield Scene(
-            frame=np.ascontiguousarray(coarse.repeat(cell, 0).repeat(cell, 1)[:height, :width]),
-            boxes=np.concatenate([centres - halves, centres + halves], 1).astype(np.float32),
-        )
+        yield scene(min(FACES, count - start), (seed, index), cell=2 ** (1 + index % 4))
+
+
+def scene(count: int, seed: int | tuple[int, int], *, cell: int = 4, size: tuple[int, int] = SIZE) -> Scene:
+    """One frame of random pixels in squares of `cell`, with `count` boxes of random places and sizes."""
+    random = np.random.default_rng(seed)
+    height, width = size
+    coarse = random.integers(0, 256, (-(-height // cell), -(-width // cell), 3), np.uint8)
+    centres = random.random((count, 2)) * (width, height)
+    halves = SIDES[0] * (SIDES[1] / SIDES[0]) ** random.random((count, 2)) / 2
+    return Scene(
+        frame=np.ascontiguousarray(coarse.repeat(cell, 0).repeat(cell, 1)[:height, :width]),
+        boxes=np.concatenate([centres - halves, centres + halves], 1).astype(np.float32),
+    )
 
 
 def taken(scene: Scene, spec: ModelSpec) -> Arrays:

@@ -30,8 +30,8 @@ def limits(
     """The gates of an artefact: those of its precision, and what the user gave on top or instead.
 
     Below fp32, single points of a heatmap network may jump by half a cell, where two cells are next to equal: it is
-    held to its maps, and its points to their mean. So is one in fp32 that takes a frame: cutting out, they may differ by
-    a grey level here and there.
+    held to its maps, and its points to their mean. So is one in fp32 that takes a frame: crops may differ by a grey
+    level here and there.
     """
     defaults: dict[Precision, dict[str, float]] = {
         Precision.FP32: {"max_abs": 1e-5},
