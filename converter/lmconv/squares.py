@@ -33,8 +33,13 @@ def around(box: Sequence[float], crop: Crop) -> Square:
     x2, y2 = math.ceil(box[2]), math.ceil(box[3])
     width, height = x2 - x1 + 1, y2 - y1 + 1
     longer = crop.side == "max"
-    side = int((max(width, height) if longer else min(width, height)) * crop.scale)
+    side = scaled(max(width, height) if longer else min(width, height), crop)
     return x1 + width // 2 - side // 2, y1 + height // 2 - side // 2, side
+
+
+def scaled(side: int, crop: Crop) -> int:
+    """The side of the square around a box with this side, both whole pixels."""
+    return int(side * crop.scale)
 
 
 def cut(image: Uint8, square: Square, size: tuple[int, int]) -> Uint8:

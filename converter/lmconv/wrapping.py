@@ -13,7 +13,6 @@ frame, which may be more, are int64, and only added and multiplied.
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 
 import numpy as np
 import onnx
@@ -21,7 +20,8 @@ from onnx import TensorProto, helper
 
 from lmconv.errors import UsageError
 from lmconv.graph import Part, nodes
-from lmconv.types import Crop, Io, ModelSpec, Precision, Preprocess, TensorSpec
+from lmconv.squares import scaled
+from lmconv.types import Io, ModelSpec, Precision, Preprocess, TensorSpec
 
 IMAGE = """
     pixels = Cast <to = 1> (image)
@@ -35,11 +35,10 @@ SQUARE = """
     steps = Sub (last, first)
     extent = Add (steps, ONE_REAL)
     chosen = SIDE_OF <keepdims = 1> (extent, ONE)
-    multiplied = Mul (chosen, NUMERATOR)
-    between = Add (multiplied, HALF)
-    divided = Div (between, DENOMINATOR)
-    scaled = Floor (divided)
-    side = Max (scaled, ONE_REAL)
+    at_least = Max (chosen, ZERO_REAL)
+    at_most = Min (at_least, LARGEST)
+    entry = Cast <to = 7> (at_most)
+    side = Gather <axis = 0> (SIDES, entry)
     halves_of_extent = Mul (extent, HALF)
     half_extent = Floor (halves_of_extent)
     halves_of_side = Mul (side, HALF)
@@ -50,9 +49,9 @@ SQUARE = """
     y_start = Slice (corner, ONE, TWO, ONE)
     end = Sub (side, ONE_REAL)
 """
-"""`side` (N, 1) and `corner` (N, 2), whole numbers; see `lmconv.squares.around`. Half a unit before the division by
-DENOMINATOR keeps what is cut off away from whole numbers, however a runtime divides. A box turned inside out gets a
-square of one pixel."""
+"""`side` (N, 1) and `corner` (N, 2), whole numbers; see `lmconv.squares.around`. The side is looked up: Python cuts a
+product in float64 off, 200 * 1.15 to 229, and no arithmetic in float32 does so for every scale. A box turned
+inside out gets a square of one pixel."""
 
 ALONG_X = """
     x_parts = Mul (side, ODD_WIDTH)
@@ -158,7 +157,8 @@ TO_FRAME = """
     landmarks = Add (from_corner, corners)
 """
 
-LARGEST_DENOMINATOR = 100
+LARGEST_BOX = 1 << 14
+"""Largest side of a box, pixels; a larger one is cut as if it had this."""
 PREFIX = "io"
 
 
@@ -166,7 +166,7 @@ def check(spec: ModelSpec, io: Io, precision: Precision) -> None:
     """Refuses what cannot be wrapped.
 
     Raises:
-        UsageError: The network takes no three-channel picture, its crops are not cut by such a rule, or the precision
+        UsageError: The network takes no three-channel picture, its crops are cut around another box, or the precision
             has no room for coordinates.
     """
     if io == "tensor":
@@ -176,11 +176,11 @@ def check(spec: ModelSpec, io: Io, precision: Precision) -> None:
         raise UsageError(
             f"--io {io} is for pictures of three channels, and {spec.name} takes {shape}", hint="--io tensor"
         )
-    if io == "frame":
-        _ratio(spec.crop)
-        if precision == Precision.BF16:
-            hint = "--io image, or another precision"
-            raise UsageError("--io frame cannot be had in bf16: it counts pixels to 256 only", hint=hint)
+    if io == "frame" and spec.crop.box != "landmarks":
+        raise UsageError(f"--io frame cannot cut around a {spec.crop.box} box yet", hint="--io image")
+    if io == "frame" and precision == Precision.BF16:
+        hint = "--io image, or another precision"
+        raise UsageError("--io frame cannot be had in bf16, which counts pixels to 256 only", hint=hint)
 
 
 def wrap(model: onnx.ModelProto, spec: ModelSpec, io: Io) -> tuple[onnx.ModelProto, ModelSpec]:
@@ -200,9 +200,13 @@ def wrap(model: onnx.ModelProto, spec: ModelSpec, io: Io) -> tuple[onnx.ModelPro
     if io == "tensor":
         return model, wrapped
     graph = model.graph
-    _rename(graph, "landmarks", f"{PREFIX}_points")
+    for tensor in wrapped.takes:  # a third party's network may have such values inside
+        _rename(graph, tensor.name)
     before = _image(spec) if io == "image" else _frame(spec)
-    after = _after(spec, io)
+    after: Part = ([], [])
+    if io == "frame" or spec.decode == "fraction":
+        _rename(graph, "landmarks")
+        after = _after(spec, io)
     body = [*before[0], *graph.node, *after[0]]
     del graph.node[:], graph.input[:], graph.value_info[:]
     graph.node.extend(body)
@@ -213,11 +217,14 @@ def wrap(model: onnx.ModelProto, spec: ModelSpec, io: Io) -> tuple[onnx.ModelPro
     return model, wrapped
 
 
-def _rename(graph: onnx.GraphProto, name: str, new: str) -> None:
-    """Renames a computed value, but not the output of the graph that has its name."""
+def _rename(graph: onnx.GraphProto, name: str) -> None:
+    """Gives a value and a node of this name another, but not the output of the graph that has it."""
+    new = f"{PREFIX}_network_{name}"
     for node in graph.node:
         for field in (node.input, node.output):
             field[:] = [new if value == name else value for value in field]
+    for named in (*graph.node, *graph.initializer):
+        named.name = new if named.name == name else named.name
 
 
 def _value_info(tensor: TensorSpec) -> onnx.ValueInfoProto:
@@ -232,7 +239,6 @@ def _image(spec: ModelSpec) -> Part:
 
 def _frame(spec: ModelSpec) -> Part:
     height, width = spec.input_size
-    ratio = _ratio(spec.crop)
     normalise, constants = _normalise(spec.preprocess)
     constants |= {
         "ZERO": [0], "ONE": [1], "TWO": [2], "FOUR": [4], "X_AXES": [1, 3], "FLAT_PIXELS": [-1, 3],
@@ -240,7 +246,8 @@ def _frame(spec: ModelSpec) -> Part:
         "WIDTHS": [3 * width, 3 * width], "HEIGHTS": [height, height], "THREE_ONES": [1.0, 1.0, 1.0],
         "ZERO_REAL": [0.0], "ONE_REAL": [1.0], "TWO_REAL": [2.0], "HALF": [0.5], "QUARTER": [0.25], "UNITS": [2048.0],
         "ONE_16TH": [2.0**-4], "ONE_65536TH": [2.0**-16],
-        "NUMERATOR": [float(ratio.numerator)], "DENOMINATOR": [float(ratio.denominator)],
+        "LARGEST": [float(LARGEST_BOX)],
+        "SIDES": [float(max(1, scaled(pixels, spec.crop))) for pixels in range(LARGEST_BOX + 1)],
         "ODD_WIDTH": 2.0 * np.arange(width) + 1, "WIDTH": [float(width)], "TWICE_WIDTH": [2.0 * width],
         "ODD_HEIGHT": 2.0 * np.arange(height) + 1, "HEIGHT": [float(height)], "TWICE_HEIGHT": [2.0 * height],
     }  # fmt: skip
@@ -266,18 +273,8 @@ def _normalise(preprocess: Preprocess) -> tuple[str, dict[str, object]]:
 def _after(spec: ModelSpec, io: Io) -> Part:
     height, width = spec.input_size
     size = np.array([width, height], np.float32)
-    names = {"points": f"{PREFIX}_points", "landmarks": "landmarks"}
+    names = {"points": f"{PREFIX}_network_landmarks", "landmarks": "landmarks"}
     if io == "image":
-        body = "landmarks = Identity (points)" if spec.decode == "pixels" else "landmarks = Mul (points, SIZE)"
-        return nodes(body, {"SIZE": size}, names, PREFIX)
+        return nodes("landmarks = Mul (points, SIZE)", {"SIZE": size}, names, PREFIX)
     fractions = "fractions = Div (points, SIZE)" if spec.decode == "pixels" else "fractions = Identity (points)"
     return nodes(fractions + TO_FRAME, {"SIZE": size, "ONE": [1]}, names, PREFIX)
-
-
-def _ratio(crop: Crop) -> Fraction:
-    """By what the side is multiplied, as a fraction: `side * 6 // 5` is `int(side * 1.2)` whatever the arithmetic."""
-    ratio = Fraction(crop.scale).limit_denominator(LARGEST_DENOMINATOR)
-    if crop.box != "landmarks" or float(ratio) != crop.scale:
-        what = f"crops around a {crop.box} box, {crop.scale!r} times its side"
-        raise UsageError(f"--io frame does not know {what}", hint="use --io image, or a scale of up to two decimals")
-    return ratio
