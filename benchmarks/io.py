@@ -1,9 +1,9 @@
 """Artefacts that take images or frames against the host path: `python benchmarks/io.py OUT`.
 
 On the faces of `LMCONV_FACES`, for every network with weights in `LMCONV_WEIGHTS` and 68 points, in fp32: the largest
-distance of a landmark to what the PyTorch network says of crops cut on the host, pixels of the crop, at batches of 1, 2, 7
-and 64; and the time from a picture in memory and boxes to landmarks in it, one thread, in one interleaved run. Prints two
-Markdown tables and writes `OUT/io.json`.
+distance of a landmark to what the PyTorch network says of crops cut on the host, pixels of the crop, at batches of 1,
+2, 7 and 64; and the time from a picture in memory and boxes to landmarks in it, one thread, in one interleaved run.
+Prints two Markdown tables and writes `OUT/io.json`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def batches(faces: crops.CropSet, spec: ModelSpec) -> Iterator[tuple[int, bool, 
 
 
 def compare(session: Session, spec: ModelSpec, faces: crops.CropSet, expected: list[Float32]) -> dict[str, Any]:
-    """Largest distances to the host path, pixels of the crop, by batch; and of those over a border, whatever the batch."""
+    """Largest distances to the host path, pixels of the crop: by batch, and of boxes over a border at any."""
     worst = {**{str(count): 0.0 for count in FACES}, "border": 0.0}
     beyond = 0
     for (count, border, shown), points in zip(batches(faces, spec), expected, strict=True):
@@ -116,13 +116,17 @@ def timed(opened: dict[Io, tuple[Session, ModelSpec]], faces: crops.CropSet) -> 
     spec = opened["tensor"][1]
     for count, samples in SAMPLES.items():
         scene = Scene(frame=shown.frame, boxes=np.repeat(shown.boxes, count, 0))
-        runs = {io: functools.partial(landmarks_in, *opened[io], scene) for io in IOS}
-        runs["host"] = lambda scene=scene: feed(scene.crops(spec), spec)  # type: ignore[misc]
+        runs: dict[str, Callable[[], object]] = {io: functools.partial(landmarks_in, *opened[io], scene) for io in IOS}
+        runs["host"] = functools.partial(_host, scene, spec)
         runs["large"] = functools.partial(landmarks_in, *opened["frame"], Scene(frame=large, boxes=scene.boxes))
         figures = interleaved(list(runs.values()), samples) / count
         found = {io: dataclasses.asdict(latency(each)) for io, each in zip(runs, figures, strict=True)}
         rows.append({"batch": count, "picture": [width, height], "ms": found})
     return rows
+
+
+def _host(scene: Scene, spec: ModelSpec) -> object:
+    return feed(scene.crops(spec), spec)
 
 
 def distances(rows: list[dict[str, Any]]) -> str:
