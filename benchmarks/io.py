@@ -24,7 +24,7 @@ import numpy as np
 from lmconv import checkpoints, crops, pipeline, plugins, source
 from lmconv.latency import interleaved, latency
 from lmconv.report import markdown
-from lmconv.scenes import Scene, landmarks_in, on_scene
+from lmconv.scenes import Scene, on_scene, whole_way
 from lmconv.session import feed
 from lmconv.types import Float32, Io, ModelSpec, OpenOptions, Precision, Session, Target
 
@@ -36,7 +36,7 @@ SAMPLES = {1: 300, 8: 100}
 """How often each batch is timed."""
 LARGE = (2160, 3840)
 TIMED = 5
-"""Which face is timed: its picture is 1037 x 718."""
+"""Which face is timed; the size of its picture is in the JSON."""
 
 
 def main() -> None:
@@ -116,9 +116,9 @@ def timed(opened: dict[Io, tuple[Session, ModelSpec]], faces: crops.CropSet) -> 
     spec = opened["tensor"][1]
     for count, samples in SAMPLES.items():
         scene = Scene(frame=shown.frame, boxes=np.repeat(shown.boxes, count, 0))
-        runs: dict[str, Callable[[], object]] = {io: functools.partial(landmarks_in, *opened[io], scene) for io in IOS}
+        runs: dict[str, Callable[[], object]] = {io: whole_way(*opened[io], scene) for io in IOS}
         runs["host"] = functools.partial(_host, scene, spec)
-        runs["large"] = functools.partial(landmarks_in, *opened["frame"], Scene(frame=large, boxes=scene.boxes))
+        runs["large"] = whole_way(*opened["frame"], Scene(frame=large, boxes=scene.boxes))
         figures = interleaved(list(runs.values()), samples) / count
         found = {io: dataclasses.asdict(latency(each)) for io, each in zip(runs, figures, strict=True)}
         rows.append({"batch": count, "picture": [width, height], "ms": found})

@@ -7,7 +7,6 @@ they, and what they are compared with, are timed from a frame and boxes to landm
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from lmconv import artifact as artifacts
 from lmconv import plugins
 from lmconv.errors import InputError, MissingRuntime
 from lmconv.latency import interleaved, latency
-from lmconv.scenes import landmarks_in, scene
+from lmconv.scenes import scene, whole_way
 from lmconv.session import noise
 from lmconv.source import open_source, recover
 from lmconv.types import Artifact, Float64, Json, ModelSpec, OpenOptions, Precision, Session, Target
@@ -93,7 +92,7 @@ def bench(group: list[Artifact], settings: Settings, step: Callable[[], object] 
 
     def run(session: Session, spec: ModelSpec) -> Callable[[], object]:
         whole = first.spec.io != "tensor"
-        return functools.partial(landmarks_in, session, spec, faces) if whole else lambda: session.run(inputs)
+        return whole_way(session, spec, faces) if whole else lambda: session.run(inputs)
 
     with ExitStack() as stack:
         sessions: dict[str, Session] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.conftest import export
-from tests.helpers import Cli, add_face, face, tiny_onnx
+from tests.helpers import Cli, add_face, face, python, tiny_onnx
 
 from lmconv import artifact as artifacts
 from lmconv import crops, parity, pipeline, plugins, source, wrapping
@@ -251,6 +252,21 @@ def test_bench_counts_what_the_host_does_for_them(cli: Cli, built: Path) -> None
     assert timed == {"tensor": "run", **dict.fromkeys(("image", "frame"), "frame and boxes to landmarks")}
     assert all(row["ratio_plain"] is not None for row in document["rows"])
     assert len(document["baselines"]) == 3
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "io.md"
+
+
+@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL))
+def test_the_examples_of_the_docs_run(built: Path, example: str) -> None:
+    ran = python(example.replace("build/pfld", str(built)))
+    assert (ran.code, ran.out.split()[:3]) == (0, ["(1,", "68,", "2)"]), ran.err
+
+
+def test_report_says_what_an_artefact_takes(cli: Cli, built: Path) -> None:
+    out = cli("report", built.parent).out
+    assert "| onnx fp32 frame " in out
+    assert "| onnx fp32 " in out
 
 
 # Real faces
