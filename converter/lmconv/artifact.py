@@ -158,6 +158,18 @@ def size(artifact: Artifact) -> int:
     return sum((artifact.path / name).stat().st_size for name in deployed)
 
 
+def bound_px(artifact: Artifact) -> float | None:
+    """How far compaction was allowed to move a landmark of a face, input pixels; None where it was exact."""
+    frozen = decided(artifact.recipe, "freeze")
+    return float(frozen["bound_px"]) if frozen else None
+
+
+def decided(recipe: Json, name: str) -> Json | None:
+    """What a pass decided when an artefact was made; None where it was not run, or was refused."""
+    decisions = {step["pass"]: step["decisions"] for step in recipe["passes"] if not step["refused"]}
+    return decisions.get(name)
+
+
 def trained(artifact: Artifact) -> bool:
     """Whether its weights were trained; of random ones no ION is ever given."""
     return artifact.parents["source"].get("seed") is None

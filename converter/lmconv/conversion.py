@@ -21,8 +21,8 @@ from lmconv.types import Io, Json, ModelSpec, Precision
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from lmconv.pipeline import Crops
-    from lmconv.types import Artifact, Float32
+    from lmconv.pipeline import Choices, Crops, Plain
+    from lmconv.types import Float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,8 @@ class Job:
         out: Where artefacts go.
         calibration: A folder of annotated faces, and of which split.
         batch: A fixed batch size, None for a free one.
+        choices: See `pipeline.Choices`.
+        explain: Whether to time what each pass bought.
         console: How much is said.
     """
 
@@ -45,6 +47,8 @@ class Job:
     out: Path
     calibration: tuple[Path, str] | None
     batch: int | None
+    choices: Choices
+    explain: bool
     console: Console
 
 
@@ -73,12 +77,25 @@ def _convert(job: Job, done: Done, step: Callable[[], object]) -> None:
         job.console.note(f"{job.model}: {warning}")
     step()
     for target, precision, io in job.wanted:
-        build: Callable[[], Artifact] = functools.partial(
-            pipeline.build, plain, target, precision, out=job.out, crops=crops, batch=job.batch, io=io
-        )
-        made = attempt(job.console, build, done.errors, model=job.model, target=target, precision=precision)
-        done.artifacts.extend([pipeline.summary(made)] if made else [])
+        make: Callable[[], Json] = functools.partial(_make, job, plain, target, precision, io, crops)
+        made = attempt(job.console, make, done.errors, model=job.model, target=target, precision=precision)
+        done.artifacts.extend([made] if made else [])
         step()
+
+
+def _make(job: Job, plain: Plain, target: str, precision: Precision, io: Io, crops: Crops | None) -> Json:
+    """Builds one artefact; gives what `lmconv export --json` says of it."""
+    from lmconv import pipeline
+
+    artifact = pipeline.build(
+        plain, target, precision, out=job.out, crops=crops, batch=job.batch, io=io, choices=job.choices
+    )
+    row = pipeline.summary(artifact)
+    if job.explain:
+        from lmconv.explain import explain
+
+        row["explained"] = explain(plain, artifact, job.choices, crops)
+    return row
 
 
 def convert_apart(job: Job, step: Callable[[int], object] = lambda parts: None) -> Done:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from typing import TypeAlias
 
@@ -47,22 +47,26 @@ def parameters(model: onnx.ModelProto) -> int:
 
 def flops(model: onnx.ModelProto) -> int:
     """Floating-point operations of one input: two per multiply-accumulate of Conv, ConvTranspose, Gemm and MatMul."""
-    return sum(2 * macs for macs in _macs(model))
+    return sum(2 * macs for macs in layer_macs(model.graph.node, static_shapes(model)).values())
 
 
-def _macs(model: onnx.ModelProto) -> Iterator[int]:
-    shapes = static_shapes(model)
-    for node in model.graph.node:
+def layer_macs(nodes: Iterable[onnx.NodeProto], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Multiply-accumulates of one input, by the output of each Conv, ConvTranspose, Gemm and MatMul."""
+    return dict(_macs(nodes, shapes))
+
+
+def _macs(nodes: Iterable[onnx.NodeProto], shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, int]]:
+    for node in nodes:
         out = shapes.get(node.output[0])
         weight = shapes.get(node.input[1]) if len(node.input) > 1 else None
         if out is None or weight is None:
             continue
         if node.op_type == "Conv":
-            yield prod(out) * prod(weight[1:])
+            yield node.output[0], prod(out) * prod(weight[1:])
         elif node.op_type == "ConvTranspose":
-            yield prod(shapes[node.input[0]]) * prod(weight[1:])
+            yield node.output[0], prod(shapes[node.input[0]]) * prod(weight[1:])
         elif node.op_type in ("Gemm", "MatMul"):
-            yield prod(out) * shapes[node.input[0]][-1]
+            yield node.output[0], prod(out) * shapes[node.input[0]][-1]
 
 
 def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,28 +25,51 @@ CHECK_CROPS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimised:
-    """A graph after its passes, what each decided, and warnings about those left out."""
+    """A graph after its passes.
+
+    Attributes:
+        model: The graph.
+        recipe: What each pass decided.
+        measured: How long each took, and what was timed for its decisions: it differs from run to run, and is no part
+            of the recipe.
+        warnings: Passes left out, and why.
+        outputs: What the graph gives for the inputs that passes are compared on.
+    """
 
     model: onnx.ModelProto
     recipe: list[Json]
+    measured: Json
     warnings: list[str]
+    outputs: dict[str, Outputs]
 
 
-def optimise(model: onnx.ModelProto, passes: Sequence[str], context: PassContext) -> Optimised:
+def optimise(
+    model: onnx.ModelProto,
+    passes: Sequence[str],
+    context: PassContext,
+    before: dict[str, Outputs] | None = None,
+) -> Optimised:
     """Applies passes in order; one whose result is off by more than its tolerance does not change the graph.
+
+    Args:
+        model: The graph; it is not changed.
+        passes: Names of passes.
+        context: What they may use.
+        before: `outputs` of the run that gave `model`, where there was one.
 
     Raises:
         GateFailed: A pass without which the artefact is impossible was refused.
         UsageError: A pass calibrates on faces and there are none.
     """
     recipe: list[Json] = []
+    measured: Json = {}
     warnings: list[str] = []
-    before = None
     for name in passes:
         step: Pass = plugins.load("passes", name)
         if step.calibrated and context.crops is None:
             raise UsageError(f"{name} needs faces to calibrate on", hint="give --calibration DIR, annotated faces")
         before = _outputs(model, context) if before is None else before
+        start = time.perf_counter()
         result, decisions, after, reason = _attempt(step, model, context, before)
         if reason:
             if step.required:
@@ -53,8 +77,9 @@ def optimise(model: onnx.ModelProto, passes: Sequence[str], context: PassContext
             warnings.append(f"pass {name} is left out: {reason}")
         else:
             model, before = result, after
+        measured[name] = {**decisions.pop("measured", {}), "seconds": round(time.perf_counter() - start, 3)}
         recipe.append({"pass": name, "decisions": decisions, "refused": reason})
-    return Optimised(model=model, recipe=recipe, warnings=warnings)
+    return Optimised(model=model, recipe=recipe, measured=measured, warnings=warnings, outputs=before or {})
 
 
 def _attempt(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +21,7 @@ from lmconv.errors import GateFailed, InputError, MissingRuntime, UsageError
 from lmconv.export import export
 from lmconv.files import canonical
 from lmconv.graph import copied, flops, parameters, set_batch
+from lmconv.latency import interleaved
 from lmconv.machine import versions
 from lmconv.onnx_file import standard
 from lmconv.optimise import Optimised, optimise
@@ -29,13 +33,14 @@ from lmconv.types import (
     OPSET,
     Artifact,
     Float32,
+    Float64,
     Io,
     Json,
     ModelSpec,
     OpenOptions,
+    Pass,
     PassContext,
     Precision,
-    QuantScheme,
     Source,
     Target,
     TensorSpec,
@@ -46,6 +51,13 @@ if TYPE_CHECKING:
 
 PASSES = {Precision.FP16: ("float16",), Precision.INT8: ("int8",)}
 """What brings a plain graph to a precision; bf16 is a hint to OpenVINO, and changes no graph."""
+
+PLAIN = ("simplify",)
+"""What makes an exported graph a plain one."""
+FIRST = ("compact",)
+"""Passes that every graph goes through before those of its target."""
+TIMED_S = 2.0
+"""About how long timing graphs for a choice between them may take, seconds."""
 
 TOLERANCE = {
     Precision.FP32: 1e-5,
@@ -77,7 +89,7 @@ class Plain:
         reference: What the source network says of seeded inputs.
         warnings: What was left out, and why.
         source: What it was made from.
-        lowered: The graph in other precisions, as far as they were asked for.
+        optimised: The graph after the passes, as far as they were asked for.
         scenes: What the source says of faces in a seeded frame, where it was asked for.
     """
 
@@ -86,11 +98,33 @@ class Plain:
     reference: Reference
     warnings: list[str]
     source: Source
-    lowered: dict[tuple[Precision, tuple[str, bool] | None], Optimised] = field(default_factory=dict)
+    optimised: dict[tuple[object, ...], Optimised] = field(default_factory=dict)
     scenes: list[Reference] = field(default_factory=list)
 
 
 Crops = Callable[[], Float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What the user chose of how a graph is made.
+
+    Attributes:
+        without: Names of passes that are left out.
+        compact_px: See `PassContext`.
+        recipe: That of an earlier artefact: what was decided there by measuring is not measured again.
+    """
+
+    without: tuple[str, ...] = ()
+    compact_px: float | None = None
+    recipe: Json | None = None
+
+    def decided(self, name: str) -> Json | None:
+        """What a pass decided in `recipe`."""
+        return artifacts.decided(self.recipe, name) if self.recipe else None
+
+
+DEFAULT = Choices()
 
 
 def convert(
@@ -102,6 +136,7 @@ def convert(
     crops: Crops | None = None,
     batch: int | None = None,
     io: Io = "tensor",
+    choices: Choices = DEFAULT,
 ) -> Artifact:
     """Converts one network for one target, in one precision.
 
@@ -115,6 +150,7 @@ def convert(
             is compared on them.
         batch: A fixed batch size, None for a free one.
         io: What the artefact takes, see `lmconv.wrapping.wrap`.
+        choices: What to leave out, and how far compaction may go.
 
     Returns:
         The artefact, compared with the source network before it was put in place.
@@ -126,7 +162,8 @@ def convert(
         GateFailed: The artefact does not compute the source's landmarks; nothing was written.
     """
     check(target, precision, faces=crops is not None, io=io)
-    return build(plain(source, out, crops=crops), target, precision, out=out, crops=crops, batch=batch, io=io)
+    base = plain(source, out, crops=crops)
+    return build(base, target, precision, out=out, crops=crops, batch=batch, io=io, choices=choices)
 
 
 def check(target: str, precision: Precision, *, faces: bool, io: Io = "tensor") -> Target:
@@ -160,7 +197,7 @@ def plain(source: Source, out: Path, *, crops: Crops | None = None) -> Plain:
         reference, counts = _reference(session, source)
         model, modules = export(source, session)
     spec = _exported(source.spec, model)
-    simplified = optimise(model, ("simplify",), PassContext(spec=spec, crops=crops() if crops else None))
+    simplified = optimise(model, PLAIN, PassContext(spec=spec, crops=crops() if crops else None))
     # An ONNX file computes what its plain graph does; its own operators may be too old to be counted.
     parents = {"source": {**_identity(source), "flops": flops(simplified.model), **counts}}
     with artifacts.staged(folder) as new:
@@ -238,6 +275,7 @@ def build(
     crops: Crops | None = None,
     batch: int | None = None,
     io: Io = "tensor",
+    choices: Choices = DEFAULT,
 ) -> Artifact:
     """Brings a plain graph to a precision and a target; see `convert`."""
     start = time.perf_counter()
@@ -246,7 +284,7 @@ def build(
         fixed, name = base.artifact.spec.batch, base.artifact.spec.name
         raise UsageError(f"{name} takes {fixed} inputs a run, not {batch}", hint=f"use --batch {fixed}")
     wrapping.check(base.artifact.spec, io, precision)
-    lowered = _lower(base, precision, plugin.quantisation, crops)
+    *_, lowered = steps(base, plugin, precision, crops, choices)
     spec = with_batch(base.artifact.spec, batch or base.artifact.spec.batch)
     model = onnx.ModelProto()
     model.CopyFrom(lowered.model)
@@ -288,17 +326,80 @@ def _reference_of(base: Plain, spec: ModelSpec) -> Reference:
     return base.scenes[0]
 
 
-def _lower(base: Plain, precision: Precision, scheme: QuantScheme, crops: Crops | None) -> Optimised:
-    """The graph in a precision; made once for all targets that want it alike."""
-    prelu = any(node.op_type == "PRelu" for node in base.model.graph.node)
-    alike = (scheme.activations, scheme.quantised_prelu and prelu) if calibrated(precision) else None
-    key = (precision, alike)
-    if key not in base.lowered:
-        context = PassContext(spec=base.artifact.spec, crops=crops() if crops else None, scheme=scheme)
-        optimised = optimise(base.model, PASSES.get(precision, ()), context)
-        recipe = [*base.artifact.recipe["passes"], *optimised.recipe]
-        base.lowered[key] = replace(optimised, recipe=recipe)
-    return base.lowered[key]
+def passes(target: Target, precision: Precision, choices: Choices = DEFAULT) -> tuple[str, ...]:
+    """The passes from a plain graph to a target in a precision, in order."""
+    bounded = ("freeze",) if choices.compact_px else ()
+    named = (*bounded, *FIRST, *target.rewrites.get(precision, ()), *PASSES.get(precision, ()))
+    return tuple(name for name in named if name not in choices.without)
+
+
+def steps(
+    base: Plain, target: Target, precision: Precision, crops: Crops | None, choices: Choices
+) -> Iterator[Optimised]:
+    """The plain graph, then what each pass makes of it; run once for all targets and precisions that want the same."""
+    found = Optimised(model=base.model, recipe=base.artifact.recipe["passes"], measured={}, warnings=[], outputs={})
+    yield found
+    key: tuple[object, ...] = ()
+    for name in passes(target, precision, choices):
+        key = (*key, name, *_asked(name, found.model, target))
+        if key not in base.optimised:
+            context = PassContext(
+                spec=base.artifact.spec,
+                crops=crops() if crops else None,
+                scheme=target.quantisation,
+                measure=functools.partial(timed, base.artifact, target),
+                compact_px=choices.compact_px,
+                replay=choices.decided(name),
+            )
+            after = optimise(found.model, [name], context, found.outputs or None)
+            base.optimised[key] = replace(
+                after,
+                recipe=[*found.recipe, *after.recipe],
+                measured=found.measured | after.measured,
+                warnings=[*found.warnings, *after.warnings],
+            )
+        found = base.optimised[key]
+        yield found
+
+
+def _asked(name: str, model: onnx.ModelProto, target: Target) -> tuple[object, ...]:
+    """What a pass is told besides the graph: where that is the same, so is its result."""
+    step: Pass = plugins.load("passes", name)
+    if step.measured:
+        return (target.name,)
+    if not step.calibrated:
+        return ()
+    prelu = any(node.op_type == "PRelu" for node in model.graph.node)
+    return target.quantisation.activations, target.quantisation.quantised_prelu and prelu
+
+
+def timed(
+    artifact: Artifact, target: Target, models: Sequence[onnx.ModelProto], precision: Precision = Precision.FP32
+) -> Float64:
+    """Times graphs on a target, one thread, one input or the batch size that the network is tied to, in turn.
+
+    Args:
+        artifact: Whose network it is.
+        target: What runs them.
+        models: The graphs.
+        precision: What the runtime is told.
+
+    Returns:
+        (models, samples) float64, milliseconds.
+    """
+    spec = artifact.spec
+    inputs = {"input": noise(spec, spec.batch or 1, 0)}
+    with ExitStack() as stack:
+        runs = []
+        for model in models:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            built = target.build(model, folder, spec, precision)
+            files = {path.name: "" for path in folder.iterdir()}
+            made = replace(artifact, path=folder, files=files, execution=built.execution, precision=precision)
+            session = stack.enter_context(target.open(made, OpenOptions(threads=1)))
+            runs.append(functools.partial(session.run, inputs))
+        once = float(interleaved(runs, 3).min(axis=1).sum()) / 1000
+        return interleaved(runs, int(np.clip(TIMED_S / once, 15, 300)))
 
 
 def with_batch(spec: ModelSpec, batch: int | None) -> ModelSpec:
@@ -335,6 +436,7 @@ def _content(
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seconds": round(time.perf_counter() - start, 3),
             "warnings": optimised.warnings,
+            "passes": optimised.measured,
         },
     }
 
@@ -342,17 +444,18 @@ def _content(
 def _accept(folder: Path, plugin: Target, precision: Precision, reference: Reference) -> None:
     """Runs the finished artefact and compares it with the source network; one that is off is not put in place.
 
-    Heatmaps are judged as such: below fp32, points of theirs may jump where two cells are next to equal.
+    Heatmaps are judged as such: below fp32, points of theirs may jump where two cells are next to equal. A graph whose
+    channels were taken for constant on faces is held to its bound there, by verify; here are none.
     """
     artifact = artifacts.read(folder)
     with plugin.open(artifact, OpenOptions()) as session:
         found = reference_file.answer(session, artifact.spec, reference)
     apart = gap(found, reference.outputs, artifact.spec)
+    held = Precision.FP16 if precision == Precision.FP32 and artifacts.bound_px(artifact) else precision
     framed = artifact.spec.io == "frame"
-    allowed = max(TOLERANCE[precision], FRAME_TOLERANCE if framed else 0)
-    gaps = {"landmarks": (apart.landmarks.max_abs, allowed)}
+    gaps = {"landmarks": (apart.landmarks.max_abs, max(TOLERANCE[held], FRAME_TOLERANCE if framed else 0))}
     if apart.max_map is not None:
-        maps = {"heatmaps": (apart.max_map, max(MAP_TOLERANCE[precision], FRAME_MAP_TOLERANCE if framed else 0))}
+        maps = {"heatmaps": (apart.max_map, max(MAP_TOLERANCE[held], FRAME_MAP_TOLERANCE if framed else 0))}
         gaps = gaps | maps if precision == Precision.FP32 and not framed else maps
     for what, (off, allowed) in gaps.items():
         if off > allowed:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -250,11 +250,18 @@ class PassContext:
         spec: The network's spec.
         crops: (n, 3, H, W) float32 network inputs to calibrate on; None where none were given.
         scheme: How the target wants int8.
+        measure: Times graphs on the target, one thread, interleaved: (graphs, samples) float64, milliseconds; None
+            where nothing can be measured.
+        compact_px: How far compaction may move a landmark on a face, input pixels; None where it has to be exact.
+        replay: What an earlier run of this pass decided by measuring: to be done again as it was.
     """
 
     spec: ModelSpec
     crops: Float32 | None = None
     scheme: QuantScheme | None = None
+    measure: Callable[[Sequence[onnx.ModelProto]], Float64] | None = None
+    compact_px: float | None = None
+    replay: Json | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,11 +269,13 @@ class Pass:
     """A rewrite of the ONNX graph: the plug-in of `passes/<one>.py`.
 
     Attributes:
-        apply: Gives a new model (the argument may be changed) and what it decided, for the recipe.
+        apply: Gives a new model (the argument may be changed) and what it decided, for the recipe; figures that differ
+            from run to run under the key `measured`.
         tolerance: Largest allowed mean absolute difference of the landmarks, fractions of the input, on real crops
             (where given) and on noise; where the network gives heatmaps, of these, fractions of their range.
         required: Whether the artefact is impossible without it; another pass is left out when it is refused.
         calibrated: Whether it needs real crops; it is then judged on crops alone, as noise is outside its range.
+        measured: Whether it times graphs on the target to choose between them.
     """
 
     name: str
@@ -275,6 +284,7 @@ class Pass:
     tolerance: float
     required: bool = False
     calibrated: bool = False
+    measured: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,6 +329,7 @@ class Target:
         requires: What is missing here, as an instruction ("pip install …"), or None when it can be used.
         build: Writes its files for a graph to a folder; gives `execution` and, for an engine tied to one, `machine`.
         open: Loads an artefact on a device with a number of threads.
+        rewrites: Passes that make it faster here, by precision, in order: each has been measured, see docs/passes.md.
     """
 
     name: str
@@ -330,6 +341,7 @@ class Target:
     build: Callable[[onnx.ModelProto, Path, ModelSpec, Precision], Built]
     open: Callable[[Artifact, OpenOptions], Session]
     ios: tuple[Io, ...] = ("tensor", "image", "frame")
+    rewrites: Mapping[Precision, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,10 @@ from lmconv.types import Io, Precision
 
 Verdict: TypeAlias = Literal["passed", "failed", "not judged"]
 
-NAMES = ("max_abs", "max_px", "mean_px", "max_map", "ion_loss", "drift")
+NAMES = ("max_abs", "max_px", "mean_px", "max_map", "compact_px", "ion_loss", "drift")
 """Largest difference of a coordinate (fractions of the input); largest distance of a point (input pixels); its mean
-on faces; largest difference of a heatmap (fractions of its range); rise of the mean ION over the source's, percent of
+on faces; largest difference of a heatmap (fractions of its range); largest distance of a point of a face (input
+pixels), of an artefact whose compaction was bounded by it; rise of the mean ION over the source's, percent of
 it; mean drift on faces (ION points)."""
 
 
@@ -26,12 +27,14 @@ def limits(
     *,
     heatmaps: bool = False,
     io: Io = "tensor",
+    compact_px: float | None = None,
 ) -> dict[str, float]:
     """The gates of an artefact: those of its precision, and what the user gave on top or instead.
 
     Below fp32, single points of a heatmap network may jump by half a cell, where two cells are next to equal: it is
     held to its maps, and its points to their mean. So is one in fp32 that takes a frame: crops may differ by a grey
-    level here and there.
+    level here and there. Where channels were taken for constant on faces, fp32 is held to
+    that bound there: on noise such channels are not constant.
     """
     defaults: dict[Precision, dict[str, float]] = {
         Precision.FP32: {"max_abs": 1e-5},
@@ -45,6 +48,8 @@ def limits(
         defaults[Precision.FP16] = {"max_map": 1e-2, "mean_px": 0.1}
     if io == "frame":
         defaults[Precision.FP32] = {"max_map": 1e-2, "mean_px": FRAME_PX} if heatmaps else {"max_px": FRAME_PX}
+    if compact_px is not None:
+        defaults[Precision.FP32] = {"compact_px": compact_px}
     return defaults[precision] | {name: value for name, value in given.items() if value is not None}
 
 

@@ -102,13 +102,19 @@ class Verifier:
         if not artifacts.trained(artifact):
             gap = dataclasses.replace(gap, max_ion=None, mean_ion=None)  # drift of nothing
         limits = gates.limits(
-            artifact.target, artifact.precision, self.limits, heatmaps=spec.heatmaps is not None, io=spec.io
+            artifact.target,
+            artifact.precision,
+            self.limits,
+            heatmaps=spec.heatmaps is not None,
+            io=spec.io,
+            compact_px=artifacts.bound_px(artifact),
         )
         figures = {
             "max_abs": gap.max_abs,
             "max_px": gap.max_px,
             "mean_px": gap.mean_px_faces,
             "max_map": gap.max_map,
+            "compact_px": gap.max_px_faces,
             "drift": gap.mean_ion,
             "ion_loss": _loss(errors, before),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, get_args
@@ -18,7 +19,8 @@ from lmconv.errors import MissingRuntime, UsageError
 from lmconv.types import Io, Precision
 
 if TYPE_CHECKING:
-    from lmconv.types import Json, Target
+    from lmconv.pipeline import Choices
+    from lmconv.types import Json, Pass, Target
 
 Wanted: TypeAlias = tuple[str, Precision, Io]
 
@@ -40,9 +42,29 @@ Examples:
   lmconv export pfld mobilefacenet --to onnx --to openvino --precision fp32 --precision int8 --calibration 300w/
   lmconv export face.onnx --output-slice 0:136 --preprocess BGR,1/127,1,1 --to openvino
   lmconv export my_models.py:build --input 3x112x112 --landmarks 68 --weights x.pth
+  lmconv export pfld --to onnx --explain
   lmconv export --all --random-weights --to onnx --to openvino
   lmconv export pfld --to onnx --io image --io frame
+
+Before a target's precision, passes make the graph smaller and faster: dead channels go (compact), operators are written
+as the target computes them fastest. --no-PASS leaves one out, such as --no-compact; docs/passes.md has them all.
 """
+
+
+def _switches(command: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    """Adds `--no-PASS` for every pass there is."""
+
+    def switch(name: str, context: click.Context, _: click.Parameter, value: bool) -> None:
+        if value:
+            context.meta.setdefault(WITHOUT, []).append(name)
+
+    for name in plugins.names("passes"):
+        call = functools.partial(switch, name)
+        command = click.option(f"--no-{name}", is_flag=True, hidden=True, expose_value=False, callback=call)(command)
+    return command
+
+
+WITHOUT = "lmconv.without"
 
 
 @command(name="export", help=HELP, short_help="Convert networks to artefacts.")
@@ -71,6 +93,14 @@ Examples:
     help="Folder of annotated faces: int8 is calibrated on them, every pass is compared on them.",
 )
 @click.option("--split", type=click.Choice(["train", "test", "all"]), default="train", show_default=True)
+@click.option(
+    "--compact-px",
+    type=click.FloatRange(0, min_open=True),
+    help="Take channels for constant that hardly change, as long as no landmark of a face moves further; pixels.",
+)
+@_switches
+@click.option("--recipe", type=click.Path(path_type=Path), help="An artefact whose measured choices are made again.")
+@click.option("--explain", is_flag=True, help="Time every pass on the target: what it bought, what was left out.")
 @click.option("--batch", default="dynamic", show_default=True, help="A fixed batch size, or dynamic.")
 @click.option("--landmarks", type=click.IntRange(1), help="Number of points, such as 98; default: the network's own.")
 @click.option("--input", "shape", help="CxHxW of a network of your own, such as 3x112x112.")
@@ -92,6 +122,9 @@ def plugin(
     seed: int | None,
     calibration: Path | None,
     split: str,
+    compact_px: float | None,
+    recipe: Path | None,
+    explain: bool,
     batch: str,
     landmarks: int | None,
     shape: str | None,
@@ -106,7 +139,7 @@ def plugin(
     if seed is not None and not random_weights:
         raise UsageError("--seed is for random weights", hint="add --random-weights, or leave it out")
     wanted, skipped = _combinations(targets, precisions, ios)
-    size = _batch(batch)
+    size, choices = _batch(batch), _choices(compact_px, recipe, calibration)
     options: Json = {
         "weights": weights,
         "seed": (seed or 0) if random_weights else None,
@@ -129,15 +162,46 @@ def plugin(
         _check_out(out)
 
     faces = (calibration, split) if calibration else None
-    job = Job(model="", options=options, wanted=tuple(wanted), out=out, calibration=faces, batch=size, console=console)
+    job = Job(
+        model="",
+        options=options,
+        wanted=tuple(wanted),
+        out=out,
+        calibration=faces,
+        batch=size,
+        choices=choices,
+        explain=explain,
+        console=console,
+    )
     jobs = [replace(job, model=model) for model in models] if wanted else []
     with console.progress(len(jobs) * (1 + len(wanted)), "converting") as step:
         for job in jobs:
             done = convert_apart(job, step) if len(jobs) > 1 else convert(job, step)
             outcome.document["artifacts"] += done.artifacts
             outcome.errors += done.errors
-    outcome.text = "\n\n".join(filter(None, [_text(outcome.document["artifacts"]), _failures(outcome, models)]))
+    rows = outcome.document["artifacts"]
+    parts = [_text(rows), *map(_explained, rows if explain else []), _failures(outcome, models)]
+    outcome.text = "\n\n".join(filter(None, parts))
     return outcome
+
+
+def _choices(compact_px: float | None, recipe: Path | None, calibration: Path | None) -> Choices:
+    """How graphs are made; refuses what contradicts itself."""
+    from lmconv import artifact as artifacts
+    from lmconv.pipeline import PLAIN, Choices
+
+    without: list[str] = click.get_current_context().meta.get(WITHOUT, [])
+    for name in without:
+        step: Pass = plugins.load("passes", name)
+        if step.required or name in PLAIN:
+            raise UsageError(f"--no-{name} leaves out a pass without which there is no artefact", hint="leave it out")
+    if compact_px is not None and "compact" in without:
+        raise UsageError("--compact-px and --no-compact contradict each other", hint="leave one out")
+    if compact_px is not None and calibration is None:
+        hint = "give --calibration DIR, a folder of annotated training faces"
+        raise UsageError("--compact-px is judged on real faces, and none are named", hint=hint)
+    told = artifacts.read(recipe).recipe if recipe else None
+    return Choices(without=tuple(without), compact_px=compact_px, recipe=told)
 
 
 def _combinations(
@@ -283,6 +347,26 @@ def _text(artifacts: list[Json]) -> str:
         for row in artifacts
     ]
     return table(header, rows, left=2) if rows else ""
+
+
+def _explained(row: Json) -> str:
+    """What each pass bought for an artefact, and what was left out."""
+    found = row["explained"]
+    header = ["pass", "times faster", "parameters", "GFLOP", "nodes", ""]
+    rows = [[step["pass"], *_bought(step), step["refused"] or ""] for step in found["passes"]]
+    rows.append(["all", *_bought(found["total"]), "against the plain graph on this target"])
+    out = [[step["pass"], _gain(step["faster"]), "", "", "", f"left out: {step['why']}"] for step in found["left_out"]]
+    return f"{row['path']}, one thread:\n" + table(header, [*rows, *out])
+
+
+def _bought(step: Json) -> list[str]:
+    changes = [f"{before:,} -> {after:,}" for before, after in (step["parameters"], step["nodes"])]
+    work = " -> ".join(f"{flops / 1e9:.3f}" for flops in step["flops"])
+    return [_gain(step["faster"]), changes[0], work, changes[1]]
+
+
+def _gain(gain: Json | None) -> str:
+    return f"{gain['median']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]" if gain else "changes nothing"
 
 
 def _failures(outcome: Outcome, models: tuple[str, ...]) -> str:

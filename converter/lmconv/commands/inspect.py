@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lmconv.console import Console, Outcome, command
+from lmconv.console import Console, Outcome, command, table
+from lmconv.errors import InputError
+from lmconv.files import writing
 
 if TYPE_CHECKING:
-    from lmconv.types import TensorSpec
+    from lmconv.types import Artifact, Json, TensorSpec
 
 HELP = """Checks an artefact's files against its manifest and prints what it is and how it was made.
 
 \b
-Example:
+Examples:
   lmconv inspect build/pfld/onnx-fp32
+  lmconv inspect build/pfld/onnx-fp32 --layers --picture layers.svg
 """
 
 
@@ -30,8 +33,11 @@ UNITS = {
 
 @command(name="inspect", help=HELP, short_help="Print what an artefact is and how it was made.")
 @click.argument("artifact", type=click.Path(path_type=Path))
-def plugin(console: Console, *, artifact: Path) -> Outcome:
+@click.option("--layers", is_flag=True, help="What compaction did to each layer, and why dead channels stayed.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw that to an SVG file.")
+def plugin(console: Console, *, artifact: Path, layers: bool, picture: Path | None) -> Outcome:
     from lmconv import artifact as artifacts
+    from lmconv.compaction.picture import summary
 
     found = artifacts.read(artifact)
     shown = json.loads((artifact / artifacts.MANIFEST).read_text(encoding="utf-8"))
@@ -46,10 +52,72 @@ def plugin(console: Console, *, artifact: Path) -> Outcome:
         f"source     {artifacts.weights(found)}, sha256 {source['sha256']}, {source['parameters']:,} parameters, "
         f"{source['flops'] / 1e9:.3f} GFLOP",
         f"digest     {found.digest}",
-        json.dumps({key: shown[key] for key in ("spec", "recipe", "versions", "measured")}, indent=1),
     ]
+    compacted = artifacts.decided(found.recipe, "compact")
+    if compacted is None and (layers or picture):
+        raise InputError(f"{artifact} was not compacted", hint="export it without --no-compact")
+    if compacted:
+        lines.append(f"compacted  {summary(compacted)}")
+    if compacted:
+        names = _modules(found)
+        compacted["layers"] = [{**row, "name": names.get(row["name"], row["name"])} for row in compacted["layers"]]
+    if compacted and picture:
+        from lmconv.compaction.picture import draw
+
+        title = f"{found.spec.name}, {found.target} {found.precision}: {summary(compacted)}"
+        with writing(picture):
+            picture.write_text(draw(title, compacted["layers"]), encoding="utf-8")
+    if compacted and layers:
+        lines += ["", _layers(compacted)]
+    if not layers:
+        lines.append(
+            json.dumps({key: _short(shown[key]) for key in ("spec", "recipe", "versions", "measured")}, indent=1)
+        )
     return Outcome(document=shown, text="\n".join(lines))
 
 
 def _tensor(tensor: TensorSpec) -> str:
     return f"{tensor.name} {tensor.dtype} ({', '.join(map(str, tensor.shape))}) {tensor.layout}"
+
+
+def _modules(artifact: Artifact) -> dict[str, str]:
+    """The PyTorch module that computes each value, where the plain graph that the artefact came from is beside it."""
+    from lmconv import artifact as artifacts
+
+    try:
+        plain = artifacts.read(artifact.path.parent / "plain")
+    except InputError:
+        return {}
+    if plain.files["model.onnx"] != artifact.parents["plain"]["sha256"]:
+        return {}
+    table: dict[str, str] = json.loads((plain.path / "modules.json").read_text(encoding="utf-8"))
+    return table
+
+
+def _short(value: Any) -> Any:
+    """A part of the manifest without the rows of each layer, which have a table of their own."""
+    if isinstance(value, dict):
+        return {key: "see --layers" if key == "layers" else _short(part) for key, part in value.items()}
+    return [_short(part) for part in value] if isinstance(value, list) else value
+
+
+def _layers(compacted: Json) -> str:
+    header = ["layer", "operator", "channels", "dead", "parameters", "MFLOP", "why dead channels stayed"]
+    rows = [
+        [
+            row["name"],
+            row["operator"],
+            _change(row["channels"]),
+            str(row["dead"]),
+            _change(row["parameters"]),
+            " -> ".join(f"{flops / 1e6:.2f}" for flops in row["flops"]),
+            "; ".join(f"{count} {reason}" for reason, count in row["kept"].items()),
+        ]
+        for row in compacted["layers"]
+    ]
+    left = [f"left as it is: {reason} ({', '.join(names)})" for reason, names in compacted["whole"].items()]
+    return "\n".join([table(header, rows, left=2), *left])
+
+
+def _change(pair: list[int]) -> str:
+    return f"{pair[0]:,} -> {pair[1]:,}"

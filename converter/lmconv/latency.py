@@ -10,7 +10,7 @@ from math import ceil, floor, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from lmconv.types import Float64
+from lmconv.types import Float64, Json
 
 P99_SAMPLES = 662
 """Fewest samples that bound the 99th percentile (MLPerf Inference rules, early stopping, 99 % confidence)."""
@@ -85,6 +85,26 @@ def latency(times: Float64) -> Latency:
         p90_ms=_percentile(ordered, 90),
         p99_ms=_percentile(ordered, 99) if len(ordered) >= P99_SAMPLES else None,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """How many times faster one run is than another: the median of paired ratios and its 95 % interval."""
+
+    median: float
+    low: float
+    high: float
+
+    def to_json(self) -> Json:
+        """As plain JSON."""
+        return {"median": self.median, "low": self.low, "high": self.high}
+
+
+def faster(before: Float64, after: Float64) -> Gain:
+    """How many times faster `after` is, from (samples,) float64 of the same interleaved rounds; above 1 is faster."""
+    ratios = np.sort(before / after)
+    low, high = _median_ranks(len(ratios))
+    return Gain(median=float(np.median(ratios)), low=float(ratios[low]), high=float(ratios[high]))
 
 
 def _median_ranks(count: int) -> tuple[int, int]:

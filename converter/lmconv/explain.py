@@ -1,0 +1,93 @@
+"""What each pass bought, measured on the target; and what the passes that were left out would have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lmconv import plugins
+from lmconv.graph import flops, parameters
+from lmconv.latency import faster
+from lmconv.optimise import Optimised, optimise
+from lmconv.pipeline import PLAIN, Choices, Crops, Plain, passes, steps, timed
+from lmconv.types import Artifact, Json, Pass, PassContext, Precision, Target
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def explain(base: Plain, artifact: Artifact, choices: Choices, crops: Crops | None) -> Json:
+    """Times the graph after each pass in turn with the one before, one thread, batch 1 or the one it is tied to.
+
+    Returns:
+        `passes`: by pass, parameters, FLOPs and nodes before and after, and how many times faster the target became
+        (None where the graph stays as it is);
+        `total`: the same of all together, against the plain graph on the same target; `left_out`: of the other passes,
+        why, and how many times faster they would have made the graph that the precision starts from.
+    """
+    target: Target = plugins.load("targets", artifact.target)
+    precision = artifact.precision
+    names = passes(target, precision, choices)
+    made = list(steps(base, target, precision, crops, choices))
+    float32 = made[len([name for name in names if not _lowers(name)])]
+    others = {name: _tried(name, float32, base, target, crops) for name in _others(names)}
+    changed = {name: found for name, found in others.items() if _differ(found.model, float32.model)}
+    graphs = [step.model for step in (*made, float32, *changed.values())]
+    told = precision if precision == Precision.BF16 else Precision.FP32
+    times = timed(base.artifact, target, graphs, told)
+    rows = [
+        {
+            "pass": name,
+            **_sizes(before.model, after.model),
+            "faster": faster(times[index], times[index + 1]).to_json() if _differ(before.model, after.model) else None,
+            "refused": after.recipe[-1]["refused"],
+        }
+        for index, (name, before, after) in enumerate(zip(names, made, made[1:], strict=False))
+    ]
+    last = len(names)
+    gains = {name: faster(times[last + 1], times[last + 2 + index]).to_json() for index, name in enumerate(changed)}
+    return {
+        "passes": rows,
+        "total": {**_sizes(made[0].model, made[-1].model), "faster": faster(times[0], times[last]).to_json()},
+        "left_out": [
+            {"pass": name, "why": _why(name, found, choices, artifact), "faster": gains.get(name)}
+            for name, found in others.items()
+        ],
+    }
+
+
+def _differ(a: onnx.ModelProto, b: onnx.ModelProto) -> bool:
+    return a is not b and a.SerializeToString(deterministic=True) != b.SerializeToString(deterministic=True)
+
+
+def _lowers(name: str) -> bool:
+    step: Pass = plugins.load("passes", name)
+    return step.required
+
+
+def _others(names: tuple[str, ...]) -> list[str]:
+    """Passes that could be applied to a float graph, and are not."""
+    known: dict[str, Pass] = plugins.load_all("passes")
+    return [
+        name for name, step in known.items() if name not in (*names, *PLAIN) and not (step.required or step.calibrated)
+    ]
+
+
+def _tried(name: str, before: Optimised, base: Plain, target: Target, crops: Crops | None) -> Optimised:
+    context = PassContext(spec=base.artifact.spec, crops=crops() if crops else None, scheme=target.quantisation)
+    return optimise(before.model, [name], context, before.outputs or None)
+
+
+def _why(name: str, found: Optimised, choices: Choices, artifact: Artifact) -> str:
+    if refused := found.recipe[-1]["refused"]:
+        return str(refused)
+    if name in choices.without:
+        return f"switched off (--no-{name})"
+    return f"no default for {artifact.target} in {artifact.precision} (docs/passes.md)"
+
+
+def _sizes(before: onnx.ModelProto, after: onnx.ModelProto) -> Json:
+    return {
+        "parameters": [parameters(before), parameters(after)],
+        "flops": [flops(before), flops(after)],
+        "nodes": [len(before.graph.node), len(after.graph.node)],
+    }

@@ -1,0 +1,161 @@
+"""Compaction of random networks: what was planted goes or is explained, what only looks dead stays.
+
+LMCONV_NETWORKS says how many networks the slow tests see; 500 where it is not set.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from tests.generated import properties
+from tests.generated.float64 import evaluate
+from tests.generated.networks import Generated, Recipe, Step, build, contents, over, sample, table
+from tests.generated.properties import gap, images, silenced
+from tests.generated.registry import BLOCKS, HEADS
+
+from lmconv.compaction.compact import Compacted, compact
+from lmconv.targets.openvino import OpenVinoSession
+from lmconv.types import Arrays
+
+FEW = 100
+MANY = int(os.environ.get("LMCONV_NETWORKS", "500"))
+COUNTS = [FEW, pytest.param(MANY, marks=pytest.mark.slow)]
+RARE = 0.02
+"""Of how many networks every kind of block has to be part; half of that of every kind of planted channel or trap."""
+JUDGED = ("block", "clean", "head", "planted", "trap")
+EVERY = 25
+"""Of so many networks one is run in OpenVINO as well."""
+
+
+def outputs_left_whole(compacted: Compacted) -> list[str]:
+    return [name for names in compacted.whole.values() for name in names]
+
+
+def holds(generated: Generated) -> None:
+    """All that has to hold of one network."""
+    before = generated.model
+    given = before.SerializeToString(deterministic=True)
+    compacted = compact(before)
+    after = compacted.model
+    assert before.SerializeToString(deterministic=True) == given, "the network that was given has changed"
+    properties.is_valid(after)
+    properties.has_the_interface_of(after, before)
+    inputs = images(generated)
+    exact = evaluate(before, inputs)
+    properties.agrees(after, inputs, exact)
+    properties.runs_alike(after, before, inputs, exact)
+    properties.is_explained(generated, compacted.layers, outputs_left_whole(compacted))
+    properties.is_honest(before, after, compacted.layers)
+    properties.is_no_larger(before, after)
+    properties.is_unchanged(after, compact(after).model)
+    if generated.clean:
+        properties.is_unchanged(before, after)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_every_property_holds_of_every_network(count: int) -> None:
+    over(count, holds)
+
+
+@pytest.mark.slow
+def test_openvino_gives_the_same(tmp_path: Path) -> None:
+    def run(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
+        path = tmp_path / "model.onnx"
+        path.write_bytes(model.SerializeToString())
+        found = OpenVinoSession(path, "f32", 1).run(inputs)
+        return dict(zip((value.name for value in model.graph.output), found.values(), strict=True))
+
+    judged = 0
+    for generated in sample(MANY)[::EVERY]:
+        inputs = {name: values[:2] for name, values in images(generated).items()}
+        try:
+            before = run(generated.model, inputs)
+        except RuntimeError:  # it does not know every operator
+            continue
+        judged += 1
+        exact = evaluate(generated.model, inputs)
+        after = run(compact(generated.model).model, inputs)
+        assert gap(after, exact) <= properties.EXACT + properties.ROUNDING * gap(before, exact), generated.recipe
+    assert judged >= 0.7 * MANY / EVERY
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[Generated]:
+    return sample(MANY)
+
+
+@pytest.mark.slow
+def test_no_kind_is_rare(drawn: list[Generated]) -> None:
+    counts = Counter(item for generated in drawn for item in contents(generated))
+    assert {name for heading, name in counts if heading == "block"} == set(BLOCKS)
+    assert {name for heading, name in counts if heading == "head"} == set(HEADS)
+    rare = {(heading, name): RARE if heading in ("block", "head", "clean") else RARE / 2 for heading, name in counts}
+    rare = {item: share for item, share in rare.items() if item[0] in JUDGED and counts[item] < share * len(drawn)}
+    assert not rare, table(counts, len(drawn))
+
+
+def test_a_trap_is_one() -> None:
+    """Whoever takes its channel for dead gives something else, and that is noticed."""
+    counts, caught = Counter[str](), Counter[str]()
+    for generated in sample(FEW):
+        inputs = images(generated)
+        exact = evaluate(generated.model, inputs)
+        for trap in generated.traps:
+            counts[trap.kind] += 1
+            wrong = silenced(generated.model, trap)
+            caught[trap.kind] += gap(evaluate(wrong, inputs), exact) > properties.EXACT
+    assert caught.total() >= 0.98 * counts.total(), counts - caught
+    assert len(counts) >= 20
+
+
+def test_networks_depend_on_their_input() -> None:
+    exact = [evaluate(generated.model, images(generated))["landmarks"] for generated in sample(FEW)]
+    apart = [gap({"landmarks": values[:1]}, {"landmarks": values[1:2]}) for values in exact]
+    assert np.mean(np.array(apart) > 1e-4) > 0.95
+
+
+PADDED = Recipe(
+    seed=0,
+    size=(8, 8),
+    channels=4,
+    constants="initializer",
+    named=True,
+    shapes=False,
+    blocks=(Step("pair", act="none", kernel=3, padding="zero", norm=False, plan="constant"),),
+    head=Step("maps", act="none", bias=True, plan="nothing"),
+)
+
+
+def test_constants_folded_through_zero_padding_are_noticed() -> None:
+    generated = build(PADDED)
+    wrong = onnx.ModelProto()
+    wrong.CopyFrom(generated.model)
+    held = {tensor.name: tensor for tensor in wrong.graph.initializer}
+    trap = generated.traps[0]
+    producer = next(node for node in wrong.graph.node if trap.tensor in node.output)
+    reader = next(node for node in wrong.graph.node if trap.tensor in node.input)
+    value = numpy_helper.to_array(held[producer.input[2]])[trap.channel]
+    weight, bias = (numpy_helper.to_array(held[name]).copy() for name in reader.input[1:])
+    bias += value * weight[:, trap.channel].sum((1, 2))
+    weight[:, trap.channel] = 0
+    for name, values in zip(reader.input[1:], (weight, bias), strict=True):
+        held[name].CopyFrom(numpy_helper.from_array(values, name))
+    inputs = images(generated)
+    with pytest.raises(AssertionError):
+        properties.agrees(wrong, inputs, evaluate(generated.model, inputs))
+
+
+def test_dead_channels_of_which_nothing_is_said_are_noticed() -> None:
+    generated = build(PADDED)
+    with pytest.raises(AssertionError, match="nothing is said"):
+        properties.is_explained(generated, layers=[], whole=[])
+
+
+def test_a_recipe_is_the_python_that_makes_it() -> None:
+    assert build(eval(repr(PADDED))).model == build(PADDED).model  # noqa: S307
