@@ -73,9 +73,9 @@ def on_scene(session: Session, spec: ModelSpec, scene: Scene, *, maps: int | Non
     return outputs(session, spec, inputs[spec.takes[-1].name], frame=inputs.get("frame"), maps=maps)
 
 
-def on_scenes(session: Session, spec: ModelSpec, scenes: Iterable[Scene]) -> Outputs:
-    """Runs a network on the faces of frames, one frame after the other; no heatmaps are kept."""
-    return joined([on_scene(session, spec, scene) for scene in scenes])
+def on_scenes(session: Session, spec: ModelSpec, scenes: Iterable[Scene], *, maps: int | None = 0) -> Outputs:
+    """Runs a network on the faces of frames, one frame after the other; keeps the first `maps` heatmaps of each."""
+    return joined([on_scene(session, spec, scene, maps=maps) for scene in scenes])
 
 
 def landmarks_in(session: Session, spec: ModelSpec, scene: Scene) -> Float32 | Float64:

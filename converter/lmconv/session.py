@@ -103,10 +103,14 @@ def outputs(
 
 
 def joined(parts: Sequence[Outputs]) -> Outputs:
-    """What a network said of inputs that it got in parts, at least one; no heatmaps are kept."""
+    """What a network said of inputs that it got in parts, at least one; with the heatmaps that were kept."""
+    maps = [part.heatmaps for part in parts if part.heatmaps is not None]
     near = [part.undecided for part in parts if part.undecided is not None]
-    points = np.concatenate([part.landmarks for part in parts])
-    return Outputs(landmarks=points, undecided=np.concatenate(near) if near else None)
+    return Outputs(
+        landmarks=np.concatenate([part.landmarks for part in parts]),
+        heatmaps=np.concatenate(maps) if maps else None,
+        undecided=np.concatenate(near) if near else None,
+    )
 
 
 def _chunks(

@@ -74,7 +74,7 @@ def points(session: Session, spec: ModelSpec, crops: CropSet | None, *, frames: 
     with, which gets them cut out on the host.
     """
     return Points(
-        random=on_scenes(session, spec, seeded(RANDOM_INPUTS, SEED))
+        random=on_scenes(session, spec, seeded(RANDOM_INPUTS, SEED), maps=None)
         if frames
         else outputs(session, spec, feed(noise_crops(spec, RANDOM_INPUTS, SEED), spec)),
         faces=None if crops is None else on_faces(session, spec, crops),
