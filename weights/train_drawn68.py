@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lmconv import crops
+from lmconv import crops, squares
 from lmconv.backbones.drawn68 import SIZE, Drawn68
 from lmconv.drawing.picture import face, stream
 from lmconv.drawing.traits import TRAIN
@@ -55,7 +55,7 @@ def drawn(number: int) -> tuple[Uint8, Float64]:
     picture, points = face(RANGES, stream(SEED, "trainset", number), side=PICTURE)
     left, top, side = crops.square(points, Crop(scale=LARGER * Crop().scale))
     size = round(LARGER * SIZE)
-    return crops.cut(picture, (left, top, side), (size, size)), (points - (left, top)) / side
+    return squares.cut(picture, (left, top, side), (size, size)), (points - (left, top)) / side
 
 
 def all_faces(numbers: range) -> tuple[Tensor, Tensor]:

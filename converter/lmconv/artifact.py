@@ -51,6 +51,17 @@ def spec_from_json(data: Json) -> ModelSpec:
     return ModelSpec(**{**data, **parts})
 
 
+def interface(spec: ModelSpec) -> Json:
+    """What an artefact takes and gives, for whoever calls it from another language; all of it follows from the spec."""
+    outputs: list[Json] = [asdict(tensor) for tensor in spec.outputs]
+    return {
+        "inputs": [{**asdict(tensor), "shape": list(tensor.shape)} for tensor in spec.takes],
+        "outputs": [{**tensor, "shape": list(tensor["shape"])} for tensor in outputs],
+        "colour": spec.preprocess.colour,
+        "landmarks": spec.unit,
+    }
+
+
 def write(folder: Path, content: Json) -> None:
     """Writes the manifest of a finished folder: `content` holds the fields of `Artifact` but path, digest, files."""
     files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lmconv.console import Console, attempt
 from lmconv.errors import InputError, OtherPoints
-from lmconv.types import Json, ModelSpec, Precision
+from lmconv.types import Io, Json, ModelSpec, Precision
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -32,7 +32,7 @@ class Job:
     Attributes:
         model: What the user called it.
         options: The other arguments of `lmconv.source.resolve`.
-        wanted: Targets and precisions.
+        wanted: Targets, precisions, and what the artefacts take.
         out: Where artefacts go.
         calibration: A folder of annotated faces, and of which split.
         batch: A fixed batch size, None for a free one.
@@ -43,7 +43,7 @@ class Job:
 
     model: str
     options: Json
-    wanted: tuple[tuple[str, Precision], ...]
+    wanted: tuple[tuple[str, Precision, Io], ...]
     out: Path
     calibration: tuple[Path, str] | None
     batch: int | None
@@ -76,18 +76,20 @@ def _convert(job: Job, done: Done, step: Callable[[], object]) -> None:
     for warning in plain.warnings:
         job.console.note(f"{job.model}: {warning}")
     step()
-    for target, precision in job.wanted:
-        make: Callable[[], Json] = functools.partial(_make, job, plain, target, precision, crops)
+    for target, precision, io in job.wanted:
+        make: Callable[[], Json] = functools.partial(_make, job, plain, target, precision, io, crops)
         made = attempt(job.console, make, done.errors, model=job.model, target=target, precision=precision)
         done.artifacts.extend([made] if made else [])
         step()
 
 
-def _make(job: Job, plain: Plain, target: str, precision: Precision, crops: Crops | None) -> Json:
+def _make(job: Job, plain: Plain, target: str, precision: Precision, io: Io, crops: Crops | None) -> Json:
     """Builds one artefact; gives what `lmconv export --json` says of it."""
     from lmconv import pipeline
 
-    artifact = pipeline.build(plain, target, precision, out=job.out, crops=crops, batch=job.batch, choices=job.choices)
+    artifact = pipeline.build(
+        plain, target, precision, out=job.out, crops=crops, batch=job.batch, io=io, choices=job.choices
+    )
     row = pipeline.summary(artifact)
     if job.explain:
         from lmconv.explain import explain

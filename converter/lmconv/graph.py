@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
+from typing import TypeAlias
 
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper, shape_inference
 
+Part: TypeAlias = tuple[list[onnx.NodeProto], list[TensorProto]]
+"""Nodes, and the initializers that they read."""
+
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
+
+
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that can be changed."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 def initializers(model: onnx.ModelProto) -> dict[str, TensorProto]:
@@ -81,3 +92,31 @@ def set_batch(model: onnx.ModelProto, batch: int | str) -> None:
         else:
             dim.dim_param = batch
     del model.graph.value_info[:]
+
+
+def nodes(body: str, constants: Mapping[str, object], names: Mapping[str, str], prefix: str) -> Part:
+    """Nodes written as text.
+
+    Args:
+        body: Lines of ONNX's textual syntax. Names in capitals are constants, `ZERO` and such.
+        constants: Their values: whole numbers become int64, others float32. Those not used are left out.
+        names: What some values of the text are called in the graph.
+        prefix: Put before every other name.
+
+    Returns:
+        The nodes and the initializers that they read.
+    """
+    parsed = onnx.parser.parse_graph(f"{prefix} () => () {{ {body} }}")
+    used = {name for node in parsed.node for name in node.input}
+    for node in parsed.node:
+        for field in (node.input, node.output):
+            field[:] = [names.get(name) or f"{prefix}_{name.lower()}{'_' * name.isupper()}" for name in field]
+        node.name = node.output[0]
+    arrays = {name: np.asarray(value) for name, value in constants.items() if name in used}
+    tensors = [
+        numpy_helper.from_array(
+            value.astype(np.int64 if value.dtype.kind == "i" else np.float32), f"{prefix}_{name.lower()}_"
+        )
+        for name, value in arrays.items()
+    ]
+    return list(parsed.node), tensors

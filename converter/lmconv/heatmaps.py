@@ -172,29 +172,19 @@ def append(graph: onnx.GraphProto, heatmaps: str, size: tuple[int, int], how: De
         size: (H, W).
         how: Which rule.
     """
-    import onnx
-    from onnx import numpy_helper
+    from lmconv.graph import nodes
 
     height, width = size
     rows, columns = np.divmod(np.arange(height * width), width)
-    whole = {
+    constants = {
         "AXIS_2": [2], "AXIS_3": [3], "ZERO": [0], "TWO": [2], "FOUR": [4], "FLAT_SHAPE": [0, 0, height * width],
         "WIDTH": [width], "LAST_COLUMN": [width - 1], "LAST_ROW": [height - 1], "FIRST_INSIDE": [width + 1],
-        "STEPS": [1, width, -1, -width],
+        "STEPS": [1, width, -1, -width], "QUARTER": 0.25, "HALF": 0.5, "BETA": float(how.beta),
+        "SIZE": np.array([width, height], np.float32),
+        "COLUMNS": columns.astype(np.float32), "ROWS": rows.astype(np.float32),
     }  # fmt: skip
-    real = {
-        "QUARTER": 0.25, "HALF": 0.5, "BETA": how.beta, "SIZE": [width, height], "COLUMNS": columns, "ROWS": rows
-    }  # fmt: skip
-    constants = {name: np.array(value, np.int64) for name, value in whole.items()}
-    constants |= {name: np.array(value, np.float32) for name, value in real.items()}
     body = (ARGMAX if how.method == "argmax" else SOFT_ARGMAX) + FRACTIONS
-    parsed = onnx.parser.parse_graph(f"decode () => () {{ {body} }}")
     names = {"heatmaps": heatmaps, "landmarks": "landmarks"}
-    for node in parsed.node:
-        for field in (node.input, node.output):
-            field[:] = [names.get(name) or f"decode_{name.lower()}{'_' * name.isupper()}" for name in field]
-        node.name = node.output[0]
-    used = {name for node in parsed.node for name in node.input}
-    tensors = (numpy_helper.from_array(value, f"decode_{name.lower()}_") for name, value in constants.items())
-    graph.node.extend(parsed.node)
-    graph.initializer.extend(tensor for tensor in tensors if tensor.name in used)
+    added, tensors = nodes(body, constants, names, "decode")
+    graph.node.extend(added)
+    graph.initializer.extend(tensors)

@@ -15,18 +15,18 @@ import numpy as np
 import onnx
 
 from lmconv import artifact as artifacts
-from lmconv import plugins, usercode
+from lmconv import plugins, scenes, usercode, wrapping
 from lmconv import reference as reference_file
 from lmconv.errors import GateFailed, InputError, MissingRuntime, UsageError
 from lmconv.export import export
 from lmconv.files import canonical
-from lmconv.graph import flops, parameters, set_batch
+from lmconv.graph import copied, flops, parameters, set_batch
 from lmconv.latency import interleaved
 from lmconv.machine import versions
 from lmconv.onnx_file import standard
 from lmconv.optimise import Optimised, optimise
 from lmconv.reference import Reference
-from lmconv.session import gap, noise, outputs
+from lmconv.session import feed, gap, noise, noise_crops, outputs
 from lmconv.source import Opened, open_source
 from lmconv.types import (
     ONNX,
@@ -34,6 +34,7 @@ from lmconv.types import (
     Artifact,
     Float32,
     Float64,
+    Io,
     Json,
     ModelSpec,
     OpenOptions,
@@ -74,6 +75,10 @@ MAP_TOLERANCE = TOLERANCE | {Precision.FP32: 1e-4}
 """The same for heatmaps: there OpenVINO's float32 is 1.5e-5 off ONNX Runtime's, on white noise in OpenSeeFace."""
 
 
+FRAME_TOLERANCE, FRAME_MAP_TOLERANCE = 4e-4, 1e-2
+"""The least of both where the crop is cut inside: runtimes differ from OpenCV by a grey level here and there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plain:
     """The exported and simplified graph of a source, with what it was compared on.
@@ -83,14 +88,18 @@ class Plain:
         model: The graph.
         reference: What the source network says of seeded inputs.
         warnings: What was left out, and why.
+        source: What it was made from.
         optimised: The graph after the passes, as far as they were asked for.
+        scenes: What the source says of faces in a seeded frame, where it was asked for.
     """
 
     artifact: Artifact
     model: onnx.ModelProto
     reference: Reference
     warnings: list[str]
+    source: Source
     optimised: dict[tuple[object, ...], Optimised] = field(default_factory=dict)
+    scenes: list[Reference] = field(default_factory=list)
 
 
 Crops = Callable[[], Float32]
@@ -126,6 +135,7 @@ def convert(
     out: Path = Path("build"),
     crops: Crops | None = None,
     batch: int | None = None,
+    io: Io = "tensor",
     choices: Choices = DEFAULT,
 ) -> Artifact:
     """Converts one network for one target, in one precision.
@@ -134,32 +144,36 @@ def convert(
         source: What to convert, from `lmconv.source.resolve`.
         target: Name of a target: "onnx", "openvino", "tensorrt".
         precision: What it shall compute in.
-        out: The artefact goes to `out/MODEL/TARGET-PRECISION/`, its plain graph to `out/MODEL/plain/`.
+        out: The artefact goes to `out/MODEL/TARGET-PRECISION/` (and `-image` or `-frame` where it takes one), its
+            plain graph to `out/MODEL/plain/`.
         crops: Yields network inputs (n, 3, H, W) float32 cut from real faces; int8 calibrates on them, and every pass
             is compared on them.
         batch: A fixed batch size, None for a free one.
+        io: What the artefact takes, see `lmconv.wrapping.wrap`.
         choices: What to leave out, and how far compaction may go.
 
     Returns:
         The artefact, compared with the source network before it was put in place.
 
     Raises:
-        UsageError: The target cannot have that precision, or it needs faces and there are none.
+        UsageError: The target cannot have that precision or take that, or it needs faces and there are none.
         MissingRuntime: The target's runtime is not here.
         InputError: The source is broken, or the folder cannot be written.
         GateFailed: The artefact does not compute the source's landmarks; nothing was written.
     """
-    check(target, precision, faces=crops is not None)
+    check(target, precision, faces=crops is not None, io=io)
     base = plain(source, out, crops=crops)
-    return build(base, target, precision, out=out, crops=crops, batch=batch, choices=choices)
+    return build(base, target, precision, out=out, crops=crops, batch=batch, io=io, choices=choices)
 
 
-def check(target: str, precision: Precision, *, faces: bool) -> Target:
+def check(target: str, precision: Precision, *, faces: bool, io: Io = "tensor") -> Target:
     """Refuses what cannot work, before any work; see `convert` for what it raises."""
     plugin: Target = plugins.load("targets", target)
     if precision not in plugin.precisions:
         known = ", ".join(plugin.precisions)
         raise UsageError(f"target {target} has no precision {precision}", hint=f"it has {known}")
+    if io not in plugin.ios:
+        raise UsageError(f"target {target} has no --io {io}", hint=f"it has {', '.join(plugin.ios)}")
     if calibrated(precision) and not faces:
         hint = "give --calibration DIR, a folder of annotated training faces"
         raise UsageError(f"{precision} is calibrated on real faces, and there are none", hint=hint)
@@ -195,7 +209,9 @@ def plain(source: Source, out: Path, *, crops: Crops | None = None) -> Plain:
         artifacts.write(new, content | {"execution": built.execution, "machine": None})
         _accept(new, plugin, Precision.FP32, reference)
     made = artifacts.read(folder)
-    return Plain(artifact=made, model=simplified.model, reference=reference, warnings=simplified.warnings)
+    return Plain(
+        artifact=made, model=simplified.model, reference=reference, warnings=simplified.warnings, source=source
+    )
 
 
 def _identity(source: Source) -> Json:
@@ -221,7 +237,7 @@ def _reference(session: Opened, source: Source) -> tuple[Reference, Json]:
         counts = {"parameters": size, "flops": counter.get_total_flops() // len(inputs)}
     if not all(np.isfinite(array).all() for array in (found.landmarks, found.heatmaps) if array is not None):
         raise InputError(f"{source.label} computes NaN or infinity", hint="the network is broken before any conversion")
-    return Reference(inputs=inputs, outputs=found), counts
+    return Reference(inputs={"input": inputs}, outputs=found), counts
 
 
 def _exported(spec: ModelSpec, model: onnx.ModelProto) -> ModelSpec:
@@ -246,7 +262,8 @@ def _kept(folder: Path, source: Source) -> Plain | None:
     if not (same_spec and same_source and found.versions == versions()):
         return None
     model = onnx.load(artifacts.model_file(found, ".onnx"))
-    return Plain(artifact=found, model=model, reference=reference_file.read(found), warnings=found.measured["warnings"])
+    reference, warnings = reference_file.read(found), found.measured["warnings"]
+    return Plain(artifact=found, model=model, reference=reference, warnings=warnings, source=source)
 
 
 def build(
@@ -257,6 +274,7 @@ def build(
     out: Path,
     crops: Crops | None = None,
     batch: int | None = None,
+    io: Io = "tensor",
     choices: Choices = DEFAULT,
 ) -> Artifact:
     """Brings a plain graph to a precision and a target; see `convert`."""
@@ -265,6 +283,7 @@ def build(
     if base.artifact.spec.batch not in (None, batch or base.artifact.spec.batch):
         fixed, name = base.artifact.spec.batch, base.artifact.spec.name
         raise UsageError(f"{name} takes {fixed} inputs a run, not {batch}", hint=f"use --batch {fixed}")
+    wrapping.check(base.artifact.spec, io, precision)
     *_, lowered = steps(base, plugin, precision, crops, choices)
     spec = with_batch(base.artifact.spec, batch or base.artifact.spec.batch)
     model = onnx.ModelProto()
@@ -275,14 +294,36 @@ def build(
     parents = base.artifact.parents | {
         "plain": {"file": "model.onnx", "sha256": base.artifact.files["model.onnx"]},
     }
-    path = out / spec.name / f"{target}-{precision}"
+    whole, spec = wrapping.wrap(copied(model), spec, io)
+    reference = _reference_of(base, spec)
+    path = out / spec.name / folder(target, precision, io)
     with artifacts.staged(path) as new:
-        built = plugin.build(optimised.model, new, spec, precision)
-        reference_file.write(new, base.reference)
+        built = plugin.build(whole, new, spec, precision)
+        reference_file.write(new, reference)
         content = _content(spec, target, precision, optimised, parents, start)
         artifacts.write(new, content | {"execution": built.execution, "machine": built.machine})
-        _accept(new, plugin, precision, base.reference)
+        _accept(new, plugin, precision, reference)
     return artifacts.read(path)
+
+
+def folder(target: str, precision: Precision, io: Io) -> str:
+    """What the folder of an artefact is called."""
+    return f"{target}-{precision}" + (f"-{io}" if io != "tensor" else "")
+
+
+def _reference_of(base: Plain, spec: ModelSpec) -> Reference:
+    """What the source says of seeded inputs such as the artefact takes."""
+    if spec.io == "tensor":
+        return base.reference
+    if spec.io == "image":
+        images = feed(noise_crops(spec, reference_file.INPUTS, 0), spec)
+        return replace(base.reference, inputs={"image": images})
+    if not base.scenes:
+        (scene,) = scenes.seeded(reference_file.INPUTS, 0)
+        with open_source(base.source) as session:
+            found = scenes.on_scene(session, base.source.spec, scene, maps=reference_file.MAPS)
+        base.scenes.append(Reference(inputs=scenes.taken(scene, spec), outputs=found))
+    return base.scenes[0]
 
 
 def passes(target: Target, precision: Precision, choices: Choices = DEFAULT) -> tuple[str, ...]:
@@ -383,6 +424,7 @@ def _content(
         recipe["quantisation"] = asdict(plugins.load("targets", target).quantisation)
     return {
         "spec": artifacts.spec_to_json(spec),
+        "interface": artifacts.interface(spec),
         "target": target,
         "precision": str(precision),
         "parents": parents,
@@ -407,13 +449,14 @@ def _accept(folder: Path, plugin: Target, precision: Precision, reference: Refer
     """
     artifact = artifacts.read(folder)
     with plugin.open(artifact, OpenOptions()) as session:
-        found = outputs(session, artifact.spec, reference.inputs, maps=reference_file.MAPS)
+        found = reference_file.answer(session, artifact.spec, reference)
     apart = gap(found, reference.outputs, artifact.spec)
     held = Precision.FP16 if precision == Precision.FP32 and artifacts.bound_px(artifact) else precision
-    gaps = {"landmarks": (apart.landmarks.max_abs, TOLERANCE[held])}
+    framed = artifact.spec.io == "frame"
+    gaps = {"landmarks": (apart.landmarks.max_abs, max(TOLERANCE[held], FRAME_TOLERANCE if framed else 0))}
     if apart.max_map is not None:
-        maps = {"heatmaps": (apart.max_map, MAP_TOLERANCE[held])}
-        gaps = gaps | maps if precision == Precision.FP32 else maps
+        maps = {"heatmaps": (apart.max_map, max(MAP_TOLERANCE[held], FRAME_MAP_TOLERANCE if framed else 0))}
+        gaps = gaps | maps if precision == Precision.FP32 and not framed else maps
     for what, (off, allowed) in gaps.items():
         if off > allowed:
             raise GateFailed(
@@ -429,6 +472,7 @@ def summary(artifact: Artifact) -> Json:
         "model": artifact.spec.name,
         "target": artifact.target,
         "precision": str(artifact.precision),
+        "io": artifact.spec.io,
         "execution": artifact.execution,
         "bytes": artifacts.size(artifact),
         "weights": artifacts.weights(artifact),

@@ -11,8 +11,8 @@ import numpy as np
 
 from lmconv import artifact as artifacts
 from lmconv.errors import InputError, first_line
-from lmconv.session import Outputs
-from lmconv.types import Artifact, Float32
+from lmconv.session import Outputs, outputs
+from lmconv.types import Arrays, Artifact, ModelSpec, Session
 
 INPUTS = 8
 MAPS = 2
@@ -24,18 +24,25 @@ class Reference:
     """Seeded inputs and what the source network says of them, so that a machine without it can verify.
 
     Attributes:
-        inputs: (8, 3, H, W) float32.
+        inputs: What the artefact takes, by name: `input` (8, 3, H, W) float32, or `image` (8, H, W, 3) uint8, or
+            `frame` (H, W, 3) uint8 and `boxes` (8, 4) float32.
         outputs: Landmarks of all, heatmaps of the first two.
     """
 
-    inputs: Float32
+    inputs: Arrays
     outputs: Outputs
+
+
+def answer(session: Session, spec: ModelSpec, reference: Reference) -> Outputs:
+    """Runs an artefact on these inputs."""
+    inputs = reference.inputs
+    return outputs(session, spec, inputs[spec.takes[-1].name], frame=inputs.get("frame"), maps=MAPS)
 
 
 def write(folder: Path, reference: Reference) -> None:
     """Writes a reference into the folder of an artefact."""
     kept = reference.outputs
-    arrays: dict[str, Any] = {"input": reference.inputs, "landmarks": kept.landmarks}
+    arrays: dict[str, Any] = {**reference.inputs, "landmarks": kept.landmarks}
     arrays |= {"heatmaps": kept.heatmaps, "undecided": kept.undecided}
     np.savez_compressed(folder / artifacts.REFERENCE, **{key: v for key, v in arrays.items() if v is not None})
 
@@ -46,6 +53,7 @@ def read(artifact: Artifact) -> Reference:
     try:
         with np.load(path, allow_pickle=False) as file:
             maps = {key: file.get(key) for key in ("heatmaps", "undecided")}
-            return Reference(inputs=file["input"], outputs=Outputs(landmarks=file["landmarks"], **maps))
+            inputs = {tensor.name: file[tensor.name] for tensor in artifact.spec.takes}
+            return Reference(inputs=inputs, outputs=Outputs(landmarks=file["landmarks"], **maps))
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise InputError(f"{path} cannot be read: {first_line(error)}", hint="export again") from error

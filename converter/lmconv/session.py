@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from lmconv import heatmaps
 from lmconv.compare import Difference, difference, map_difference
 from lmconv.preprocess import network_input
-from lmconv.types import Float32, ModelSpec, Session
+from lmconv.squares import around, to_crops
+from lmconv.types import Arrays, Float32, ModelSpec, Session, Uint8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -62,13 +63,13 @@ PIXELS = 64 * 112 * 112
 """How many input pixels a chunk may have, so that memory grows neither with the inputs nor with their size."""
 
 
-def landmarks(session: Session, spec: ModelSpec, inputs: Float32) -> Float32:
+def landmarks(session: Session, spec: ModelSpec, inputs: Float32 | Uint8) -> Float32:
     """Runs a landmark network in chunks.
 
     Args:
-        session: A session with input `input` and output `landmarks`.
+        session: A session with output `landmarks`.
         spec: Its spec; a batch size fixed there is kept to by repeating the last input.
-        inputs: (n, 3, H, W) float32 network inputs.
+        inputs: (n, 3, H, W) float32 network inputs, or what else the spec's `takes` says.
 
     Returns:
         (n, L, 2) float32, x before y, fractions of the input's width and height.
@@ -76,10 +77,20 @@ def landmarks(session: Session, spec: ModelSpec, inputs: Float32) -> Float32:
     return outputs(session, spec, inputs, maps=0).landmarks
 
 
-def outputs(session: Session, spec: ModelSpec, inputs: Float32, *, maps: int | None = None) -> Outputs:
-    """Runs a network as `landmarks` does, and keeps the heatmaps of the first `maps` inputs, by default of all."""
+def outputs(
+    session: Session,
+    spec: ModelSpec,
+    inputs: Float32 | Uint8,
+    *,
+    frame: Uint8 | None = None,
+    maps: int | None = None,
+) -> Outputs:
+    """Runs a network as `landmarks` does, and keeps the heatmaps of the first `maps` inputs, by default of all.
+
+    An artefact that takes a `frame`, (H, W, 3) uint8, gets it with every chunk; `inputs` are then the (n, 4) boxes.
+    """
     points, kept, near = [], [], []
-    for start, chunk in _chunks(session, spec, inputs):
+    for start, chunk in _chunks(session, spec, inputs, {} if frame is None else {"frame": frame}):
         points.append(chunk["landmarks"])
         if spec.heatmaps:
             near.append(heatmaps.undecided(chunk["heatmaps"], spec.heatmaps))
@@ -91,23 +102,74 @@ def outputs(session: Session, spec: ModelSpec, inputs: Float32, *, maps: int | N
     )
 
 
-def _chunks(session: Session, spec: ModelSpec, inputs: Float32) -> Iterator[tuple[int, dict[str, Float32]]]:
+def joined(parts: Sequence[Outputs]) -> Outputs:
+    """What a network said of inputs that it got in parts, at least one; with the heatmaps that were kept."""
+    maps = [part.heatmaps for part in parts if part.heatmaps is not None]
+    near = [part.undecided for part in parts if part.undecided is not None]
+    return Outputs(
+        landmarks=np.concatenate([part.landmarks for part in parts]),
+        heatmaps=np.concatenate(maps) if maps else None,
+        undecided=np.concatenate(near) if near else None,
+    )
+
+
+def _chunks(
+    session: Session, spec: ModelSpec, inputs: Float32 | Uint8, beside: Arrays
+) -> Iterator[tuple[int, dict[str, Float32]]]:
     height, width = spec.input_size
     size = spec.batch or min(64, max(1, PIXELS // (height * width)))
-    unit = np.array((width, height) if spec.decode == "pixels" else (1, 1), np.float32)
+    name = spec.takes[-1].name
     for start in range(0, len(inputs), size):
         chunk = inputs[start : start + size]
         padding = spec.batch - len(chunk) if spec.batch else 0
         padded = np.concatenate([chunk, np.repeat(chunk[-1:], padding, 0)]) if padding else chunk
-        found = {name: value[: len(chunk)] for name, value in session.run({"input": padded}).items()}
-        yield start, found | {"landmarks": (found["landmarks"] / unit).astype(np.float32, copy=False)}
+        found = {key: value[: len(chunk)] for key, value in session.run({**beside, name: padded}).items()}
+        yield start, found | {"landmarks": _fractions(found["landmarks"], spec, chunk)}
+
+
+def _fractions(points: Float32, spec: ModelSpec, chunk: Float32 | Uint8) -> Float32:
+    """An artefact's points as fractions of the crop, whatever their unit."""
+    height, width = spec.input_size
+    if spec.unit == "frame pixels":
+        return to_crops(points, np.array([around(box, spec.crop) for box in chunk]))
+    unit = np.array((width, height) if spec.unit == "crop pixels" else (1, 1), np.float32)
+    return (points / unit).astype(np.float32, copy=False)
+
+
+def feed(crops: Uint8, spec: ModelSpec) -> Float32 | Uint8:
+    """From crops to what an artefact takes that takes crops, or the network's own input.
+
+    Args:
+        crops: (n, H, W, 3) uint8, BGR.
+        spec: That of the artefact.
+
+    Returns:
+        (n, 3, H, W) float32; where the artefact takes images, (n, H, W, 3) uint8 in its order of colours.
+    """
+    if spec.io == "image":
+        return in_colours(crops, spec)
+    return network_input(crops, spec.preprocess)
+
+
+def in_colours(pictures: Uint8, spec: ModelSpec) -> Uint8:
+    """(..., 3) uint8 BGR in the order of colours that an artefact takes."""
+    return pictures if spec.preprocess.colour == "BGR" else np.ascontiguousarray(pictures[..., ::-1])
 
 
 def noise(spec: ModelSpec, count: int, seed: int) -> Float32:
-    """Seeded network inputs: random pixels in squares of 1, 2, 4 and 8, pre-processed as a crop is.
+    """Seeded network inputs: those of `noise_crops`, pre-processed.
 
     Returns:
         (count, 3, H, W) float32.
+    """
+    return network_input(noise_crops(spec, count, seed), spec.preprocess)
+
+
+def noise_crops(spec: ModelSpec, count: int, seed: int) -> Uint8:
+    """Seeded crops: random pixels in squares of 1, 2, 4 and 8.
+
+    Returns:
+        (count, H, W, 3) uint8, BGR.
     """
     height, width = spec.input_size
     random = np.random.default_rng(seed)
@@ -116,4 +178,4 @@ def noise(spec: ModelSpec, count: int, seed: int) -> Float32:
         cell = 2 ** (index % 4)
         coarse = random.integers(0, 256, (-(-height // cell), -(-width // cell), 3), np.uint8)
         images[index] = coarse.repeat(cell, 0).repeat(cell, 1)[:height, :width]
-    return network_input(images, spec.preprocess)
+    return images

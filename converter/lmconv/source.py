@@ -187,7 +187,7 @@ def recover(artifact: Artifact, weights: Path | None = None, model: str | None =
         weights: The checkpoint, or a folder to look in first.
         model: `FILE.py:NAME` for a user's own network: code that a manifest names is never run.
     """
-    parent, spec = artifact.parents["source"], artifact.spec
+    parent, spec = artifact.parents["source"], replace(artifact.spec, io="tensor")
     own = usercode.is_factory(spec.backbone)
     if (own and model is None) or (spec.backbone != ONNX and not machine.has("torch")):
         return None

@@ -29,6 +29,9 @@ ONNX = "onnx"
 OPSET = 18
 """The opset of every graph between export and target."""
 
+Io: TypeAlias = Literal["tensor", "image", "frame"]
+"""What an artefact takes: the network's own input, uint8 crops, or one uint8 frame and boxes; see `lmconv.wrapping`."""
+
 
 class Precision(StrEnum):
     """What an artefact computes in; what it does not name stays float32."""
@@ -89,11 +92,13 @@ class ModelSpec:
         backbone: Name of the backbone plug-in, `"onnx"` where the source is an ONNX file, `FILE.py:NAME` for a user's
             own network.
         landmarks: Number of points L; the output `landmarks` is (N, L, 2) float32.
-        decode: Unit of that output: `"fraction"` of the input's width and height, or input `"pixels"`.
+        decode: The network's unit of points: `"fraction"` of its input's width and height, or `"pixels"` of it.
         heatmaps: How the network's maps become points, where it gives maps; they are then the output `heatmaps`,
             (N, L, h, w) float32.
         output_slice: For an ONNX source, the half-open range of its flat output that holds the points, or of its
             channels that hold the heatmaps.
+        io: What the artefact takes; `inputs`, `outputs` and `decode` are always the network's own, and `takes` and
+            `unit` are the artefact's.
     """
 
     name: str
@@ -107,6 +112,25 @@ class ModelSpec:
     heatmaps: Decode | None = None
     crop: Crop = Crop()
     output_slice: tuple[int, int] | None = None
+    io: Io = "tensor"
+
+    @property
+    def takes(self) -> tuple[TensorSpec, ...]:
+        """The inputs of the artefact. Pictures have their channels in the order of `preprocess.colour`."""
+        batch = self.inputs[0].shape[0]
+        if self.io == "image":
+            return (TensorSpec(name="image", dtype="uint8", shape=(batch, *self.input_size, 3), layout="NHWC"),)
+        if self.io == "frame":
+            frame = TensorSpec(name="frame", dtype="uint8", shape=("H", "W", 3), layout="HWC")
+            return frame, TensorSpec(name="boxes", dtype="float32", shape=(batch, 4), layout="NC")
+        return self.inputs
+
+    @property
+    def unit(self) -> Literal["fraction", "crop pixels", "frame pixels"]:
+        """Unit of the artefact's `landmarks`: of the crop's width and height, or pixels of the crop or the frame."""
+        if self.io == "frame":
+            return "frame pixels"
+        return "crop pixels" if self.io == "image" or self.decode == "pixels" else "fraction"
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -300,6 +324,7 @@ class Target:
     Attributes:
         suffixes: File name endings of its model files.
         precisions: What it can be built in.
+        ios: What its artefacts can take.
         quantisation: How it wants int8.
         requires: What is missing here, as an instruction ("pip install …"), or None when it can be used.
         build: Writes its files for a graph to a folder; gives `execution` and, for an engine tied to one, `machine`.
@@ -315,6 +340,7 @@ class Target:
     requires: Callable[[], str | None]
     build: Callable[[onnx.ModelProto, Path, ModelSpec, Precision], Built]
     open: Callable[[Artifact, OpenOptions], Session]
+    ios: tuple[Io, ...] = ("tensor", "image", "frame")
     rewrites: Mapping[Precision, tuple[str, ...]] = field(default_factory=dict)
 
 

@@ -1,12 +1,15 @@
-"""Times the artefacts of one network together with the network itself and its plain graph."""
+"""Times the artefacts of one network together with the network itself and its plain graph.
+
+Artefacts that take the network's own input are timed on it. Those that take images or frames do work of the host too:
+they, and what they are compared with, are timed from a frame and boxes to landmarks in it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,9 +19,10 @@ from lmconv import artifact as artifacts
 from lmconv import plugins
 from lmconv.errors import InputError, MissingRuntime
 from lmconv.latency import interleaved, latency
+from lmconv.scenes import scene, whole_way
 from lmconv.session import noise
 from lmconv.source import open_source, recover
-from lmconv.types import Artifact, Float64, Json, OpenOptions, Precision, Session, Target
+from lmconv.types import Artifact, Float64, Json, ModelSpec, OpenOptions, Precision, Session, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +70,11 @@ def load(path: Path, settings: Settings) -> Artifact:
 
 
 def group(loaded: Iterable[Artifact]) -> list[list[Artifact]]:
-    """Artefacts of the same source together, in the order given."""
+    """Artefacts of the same source that take the same together, in the order given."""
     groups: dict[tuple[object, ...], list[Artifact]] = {}
     for artifact in loaded:
         spec = artifact.spec
-        key = (spec.name, spec.backbone, spec.input_size, spec.landmarks, artifact.parents["source"]["sha256"])
+        key = (spec.name, spec.backbone, spec.input_size, spec.landmarks, artifact.parents["source"]["sha256"], spec.io)
         groups.setdefault(key, []).append(artifact)
     return list(groups.values())
 
@@ -83,6 +87,13 @@ def bench(group: list[Artifact], settings: Settings, step: Callable[[], object] 
     rows = Rows()
     first = group[0]
     inputs = {"input": noise(first.spec, settings.batch, 0)}
+    faces = scene(settings.batch, 0)
+    network = replace(first.spec, io="tensor")
+
+    def run(session: Session, spec: ModelSpec) -> Callable[[], object]:
+        whole = first.spec.io != "tensor"
+        return whole_way(session, spec, faces) if whole else lambda: session.run(inputs)
+
     with ExitStack() as stack:
         sessions: dict[str, Session] = {}
         for name, opened in (("torch", _torch(first, settings, rows)), ("plain", _plain(group, settings, rows))):
@@ -93,11 +104,13 @@ def bench(group: list[Artifact], settings: Settings, step: Callable[[], object] 
             target: Target = plugins.load("targets", artifact.target)
             sessions[str(artifact.path)] = stack.enter_context(target.open(artifact, settings.options))
         caveats = {name: session.caveat for name, session in sessions.items()}
-        runs = [functools.partial(session.run, inputs) for session in sessions.values()]
+        specs = [*(network for _ in baselines), *(artifact.spec for artifact in group)]
+        runs = [run(session, spec) for session, spec in zip(sessions.values(), specs, strict=True)]
         times = dict(zip(sessions, interleaved(runs, settings.samples, step), strict=True))
     for name in baselines:
         execution = {"threads": settings.threads}
         about = {"path": None, "model": first.spec.name, "target": name, "precision": "fp32", "execution": execution}
+        about |= {"io": "tensor", "timed": _timed(first)}
         rows.baselines.append(about | _row(times[name], times, settings))
     for artifact in group:
         row = (
@@ -128,8 +141,15 @@ def _about(artifact: Artifact) -> Json:
         "model": artifact.spec.name,
         "target": artifact.target,
         "precision": str(artifact.precision),
+        "io": artifact.spec.io,
+        "timed": _timed(artifact),
         "execution": artifact.execution,
     }
+
+
+def _timed(artifact: Artifact) -> str:
+    """What the times of an artefact and its baselines are of."""
+    return "run" if artifact.spec.io == "tensor" else "frame and boxes to landmarks"
 
 
 def _torch(artifact: Artifact, settings: Settings, rows: Rows) -> Session | None:

@@ -1,17 +1,13 @@
-"""Cuts faces out of their pictures the way the networks were trained to see them, and maps points back.
-
-A square is `(left, top, side)` in whole pixels of the picture; it may reach beyond the border, where a crop is black.
-Points go back by the same, *unclipped* square. (The reference scripts of cunjian/pytorch_face_landmark clip it first,
-which shifts the points of every face at a border.)
-"""
+"""Annotated faces, cut out of their pictures the way the networks were trained to see them."""
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +15,12 @@ from numpy.typing import NDArray
 from lmconv import plugins
 from lmconv.errors import InputError, OtherPoints, UsageError
 from lmconv.preprocess import network_input
+from lmconv.scenes import Scene
+from lmconv.squares import Square, around, as_uint8, cut
 from lmconv.types import Crop, Float32, Float64, ModelSpec, Uint8
 
 if TYPE_CHECKING:
     from lmconv.data import Dataset, Face, Listing
-
-Square: TypeAlias = tuple[int, int, int]
 
 LARGEST = 4
 """How many times the picture's longer side a square may be: a larger one is a broken annotation, and needs memory
@@ -49,6 +45,7 @@ class CropSet:
         subsets: The subsets each face counts in, its source folder last.
         totals: How many faces each published subset has in full.
         problems: What was left out and why, one line each.
+        scenes: Reads the pictures again: each face with its picture and the tight box of its points, in this order.
     """
 
     images: Uint8
@@ -58,6 +55,7 @@ class CropSet:
     subsets: tuple[tuple[str, ...], ...]
     totals: Mapping[str, int]
     problems: tuple[str, ...]
+    scenes: Callable[[], Iterator[Scene]]
 
 
 def square(points: Float64, crop: Crop) -> Square:
@@ -72,50 +70,7 @@ def square(points: Float64, crop: Crop) -> Square:
     """
     if crop.box != "landmarks":
         raise UsageError(f"crops around a {crop.box} box are not supported yet", hint='use a spec with box "landmarks"')
-    x1, y1 = (math.floor(value) for value in points.min(axis=0))
-    x2, y2 = (math.ceil(value) for value in points.max(axis=0))
-    width, height = x2 - x1 + 1, y2 - y1 + 1
-    longer = crop.side == "max"
-    side = int((max(width, height) if longer else min(width, height)) * crop.scale)
-    return x1 + width // 2 - side // 2, y1 + height // 2 - side // 2, side
-
-
-def cut(image: Uint8, square: Square, size: tuple[int, int]) -> Uint8:
-    """Cuts a square out of a picture and resizes it bilinearly.
-
-    Args:
-        image: (H, W, 3) uint8, BGR.
-        square: (left, top, side), pixels; black where it reaches beyond the picture.
-        size: (h, w) of the result, pixels.
-
-    Returns:
-        (h, w, 3) uint8, BGR.
-    """
-    import cv2
-
-    left, top, side = square
-    height, width = image.shape[:2]
-    x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
-    inside = image[y1:y2, x1:x2] if x1 < x2 and y1 < y2 else image[:0, :0]
-    if inside.shape[:2] != (side, side):
-        padded = np.zeros((side, side, 3), np.uint8)
-        if inside.size:
-            padded[y1 - top : y2 - top, x1 - left : x2 - left] = inside
-        inside = padded
-    return _uint8(cv2.resize(inside, size[::-1], interpolation=cv2.INTER_LINEAR))
-
-
-def to_picture(points: Float32 | Float64, squares: NDArray[np.int64]) -> Float64:
-    """Maps a network's points back to the pictures.
-
-    Args:
-        points: (n, L, 2) float, fractions of the crop, x before y.
-        squares: (n, 3) int64: left, top, side, pixels.
-
-    Returns:
-        (n, L, 2) float64, pixels of the picture.
-    """
-    return points.astype(np.float64) * squares[:, None, 2:] + squares[:, None, :2]
+    return around((*points.min(axis=0), *points.max(axis=0)), crop)
 
 
 def find_dataset(folder: Path) -> Dataset:
@@ -172,7 +127,15 @@ def load(folder: Path, spec: ModelSpec, split: str = "test", *, dataset: Dataset
         subsets=tuple(face.subsets for face in listing.faces),
         totals=listing.totals,
         problems=listing.problems,
+        scenes=functools.partial(_scenes, listing.faces),
     )
+
+
+def _scenes(faces: Sequence[Face]) -> Iterator[Scene]:
+    """Boxes are in whole pixels: a coordinate that float32 rounds up to one would have another square."""
+    for face, picture in _pictures(faces):
+        box = np.concatenate([np.floor(face.points.min(axis=0)), np.ceil(face.points.max(axis=0))])
+        yield Scene(frame=picture, boxes=box[None].astype(np.float32))
 
 
 def calibration(
@@ -226,7 +189,7 @@ def _varied(image: Uint8, square: Square, size: tuple[int, int], draws: Float64)
     offset = np.array([left, top]) + side / 2 + shift - 0.5 - linear @ (np.array(size[::-1]) / 2 - 0.5)
     matrix = np.column_stack([linear, offset])
     crop = cv2.warpAffine(image, matrix, size[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    return _uint8(np.clip(np.rint(crop * light), 0, 255))
+    return as_uint8(np.clip(np.rint(crop * light), 0, 255))
 
 
 def _listing(folder: Path, spec: ModelSpec, split: str, dataset: Dataset | None) -> Listing:
@@ -261,7 +224,7 @@ def _decode(path: Path) -> Uint8:
         raise InputError(f"{path}: cannot be decoded: {error.err}", hint=hint) from error
     if picture is None:
         raise InputError(f"{path}: not a picture that OpenCV can decode", hint=hint)
-    return _uint8(picture)
+    return as_uint8(picture)
 
 
 def _square_of(face: Face, picture: Uint8, crop: Crop) -> Square:
@@ -277,8 +240,3 @@ def _square_of(face: Face, picture: Uint8, crop: Crop) -> Square:
     if not 1 <= side <= LARGEST * max(width, height):
         raise InputError(f"{face.annotation}: the points need a crop of {side} pixels", hint=hint)
     return left, top, side
-
-
-def _uint8(array: NDArray[Any]) -> Uint8:
-    # OpenCV's stubs promise no dtype.
-    return np.asarray(array, np.uint8)

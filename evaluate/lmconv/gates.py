@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from lmconv.types import Precision
+from lmconv.types import Io, Precision
 
 Verdict: TypeAlias = Literal["passed", "failed", "not judged"]
 
@@ -16,18 +16,24 @@ pixels), of an artefact whose compaction was bounded by it; rise of the mean ION
 it; mean drift on faces (ION points)."""
 
 
+FRAME_PX = 0.05
+"""How far fp32 may be from the host path where the crop is cut inside the artefact, pixels of the crop."""
+
+
 def limits(
     target: str,
     precision: Precision,
     given: Mapping[str, float | None],
     *,
     heatmaps: bool = False,
+    io: Io = "tensor",
     compact_px: float | None = None,
 ) -> dict[str, float]:
     """The gates of an artefact: those of its precision, and what the user gave on top or instead.
 
     Below fp32, single points of a heatmap network may jump by half a cell, where two cells are next to equal: it is
-    held to its maps, and its points to their mean. Where channels were taken for constant on faces, fp32 is held to
+    held to its maps, and its points to their mean. So is one in fp32 that takes a frame: crops may differ by a grey
+    level here and there. Where channels were taken for constant on faces, fp32 is held to
     that bound there: on noise such channels are not constant.
     """
     defaults: dict[Precision, dict[str, float]] = {
@@ -40,8 +46,10 @@ def limits(
     if heatmaps:
         defaults[Precision.FP32]["max_map"] = 1e-4
         defaults[Precision.FP16] = {"max_map": 1e-2, "mean_px": 0.1}
+    if io == "frame":
+        defaults[Precision.FP32] = {"max_map": 1e-2, "mean_px": FRAME_PX} if heatmaps else {"max_px": FRAME_PX}
     if compact_px is not None:
-        defaults[Precision.FP32] = {"compact_px": compact_px}
+        defaults[Precision.FP32] = {"compact_px": compact_px + (FRAME_PX if io == "frame" else 0)}
     return defaults[precision] | {name: value for name, value in given.items() if value is not None}
 
 

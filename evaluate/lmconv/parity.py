@@ -6,13 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from lmconv.crops import CropSet, to_picture
+from lmconv.crops import CropSet
 from lmconv.metrics.ion import ion
-from lmconv.preprocess import network_input
-from lmconv.reference import Reference
-from lmconv.session import Gap, Outputs, gap, noise, outputs
+from lmconv.reference import Reference, answer
+from lmconv.scenes import on_scenes, seeded
+from lmconv.session import Gap, Outputs, feed, gap, joined, noise_crops, outputs
+from lmconv.squares import to_picture
 from lmconv.types import Float32, Float64, ModelSpec, Session
 
 SEED = 1
@@ -68,23 +67,26 @@ class Parity:
     undecided: int = 0
 
 
-def points(session: Session, spec: ModelSpec, crops: CropSet | None) -> Points:
-    """Runs a network on the seeded random inputs and on faces, some at a time."""
+def points(session: Session, spec: ModelSpec, crops: CropSet | None, *, frames: bool = False) -> Points:
+    """Runs a network on the seeded random inputs and on faces, some at a time.
+
+    With `frames` the random inputs are boxes in frames, for an artefact that takes a frame and for what it is compared
+    with, which gets them cut out on the host.
+    """
     return Points(
-        random=outputs(session, spec, noise(spec, RANDOM_INPUTS, SEED)),
+        random=on_scenes(session, spec, seeded(RANDOM_INPUTS, SEED), maps=None)
+        if frames
+        else outputs(session, spec, feed(noise_crops(spec, RANDOM_INPUTS, SEED), spec)),
         faces=None if crops is None else on_faces(session, spec, crops),
     )
 
 
 def on_faces(session: Session, spec: ModelSpec, crops: CropSet, *, chunk: int = 64) -> Outputs:
     """Runs a network on faces; no heatmaps are kept, and memory is that of one chunk."""
-    parts = [
-        outputs(session, spec, network_input(crops.images[start : start + chunk], spec.preprocess), maps=0)
-        for start in range(0, len(crops.images), chunk)
-    ]
-    near = [part.undecided for part in parts if part.undecided is not None]
-    points = np.concatenate([part.landmarks for part in parts])
-    return Outputs(landmarks=points, undecided=np.concatenate(near) if near else None)
+    if spec.io == "frame":
+        return on_scenes(session, spec, crops.scenes())
+    starts = range(0, len(crops.images), chunk)
+    return joined([outputs(session, spec, feed(crops.images[at : at + chunk], spec), maps=0) for at in starts])
 
 
 def errors(faces: Outputs, crops: CropSet) -> Float64:
@@ -136,5 +138,4 @@ def _drift(found: Float32, expected: Float32, crops: CropSet) -> Float64:
 
 def reference_parity(session: Session, spec: ModelSpec, reference: Reference) -> Parity:
     """Compares an artefact with the outputs of its source that were kept when it was made."""
-    found = outputs(session, spec, reference.inputs)
-    return _overall(gap(found, reference.outputs, spec), "reference")
+    return _overall(gap(answer(session, spec, reference), reference.outputs, spec), "reference")

@@ -87,7 +87,7 @@ class Verifier:
 
     def _judge(self, artifact: Artifact, session: Session, crops: CropSet | None) -> Verification:
         spec, known = artifact.spec, self._source(artifact, crops)
-        found = parity.points(session, spec, crops) if known or crops else None
+        found = parity.points(session, spec, crops, frames=spec.io == "frame") if known or crops else None
         if known and found:
             source, expected = known
             gap = parity.parity(found, expected, crops, spec, source.kind)
@@ -106,6 +106,7 @@ class Verifier:
             artifact.precision,
             self.limits,
             heatmaps=spec.heatmaps is not None,
+            io=spec.io,
             compact_px=artifacts.bound_px(artifact),
         )
         figures = {
@@ -167,7 +168,8 @@ class Verifier:
                 self._sources[key] = None
             else:
                 with open_source(source) as session:
-                    self._sources[key] = source, parity.points(session, source.spec, crops)
+                    found = parity.points(session, source.spec, crops, frames=spec.io == "frame")
+                    self._sources[key] = source, found
         return self._sources[key]
 
 
@@ -204,6 +206,7 @@ def to_json(result: Verification) -> dict[str, object]:
         "model": artifact.spec.name,
         "target": artifact.target,
         "precision": str(artifact.precision),
+        "io": artifact.spec.io,
         "execution": artifact.execution,
         "passed": result.passed,
         "trained": artifacts.trained(artifact),

@@ -203,7 +203,7 @@ def test_it_computes_what_it_computed(cli: Cli, users: Path, tmp_path: Path) -> 
     made = artifacts.read(Path("build/mine/onnx-fp32"))
     reference = reference_file.read(made)
     with torch.inference_mode():
-        expected = network(torch.from_numpy(reference.inputs).flatten(1)).reshape(8, 4, 2).numpy()
+        expected = network(torch.from_numpy(reference.inputs["input"]).flatten(1)).reshape(8, 4, 2).numpy()
     np.testing.assert_allclose(reference.outputs.landmarks, expected, atol=1e-6)
     assert made.spec.backbone == "users.py:Flat"
     assert (made.spec.landmarks, made.spec.input_size) == (4, (32, 32))

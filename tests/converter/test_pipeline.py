@@ -131,7 +131,7 @@ def test_the_plain_graph_of_another_checkpoint_is_not_used(
 def test_the_reference_holds_seeded_inputs_and_the_sources_landmarks(small: Path, tiny: Path) -> None:
     found = source.resolve(str(tiny))
     reference = reference_file.read(artifacts.read(small / "openvino-fp32"))
-    inputs, expected = reference.inputs, reference.outputs.landmarks
+    inputs, expected = reference.inputs["input"], reference.outputs.landmarks
     assert reference.outputs.heatmaps is None
     assert inputs.shape == (8, 3, 32, 32)
     assert expected.shape == (8, 68, 2)

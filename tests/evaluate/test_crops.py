@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lmconv import crops
+from lmconv import crops, squares
 from lmconv.data import Dataset, Face, Listing
 from lmconv.errors import InputError, UsageError
 from lmconv.preprocess import network_input
@@ -39,7 +39,7 @@ def add_face(folder: Path, stem: str, image: Uint8, points: Float64, ending: str
     return path
 
 
-def reference_crop(image: Uint8, square: crops.Square, size: tuple[int, int]) -> Uint8:
+def reference_crop(image: Uint8, square: squares.Square, size: tuple[int, int]) -> Uint8:
     """The slow way: pad the whole picture by the side, then slice."""
     left, top, side = square
     padded = np.pad(image, ((side, side), (side, side), (0, 0)))
@@ -76,7 +76,7 @@ def test_a_detectors_box_is_refused_for_now() -> None:
 
 def test_a_crop_of_the_same_size_is_the_picture_itself() -> None:
     image = noise(40, 60)
-    np.testing.assert_array_equal(crops.cut(image, (7, 3, 20), (20, 20)), image[3:23, 7:27])
+    np.testing.assert_array_equal(squares.cut(image, (7, 3, 20), (20, 20)), image[3:23, 7:27])
 
 
 @pytest.mark.parametrize(
@@ -84,28 +84,28 @@ def test_a_crop_of_the_same_size_is_the_picture_itself() -> None:
     [(5, 5, 30), (-10, 5, 30), (5, -10, 30), (40, 5, 30), (5, 25, 30), (-20, -20, 100)],
     ids=["inside", "left", "above", "right", "below", "all around"],
 )
-def test_a_crop_is_padded_with_black_and_resized_bilinearly(square: crops.Square) -> None:
+def test_a_crop_is_padded_with_black_and_resized_bilinearly(square: squares.Square) -> None:
     image = noise(40, 60)
-    np.testing.assert_array_equal(crops.cut(image, square, (16, 24)), reference_crop(image, square, (16, 24)))
+    np.testing.assert_array_equal(squares.cut(image, square, (16, 24)), reference_crop(image, square, (16, 24)))
 
 
 def test_black_begins_exactly_where_the_picture_ends() -> None:
-    crop = crops.cut(noise(40, 60), (-3, 30, 20), (20, 20))
+    crop = squares.cut(noise(40, 60), (-3, 30, 20), (20, 20))
     assert not crop[:, :3].any()
     assert not crop[10:].any()
     assert crop[:10, 3:].all()
 
 
 @pytest.mark.parametrize("square", [(100, 0, 10), (0, 100, 10), (-10, 0, 10), (0, -50, 10)])
-def test_a_crop_beside_the_picture_is_black(square: crops.Square) -> None:
-    assert not crops.cut(noise(40, 60), square, (8, 8)).any()
+def test_a_crop_beside_the_picture_is_black(square: squares.Square) -> None:
+    assert not squares.cut(noise(40, 60), square, (8, 8)).any()
 
 
 def test_a_small_crop_of_a_large_picture_takes_little_memory() -> None:
     image = np.ones((3000, 3000, 3), np.uint8)
-    crops.cut(image, (-50, -50, 100), (8, 8))
+    squares.cut(image, (-50, -50, 100), (8, 8))
     tracemalloc.start()
-    crops.cut(image, (-50, -50, 100), (8, 8))
+    squares.cut(image, (-50, -50, 100), (8, 8))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100 * 100 * 3 + 10_000
@@ -134,8 +134,8 @@ def test_mean_and_std_are_in_the_networks_colour_order() -> None:
 
 def test_points_go_back_by_side_and_corner() -> None:
     fractions = np.array([[[0.0, 0.0], [1.0, 0.5]], [[0.25, 0.75], [0.5, 0.5]]], np.float32)
-    squares = np.array([[10, 20, 100], [-8, -4, 40]])
-    result = crops.to_picture(fractions, squares)
+    places = np.array([[10, 20, 100], [-8, -4, 40]])
+    result = squares.to_picture(fractions, places)
     assert result.dtype == np.float64
     assert result.tolist() == [[[10.0, 20.0], [110.0, 70.0]], [[2.0, 26.0], [12.0, 16.0]]]
 
@@ -150,7 +150,7 @@ def test_points_of_a_border_face_go_back_to_their_own_pixels(tmp_path: Path) -> 
     assert found.squares[0, 0] < 0
     y, x = np.nonzero(found.images[0, ..., 2] == 255)
     fractions = (np.column_stack([x, y]) + 0.5) / 32
-    pixels = crops.to_picture(fractions[None], found.squares)[0]
+    pixels = squares.to_picture(fractions[None], found.squares)[0]
     np.testing.assert_allclose(pixels - 0.5, found.images[0, y, x, :2], atol=1.0)
 
 
@@ -357,14 +357,14 @@ def test_a_varied_crop_stays_within_its_limits(tmp_path: Path) -> None:
 @pytest.mark.realdata
 def test_real_faces_have_the_recorded_squares_and_crops(shared: Path) -> None:
     boxes = np.load(shared / "golden" / "300w_common.npz")
-    squares = np.load(shared / "golden" / "mobilenet_56_300w_common.npz")
+    recorded = np.load(shared / "golden" / "mobilenet_56_300w_common.npz")
     spec = landmark_spec("pfld", "pfld", size=(112, 112), landmarks=68)
     folder = shared / "faces" / "300w_common"
     found = crops.load(folder, spec)
     order = [found.names.index(name) for name in boxes["name"]]
     assert sorted(order) == list(range(73))
     np.testing.assert_array_equal(found.truth[order], boxes["gt"])
-    np.testing.assert_array_equal(found.squares[order], squares["square"])
+    np.testing.assert_array_equal(found.squares[order], recorded["square"])
     corners = np.concatenate([np.floor(found.truth.min(axis=1)), np.ceil(found.truth.max(axis=1))], axis=1)
     np.testing.assert_array_equal(corners[order], boxes["gt_box"])
     for index in range(0, 73, 6):

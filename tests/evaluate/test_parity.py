@@ -47,6 +47,7 @@ def faces(count: int) -> CropSet:
         subsets=(("common", "helen/testset"),) * count,
         totals={},
         problems=(),
+        scenes=lambda: iter(()),
     )
 
 

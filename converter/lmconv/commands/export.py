@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, get_args
 
 import click
 
@@ -16,19 +16,25 @@ from lmconv import plugins
 from lmconv.console import Console, Outcome, attempt, command, table
 from lmconv.conversion import Job, convert, convert_apart
 from lmconv.errors import MissingRuntime, UsageError
-from lmconv.types import Precision
+from lmconv.types import Io, Precision
 
 if TYPE_CHECKING:
     from lmconv.pipeline import Choices
     from lmconv.types import Json, Pass, Target
 
-Pair: TypeAlias = tuple[str, Precision]
+Wanted: TypeAlias = tuple[str, Precision, Io]
 
 HELP = """Converts networks, and compares each artefact with the network before it is put in place.
 
 MODEL is a name of `lmconv models`, an .onnx file, or FILE.py:NAME, what builds a network of your own: a function that
 gives a torch.nn.Module, called with `landmarks` if it has such a parameter. Each combination of target and precision
 goes to OUT/MODEL/TARGET-PRECISION/.
+
+\b
+--io says what the artefact takes, and ends the folder's name:
+  tensor  the network's own input, float32; landmarks as the network gives them
+  image   uint8 crops (N,H,W,3) in the network's order of colours; landmarks in pixels of the crop
+  frame   one uint8 frame (H,W,3) of any size and boxes (N,4); landmarks in pixels of the frame
 
 \b
 Examples:
@@ -38,6 +44,7 @@ Examples:
   lmconv export my_models.py:build --input 3x112x112 --landmarks 68 --weights x.pth
   lmconv export pfld --to onnx --explain
   lmconv export --all --random-weights --to onnx --to openvino
+  lmconv export pfld --to onnx --io image --io frame
 
 Before a target's precision, passes make the graph smaller and faster: dead channels go (compact), operators are written
 as the target computes them fastest. --no-PASS leaves one out, such as --no-compact; docs/passes.md has them all.
@@ -65,6 +72,15 @@ WITHOUT = "lmconv.without"
 @click.option("--all", "everything", is_flag=True, help="Every network whose weights are found.")
 @click.option("--to", "targets", multiple=True, default=("onnx",), show_default=True, help="Target; may be repeated.")
 @click.option("--precision", "precisions", multiple=True, default=("fp32",), show_default=True, help="May be repeated.")
+@click.option(
+    "--io",
+    "ios",
+    multiple=True,
+    type=click.Choice(get_args(Io)),
+    default=("tensor",),
+    show_default=True,
+    help="What the artefact takes; may be repeated.",
+)
 @click.option("--out", type=click.Path(path_type=Path), default="build", show_default=True, help="Where artefacts go.")
 @click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
 @click.option("--random-weights", is_flag=True, help="Seeded random weights where none are found: size, speed, parity.")
@@ -99,6 +115,7 @@ def plugin(
     everything: bool,
     targets: tuple[str, ...],
     precisions: tuple[str, ...],
+    ios: tuple[Io, ...],
     out: Path,
     weights: Path | None,
     random_weights: bool,
@@ -121,7 +138,7 @@ def plugin(
 
     if seed is not None and not random_weights:
         raise UsageError("--seed is for random weights", hint="add --random-weights, or leave it out")
-    wanted, skipped = _combinations(targets, precisions)
+    wanted, skipped = _combinations(targets, precisions, ios)
     size, choices = _batch(batch), _choices(compact_px, recipe, calibration)
     options: Json = {
         "weights": weights,
@@ -140,7 +157,7 @@ def plugin(
     for row in outcome.document["skipped"]:
         console.note(f"left out: {' '.join(row[key] for key in row if key != 'reason')}: {row['reason']}")
     missing = _missing(console, wanted, outcome.errors)
-    wanted = [pair for pair in wanted if pair[0] not in missing]
+    wanted = [each for each in wanted if each[0] not in missing]
     if wanted:
         _check_out(out)
 
@@ -187,33 +204,50 @@ def _choices(compact_px: float | None, recipe: Path | None, calibration: Path | 
     return Choices(without=tuple(without), compact_px=compact_px, recipe=told)
 
 
-def _combinations(targets: tuple[str, ...], precisions: tuple[str, ...]) -> tuple[list[Pair], list[Json]]:
-    """Every target with every precision it can have, and what is left out; one that no target has is refused."""
+def _combinations(
+    targets: tuple[str, ...], precisions: tuple[str, ...], ios: tuple[Io, ...]
+) -> tuple[list[Wanted], list[Json]]:
+    """Every target with every precision it can have and all it can take, and what is left out.
+
+    What no target has is refused.
+    """
     known = {str(precision): precision for precision in Precision}
     for name in precisions:
         if name not in known:
             raise plugins.unknown("precision", name, list(known))
     loaded: dict[str, Target] = {name: plugins.load("targets", name) for name in targets}
-    wanted: list[Pair] = []
+    pairs: list[tuple[str, Precision]] = []
     skipped: list[Json] = []
     for name in dict.fromkeys(precisions):
         able = [target for target in loaded if known[name] in loaded[target].precisions]
         if not able:
             raise UsageError(f"{' and '.join(loaded)} cannot be built in {name}", hint="see `lmconv doctor`")
-        wanted += [(target, known[name]) for target in able]
+        pairs += [(target, known[name]) for target in able]
         reason = f"the target has no {name}"
         skipped += [{"target": t, "precision": name, "reason": reason} for t in loaded if t not in able]
+    wanted: list[Wanted] = []
+    for io in dict.fromkeys(ios):
+        able_pairs = [(t, p) for t, p in pairs if io in loaded[t].ios and not (io == "frame" and p == Precision.BF16)]
+        if not able_pairs:
+            asked = " and ".join(f"{target} {precision}" for target, precision in pairs)
+            raise UsageError(f"{asked} cannot be built with --io {io}", hint="docs/io.md says what can")
+        wanted += [(target, precision, io) for target, precision in able_pairs]
+        skipped += [
+            {"target": t, "precision": str(p), "io": io, "reason": f"it has no --io {io}"}
+            for t, p in pairs
+            if (t, p) not in able_pairs
+        ]
     return wanted, skipped
 
 
-def _missing(console: Console, wanted: list[Pair], errors: list[Json]) -> list[str]:
+def _missing(console: Console, wanted: list[Wanted], errors: list[Json]) -> list[str]:
     """Targets whose runtime is not here, each noted as an error once."""
 
     def look(target: str) -> None:
         if needed := plugins.load("targets", target).requires():
             raise MissingRuntime(f"target {target} cannot be built here", hint=needed)
 
-    targets = list(dict.fromkeys(target for target, _ in wanted))
+    targets = list(dict.fromkeys(target for target, _, _ in wanted))
     before = len(errors)
     for target in targets:
         attempt(console, functools.partial(look, target), errors, target=target)
@@ -274,11 +308,11 @@ def _check_models(models: tuple[str, ...], options: Json) -> None:
         raise UsageError(f"{weights} cannot be the checkpoint of {len(models)} models", hint="name a folder")
 
 
-def _check_faces(wanted: list[Pair], calibration: Path | None) -> None:
+def _check_faces(wanted: list[Wanted], calibration: Path | None) -> None:
     """Finds out before the work whether there are faces where they are needed, and whether a folder named has any."""
     from lmconv.pipeline import calibrated
 
-    needy = [precision for _, precision in wanted if calibrated(precision)]
+    needy = [precision for _, precision, _ in wanted if calibrated(precision)]
     if needy and calibration is None:
         hint = "give --calibration DIR, a folder of annotated training faces"
         raise UsageError(f"{needy[0]} is calibrated on real faces, and none are named", hint=hint)

@@ -13,7 +13,7 @@ from lmconv.errors import InputError
 from lmconv.files import writing
 
 if TYPE_CHECKING:
-    from lmconv.types import Artifact, Json
+    from lmconv.types import Artifact, Json, TensorSpec
 
 HELP = """Checks an artefact's files against its manifest and prints what it is and how it was made.
 
@@ -22,6 +22,13 @@ Examples:
   lmconv inspect build/pfld/onnx-fp32
   lmconv inspect build/pfld/onnx-fp32 --layers --picture layers.svg
 """
+
+
+UNITS = {
+    "fraction": "fractions of the input's width and height",
+    "crop pixels": "pixels of the crop",
+    "frame pixels": "pixels of the frame",
+}
 
 
 @command(name="inspect", help=HELP, short_help="Print what an artefact is and how it was made.")
@@ -38,6 +45,9 @@ def plugin(console: Console, *, artifact: Path, layers: bool, picture: Path | No
     lines = [
         f"{found.spec.name}: {found.target} {found.precision}, {artifacts.size(found) / 1e6:.2f} MB, "
         f"{found.parameters:,} parameters, {found.flops / 1e9:.3f} GFLOP",
+        *(f"takes      {_tensor(tensor)}" for tensor in found.spec.takes),
+        *(f"gives      {_tensor(tensor)}" for tensor in found.spec.outputs),
+        f"units      pixels in {found.spec.preprocess.colour}, landmarks in {UNITS[found.spec.unit]}",
         f"execution  {json.dumps(found.execution)}",
         f"source     {artifacts.weights(found)}, sha256 {source['sha256']}, {source['parameters']:,} parameters, "
         f"{source['flops'] / 1e9:.3f} GFLOP",
@@ -64,6 +74,10 @@ def plugin(console: Console, *, artifact: Path, layers: bool, picture: Path | No
             json.dumps({key: _short(shown[key]) for key in ("spec", "recipe", "versions", "measured")}, indent=1)
         )
     return Outcome(document=shown, text="\n".join(lines))
+
+
+def _tensor(tensor: TensorSpec) -> str:
+    return f"{tensor.name} {tensor.dtype} ({', '.join(map(str, tensor.shape))}) {tensor.layout}"
 
 
 def _modules(artifact: Artifact) -> dict[str, str]:

@@ -87,7 +87,7 @@ def _write(model: bytes, out: Path, free: Sequence[str] = ()) -> None:
 
 def free_inputs(spec: ModelSpec) -> tuple[str, ...]:
     """Names of the inputs whose batch axis is free; other free axes are not a batch."""
-    return tuple(tensor.name for tensor in spec.inputs if tensor.shape[0] == "N")
+    return tuple(tensor.name for tensor in spec.takes if tensor.shape[0] == "N")
 
 
 def reshape(model: Any, inputs: Sequence[str], batch: int) -> None:

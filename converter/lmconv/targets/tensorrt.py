@@ -101,8 +101,8 @@ def build(model: onnx.ModelProto, out: Path, spec: ModelSpec, precision: Precisi
             config.set_flag(getattr(trt.BuilderFlag, permitted[precision]))
     if spec.batch is None:
         profile = builder.create_optimization_profile()
-        shape = spec.inputs[0].shape[1:]
-        profile.set_shape("input", *((batch, *shape) for batch in BATCHES))
+        (taken,) = spec.takes
+        profile.set_shape(taken.name, *((batch, *taken.shape[1:]) for batch in BATCHES))
         config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
@@ -201,4 +201,5 @@ plugin = Target(
     requires=requires,
     build=build,
     open=open_artifact,
+    ios=("tensor", "image"),  # it has uint8 as a network's input only, and no Gather of it
 )

@@ -21,6 +21,9 @@ HELP = """Times artefacts of one network in turn with the PyTorch network and wi
 ratio_torch and ratio_plain are the time of those over the artefact's: above 1 is faster. Intervals are 95 % intervals
 of the median. Without arguments, everything under build/ is timed.
 
+Artefacts that take images or frames, and what those are compared with, are timed from a frame and boxes to landmarks in
+it: what the host has to do is counted.
+
 \b
 Examples:
   lmconv bench
@@ -90,7 +93,7 @@ def _text(document: Json) -> str:
 
 def _cells(row: Json) -> list[str]:
     return [
-        row["path"] or f"({row['model']}: {row['target']})",
+        row["path"] or f"({row['model']}: {row['target']}{'' if row['timed'] == 'run' else ', with crop'})",
         row["device"],
         str(row["threads"]),
         str(row["batch"]),

@@ -60,7 +60,7 @@ LEGEND = [
     "faces alone. drift: mean distance on faces, ION points.",
     "ION: inter-ocular error of the artefact; ΔION: minus that of its source, paired; 95 % bootstrap intervals.",
     "median ms: with the 95 % interval of the median. x torch, x plain: times faster than PyTorch eager, and than the "
-    "plain graph in ONNX Runtime fp32.",
+    "plain graph in ONNX Runtime fp32; of an image or frame artefact all are from a frame and boxes to landmarks.",
 ]
 
 
@@ -72,6 +72,7 @@ def _row(artifact: Artifact) -> Json:
         "model": artifact.spec.name,
         "target": artifact.target,
         "precision": str(artifact.precision),
+        "io": artifact.spec.io,
         "execution": artifact.execution,
         "bytes": store.size(artifact),
         "parameters": artifact.parameters,
@@ -88,6 +89,10 @@ def _text(rows: list[Json]) -> str:
     return "\n".join([markdown(HEADER, [_cells(row) for row in rows]), "", *notes, *LEGEND])
 
 
+def _takes(row: Json) -> str:
+    return "" if row["io"] == "tensor" else f" {row['io']}"
+
+
 def _caveat(row: Json) -> str:
     return str((row["verified"] or {}).get("caveat") or (row["latency"] or {}).get("caveat") or "")
 
@@ -97,7 +102,7 @@ def _cells(row: Json) -> list[str]:
     parity = verified.get("parity") or {}
     return [
         row["model"],
-        f"{row['target']} {row['precision']}" + (r" \*" if _caveat(row) else ""),
+        f"{row['target']} {row['precision']}" + _takes(row) + (r" \*" if _caveat(row) else ""),
         f"{row['bytes'] / 1e6:.2f}",
         number(parity.get("max_px"), ".2g"),
         number(parity.get("max_px_faces"), ".2g"),

@@ -21,6 +21,9 @@ Without --data, on seeded random inputs. With it, on every annotated face too: d
 source with 95 % bootstrap intervals. The source network is found by its sha256; without it, or without PyTorch, the
 outputs kept in reference.npz stand in for it.
 
+An artefact that takes a frame gets seeded frames with boxes, and whole pictures; its fp32 gate is max_px <= 0.05 in
+place of max_abs (heatmaps: max_map <= 0.01 and, on faces, mean_px <= 0.05).
+
 With -v every subset is shown. Default gates: fp32 max_abs <= 1e-5; fp16 max_px <= 0.1; bf16 and int8 ion_loss <= 5 %
 (int8 on onnx 10 %). Of heatmaps: fp32 max_map <= 1e-4 too; fp16 max_map <= 0.01 and, on faces, mean_px <= 0.1. A gate
 that needs faces is not judged without them, and then the artefact has not passed. Of random weights no ION is given.

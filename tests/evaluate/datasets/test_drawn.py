@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmconv import crops, source
+from lmconv import crops, source, squares
 from lmconv.datasets.drawn import plugin
 from lmconv.drawing import picture
 from lmconv.drawing.folder import write
@@ -89,7 +89,7 @@ def test_the_shipped_network_finds_the_points_of_faces_drawn_now(tmp_path: Path)
     resolved = source.resolve("drawn68", weights=SHIPPED)
     faces = crops.load(tmp_path, resolved.spec)
     with source.open_source(resolved) as network:
-        found = crops.to_picture(
+        found = squares.to_picture(
             landmarks(network, resolved.spec, network_input(faces.images, resolved.spec.preprocess)), faces.squares
         )
     assert ion(found, faces.truth).mean() < 5, "4.6 on 300 faces, docs/drawn.md"

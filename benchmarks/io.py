@@ -1,0 +1,170 @@
+"""Artefacts that take images or frames against the host path: `python benchmarks/io.py OUT`.
+
+On the faces of `LMCONV_FACES`, for every network with weights in `LMCONV_WEIGHTS` and 68 points, in fp32: the largest
+distance of a landmark to what the PyTorch network says of crops cut on the host, pixels of the crop, at batches of 1,
+2, 7 and 64; and the time from a picture in memory and boxes to landmarks in it, one thread, in one interleaved run.
+Prints two Markdown tables and writes `OUT/io.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmconv import checkpoints, crops, pipeline, plugins, source
+from lmconv.latency import interleaved, latency
+from lmconv.report import markdown
+from lmconv.scenes import Scene, on_scene, whole_way
+from lmconv.session import feed
+from lmconv.types import Float32, Io, ModelSpec, OpenOptions, Precision, Session, Target
+
+TARGETS = ("onnx", "openvino")
+IOS: tuple[Io, ...] = ("tensor", "image", "frame")
+FACES = {1: None, 2: 24, 7: 24, 64: 8}
+"""How many faces are compared at each batch; all at 1."""
+SAMPLES = {1: 300, 8: 100}
+"""How often each batch is timed."""
+LARGE = (2160, 3840)
+TIMED = 5
+"""Which face is timed; the size of its picture is in the JSON."""
+
+
+def main() -> None:
+    """Runs everything; see the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", action="append", help="only this network; may be repeated")
+    arguments = parser.parse_args()
+    known = arguments.model or [name for name in plugins.names("backbones") if checkpoints.find(name, None)]
+    rows = []
+    for model in known:
+        rows += network(model, arguments.out)
+        print(model, file=sys.stderr, flush=True)
+    (arguments.out / "io.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    print(distances(rows), "", times(rows), sep="\n")
+
+
+def network(model: str, out: Path) -> list[dict[str, Any]]:
+    """Every target and io of one network."""
+    found = source.resolve(model)
+    spec = found.spec
+    faces = crops.load(Path(os.environ["LMCONV_FACES"]), spec, "test")
+    plain = pipeline.plain(found, out)
+    with source.open_source(found) as session:
+        expected = [on_scene(session, spec, shown).landmarks for _, _, shown in batches(faces, spec)]
+    rows = []
+    with ExitStack() as stack:
+        for name in TARGETS:
+            target: Target = plugins.load("targets", name)
+            opened: dict[Io, tuple[Session, ModelSpec]] = {}
+            for io in IOS:
+                made = pipeline.build(plain, name, Precision.FP32, out=out, io=io)
+                opened[io] = stack.enter_context(target.open(made, OpenOptions(threads=1))), made.spec
+            about = {"model": model, "target": name}
+            rows += [about | {"io": io} | compare(*opened[io], faces, expected) for io in IOS]
+            rows += [about | row for row in timed(opened, faces)]
+    return rows
+
+
+def batches(faces: crops.CropSet, spec: ModelSpec) -> Iterator[tuple[int, bool, Scene]]:
+    """Pictures with as many boxes as a batch has, around the face and near it; and whether a square leaves it."""
+    random = np.random.default_rng(0)
+    for index, shown in enumerate(faces.scenes()):
+        for count, limit in FACES.items():
+            if limit is not None and index >= limit:
+                continue
+            boxes = np.repeat(shown.boxes, count, 0)
+            size = boxes[:, 2:] - boxes[:, :2]
+            boxes[1:] += np.tile(random.uniform(-0.3, 0.3, (count, 2)) * size, 2)[1:].astype(np.float32)
+            scene = Scene(frame=shown.frame, boxes=boxes)
+            height, width = shown.frame.shape[:2]
+            left, top, side = np.array(scene.squares(spec.crop)).T
+            beyond = (left < 0) | (top < 0) | (left + side > width) | (top + side > height)
+            yield count, bool(beyond.any()), scene
+
+
+def compare(session: Session, spec: ModelSpec, faces: crops.CropSet, expected: list[Float32]) -> dict[str, Any]:
+    """Largest distances to the host path, pixels of the crop: by batch, and of boxes over a border at any."""
+    worst = {**{str(count): 0.0 for count in FACES}, "border": 0.0}
+    beyond = 0
+    for (count, border, shown), points in zip(batches(faces, spec), expected, strict=True):
+        moved = (on_scene(session, spec, shown).landmarks - points) * spec.input_size[::-1]
+        largest = float(np.linalg.norm(moved, axis=2).max())
+        beyond += border and count == 1
+        for key in (str(count), *(["border"] if border else [])):
+            worst[key] = max(worst[key], largest)
+    return {"px": worst, "faces": len(faces.names), "border_faces": beyond}
+
+
+def timed(opened: dict[Io, tuple[Session, ModelSpec]], faces: crops.CropSet) -> list[dict[str, Any]]:
+    """Times of the whole way, milliseconds a face: each io in turn, and what of it the host does for `tensor`."""
+    shown = list(faces.scenes())[TIMED]
+    height, width = shown.frame.shape[:2]
+    large = np.zeros((*LARGE, 3), np.uint8)
+    large[:height, :width] = shown.frame
+    rows = []
+    spec = opened["tensor"][1]
+    for count, samples in SAMPLES.items():
+        scene = Scene(frame=shown.frame, boxes=np.repeat(shown.boxes, count, 0))
+        runs: dict[str, Callable[[], object]] = {io: whole_way(*opened[io], scene) for io in IOS}
+        runs["host"] = functools.partial(_host, scene, spec)
+        runs["large"] = whole_way(*opened["frame"], Scene(frame=large, boxes=scene.boxes))
+        figures = interleaved(list(runs.values()), samples) / count
+        found = {io: dataclasses.asdict(latency(each)) for io, each in zip(runs, figures, strict=True)}
+        rows.append({"batch": count, "picture": [width, height], "ms": found})
+    return rows
+
+
+def _host(scene: Scene, spec: ModelSpec) -> object:
+    return feed(scene.crops(spec), spec)
+
+
+def distances(rows: list[dict[str, Any]]) -> str:
+    """The first table."""
+    header = ["network", "target", "takes", *(f"batch {count}" for count in FACES), "over a border"]
+    cells = [
+        [row["model"], row["target"], row["io"], *(f"{row['px'][key]:.1e}" for key in (*map(str, FACES), "border"))]
+        for row in rows
+        if "px" in row
+    ]
+    one = next(row for row in rows if "px" in row)
+    return f"{markdown(header, cells)}\n\n{one['faces']} faces, the squares of {one['border_faces']} over a border."
+
+
+def times(rows: list[dict[str, Any]]) -> str:
+    """The second table."""
+    header = [
+        "network",
+        "target",
+        "batch",
+        "host alone",
+        "host + tensor",
+        "image",
+        "frame",
+        "frame, 4K",
+        "image / tensor",
+    ]
+    header.append("frame / tensor")
+    cells = []
+    for row in (row for row in rows if "ms" in row):
+        ms = row["ms"]
+        cells.append([row["model"], row["target"], str(row["batch"])])
+        for io in ("host", "tensor", "image", "frame", "large"):
+            cells[-1].append(f"{ms[io]['median_ms']:.3f} [{ms[io]['low_ms']:.3f}, {ms[io]['high_ms']:.3f}]")
+        for io in ("image", "frame"):
+            cells[-1].append(f"{ms[io]['median_ms'] / ms['tensor']['median_ms']:.2f}")
+    return markdown(header, cells)
+
+
+if __name__ == "__main__":
+    main()
