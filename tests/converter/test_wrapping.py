@@ -73,8 +73,9 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
         if request.param == "onnxruntime":
             sessions.append(OrtSession(model.SerializeToString(), threads=1))
         else:
-            openvino.build(model, tmp_path, spec, Precision.FP32)
-            sessions.append(openvino.OpenVinoSession(tmp_path / "model.xml", "f32", 1))
+            built = openvino.build(model, tmp_path, spec, Precision.FP32)
+            free = openvino.free_inputs(spec) if openvino.STATIC in built.execution else ()
+            sessions.append(openvino.OpenVinoSession(tmp_path / "model.xml", "f32", 1, free))
         return sessions[-1]
 
     yield call

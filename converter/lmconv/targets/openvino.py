@@ -133,7 +133,7 @@ class OpenVinoSession:
     def _request(self, inputs: Arrays) -> Any:
         """What runs inputs of this batch size; -1 stands for any."""
         sizes = {len(inputs[name]) for name in self._free}
-        batch = sizes.pop() if len(sizes) == 1 else -1
+        batch = (sizes.pop() or -1) if len(sizes) == 1 else -1  # compiled for no inputs, it ends the process
         if batch not in self._requests and len(self._requests) >= SIZES:
             batch = -1
         if batch not in self._requests:
