@@ -22,7 +22,7 @@ EXACT = 1e-6
 ILL = 1e-3
 """A rounding error of the original beyond which the generator is to blame."""
 
-ROUNDING = 4
+ROUNDING = 8
 """Times what a float32 runtime is off on the original it may be off on the result: other kernels, another order."""
 
 
