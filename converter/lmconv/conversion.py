@@ -90,6 +90,8 @@ def _make(job: Job, plain: Plain, target: str, precision: Precision, io: Io, cro
     artifact = pipeline.build(
         plain, target, precision, out=job.out, crops=crops, batch=job.batch, io=io, choices=job.choices
     )
+    for warning in artifact.measured["warnings"]:
+        job.console.note(f"{artifact.path}: {warning}")
     row = pipeline.summary(artifact)
     if job.explain:
         from lmconv.explain import explain
