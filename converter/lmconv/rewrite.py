@@ -9,6 +9,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from lmconv.walk import reads
+
 
 class Rewriter:
     """Collects changes to a model's graph; `commit` writes them.
@@ -31,7 +33,7 @@ class Rewriter:
         self._names = {value.name for value in model.graph.input} | self.constants.keys() | self._makers.keys()
         self._readers: dict[str, list[onnx.NodeProto]] = {}
         for node in model.graph.node:
-            for name in dict.fromkeys(node.input):
+            for name in dict.fromkeys(reads(node)):
                 self._readers.setdefault(name, []).append(node)
 
     def nodes(self, *kinds: str) -> list[onnx.NodeProto]:
@@ -58,7 +60,7 @@ class Rewriter:
     def scalar(self, name: str) -> float | None:
         """The number that a constant holds, where it holds one number of floating point."""
         value = self.constants.get(name)
-        single = value is not None and value.size == 1 and np.issubdtype(value.dtype, np.floating)
+        single = value is not None and value.size == 1 and value.ndim <= 1 and np.issubdtype(value.dtype, np.floating)
         return float(value.reshape(())) if value is not None and single else None
 
     def constant(self, name: str, value: NDArray[Any]) -> str:
@@ -90,19 +92,12 @@ class Rewriter:
         kept = []
         for node in reversed(nodes):
             if read.intersection(node.output):
-                read.update(inputs(node))
+                read.update(reads(node))
                 kept.append(node)
         tensors = [tensor for tensor in self._graph.initializer if tensor.name in read]
         del self._graph.node[:], self._graph.initializer[:], self._graph.value_info[:]
         self._graph.node.extend(reversed(kept))
         self._graph.initializer.extend(tensors)
-
-
-def inputs(node: onnx.NodeProto) -> set[str]:
-    """What a node reads, in the graphs within it too."""
-    inner = [item.g for item in node.attribute if item.HasField("g")]
-    inner += [graph for item in node.attribute for graph in item.graphs]
-    return set(node.input) | {name for graph in inner for other in graph.node for name in inputs(other)}
 
 
 def make(kind: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:

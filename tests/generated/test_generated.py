@@ -74,12 +74,14 @@ def test_openvino_gives_the_same(tmp_path: Path) -> None:
     judged = 0
     for generated in sample(MANY)[::EVERY]:
         inputs = {name: values[:2] for name, values in images(generated).items()}
+        exact = evaluate(generated.model, inputs)
         try:
             before = run(generated.model, inputs)
         except RuntimeError:  # it does not know every operator
             continue
+        if any(before[name].shape != values.shape for name, values in exact.items()):
+            continue  # it loses the batch where channels are padded behind a normalisation across them
         judged += 1
-        exact = evaluate(generated.model, inputs)
         after = run(compact(generated.model).model, inputs)
         assert gap(after, exact) <= properties.EXACT + properties.ROUNDING * gap(before, exact), generated.recipe
     assert judged >= 0.7 * MANY / EVERY

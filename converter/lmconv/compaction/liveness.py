@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmconv.compaction.observe import Observed, reads
+from lmconv.compaction.observe import COUNTING, RANDOM, Observed
 from lmconv.compaction.rules import ELEMENTWISE, Flags, Indices, Rule, rule
+from lmconv.walk import reads
 
 SPREAD = 1e-6
 """How far the places of a channel may be apart for one number to stand for them, fractions of it: float32 rounding."""
@@ -52,14 +53,14 @@ def constants(seen: Observed, rules: list[Rule]) -> Constants:
     for name in seen.inputs:
         _note(found, seen, name, np.zeros(seen.units(name) or 0, bool))
     for each in rules:
-        still = all(
+        still = each.node.op_type not in (*RANDOM, *COUNTING) and all(
             name in seen.constants or name in lone or (name in found.fixed and found.fixed[name].all())
             for name in reads(each.node)
         )
         for name in each.node.output:
             units = seen.units(name)
             if units is None:
-                lone |= {name} if still and not each.node.op_type.startswith("Random") else set()
+                lone |= {name} if still else set()
             else:
                 _note(found, seen, name, _fixed(each, name, units, found, still=still))
     return found
@@ -69,7 +70,7 @@ def _fixed(each: Rule, name: str, units: int, found: Constants, *, still: bool) 
     if each.mix:
         return np.asarray(~(each.mix.taps & ~found.fixed[each.mix.input]).any(axis=1))
     if each.whole or not each.links:
-        return np.full(units, still and not each.node.op_type.startswith(("Random", "Bernoulli", "Multinomial")))
+        return np.full(units, still)
     fixed = np.ones(units, bool)
     zero = np.zeros(units, bool)
     for link in each.links:
@@ -90,9 +91,10 @@ def _note(found: Constants, seen: Observed, name: str, fixed: Flags) -> None:
     chosen = np.flatnonzero(fixed)
     if len(chosen) and np.issubdtype(value.dtype, np.floating):
         flat = value[:, chosen].reshape(len(value), len(chosen), -1).astype(np.float64)
+        finite = np.isfinite(flat).all(axis=(0, 2))
+        flat[:, ~finite] = 0
         number[chosen] = flat.mean(axis=(0, 2))
-        apart = np.ptp(flat, axis=(0, 2))
-        uniform[chosen] = np.isfinite(number[chosen]) & (apart <= SPREAD * np.abs(number[chosen]))
+        uniform[chosen] = finite & (np.ptp(flat, axis=(0, 2)) <= SPREAD * np.abs(number[chosen]))
     found.fixed[name], found.uniform[name], found.number[name] = fixed, uniform, number
 
 
@@ -133,17 +135,16 @@ class Liveness:
         """Whether a constant, one number for each channel, can stand for an input of an elementwise operator."""
         if each.node.op_type not in ELEMENTWISE or name not in self.classes or len(each.links) < 2:
             return False
-        others = [link.input for link in each.links if link.input != name]
-        full = any(
-            self.seen.values[other].shape == self.seen.values[each.node.output[0]].shape
-            and not self.constant.fixed[other].all()
-            for other in others
-        )
-        return bool(full and self.constant.uniform[name][self.keep(name)].all())
+        if each.node.op_type == "PRelu" and name == each.node.input[0]:  # of a PRelu, slopes alone are broadcast
+            return False
+        shape = self.seen.values[each.node.output[0]].shape
+        others = (link.input for link in each.links if link.input != name)
+        computed = (self.seen.values[other].shape == shape and not self._even(other) for other in others)
+        return self._even(name) and any(computed)
 
-    def emitted(self, name: str) -> Flags:
-        """(channels,) bool: those that a convolution or linear layer can give by its bias alone."""
-        return self.constant.uniform[name]
+    def _even(self, name: str) -> bool:
+        """Whether one number for each channel that stays says all of a value."""
+        return bool(self.constant.uniform[name][self.keep(name)].all())
 
     def folded(self, each: Rule) -> Flags:
         """(channels,) bool: input channels of a convolution or linear layer that its bias can take over."""
@@ -193,7 +194,7 @@ class Liveness:
     def _demand_mix(self, each: Rule) -> None:
         assert each.mix
         name, taps = each.mix.input, each.mix.taps
-        rows = self.keep(each.mix.output) & ~self.emitted(each.mix.output)
+        rows = self.keep(each.mix.output) & ~self.constant.uniform[each.mix.output]  # the others its bias can give
         wanted = taps[rows].any(axis=0) & ~self.folded(each)
         fixed = self.constant.fixed[name]
         self.stay(name, LIVE, wanted & ~fixed)
@@ -274,7 +275,7 @@ def needed(live: Liveness) -> dict[str, Flags]:
                 moot = fixed[link.output][link.outer] & ~fixed[link.input][link.inner]
                 np.logical_or.at(use[link.input], link.inner, use[link.output][link.outer] & ~moot)
         if each.mix:
-            rows = use[each.mix.output] & ~live.emitted(each.mix.output)
+            rows = use[each.mix.output] & ~live.constant.uniform[each.mix.output]
             use[each.mix.input] |= each.mix.taps[rows].any(axis=0) & ~live.folded(each)
     return use
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +10,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from lmconv.walk import reads
+
 BATCH = 2
 """Inputs a run where the graph leaves it free."""
 
-RANDOM = ("Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike")
+RANDOM = "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"
+"""Operators that may give another value each time."""
+COUNTING = ("Shape", "Size")
+"""Operators that look at how many inputs there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,20 +82,9 @@ def observe(model: onnx.ModelProto) -> Observed:
     )
 
 
-def reads(node: onnx.NodeProto) -> list[str]:
-    """Everything a node reads, what its subgraphs take from outside included; an input left out is not in it."""
-    inner = [name for graph in _subgraphs(node) for part in graph.node for name in reads(part)]
-    return [name for name in (*node.input, *inner) if name]
-
-
 def _folds(node: onnx.NodeProto, constants: dict[str, NDArray[Any]]) -> bool:
     """Whether a node works on constants alone, and gives the same each time."""
     return bool(reads(node)) and all(name in constants for name in reads(node)) and node.op_type not in RANDOM
-
-
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        yield from [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs
 
 
 def _constant(node: onnx.NodeProto) -> NDArray[Any]:

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from lmconv.compaction.observe import Observed
-from lmconv.walk import attribute
+from lmconv.walk import attribute, layer_bias, padded, reads
 
 Indices: TypeAlias = NDArray[np.intp]
 Flags: TypeAlias = NDArray[np.bool_]
@@ -39,7 +39,7 @@ class Mix:
     Attributes:
         input: Its name.
         output: What comes of it.
-        weight: (outputs, inputs, ...) any float, zero where a channel plays no part.
+        weight: (outputs, inputs / blocks, ...) any float.
         taps: (outputs, inputs) bool, whether an input channel plays a part in an output.
         foldable: Whether a constant channel, the same at every place, adds a constant to every output.
         why: Why not, where not.
@@ -89,7 +89,11 @@ def rule(node: onnx.NodeProto, seen: Observed) -> Rule:
     try:
         if node.domain not in ("", "ai.onnx") or node.op_type not in RULES:
             raise NotUnderstood(f"no rule for {node.op_type}")
-        return RULES[node.op_type](node, seen)
+        found = RULES[node.op_type](node, seen)
+        covered = {*found.spread, *(link.input for link in found.links), found.mix.input if found.mix else ""}
+        if node.op_type != "Shape" and any(name not in seen.constants for name in set(reads(node)) - covered):
+            raise NotUnderstood("what it is told is computed")
+        return found
     except NotUnderstood as reason:
         return Rule(node=node, whole=f"{node.op_type}: {reason}")
 
@@ -121,6 +125,10 @@ def _same(seen: Observed, node: onnx.NodeProto, place: int = 0, output: int = 0)
 
 def _each(node: onnx.NodeProto, seen: Observed) -> Rule:
     """One value in, one out."""
+    if any(node.output[1:]):
+        raise NotUnderstood("it gives more than one value")
+    if node.op_type == "Dropout" and _fixed(seen, node, 2) is not None:
+        raise NotUnderstood("in training mode")
     return Rule(node=node, links=[_same(seen, node)])
 
 
@@ -165,19 +173,9 @@ def _elementwise(node: onnx.NodeProto, seen: Observed) -> Rule:
 def _normalisation(node: onnx.NodeProto, seen: Observed) -> Rule:
     if any(node.output[1:]):
         raise NotUnderstood("in training mode")
+    sliced = [(place, 0) for place in range(1, len(node.input))]
     scale = _fixed(seen, node, 1)
-    places = range(1, len(node.input))
-    assert scale is not None
-    assert all(_fixed(seen, node, place) is not None for place in places)
-    return Rule(
-        node=node, links=[_same(seen, node)], sliced=[(place, 0) for place in places], zeroed=np.asarray(scale == 0)
-    )
-
-
-def _pool(node: onnx.NodeProto, seen: Observed) -> Rule:
-    if any(node.output[1:]):
-        raise NotUnderstood("its indices count channels")
-    return _each(node, seen)
+    return Rule(node=node, links=[_same(seen, node)], sliced=sliced, zeroed=np.asarray(scale == 0))
 
 
 def _axes(node: onnx.NodeProto, seen: Observed, rank: int, place: int = 1) -> list[int]:
@@ -322,33 +320,28 @@ def _gather(node: onnx.NodeProto, seen: Observed) -> Rule:
 
 
 def _convolution(node: onnx.NodeProto, seen: Observed) -> Rule:
-    weight, _ = _fixed(seen, node, 1), _fixed(seen, node, 2)
-    group = attribute(node, "group", 1)
-    assert weight is not None
+    weight, group = _fixed(seen, node, 1), attribute(node, "group", 1)
     transposed = node.op_type == "ConvTranspose"
     inputs, outputs = _units(seen, node.input[0]), _units(seen, node.output[0])
+    if weight is None or layer_bias(node, seen.constants, outputs) is None:
+        raise NotUnderstood("what it is told is computed")
     if transposed:  # (inputs, outputs / group, ...)
         weight = _regrouped(weight, group)
-    if weight.shape[1] == 1 and group == inputs:  # depthwise
+    if group == inputs > 1:  # depthwise
         every = np.arange(outputs)
         link = Link(input=node.input[0], output=node.output[0], inner=every // (outputs // inputs), outer=every)
         zeroed = (weight == 0).all(axis=tuple(range(1, weight.ndim)))
         return Rule(node=node, links=[link], zeroed=np.asarray(zeroed))
     why = "transposed convolution" if transposed else "zero padding"
     unpadded = not transposed and not padded(node)
-    full = weight if group == 1 else _spread_blocks(weight, inputs, group)
-    return Rule(node=node, mix=_mix(node, full, foldable=unpadded, why=why, blocks=group))
+    return Rule(node=node, mix=_mix(node, weight, group, foldable=unpadded, why=why))
 
 
-def _mix(node: onnx.NodeProto, weight: NDArray[Any], **about: Any) -> Mix:
+def _mix(node: onnx.NodeProto, weight: NDArray[Any], blocks: int = 1, **about: Any) -> Mix:
     taps = np.asarray((weight != 0).any(axis=tuple(range(2, weight.ndim))))
-    return Mix(input=node.input[0], output=node.output[0], weight=weight, taps=taps, **about)
-
-
-def padded(node: onnx.NodeProto) -> bool:
-    """Whether a convolution pads; a kernel of 1 in `SAME` mode with stride 1 does not, but is taken to."""
-    mode = attribute(node, "auto_pad", b"NOTSET")
-    return mode in (b"SAME_UPPER", b"SAME_LOWER") or (mode == b"NOTSET" and any(attribute(node, "pads", [])))
+    if blocks > 1:
+        taps = _block_diagonal(taps, blocks)
+    return Mix(input=node.input[0], output=node.output[0], weight=weight, taps=taps, blocks=blocks, **about)
 
 
 def _regrouped(weight: NDArray[Any], group: int) -> NDArray[Any]:
@@ -357,22 +350,23 @@ def _regrouped(weight: NDArray[Any], group: int) -> NDArray[Any]:
     return np.concatenate(parts)
 
 
-def _spread_blocks(weight: NDArray[Any], inputs: int, group: int) -> NDArray[Any]:
-    """(outputs, inputs / group, ...) as (outputs, inputs, ...), zero where a group does not read."""
-    outputs, share = weight.shape[:2]
-    full = np.zeros((outputs, inputs, *weight.shape[2:]), weight.dtype)
-    for block in range(group):
-        rows = slice(block * outputs // group, (block + 1) * outputs // group)
-        full[rows, block * share : (block + 1) * share] = weight[rows]
+def _block_diagonal(taps: Flags, blocks: int) -> Flags:
+    """(outputs, inputs / blocks) of a grouped convolution as (outputs, inputs)."""
+    outputs, share = taps.shape
+    full = np.zeros((outputs, share * blocks), bool)
+    for block in range(blocks):
+        rows = slice(block * outputs // blocks, (block + 1) * outputs // blocks)
+        full[rows, block * share : (block + 1) * share] = taps[rows]
     return full
 
 
 def _linear(node: onnx.NodeProto, seen: Observed) -> Rule:
     weight = _fixed(seen, node, 1)
-    _fixed(seen, node, 2)
     if weight is None or weight.ndim != 2 or seen.values[node.input[0]].ndim != 2 or attribute(node, "transA", 0):
         raise NotUnderstood("it does not multiply a matrix by a constant one")
-    _units(seen, node.input[0]), _units(seen, node.output[0])
+    _units(seen, node.input[0])
+    if layer_bias(node, seen.constants, _units(seen, node.output[0])) is None:
+        raise NotUnderstood("what it adds is not one number for each output")
     rows = weight if attribute(node, "transB", 0) else weight.T
     return Rule(node=node, mix=_mix(node, rows, foldable=True))
 
@@ -380,7 +374,7 @@ def _linear(node: onnx.NodeProto, seen: Observed) -> Rule:
 def _shape(node: onnx.NodeProto, seen: Observed) -> Rule:
     """Of a shape, often the batch alone is read; then channels may go."""
     start, end = attribute(node, "start", 0), attribute(node, "end", None)
-    readers = [reader for reader in seen.nodes if node.output[0] in reader.input]
+    readers = [reader for reader in seen.nodes if node.output[0] in reads(reader)]
     first = all(
         reader.op_type == "Gather"
         and reader.input[1] in seen.constants
@@ -400,7 +394,7 @@ ELEMENTWISE = ("Add", "Clip", "Div", "Max", "Mean", "Min", "Mul", "PRelu", "Pow"
 REDUCE = ("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum")
 
 RULES: dict[str, Callable[[onnx.NodeProto, Observed], Rule]] = {
-    **dict.fromkeys(EACH.split(), _pool),
+    **dict.fromkeys(EACH.split(), _each),
     **dict.fromkeys(ELEMENTWISE, _elementwise),
     **dict.fromkeys(REDUCE, _reduce),
     **dict.fromkeys(("Squeeze", "Unsqueeze"), _squeeze),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,14 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from lmconv.compaction.liveness import Liveness
-from lmconv.compaction.observe import reads
 from lmconv.compaction.rules import Rule, slices
-from lmconv.walk import attribute
+from lmconv.walk import attribute, layer_bias, reads
 
 NEUTRAL = {"Add": (0.0, (0, 1)), "Mul": (1.0, (0, 1)), "Sub": (0.0, (1,)), "Div": (1.0, (1,))}
 """The constant that changes nothing, and at which places, by operator."""
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Writer:
     """A graph in the making.
 
@@ -42,6 +42,11 @@ class Writer:
     changed: bool = False
     readers: Counter[str] = field(default_factory=Counter)
     shared: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
+
+    @cached_property
+    def captured(self) -> set[str]:
+        """Values that subgraphs take from outside."""
+        return {name for node in self.live.seen.nodes for name in set(reads(node)) - set(node.input)}
 
     def keep(self, name: str) -> NDArray[np.intp]:
         """Channels of a value that stay, by index."""
@@ -69,9 +74,9 @@ class Writer:
         self.constants[name] = value
 
     def alias(self, node: onnx.NodeProto, to: str) -> None:
-        """Leaves a node out, whose output is another value; a name that the graph gives is kept."""
+        """Leaves a node out, whose output is another value; a name that the graph gives or a subgraph takes stays."""
         self.changed = True
-        if node.output[0] in self.live.seen.outputs:
+        if node.output[0] in self.live.seen.outputs or node.output[0] in self.captured:
             self.nodes.append(helper.make_node("Identity", [self.same.get(to, to)], node.output[:1], name=node.name))
         else:
             self.same[node.output[0]] = self.same.get(to, to)
@@ -157,25 +162,18 @@ def _mixed(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
     number = np.where(gone & live.constant.uniform[mix.input], live.constant.number[mix.input], 0.0)
     weight = mix.weight[rows].astype(np.float64)
     shift = weight.reshape(*weight.shape[:2], -1).sum(-1) @ number
-    stiff = live.emitted(mix.output)[rows] & (mix.taps[rows] & gone).any(axis=1)
+    stiff = live.constant.uniform[mix.output][rows] & (mix.taps[rows] & gone).any(axis=1)
     weight = weight[:, columns]
     weight[stiff] = 0
-    own = _bias(live, node, len(live.keep(mix.output)))[rows]
+    own = layer_bias(node, live.seen.constants, len(live.keep(mix.output)))
+    assert own is not None  # or there would be no rule
     alpha = attribute(node, "alpha", 1.0) if node.op_type == "Gemm" else 1.0
-    bias = np.where(stiff, live.constant.number[mix.output][rows], own + alpha * shift)
-    _layer(writer, node, weight.astype(mix.weight.dtype), bias.astype(mix.weight.dtype))
+    added = np.where(stiff, live.constant.number[mix.output][rows], own[rows] + alpha * shift)
+    _layer(writer, node, weight.astype(mix.weight.dtype), added.astype(mix.weight.dtype))
 
 
-def _bias(live: Liveness, node: onnx.NodeProto, outputs: int) -> NDArray[np.float64]:
-    """(outputs,) float64: what a layer adds."""
-    if len(node.input) < 3 or not node.input[2]:
-        return np.zeros(outputs)
-    given = live.seen.constants[node.input[2]].astype(np.float64) * attribute(node, "beta", 1.0)
-    return np.broadcast_to(given.ravel(), outputs)
-
-
-def _layer(writer: Writer, node: onnx.NodeProto, weight: NDArray[Any], bias: NDArray[Any]) -> None:
-    biased = bool(bias.any()) or (len(node.input) > 2 and bool(node.input[2]))
+def _layer(writer: Writer, node: onnx.NodeProto, weight: NDArray[Any], added: NDArray[Any]) -> None:
+    biased = bool(added.any()) or (len(node.input) > 2 and bool(node.input[2]))
     if node.op_type == "MatMul" and biased:
         node.op_type = "Gemm"
     if node.op_type == "Gemm":
@@ -188,7 +186,7 @@ def _layer(writer: Writer, node: onnx.NodeProto, weight: NDArray[Any], bias: NDA
         weight = weight.T
     writer.constant(node, 1, weight)
     if biased:
-        writer.constant(node, 2, bias, f"{node.output[0]}_bias")
+        writer.constant(node, 2, added, f"{node.output[0]}_bias")
     writer.add(node)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lmconv.graph import static_shapes
 from lmconv.rewrite import Rewriter
 from lmconv.types import Float64, Json, Pass, PassContext
-from lmconv.walk import attribute
+from lmconv.walk import attribute, layer_bias, padded
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 Shapes = dict[str, tuple[int, ...]]
@@ -96,7 +96,7 @@ def _into_reader(graph: Rewriter, layer: onnx.NodeProto, scale: Float64, shift: 
     if weight is None or bias is None or layer.op_type == "ConvTranspose":
         return None
     if layer.op_type == "Conv":
-        if shift.any() and not _unpadded(layer):
+        if shift.any() and padded(layer):
             return None
         outputs, inputs = weight.shape[:2]
         groups = np.arange(outputs) // (outputs // attribute(layer, "group", 1))
@@ -120,13 +120,7 @@ def _weights(graph: Rewriter, layer: onnx.NodeProto) -> tuple[NDArray[np.float64
     outputs = weight.shape[_output_axis(layer, weight)]
     if layer.op_type == "ConvTranspose":
         outputs *= attribute(layer, "group", 1)
-    if len(layer.input) < 3 or not layer.input[2]:
-        return weight.astype(np.float64), np.zeros(outputs)
-    bias = graph.constants.get(layer.input[2])
-    if bias is None or (bias.size != 1 and bias.shape[-1] != bias.size) or bias.size not in (1, outputs):
-        return None, None
-    beta = attribute(layer, "beta", 1.0) if layer.op_type == "Gemm" else 1.0
-    return weight.astype(np.float64), np.broadcast_to(bias.ravel().astype(np.float64) * beta, outputs)
+    return weight.astype(np.float64), layer_bias(layer, graph.constants, outputs)
 
 
 def _output_axis(layer: onnx.NodeProto, weight: NDArray[np.generic]) -> int:
@@ -149,11 +143,6 @@ def _rebuilt(
     values.append(graph.constant(f"{layer.output[0]}_bias", bias.astype(np.float32)))
     folded.input[:] = [layer.input[0], *values]
     return folded
-
-
-def _unpadded(layer: onnx.NodeProto) -> bool:
-    automatic = attribute(layer, "auto_pad", b"NOTSET") in (b"SAME_UPPER", b"SAME_LOWER")
-    return not automatic and not any(attribute(layer, "pads", []))
 
 
 def _reader(

@@ -10,8 +10,9 @@ from __future__ import annotations
 import onnx
 from onnx import numpy_helper
 
-from lmconv.rewrite import Rewriter, inputs
+from lmconv.rewrite import Rewriter
 from lmconv.types import Json, Pass, PassContext
+from lmconv.walk import reads
 
 OPTIONAL = ("Dropout", "LSTM", "GRU", "RNN", "MaxPool", "BatchNormalization", "LayerNormalization")
 """Operators whose outputs after the first may be left out; those of Split or TopK may not."""
@@ -37,7 +38,7 @@ def dead(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto,
 def _bypass(graph: onnx.GraphProto) -> None:
     """Has everyone read what Identity and Dropout read; what gives an output of the graph stays."""
     outputs = {value.name for value in graph.output}
-    inner = {name for node in graph.node for name in inputs(node) - set(node.input)}
+    inner = {name for node in graph.node for name in set(reads(node)) - set(node.input)}
     constants = {tensor.name: tensor for tensor in graph.initializer}
     names: dict[str, str] = {}
     for node in graph.node:
@@ -58,7 +59,7 @@ def _idle(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
 
 def _trim(graph: onnx.GraphProto) -> None:
     """Leaves out the last outputs of nodes, where nothing reads them."""
-    read = {name for node in graph.node for name in inputs(node)} | {value.name for value in graph.output}
+    read = {name for node in graph.node for name in reads(node)} | {value.name for value in graph.output}
     for node in graph.node:
         while node.op_type in OPTIONAL and not node.domain and len(node.output) > 1 and node.output[-1] not in read:
             del node.output[-1]

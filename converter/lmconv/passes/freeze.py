@@ -23,7 +23,7 @@ from lmconv.errors import UsageError
 from lmconv.runtime import OrtSession
 from lmconv.session import landmarks
 from lmconv.types import Float32, Json, Pass, PassContext
-from lmconv.walk import Graph, attribute, walk
+from lmconv.walk import Graph, attribute, layer_bias, walk
 
 LARGEST = 0.1
 """Range at which a channel is no candidate any more, fractions of the widest in its layer."""
@@ -92,7 +92,11 @@ def _landmarks(model: onnx.ModelProto, context: PassContext, faces: Float32) -> 
 
 def _layer(node: onnx.NodeProto, graph: Graph) -> bool:
     """A layer whose output channels have filters of their own: axis 0, or for Gemm the axis that transB says."""
-    return node.op_type in ("Conv", "Gemm") and all(name in graph.constants for name in node.input[1:] if name)
+    if node.op_type not in ("Conv", "Gemm") or node.input[1] not in graph.constants:
+        return False
+    weight = graph.constants[node.input[1]]
+    outputs = weight.shape[0 if node.op_type == "Conv" or attribute(node, "transB", 0) else 1]
+    return layer_bias(node, graph.constants, outputs) is not None
 
 
 def _candidates(model: onnx.ModelProto, faces: Float32) -> Candidates:
@@ -134,11 +138,13 @@ def _frozen(model: onnx.ModelProto, candidates: Candidates, count: int) -> onnx.
         if rows := chosen.get(node.output[0]):
             weight = graph.constants[node.input[1]].copy()
             filters = weight if node.op_type == "Conv" or attribute(node, "transB", 0) else weight.T
-            bias = _bias(node, graph, len(filters))
+            added = layer_bias(node, graph.constants, len(filters))
+            assert added is not None  # or it would be no candidate
+            added = added.astype(np.float32)
             filters[candidates.channels[rows]] = 0
-            bias[candidates.channels[rows]] = candidates.means[rows]
+            added[candidates.channels[rows]] = candidates.means[rows]
             names = [f"{node.output[0]}_frozen_weight", f"{node.output[0]}_frozen_bias"]
-            made.update(zip(names, (weight, bias), strict=True))
+            made.update(zip(names, (weight, added), strict=True))
             node.input[:] = [node.input[0], *names]
             kept = [item for item in node.attribute if item.name != "beta"]
             del node.attribute[:]
@@ -148,14 +154,6 @@ def _frozen(model: onnx.ModelProto, candidates: Candidates, count: int) -> onnx.
     del copy.graph.initializer[:]
     copy.graph.initializer.extend([*tensors, *(numpy_helper.from_array(value, name) for name, value in made.items())])
     return copy
-
-
-def _bias(node: onnx.NodeProto, graph: Graph, outputs: int) -> Float32:
-    """(outputs,) float32: what a layer adds."""
-    if len(node.input) < 3 or not node.input[2]:
-        return np.zeros(outputs, np.float32)
-    given = graph.constants[node.input[2]] * np.float32(attribute(node, "beta", 1.0))
-    return np.broadcast_to(given.ravel(), outputs).astype(np.float32)
 
 
 plugin = Pass(
