@@ -159,9 +159,9 @@ def size(artifact: Artifact) -> int:
 
 
 def bound_px(artifact: Artifact) -> float | None:
-    """How far compaction was allowed to move a landmark of a face, input pixels; None where it was exact."""
+    """How far compaction was allowed to move a landmark of a face, input pixels; None where it was exact after all."""
     frozen = decided(artifact.recipe, "freeze")
-    return float(frozen["bound_px"]) if frozen else None
+    return float(frozen["bound_px"]) if frozen and frozen["channels"] else None
 
 
 def decided(recipe: Json, name: str) -> Json | None:

@@ -93,7 +93,7 @@ def _make(job: Job, plain: Plain, target: str, precision: Precision, io: Io, cro
     for warning in artifact.measured["warnings"]:
         job.console.note(f"{artifact.path}: {warning}")
     row = pipeline.summary(artifact)
-    if job.explain:
+    if job.explain and io == job.wanted[0][2]:  # what an artefact takes makes no difference to its passes
         from lmconv.explain import explain
 
         row["explained"] = explain(plain, artifact, job.choices, crops)

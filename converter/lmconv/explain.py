@@ -30,33 +30,31 @@ def explain(base: Plain, artifact: Artifact, choices: Choices, crops: Crops | No
     made = list(steps(base, target, precision, crops, choices))
     float32 = made[len([name for name in names if not _lowers(name)])]
     others = {name: _tried(name, float32, base, target, crops) for name in _others(names)}
-    changed = {name: found for name, found in others.items() if _differ(found.model, float32.model)}
-    graphs = [step.model for step in (*made, float32, *changed.values())]
+    distinct: dict[int, onnx.ModelProto] = {id(step.model): step.model for step in (*made, *others.values())}
     told = precision if precision == Precision.BF16 else Precision.FP32
-    times = timed(base.artifact, target, graphs, told)
-    rows = [
-        {
-            "pass": name,
-            **_sizes(before.model, after.model),
-            "faster": faster(times[index], times[index + 1]).to_json() if _differ(before.model, after.model) else None,
-            "refused": after.recipe[-1]["refused"],
-        }
-        for index, (name, before, after) in enumerate(zip(names, made, made[1:], strict=False))
-    ]
-    last = len(names)
-    gains = {name: faster(times[last + 1], times[last + 2 + index]).to_json() for index, name in enumerate(changed)}
+    times = dict(zip(distinct, timed(base.artifact, target, list(distinct.values()), told), strict=True))
+
+    def gain(before: Optimised, after: Optimised) -> Json | None:
+        if after.model is before.model:  # what changes nothing gives the graph itself
+            return None
+        return faster(times[id(before.model)], times[id(after.model)]).to_json()
+
     return {
-        "passes": rows,
-        "total": {**_sizes(made[0].model, made[-1].model), "faster": faster(times[0], times[last]).to_json()},
+        "passes": [
+            {
+                "pass": name,
+                **_sizes(before.model, after.model),
+                "faster": gain(before, after),
+                "refused": after.recipe[-1]["refused"],
+            }
+            for name, before, after in zip(names, made, made[1:], strict=False)
+        ],
+        "total": {**_sizes(made[0].model, made[-1].model), "faster": gain(made[0], made[-1])},
         "left_out": [
-            {"pass": name, "why": _why(name, found, choices, artifact), "faster": gains.get(name)}
+            {"pass": name, "why": _why(name, found, choices, artifact), "faster": gain(float32, found)}
             for name, found in others.items()
         ],
     }
-
-
-def _differ(a: onnx.ModelProto, b: onnx.ModelProto) -> bool:
-    return a is not b and a.SerializeToString(deterministic=True) != b.SerializeToString(deterministic=True)
 
 
 def _lowers(name: str) -> bool:

@@ -47,7 +47,9 @@ def interleaved(
     *,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> Float64:
-    """Times several runs in turn: A B C, then C B A, and so on, after a warm-up.
+    """Times several runs in turn, in another seeded order each round, after a warm-up.
+
+    None comes twice in a row, where its data would still be in the cache, unless there is but one.
 
     Args:
         runs: What to time.
@@ -62,13 +64,16 @@ def interleaved(
         for _ in range(WARM_UP):
             run()
     times: Float64 = np.empty((len(runs), samples))
-    order = list(range(len(runs)))
+    random = np.random.default_rng(0)
+    last = -1
     for sample in range(samples):
+        order = random.permutation(len(runs))
+        order = order[::-1] if order[0] == last else order
         for index in order:
             start = clock()
             runs[index]()
             times[index, sample] = (clock() - start) / 1e6
-        order.reverse()
+        last = order[-1]
         step()
     return times
 

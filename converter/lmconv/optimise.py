@@ -78,7 +78,7 @@ def optimise(
         else:
             model, before = result, after
         measured[name] = {**decisions.pop("measured", {}), "seconds": round(time.perf_counter() - start, 3)}
-        recipe.append({"pass": name, "decisions": decisions, "refused": reason})
+        recipe.append({"pass": name, "decisions": {} if reason else decisions, "refused": reason})
     return Optimised(model=model, recipe=recipe, measured=measured, warnings=warnings, outputs=before or {})
 
 

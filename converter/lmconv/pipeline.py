@@ -112,16 +112,17 @@ class Choices:
     Attributes:
         without: Names of passes that are left out.
         compact_px: See `PassContext`.
-        recipe: That of an earlier artefact: what was decided there by measuring is not measured again.
+        recipe: An earlier artefact of the same network, target and precision: its passes are run again, and what was
+            measured for them is not measured anew.
     """
 
     without: tuple[str, ...] = ()
     compact_px: float | None = None
-    recipe: Json | None = None
+    recipe: Artifact | None = None
 
     def decided(self, name: str) -> Json | None:
         """What a pass decided in `recipe`."""
-        return artifacts.decided(self.recipe, name) if self.recipe else None
+        return artifacts.decided(self.recipe.recipe, name) if self.recipe else None
 
 
 DEFAULT = Choices()
@@ -284,7 +285,9 @@ def build(
         fixed, name = base.artifact.spec.batch, base.artifact.spec.name
         raise UsageError(f"{name} takes {fixed} inputs a run, not {batch}", hint=f"use --batch {fixed}")
     wrapping.check(base.artifact.spec, io, precision)
-    *_, lowered = steps(base, plugin, precision, crops, choices)
+    _check_recipe(base, target, precision, choices)
+    made = list(steps(base, plugin, precision, crops, choices))
+    lowered = made[-1]
     spec = with_batch(base.artifact.spec, batch or base.artifact.spec.batch)
     model = onnx.ModelProto()
     model.CopyFrom(lowered.model)
@@ -302,8 +305,29 @@ def build(
         reference_file.write(new, reference)
         content = _content(spec, target, precision, optimised, parents, start)
         artifacts.write(new, content | {"execution": built.execution, "machine": built.machine})
-        _accept(new, plugin, precision, reference)
+        _accept(new, plugin, precision, _expected(reference, made, passes(plugin, precision, choices), io))
     return artifacts.read(path)
+
+
+def _check_recipe(base: Plain, target: str, precision: Precision, choices: Choices) -> None:
+    if (told := choices.recipe) is None:
+        return
+    if told.parents["source"]["sha256"] != base.artifact.parents["source"]["sha256"]:
+        raise UsageError(f"{told.path} was made from other weights", hint="name an artefact of this network")
+    if (told.target, told.precision) != (target, precision):
+        raise UsageError(
+            f"{told.path} is {told.target} {told.precision}, not {target} {precision}", hint="ask for what it is"
+        )
+
+
+def _expected(reference: Reference, made: list[Optimised], names: tuple[str, ...], io: Io) -> Reference:
+    """What the artefact is compared with: where channels were taken for constant, the graph in which they are.
+
+    What that does on faces is bounded, and judged there; on noise such channels are not constant.
+    """
+    if "freeze" not in names or io == "frame":
+        return reference
+    return replace(reference, outputs=made[1 + names.index("freeze")].outputs["noise"])
 
 
 def folder(target: str, precision: Precision, io: Io) -> str:
@@ -328,6 +352,8 @@ def _reference_of(base: Plain, spec: ModelSpec) -> Reference:
 
 def passes(target: Target, precision: Precision, choices: Choices = DEFAULT) -> tuple[str, ...]:
     """The passes from a plain graph to a target in a precision, in order."""
+    if choices.recipe:
+        return tuple(step["pass"] for step in choices.recipe.recipe["passes"] if step["pass"] not in PLAIN)
     bounded = ("freeze",) if choices.compact_px else ()
     named = (*bounded, *FIRST, *target.rewrites.get(precision, ()), *PASSES.get(precision, ()))
     return tuple(name for name in named if name not in choices.without)
@@ -341,7 +367,16 @@ def steps(
     yield found
     key: tuple[object, ...] = ()
     for name in passes(target, precision, choices):
-        key = (*key, name, *_asked(name, found.model, target))
+        replay = choices.decided(name)
+        asked = {
+            "crops": crops,
+            "scheme": _scheme(target, found.model),
+            "measure": target.name,
+            "compact_px": choices.compact_px,
+            "replay": canonical(replay),
+        }
+        step: Pass = plugins.load("passes", name)
+        key = (*key, name, *(asked[field] for field in step.uses))
         if key not in base.optimised:
             context = PassContext(
                 spec=base.artifact.spec,
@@ -349,7 +384,7 @@ def steps(
                 scheme=target.quantisation,
                 measure=functools.partial(timed, base.artifact, target),
                 compact_px=choices.compact_px,
-                replay=choices.decided(name),
+                replay=replay,
             )
             after = optimise(found.model, [name], context, found.outputs or None)
             base.optimised[key] = replace(
@@ -362,13 +397,8 @@ def steps(
         yield found
 
 
-def _asked(name: str, model: onnx.ModelProto, target: Target) -> tuple[object, ...]:
-    """What a pass is told besides the graph: where that is the same, so is its result."""
-    step: Pass = plugins.load("passes", name)
-    if step.measured:
-        return (target.name,)
-    if not step.calibrated:
-        return ()
+def _scheme(target: Target, model: onnx.ModelProto) -> tuple[str, bool]:
+    """How a target wants int8, as far as that makes a difference to a graph."""
     prelu = any(node.op_type == "PRelu" for node in model.graph.node)
     return target.quantisation.activations, target.quantisation.quantised_prelu and prelu
 
@@ -444,15 +474,14 @@ def _content(
 def _accept(folder: Path, plugin: Target, precision: Precision, reference: Reference) -> None:
     """Runs the finished artefact and compares it with the source network; one that is off is not put in place.
 
-    Heatmaps are judged as such: below fp32, points of theirs may jump where two cells are next to equal. A graph whose
-    channels were taken for constant on faces is held to its bound there, by verify; here are none.
+    Heatmaps are judged as such: below fp32, points of theirs may jump where two cells are next to equal.
     """
     artifact = artifacts.read(folder)
     with plugin.open(artifact, OpenOptions()) as session:
         found = reference_file.answer(session, artifact.spec, reference)
     apart = gap(found, reference.outputs, artifact.spec)
-    held = Precision.FP16 if precision == Precision.FP32 and artifacts.bound_px(artifact) else precision
     framed = artifact.spec.io == "frame"
+    held = Precision.BF16 if framed and artifacts.bound_px(artifact) else precision
     gaps = {"landmarks": (apart.landmarks.max_abs, max(TOLERANCE[held], FRAME_TOLERANCE if framed else 0))}
     if apart.max_map is not None:
         maps = {"heatmaps": (apart.max_map, max(MAP_TOLERANCE[held], FRAME_MAP_TOLERANCE if framed else 0))}

@@ -275,7 +275,7 @@ class Pass:
             (where given) and on noise; where the network gives heatmaps, of these, fractions of their range.
         required: Whether the artefact is impossible without it; another pass is left out when it is refused.
         calibrated: Whether it needs real crops; it is then judged on crops alone, as noise is outside its range.
-        measured: Whether it times graphs on the target to choose between them.
+        uses: The fields of PassContext that its result depends on, besides the spec.
     """
 
     name: str
@@ -284,7 +284,7 @@ class Pass:
     tolerance: float
     required: bool = False
     calibrated: bool = False
-    measured: bool = False
+    uses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,12 +78,24 @@ def test_explain_says_what_each_pass_bought_and_what_was_left_out(cli: Cli, fat:
         (["--compact-px", "0"], "--compact-px"),
         (["--compact-px", "0.1"], "real faces"),
         (["--compact-px", "0.1", "--no-compact"], "contradict"),
+        (["--compact-px", "0.1", "--no-freeze"], "contradict"),
         (["--no-such-pass"], "--no-such-pass"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(cli: Cli, fat: Path, options: list[str], said: str) -> None:
     cli("export", fat, *options).refused(2, said)
     assert not Path("build").exists()
+
+
+def test_a_recipe_is_of_the_same_network_target_and_precision(cli: Cli, fat: Path, tiny: Path) -> None:
+    assert cli("export", fat, "--no-dead").code == 0
+    recipe = ("--recipe", "build/fat/onnx-fp32")
+    cli("export", tiny, *recipe).refused(2, "other weights")
+    cli("export", fat, *recipe, "--to", "openvino").refused(2, "recipe of onnx fp32")
+    cli("export", fat, *recipe, "--no-compact").refused(2, "which passes")
+    assert cli("export", fat, *recipe, "--out", "again").code == 0
+    first, again = (artifacts.read(Path(out) / "fat" / "onnx-fp32") for out in ("build", "again"))
+    assert (first.files, first.digest) == (again.files, again.digest)
 
 
 def test_a_recipe_that_is_no_artefact_is_refused(cli: Cli, fat: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -26,11 +27,15 @@ def recorder(clock: Clock, calls: list[str], name: str, cost: int) -> Callable[[
     return run
 
 
-def test_sessions_are_timed_in_turn_and_every_other_round_backwards() -> None:
+def test_sessions_are_timed_in_rounds_of_changing_order() -> None:
+    """So that none always follows the same one, and none itself."""
     clock, calls = Clock(), list[str]()
-    runs = [recorder(clock, calls, name, 1) for name in "ABC"]
-    interleaved(runs, 4, clock=clock)
-    assert "".join(calls[3 * WARM_UP :]) == "ABCCBAABCCBA"
+    interleaved([recorder(clock, calls, name, 1) for name in "ABC"], 200, clock=clock)
+    timed = calls[3 * WARM_UP :]
+    assert all(set(timed[start : start + 3]) == set("ABC") for start in range(0, 600, 3))
+    follows = Counter(zip(timed, timed[1:], strict=False))
+    assert all(follows[name, name] == 0 for name in "ABC")
+    assert all(70 < follows[a, b] < 130 for a in "ABC" for b in "ABC" if a != b)
 
 
 def test_each_session_is_warmed_up_before_any_is_timed() -> None:

@@ -139,7 +139,7 @@ def plugin(
     if seed is not None and not random_weights:
         raise UsageError("--seed is for random weights", hint="add --random-weights, or leave it out")
     wanted, skipped = _combinations(targets, precisions, ios)
-    size, choices = _batch(batch), _choices(compact_px, recipe, calibration)
+    size, choices = _batch(batch), _choices(compact_px, recipe, calibration, wanted)
     options: Json = {
         "weights": weights,
         "seed": (seed or 0) if random_weights else None,
@@ -180,12 +180,13 @@ def plugin(
             outcome.document["artifacts"] += done.artifacts
             outcome.errors += done.errors
     rows = outcome.document["artifacts"]
-    parts = [_text(rows), *map(_explained, rows if explain else []), _failures(outcome, models)]
+    explained = [row for row in rows if "explained" in row]
+    parts = [_text(rows), *map(_explained, explained), _failures(outcome, models)]
     outcome.text = "\n\n".join(filter(None, parts))
     return outcome
 
 
-def _choices(compact_px: float | None, recipe: Path | None, calibration: Path | None) -> Choices:
+def _choices(compact_px: float | None, recipe: Path | None, calibration: Path | None, wanted: list[Wanted]) -> Choices:
     """How graphs are made; refuses what contradicts itself."""
     from lmconv import artifact as artifacts
     from lmconv.pipeline import PLAIN, Choices
@@ -195,13 +196,25 @@ def _choices(compact_px: float | None, recipe: Path | None, calibration: Path | 
         step: Pass = plugins.load("passes", name)
         if step.required or name in PLAIN:
             raise UsageError(f"--no-{name} leaves out a pass without which there is no artefact", hint="leave it out")
-    if compact_px is not None and "compact" in without:
-        raise UsageError("--compact-px and --no-compact contradict each other", hint="leave one out")
+    for name in ("freeze", "compact"):
+        if compact_px is not None and name in without:
+            raise UsageError(f"--compact-px and --no-{name} contradict each other", hint="leave one out")
     if compact_px is not None and calibration is None:
         hint = "give --calibration DIR, a folder of annotated training faces"
         raise UsageError("--compact-px is judged on real faces, and none are named", hint=hint)
-    told = artifacts.read(recipe).recipe if recipe else None
-    return Choices(without=tuple(without), compact_px=compact_px, recipe=told)
+    if recipe is None:
+        return Choices(without=tuple(without), compact_px=compact_px)
+    if without or compact_px is not None:
+        raise UsageError("--recipe says which passes are run, and how far", hint="leave --no-PASS and --compact-px out")
+    told = artifacts.read(recipe)
+    if any(pair[:2] != (told.target, told.precision) for pair in wanted):
+        hint = f"ask for --to {told.target} --precision {told.precision} alone"
+        raise UsageError(f"{recipe} is the recipe of {told.target} {told.precision}", hint=hint)
+    frozen = artifacts.decided(told.recipe, "freeze")
+    if frozen and calibration is None:
+        hint = "give --calibration DIR, the faces that it was made with"
+        raise UsageError(f"{recipe} was compacted within a bound on real faces, and none are named", hint=hint)
+    return Choices(compact_px=frozen["bound_px"] if frozen else None, recipe=told)
 
 
 def _combinations(

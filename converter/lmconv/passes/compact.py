@@ -18,7 +18,7 @@ MULTIPLES = (4, 8, 16)
 """Numbers of channels that vector instructions work on at once: SSE, AVX2, AVX512."""
 
 NOISE = 0.05
-"""Gains closer than this are one: fewer channels are then the better choice, and two runs make the same."""
+"""Gains closer than this are one, and fewer channels are then the better choice."""
 
 
 def compact(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
@@ -48,5 +48,5 @@ plugin = Pass(
     summary="channels that never change or that nobody reads, removed everywhere they are coupled",
     apply=compact,
     tolerance=1e-6,
-    measured=True,
+    uses=("measure", "replay"),
 )

@@ -162,4 +162,5 @@ plugin = Pass(
     apply=freeze,
     tolerance=1e-2,
     calibrated=True,
+    uses=("crops", "compact_px"),
 )

@@ -39,4 +39,5 @@ plugin = Pass(
     tolerance=0.02,
     required=True,
     calibrated=True,
+    uses=("crops", "scheme"),
 )

@@ -247,6 +247,21 @@ def test_channels_that_feed_only_themselves_go() -> None:
     assert channels(found)["expand0"] == 5
 
 
+def test_two_constants_of_a_sum_do_not_both_stand_for_a_value() -> None:
+    net = Net()
+    parts = [net.conv("input", 3, 2, name=name, dead=[0], constant=0.5) for name in "ab"]
+    data = net.conv(net.node("Add", *parts), 2, 4, kernel=3, name="c", unread=[1])
+    found = compacted(net.head(net.node("Add", data, net.conv("input", 3, 4, name="d")), 4))
+    assert channels(found)["a"] == channels(found)["b"] == 1
+
+
+def test_dead_filters_of_a_single_input_channel_go() -> None:
+    net = Net()
+    data = net.node("ReduceMean", "input", np.array([1]), keepdims=1)
+    data = net.conv(data, 1, 6, name="a", dead=[0, 1])
+    assert channels(compacted(net.head(data, 6)))["a"] == 4
+
+
 # What has to stay
 
 
@@ -303,6 +318,54 @@ def test_what_works_over_channels_keeps_them_and_is_named(op: str, attributes: d
     assert channels(found)["a"] == 8
     assert list(found.whole.values()) == [["odd"]]
     assert list(kept(found, "a").values()) == [2]
+
+
+def test_what_an_operator_is_told_by_the_input_is_no_constant() -> None:
+    net = Net()
+    value = net.node("ReduceMean", "input", np.array([0, 1, 2, 3]), keepdims=0)
+    data = net.conv("input", 3, 4, name="a", dead=[0], constant=0.5)
+    data = net.node("Pad", data, np.array([0, 0, 1, 1, 0, 0, 1, 1]), value, name="pad")
+    data = net.node("GlobalAveragePool", data)
+    found = compact(model := net.model(net.conv(data, 4, 2, name="b")))
+    images = np.random.default_rng(0).uniform(-1, 1, (1, 3, SIZE, SIZE)).astype(np.float32)
+    np.testing.assert_allclose(run(found.model, images)["b"], run(model, images)["b"], atol=1e-6)
+    assert found.whole["Pad: what it is told is computed"] == ["pad"]
+
+
+def test_the_slopes_of_a_prelu_may_be_a_constant_its_input_may_not() -> None:
+    net = Net()
+    slopes = net.conv("input", 3, 4, name="slopes")
+    data = net.conv("input", 3, 4, name="a", dead=range(4), constant=-0.5)
+    found = compacted(net.head(net.node("PRelu", data, slopes), 4))
+    assert channels(found)["a"] == 4
+
+
+def test_a_bias_that_is_no_number_for_each_output_stays() -> None:
+    net = Net()
+    data = net.node("GlobalAveragePool", net.conv("input", 3, 4, name="a", dead=[0], constant=0.5))
+    data = net.node("Flatten", data)
+    model = net.model(net.node("Gemm", data, net.weight(4, 4), net.bias(4).reshape(4, 1), name="fc"))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    images = np.random.default_rng(0).uniform(-1, 1, (4, 3, SIZE, SIZE)).astype(np.float32)
+    np.testing.assert_allclose(run(compact(model).model, images)["fc"], run(model, images)["fc"], atol=1e-6)
+
+
+def test_a_value_that_a_subgraph_takes_keeps_its_name() -> None:
+    net = Net()
+    data = net.conv("input", 3, 4, name="stem")
+    data = net.node("Add", data, net.conv("input", 3, 4, name="nothing", dead=range(4)), name="sum")
+    branches = {
+        f"{which}_branch": onnx.helper.make_graph(
+            [onnx.helper.make_node(op, ["sum"], [which])], which, [], [onnx.ValueInfoProto(name=which)]
+        )
+        for which, op in (("then", "Neg"), ("else", "Abs"))
+    }
+    condition = net.constant(np.array(True), "condition")
+    net.nodes.append(onnx.helper.make_node("If", [condition], ["chosen"], name="chosen", **branches))
+    found = compact(model := net.model(net.conv("chosen", 4, 2, name="b")))
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 3, SIZE, SIZE)).astype(np.float32)
+    np.testing.assert_allclose(run(found.model, images)["b"], run(model, images)["b"], atol=1e-6)
+    assert channels(found)["nothing"] == 0
 
 
 def test_a_grouped_convolution_loses_whole_groups_alone() -> None:
