@@ -99,7 +99,7 @@ def speeds(rows: list[dict[str, Any]]) -> str:
 
 
 def _speed(row: dict[str, Any]) -> list[str]:
-    compact = next(step for step in row["explained"]["passes"] if step["pass"] in ("compact",))
+    compact = next(step for step in row["explained"]["passes"] if step["pass"] == "compact")
     gains = [compact["faster"], row["explained"]["total"]["faster"]]
     told = [f"{gain['median']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]" if gain else "" for gain in gains]
     return [row["model"], row["target"], *told, f"{row['ratio_plain']:.2f}"]

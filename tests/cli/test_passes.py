@@ -57,7 +57,7 @@ def test_explain_says_what_each_pass_bought_and_what_was_left_out(cli: Cli, fat:
     assert ran.code == 0, ran.err
     for row in ran.document["artifacts"]:
         found = row["explained"]
-        step = next(step for step in found["passes"] if step["pass"] in ("compact",))
+        step = next(step for step in found["passes"] if step["pass"] == "compact")
         assert step["parameters"][1] < step["parameters"][0]
         assert step["flops"][1] < step["flops"][0]
         assert 0 < step["faster"]["low"] <= step["faster"]["median"] <= step["faster"]["high"]

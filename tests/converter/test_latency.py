@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def test_sessions_are_timed_in_rounds_of_changing_order() -> None:
     interleaved([recorder(clock, calls, name, 1) for name in "ABC"], 200, clock=clock)
     timed = calls[3 * WARM_UP :]
     assert all(set(timed[start : start + 3]) == set("ABC") for start in range(0, 600, 3))
-    follows = Counter(zip(timed, timed[1:], strict=False))
+    follows = Counter(pairwise(timed))
     assert all(follows[name, name] == 0 for name in "ABC")
     assert all(70 < follows[a, b] < 130 for a in "ABC" for b in "ABC" if a != b)
 

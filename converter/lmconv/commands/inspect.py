@@ -55,7 +55,7 @@ def plugin(console: Console, *, artifact: Path, layers: bool, picture: Path | No
     ]
     compacted = artifacts.decided(found.recipe, "compact")
     if compacted is None and (layers or picture):
-        refused = next((step["refused"] for step in found.recipe["passes"] if step["pass"] in ("compact",)), None)
+        refused = next((step["refused"] for step in found.recipe["passes"] if step["pass"] == "compact"), None)
         hint = f"the pass was left out: {refused}" if refused else "export it without --no-compact"
         raise InputError(f"{artifact} was not compacted", hint=hint)
     if compacted:
