@@ -37,7 +37,6 @@ UNITS = {
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw that to an SVG file.")
 def plugin(console: Console, *, artifact: Path, layers: bool, picture: Path | None) -> Outcome:
     from lmconv import artifact as artifacts
-    from lmconv.compaction.picture import summary
 
     found = artifacts.read(artifact)
     shown = json.loads((artifact / artifacts.MANIFEST).read_text(encoding="utf-8"))
@@ -53,33 +52,37 @@ def plugin(console: Console, *, artifact: Path, layers: bool, picture: Path | No
         f"{source['flops'] / 1e9:.3f} GFLOP",
         f"digest     {found.digest}",
     ]
-    compacted = artifacts.decided(found.recipe, "compact")
-    if compacted is None and (layers or picture):
-        refused = next((step["refused"] for step in found.recipe["passes"] if step["pass"] == "compact"), None)
-        hint = f"the pass was left out: {refused}" if refused else "export it without --no-compact"
-        raise InputError(f"{artifact} was not compacted", hint=hint)
-    if compacted:
-        lines.append(f"compacted  {summary(compacted)}")
-    if compacted:
-        names = _modules(found)
-        compacted["layers"] = [{**row, "name": names.get(row["name"], row["name"])} for row in compacted["layers"]]
-    if compacted and picture:
-        from lmconv.compaction.picture import draw
-
-        title = f"{found.spec.name}, {found.target} {found.precision}: {summary(compacted)}"
-        with writing(picture):
-            picture.write_text(draw(title, compacted["layers"]), encoding="utf-8")
-    if compacted and layers:
-        lines += ["", _layers(compacted)]
+    lines += _compaction(found, table_wanted=layers, picture=picture)
     if not layers:
-        lines.append(
-            json.dumps({key: _short(shown[key]) for key in ("spec", "recipe", "versions", "measured")}, indent=1)
-        )
+        parts = {key: _short(shown[key]) for key in ("spec", "recipe", "versions", "measured")}
+        lines.append(json.dumps(parts, indent=1))
     return Outcome(document=shown, text="\n".join(lines))
 
 
 def _tensor(tensor: TensorSpec) -> str:
     return f"{tensor.name} {tensor.dtype} ({', '.join(map(str, tensor.shape))}) {tensor.layout}"
+
+
+def _compaction(artifact: Artifact, *, table_wanted: bool, picture: Path | None) -> list[str]:
+    """What compaction did: in a line, and as far as it is wanted as a table and as a picture."""
+    from lmconv import artifact as artifacts
+    from lmconv.compaction.picture import draw, summary
+
+    compacted = artifacts.decided(artifact.recipe, "compact")
+    if compacted is None:
+        if not (table_wanted or picture):
+            return []
+        refused = next((step["refused"] for step in artifact.recipe["passes"] if step["pass"] == "compact"), None)
+        hint = f"the pass was left out: {refused}" if refused else "export it without --no-compact"
+        raise InputError(f"{artifact.path} was not compacted", hint=hint)
+    names = _modules(artifact)
+    compacted["layers"] = [{**row, "name": names.get(row["name"], row["name"])} for row in compacted["layers"]]
+    if picture:
+        title = f"{artifact.spec.name}, {artifact.target} {artifact.precision}: {summary(compacted)}"
+        with writing(picture):
+            picture.write_text(draw(title, compacted["layers"]), encoding="utf-8")
+    line = f"compacted  {summary(compacted)}"
+    return [line, "", _layers(compacted)] if table_wanted else [line]
 
 
 def _modules(artifact: Artifact) -> dict[str, str]:
