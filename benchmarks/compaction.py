@@ -2,8 +2,9 @@
 
 Prints two Markdown tables and writes `OUT/compaction.json`: channels, parameters and FLOPs of the plain graph and of
 the artefact, how long compaction took, and how much faster the artefact is than the plain graph, on the same target
-(`lmconv export --explain`) and against ONNX Runtime (`ratio_plain` of `lmconv bench`); one thread, batch 1. Networks
-without trained weights get seeded random ones, which have no dead channels: nothing may change there.
+(`lmconv export --explain`) and, where the weights are trained, against ONNX Runtime (`ratio_plain` of `lmconv bench`);
+one thread, batch 1. Networks without trained weights get seeded random ones, which have no dead channels: nothing may
+change there.
 """
 
 from __future__ import annotations
@@ -41,17 +42,18 @@ def network(model: str, out: Path) -> list[dict[str, Any]]:
     """Converts and times one network; a row for each target."""
     targets = [part for target in TARGETS for part in ("--to", target)]
     made = run("export", model, "--random-weights", *targets, "--explain", "--out", str(out), "--json")
-    timed = run("bench", *(row["path"] for row in made["artifacts"]), "--json")
-    ratios = {row["path"]: row["ratio_plain"] for row in timed["rows"]}
-    return [describe(row, ratios[row["path"]]) for row in made["artifacts"]]
+    trained = [row["path"] for row in made["artifacts"] if not row["weights"].startswith("random")]
+    timed = run("bench", *trained, "--json")["rows"] if trained else []
+    ratios = {row["path"]: row["ratio_plain"] for row in timed}
+    return [describe(row, ratios.get(row["path"])) for row in made["artifacts"]]
 
 
-def describe(row: dict[str, Any], ratio: float) -> dict[str, Any]:
+def describe(row: dict[str, Any], ratio: float | None) -> dict[str, Any]:
     """What is told of an artefact."""
     artifact = artifacts.read(Path(row["path"]))
     decided = artifacts.decided(artifact.recipe, "compact") or {"layers": [], "multiple": None}
     layers = decided["layers"]
-    print(f"{row['path']}: {ratio:.2f}", file=sys.stderr, flush=True)
+    print(row["path"], file=sys.stderr, flush=True)
     return {
         "model": row["model"],
         "target": row["target"],
@@ -102,7 +104,7 @@ def _speed(row: dict[str, Any]) -> list[str]:
     compact = next(step for step in row["explained"]["passes"] if step["pass"] == "compact")
     gains = [compact["faster"], row["explained"]["total"]["faster"]]
     told = [f"{gain['median']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]" if gain else "" for gain in gains]
-    return [row["model"], row["target"], *told, f"{row['ratio_plain']:.2f}"]
+    return [row["model"], row["target"], *told, f"{row['ratio_plain']:.2f}" if row["ratio_plain"] else ""]
 
 
 if __name__ == "__main__":
