@@ -163,7 +163,9 @@ def undecided(maps: Float32, how: Decode) -> np.ndarray:
     return near
 
 
-def append(graph: onnx.GraphProto, heatmaps: str, size: tuple[int, int], how: Decode) -> None:
+def append(
+    graph: onnx.GraphProto, heatmaps: str, size: tuple[int, int], how: Decode, *, prefix: str = "decode"
+) -> None:
     """Appends the decode to a graph: reads (N, L, H, W) float32 `heatmaps`, gives (N, L, 2) float32 `landmarks`.
 
     Args:
@@ -171,6 +173,7 @@ def append(graph: onnx.GraphProto, heatmaps: str, size: tuple[int, int], how: De
         heatmaps: Name of the value.
         size: (H, W).
         how: Which rule.
+        prefix: Begins the names of the values in between; nothing else in the graph may begin so.
     """
     from lmconv.graph import nodes
 
@@ -185,6 +188,6 @@ def append(graph: onnx.GraphProto, heatmaps: str, size: tuple[int, int], how: De
     }  # fmt: skip
     body = (ARGMAX if how.method == "argmax" else SOFT_ARGMAX) + FRACTIONS
     names = {"heatmaps": heatmaps, "landmarks": "landmarks"}
-    added, tensors = nodes(body, constants, names, "decode")
+    added, tensors = nodes(body, constants, names, prefix)
     graph.node.extend(added)
     graph.initializer.extend(tensors)
