@@ -13,6 +13,7 @@ from tests.helpers import SIZE, tiny_onnx
 from lmconv import artifact as artifacts
 from lmconv import export, naming, pipeline, plugins, source
 from lmconv.errors import InputError, UsageError
+from lmconv.files import sha256
 from lmconv.runtime import OrtSession
 from lmconv.session import landmarks, noise
 from lmconv.types import OpenOptions, Precision, Session, Source, TensorSpec
@@ -219,13 +220,14 @@ def test_values_of_the_source_may_have_our_names(tmp_path: Path, old: str, new: 
 
 
 def as_the_source(found: Source) -> onnx.ModelProto:
-    """The exported graph, after ONNX Runtime gave the same with it as with the source."""
+    """The exported graph, after it gave in ONNX Runtime what the source gives."""
     images = noise(found.spec, 3, 0)
     with source.open_source(found) as original:
         expected = original.run({"input": images})["landmarks"]
     exported, _ = export.export(found)
     with OrtSession(exported.SerializeToString()) as session:
-        np.testing.assert_allclose(session.run({"input": images})["landmarks"], expected, rtol=0, atol=1e-6)
+        alone = [session.run({"input": image[None]})["landmarks"] for image in images]
+    np.testing.assert_allclose(np.concatenate(alone), expected, rtol=0, atol=1e-6)
     return exported
 
 
@@ -277,6 +279,33 @@ def test_weights_may_be_listed_as_inputs_as_in_ir_3(tmp_path: Path) -> None:
     (tmp_path / "old.onnx").write_bytes(model.SerializeToString())
     exported = as_the_source(source.resolve(str(tmp_path / "old.onnx")))
     assert [value.name for value in exported.graph.input] == ["input"]
+
+
+def beside(path: Path, seed: int) -> Path:
+    """Writes the tiny network with its weights in a file beside it."""
+    path.with_suffix(".data").unlink(missing_ok=True)  # to which ONNX would append
+    onnx.save(tiny_onnx(seed), path, save_as_external_data=True, location=f"{path.stem}.data", size_threshold=0)
+    return path
+
+
+def test_a_file_without_others_beside_it_is_known_by_its_own_sha256(tiny: Path) -> None:
+    assert source.resolve(str(tiny)).sha256 == sha256(tiny)
+
+
+def test_weights_in_a_file_beside_are_part_of_what_a_source_is_known_by(tmp_path: Path) -> None:
+    path = beside(tmp_path / "beside.onnx", 0)
+    before, own = source.resolve(str(path)), sha256(path)
+    kept = pipeline.plain(before, tmp_path / "build")
+    assert source.recover(kept.artifact, tmp_path) == before
+    beside(path, 1)
+    assert sha256(path) == own
+    after = source.resolve(str(path))
+    assert after.sha256 != before.sha256
+    made = pipeline.plain(after, tmp_path / "build")
+    assert made.artifact.files["model.onnx"] != kept.artifact.files["model.onnx"]
+    assert source.recover(kept.artifact, tmp_path) is None
+    path.with_suffix(".data").unlink()
+    assert source.recover(made.artifact, tmp_path) is None
 
 
 def test_weights_that_begin_as_ours_do_in_pytorch_keep_their_names(tmp_path: Path) -> None:
