@@ -79,7 +79,8 @@ def parse(text: str) -> Decode:
         factor = 0.0
     if method == "argmax" and not colon:
         return Decode(method="argmax")
-    if method == "soft-argmax" and 0 < factor < np.inf:
+    real = np.finfo(np.float32)
+    if method == "soft-argmax" and float(real.tiny) <= factor <= float(real.max):
         return Decode(method="soft-argmax", beta=factor)
     raise UsageError(f"--decode {text!r} is not known", hint="argmax, or soft-argmax:BETA with BETA above 0")
 
