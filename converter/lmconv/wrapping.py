@@ -28,9 +28,18 @@ IMAGE = """
     pixels = Cast <to = 1> (image)
 """
 
+FINITE = """
+    nothing = Sub (boxes, boxes)
+    finite = Equal (nothing, ZERO_REAL)
+    known = Where (finite, boxes, ZERO_REAL)
+    unknown = ReduceSum <keepdims = 1> (nothing, ONE)
+"""
+"""A coordinate less itself is 0, or NaN where it is NaN or infinite. Of those no place is computed, which a runtime may
+refuse to read; `unknown` (N, 1) makes the landmarks of such a box NaN."""
+
 SQUARE = """
-    first_corner = Slice (boxes, ZERO, TWO, ONE)
-    last_corner = Slice (boxes, TWO, FOUR, ONE)
+    first_corner = Slice (known, ZERO, TWO, ONE)
+    last_corner = Slice (known, TWO, FOUR, ONE)
     first = Floor (first_corner)
     last = Ceil (last_corner)
     steps = Sub (last, first)
@@ -153,7 +162,8 @@ NORMALISE = """
 
 TO_FRAME = """
     sides = Unsqueeze (side, ONE)
-    corners = Unsqueeze (corner, ONE)
+    place = Add (corner, unknown)
+    corners = Unsqueeze (place, ONE)
     from_corner = Mul (fractions, sides)
     landmarks = Add (from_corner, corners)
 """
@@ -250,7 +260,7 @@ def _frame(spec: ModelSpec, prefix: str) -> Part:
     }  # fmt: skip
     square = SQUARE.replace("SIDE_OF", "ReduceMax" if spec.crop.side == "max" else "ReduceMin")
     inside = IN_FRAME.replace("AXIS", "x") + IN_FRAME.replace("AXIS", "y")
-    body = square + ALONG_X + ALONG_Y + FRAME_SIZE + inside + SAMPLE + normalise
+    body = FINITE + square + ALONG_X + ALONG_Y + FRAME_SIZE + inside + SAMPLE + normalise
     return nodes(body, constants, {"frame": "frame", "boxes": "boxes", "input": "input"}, prefix)
 
 

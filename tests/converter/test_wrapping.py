@@ -270,6 +270,28 @@ def test_no_boxes_give_no_landmarks(opened: Open) -> None:
     assert found["landmarks"].shape == (0, len(CORNERS), 2)
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_box_that_is_no_box_gives_nan_and_leaves_the_others_alone(opened: Open, number: float) -> None:
+    spec = spec_of()
+    shown = scene(7, 0)
+    boxes = shown.boxes.copy()
+    boxes[[1, 2, 4, 5], range(4)] = number
+    found = run_frame(wrapped(opened, spec, "frame"), spec, replace(shown, boxes=boxes))
+    assert np.isnan(found["landmarks"][[1, 2, 4, 5]]).all()
+    rest = [0, 3, 6]
+    kept = {name: values[rest] for name, values in found.items()}
+    assert_as_on_the_host(kept, replace(shown, boxes=boxes[rest]), spec)
+
+
+@pytest.mark.parametrize("number", [3e38, -3e38, 2.0**31, -(2.0**31)])
+def test_a_box_may_be_as_far_away_as_float32_goes(opened: Open, number: float) -> None:
+    spec = spec_of()
+    boxes = np.array([(5, 5, 9, 9), (number, number, number, number), (-number, -number, number, number)], np.float32)
+    found = wrapped(opened, spec, "frame").run({"frame": noise(16, 16), "boxes": boxes})
+    assert found["landmarks"].shape == (3, len(CORNERS), 2)
+    assert np.isfinite(found["landmarks"][:2]).all()
+
+
 @pytest.mark.parametrize("io", ["image", "frame"])
 def test_a_fixed_batch_stays_fixed(opened: Open, io: Io) -> None:
     spec = spec_of()
