@@ -75,12 +75,14 @@ def find(model: str, extra: Path | None = None) -> Path | None:
     return next(candidates(lambda path: path.name in names, extra), None)
 
 
-def find_digest(digest: str, name: str, *, extra: Path | None = None) -> Path | None:
+def find_digest(
+    digest: str, name: str, *, extra: Path | None = None, digest_of: Callable[[Path], str] = sha256
+) -> Path | None:
     """A file in `extra` or `folders()` with this sha256: those called `name` first, then all of its suffix."""
     suffix = Path(name).suffix
     for test in (lambda path: path.name == name, lambda path: path.name != name and path.suffix == suffix):
         for path in candidates(test, extra):
-            if sha256(path) == digest:
+            if digest_of(path) == digest:
                 return path
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -77,6 +78,17 @@ def attempt(console: Console, action: Callable[[], T], errors: list[Json], **lab
     unsaid = " ".join(str(value) for value in label.values() if str(value) not in known.message)
     click.echo(f"error: {unsaid}{': ' if unsaid else ''}{known}", err=True)
     return None
+
+
+class Finite(click.FloatRange):
+    """Takes numbers that are neither infinite nor NaN, within a range if one is given."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Reads one, or fails as click does."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
 
 
 REPORT = "this is a bug of lmconv: please report it with the output of the same command and -v"

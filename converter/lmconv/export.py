@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmconv import heatmaps, usercode
+from lmconv import heatmaps, naming, usercode
 from lmconv.errors import Bug, InputError, first_line
 from lmconv.graph import set_batch
 from lmconv.onnx_file import graph_inputs, standard
@@ -57,6 +57,7 @@ def _from_torch(source: Source, network: torch.nn.Module) -> tuple[onnx.ModelPro
         raise Bug(f"the exporter fixed the batch size of {source.spec.name}")
     modules = _modules(model)
     _strip(model)
+    _unwrap(model.graph)
     if how := source.spec.heatmaps:
         _decode(model, how)
     return model, modules
@@ -110,18 +111,24 @@ def _modules(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Removes what ties the file to the exporting machine (stack traces, paths) and the wrapper's `net.` prefix."""
-    graph = model.graph
-    del model.metadata_props[:], graph.metadata_props[:]
-    for part in [*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info]:
-        del part.metadata_props[:]
-        part.doc_string = ""
+    """Removes what ties the file to the exporting machine: stack traces, paths."""
+    del model.metadata_props[:]
+    model.doc_string = ""
+    for graph in naming.graphs(model.graph):
+        del graph.metadata_props[:], graph.value_info[:]
+        graph.doc_string = ""
+        for part in [*graph.node, *graph.initializer, *graph.input, *graph.output]:
+            del part.metadata_props[:]
+            part.doc_string = ""
+
+
+def _unwrap(graph: onnx.GraphProto) -> None:
+    """Removes the wrapper's `net.` from the names of weights."""
     for tensor in graph.initializer:
         tensor.name = tensor.name.removeprefix("net.")
     for node in graph.node:
         for index, name in enumerate(node.input):
             node.input[index] = name.removeprefix("net.")
-    del graph.value_info[:]
 
 
 def _from_onnx(source: Source) -> onnx.ModelProto:
@@ -132,6 +139,8 @@ def _from_onnx(source: Source) -> onnx.ModelProto:
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     del model.graph.output[1:]
+    # Weights are listed as inputs up to IR 3, and the converter finds them nowhere else then.
+    model.ir_version = max(model.ir_version, 4)
     try:
         model = version_converter.convert_version(model, OPSET)
     except Exception as error:  # the converter raises RuntimeError and its own ConvertError
@@ -141,25 +150,15 @@ def _from_onnx(source: Source) -> onnx.ModelProto:
         ) from error
     model.ir_version = 10
     _strip(model)
-    _rename(model, model.graph.input[0].name, "input")
+    naming.rename(model.graph, model.graph.input[0].name, "input")
     if how := source.spec.heatmaps:
         _to_maps(model, source.spec)
         _decode(model, how)
     else:
         _to_points(model, source.spec)
+    naming.distinct_nodes(model.graph)
     _free_batch(model, source.spec)
     return model
-
-
-def _rename(model: onnx.ModelProto, old: str, new: str) -> None:
-    """Renames a value everywhere, after moving a stranger of the new name out of the way."""
-    for before, after in ((new, f"{new}_"), (old, new)) if old != new else ():
-        for node in model.graph.node:
-            for names in (node.input, node.output):
-                for index, name in enumerate(names):
-                    names[index] = after if name == before else name
-        for part in [*model.graph.input, *model.graph.output, *model.graph.initializer]:
-            part.name = after if part.name == before else part.name
 
 
 def _to_points(model: onnx.ModelProto, spec: ModelSpec) -> None:
@@ -167,12 +166,14 @@ def _to_points(model: onnx.ModelProto, spec: ModelSpec) -> None:
     from onnx import TensorProto, helper
 
     graph = model.graph
-    _rename(model, "landmarks", "landmarks_")  # the name is wanted for what comes after it
+    naming.vacate(graph, "landmarks")  # the name is wanted for what comes after it
     flat = graph.output[0].name
     if spec.output_slice:
-        flat = _append(graph, "Reshape", flat, "landmarks_flat", flat=[0, -1])
+        taken = naming.taken(graph)
+        whole, part = (naming.fresh(name, taken) for name in ("landmarks_flat", "landmarks_slice"))
+        flat = _append(graph, "Reshape", flat, whole, flat=[0, -1])
         start, stop = spec.output_slice
-        flat = _append(graph, "Slice", flat, "landmarks_slice", starts=[start], ends=[stop], axes=[1])
+        flat = _append(graph, "Slice", flat, part, starts=[start], ends=[stop], axes=[1])
     _append(graph, "Reshape", flat, "landmarks", shape=[-1, spec.landmarks, 2])
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info("landmarks", TensorProto.FLOAT, ["N", spec.landmarks, 2]))
@@ -180,22 +181,23 @@ def _to_points(model: onnx.ModelProto, spec: ModelSpec) -> None:
 
 def _to_maps(model: onnx.ModelProto, spec: ModelSpec) -> None:
     """Brings the output, or the part of its channels that holds the points, under the name `heatmaps`."""
-    _rename(model, "heatmaps", "heatmaps_")
     output = model.graph.output[0]
     if spec.output_slice:
+        naming.vacate(model.graph, "heatmaps")
         start, stop = spec.output_slice
         _append(model.graph, "Slice", output.name, "heatmaps", starts=[start], ends=[stop], axes=[1])
         output.name = "heatmaps"
         output.type.tensor_type.shape.dim[1].dim_value = stop - start
     else:
-        _rename(model, output.name, "heatmaps")
+        naming.rename(model.graph, output.name, "heatmaps")
 
 
 def _append(graph: onnx.GraphProto, op: str, data: str, out: str, **constants: list[int]) -> str:
-    """Appends a node whose other inputs are constants; gives its output."""
+    """Appends a node whose other inputs are constants; gives its output, `out`, which no value may be called."""
     from onnx import helper, numpy_helper
 
-    names = [f"{out}_{key}" for key in constants]
+    taken = naming.taken(graph)
+    names = [naming.fresh(f"{out}_{key}", taken) for key in constants]
     for name, value in zip(names, constants.values(), strict=True):
         graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
     graph.node.append(helper.make_node(op, [data, *names], [out], name=out))
@@ -206,10 +208,11 @@ def _decode(model: onnx.ModelProto, how: Decode) -> None:
     """Appends the decode of the one output, heatmaps; `landmarks` becomes the first output."""
     from onnx import TensorProto, helper
 
-    _rename(model, "landmarks", "landmarks_")
+    naming.vacate(model.graph, "landmarks")
     maps = model.graph.output[0]
     batch, points, height, width = maps.type.tensor_type.shape.dim
-    heatmaps.append(model.graph, maps.name, (height.dim_value, width.dim_value), how)
+    prefix = naming.prefix(model.graph, "decode")
+    heatmaps.append(model.graph, maps.name, (height.dim_value, width.dim_value), how, prefix=prefix)
     free = batch.dim_param or batch.dim_value or "N"
     shape = [free, points.dim_value, 2]
     model.graph.output.insert(0, helper.make_tensor_value_info("landmarks", TensorProto.FLOAT, shape))

@@ -13,6 +13,7 @@ from onnx import TensorProto, numpy_helper, shape_inference
 Part: TypeAlias = tuple[list[onnx.NodeProto], list[TensorProto]]
 """Nodes, and the initializers that they read."""
 
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -57,16 +58,17 @@ def layer_macs(nodes: Iterable[onnx.NodeProto], shapes: Mapping[str, tuple[int, 
 
 def _macs(nodes: Iterable[onnx.NodeProto], shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, int]]:
     for node in nodes:
-        out = shapes.get(node.output[0])
-        weight = shapes.get(node.input[1]) if len(node.input) > 1 else None
-        if out is None or weight is None:
+        if node.op_type not in LAYERS or len(node.input) < 2:
+            continue
+        out, data, weight = (shapes.get(name) for name in (node.output[0], *node.input[:2]))
+        if out is None or weight is None or data is None:  # such as of what comes from a sequence
             continue
         if node.op_type == "Conv":
             yield node.output[0], prod(out) * prod(weight[1:])
         elif node.op_type == "ConvTranspose":
-            yield node.output[0], prod(shapes[node.input[0]]) * prod(weight[1:])
-        elif node.op_type in ("Gemm", "MatMul"):
-            yield node.output[0], prod(out) * shapes[node.input[0]][-1]
+            yield node.output[0], prod(data) * prod(weight[1:])
+        elif data:
+            yield node.output[0], prod(out) * data[-1]
 
 
 def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:

@@ -79,7 +79,8 @@ def parse(text: str) -> Decode:
         factor = 0.0
     if method == "argmax" and not colon:
         return Decode(method="argmax")
-    if method == "soft-argmax" and 0 < factor < np.inf:
+    real = np.finfo(np.float32)
+    if method == "soft-argmax" and float(real.tiny) <= factor <= float(real.max):
         return Decode(method="soft-argmax", beta=factor)
     raise UsageError(f"--decode {text!r} is not known", hint="argmax, or soft-argmax:BETA with BETA above 0")
 
@@ -163,7 +164,9 @@ def undecided(maps: Float32, how: Decode) -> np.ndarray:
     return near
 
 
-def append(graph: onnx.GraphProto, heatmaps: str, size: tuple[int, int], how: Decode) -> None:
+def append(
+    graph: onnx.GraphProto, heatmaps: str, size: tuple[int, int], how: Decode, *, prefix: str = "decode"
+) -> None:
     """Appends the decode to a graph: reads (N, L, H, W) float32 `heatmaps`, gives (N, L, 2) float32 `landmarks`.
 
     Args:
@@ -171,6 +174,7 @@ def append(graph: onnx.GraphProto, heatmaps: str, size: tuple[int, int], how: De
         heatmaps: Name of the value.
         size: (H, W).
         how: Which rule.
+        prefix: Begins the names of the values in between; nothing else in the graph may begin so.
     """
     from lmconv.graph import nodes
 
@@ -185,6 +189,6 @@ def append(graph: onnx.GraphProto, heatmaps: str, size: tuple[int, int], how: De
     }  # fmt: skip
     body = (ARGMAX if how.method == "argmax" else SOFT_ARGMAX) + FRACTIONS
     names = {"heatmaps": heatmaps, "landmarks": "landmarks"}
-    added, tensors = nodes(body, constants, names, "decode")
+    added, tensors = nodes(body, constants, names, prefix)
     graph.node.extend(added)
     graph.initializer.extend(tensors)

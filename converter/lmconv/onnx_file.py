@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lmconv import heatmaps
 from lmconv.errors import InputError, UsageError, first_line
+from lmconv.files import digest, sha256
 from lmconv.types import ONNX, Arrays, Decode, ModelSpec, Source, landmark_spec
 
 if TYPE_CHECKING:
@@ -76,6 +77,37 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     except Exception as error:  # protobuf and the checker raise types of their own
         raise InputError(f"{path} is not a valid ONNX model: {first_line(error)}", hint="export it again") from error
     return model
+
+
+def file_digest(path: Path) -> str:
+    """Hex sha256 of an ONNX file; of one with weights in other files, of what there is of all of them together."""
+    beside = [[name, sha256(path.parent / name)] for name in _external(path)]
+    return digest([sha256(path), *beside]) if beside else sha256(path)
+
+
+def _external(path: Path) -> list[str]:
+    """Files that hold weights of an ONNX file, as it names them; none where it, or one of them, cannot be read."""
+    import onnx
+
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except Exception:  # protobuf raises types of its own; whoever opens the file says so
+        return []
+    stored = (tensor for tensor in _tensors(graph) if tensor.data_location == onnx.TensorProto.EXTERNAL)
+    names = {entry.value for tensor in stored for entry in tensor.external_data if entry.key == "location"}
+    return sorted(names) if all((path.parent / name).is_file() for name in names) else []
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every constant of a graph and its subgraphs."""
+    from lmconv.naming import graphs
+
+    for part in graphs(graph):
+        yield from part.initializer
+        for sparse in part.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        for item in (item for node in part.node for item in node.attribute):
+            yield from (item.t, *item.tensors)
 
 
 def _path(source: Source) -> Path:

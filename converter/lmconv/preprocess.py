@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import numpy as np
 
 from lmconv.errors import UsageError
@@ -40,7 +38,7 @@ def parse(text: str) -> Preprocess:
     try:
         given = [_numbers(part) for part in numbers]
         scale, mean, std = given + DEFAULTS[len(given) :]
-        if colour not in ("BGR", "RGB") or len(scale) != 1 or min(*scale, *std) <= 0:
+        if colour not in ("BGR", "RGB") or len(scale) != 1 or min(*scale, *std) < SMALLEST:
             raise ValueError(text)
         return Preprocess(colour=colour, scale=scale[0], mean=_three(mean), std=_three(std))  # type: ignore[arg-type]
     except (ValueError, ZeroDivisionError) as error:
@@ -48,12 +46,22 @@ def parse(text: str) -> Preprocess:
         raise UsageError(f"--preprocess {text!r} cannot be read", hint=hint) from error
 
 
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+"""Of float32, in which a network's input is computed."""
 DEFAULTS: list[tuple[float, ...]] = [(1 / 255,), (0.0,), (1.0,)]
 """Scale, mean and standard deviation where they are not given."""
 
 
 def _numbers(part: str) -> tuple[float, ...]:
-    return tuple(float(Fraction(number)) for number in part.split(":"))
+    return tuple(map(_number, part.split(":")))
+
+
+def _number(text: str) -> float:
+    above, slash, below = text.partition("/")
+    number = float(above) / float(below) if slash else float(above)
+    if not abs(number) <= LARGEST:
+        raise ValueError(text)
+    return number
 
 
 def _three(values: tuple[float, ...]) -> tuple[float, float, float]:

@@ -9,6 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from lmconv import naming
 from lmconv.walk import reads
 
 
@@ -30,7 +31,7 @@ class Rewriter:
         }
         self.outputs = {value.name for value in model.graph.output}
         self._makers = {name: node for node in model.graph.node for name in node.output if name}
-        self._names = {value.name for value in model.graph.input} | self.constants.keys() | self._makers.keys()
+        self._names = naming.taken(model.graph)
         self._readers: dict[str, list[onnx.NodeProto]] = {}
         for node in model.graph.node:
             for name in dict.fromkeys(reads(node)):
@@ -72,12 +73,7 @@ class Rewriter:
 
     def fresh(self, name: str) -> str:
         """A name like this one that nothing else has."""
-        unique, number = name, 1
-        while unique in self._names:
-            number += 1
-            unique = f"{name}_{number}"
-        self._names.add(unique)
-        return unique
+        return naming.fresh(name, self._names)
 
     def replace(self, node: onnx.NodeProto, *others: onnx.NodeProto) -> None:
         """Puts `others`, if any, where `node` stands."""
@@ -98,6 +94,7 @@ class Rewriter:
         del self._graph.node[:], self._graph.initializer[:], self._graph.value_info[:]
         self._graph.node.extend(reversed(kept))
         self._graph.initializer.extend(tensors)
+        naming.distinct_nodes(self._graph)
 
 
 def make(kind: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:

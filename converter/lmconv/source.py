@@ -89,7 +89,7 @@ def resolve(
     else:
         spec, path = _backbone(model, landmarks, decode), _checkpoint(model, weights, seed)
     spec = replace(spec, name=name_of(model, name), preprocess=preprocess or spec.preprocess)
-    digest = sha256(path) if path else _description(spec, seed)
+    digest = _digest(path) if path else _description(spec, seed)
     return Source(spec=spec, path=path, sha256=digest, seed=None if path else seed, factory=factory)
 
 
@@ -170,6 +170,15 @@ def _existing(path: Path) -> Path:
     return path
 
 
+def _digest(path: Path) -> str:
+    """Hex sha256 of a file, of an ONNX file with that of the files which hold its weights."""
+    if not is_onnx(path.name):
+        return sha256(path)
+    from lmconv.onnx_file import file_digest
+
+    return file_digest(path)
+
+
 def _description(spec: ModelSpec, seed: int | None) -> str:
     """Stands for the sha256 of weights that are in no file."""
     height, width = spec.input_size
@@ -195,9 +204,9 @@ def recover(artifact: Artifact, weights: Path | None = None, model: str | None =
     if parent.get("seed") is not None:
         return Source(spec=spec, path=None, sha256=parent["sha256"], seed=parent["seed"], factory=factory)
     if weights and weights.is_file():
-        found = weights if sha256(weights) == parent["sha256"] else None
+        found = weights if _digest(weights) == parent["sha256"] else None
     else:
-        found = checkpoints.find_digest(parent["sha256"], parent["file"], extra=weights)
+        found = checkpoints.find_digest(parent["sha256"], parent["file"], extra=weights, digest_of=_digest)
     return Source(spec=spec, path=found, sha256=parent["sha256"], factory=factory) if found else None
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from lmconv import naming
 from lmconv.errors import UsageError
 from lmconv.graph import Part, nodes
 from lmconv.squares import scaled
@@ -27,9 +28,18 @@ IMAGE = """
     pixels = Cast <to = 1> (image)
 """
 
+FINITE = """
+    nothing = Sub (boxes, boxes)
+    finite = Equal (nothing, ZERO_REAL)
+    known = Where (finite, boxes, ZERO_REAL)
+    unknown = ReduceSum <keepdims = 1> (nothing, ONE)
+"""
+"""A coordinate less itself is 0, or NaN where it is NaN or infinite. Of those no place is computed, which a runtime may
+refuse to read; `unknown` (N, 1) makes the landmarks of such a box NaN."""
+
 SQUARE = """
-    first_corner = Slice (boxes, ZERO, TWO, ONE)
-    last_corner = Slice (boxes, TWO, FOUR, ONE)
+    first_corner = Slice (known, ZERO, TWO, ONE)
+    last_corner = Slice (known, TWO, FOUR, ONE)
     first = Floor (first_corner)
     last = Ceil (last_corner)
     steps = Sub (last, first)
@@ -152,7 +162,8 @@ NORMALISE = """
 
 TO_FRAME = """
     sides = Unsqueeze (side, ONE)
-    corners = Unsqueeze (corner, ONE)
+    place = Add (corner, unknown)
+    corners = Unsqueeze (place, ONE)
     from_corner = Mul (fractions, sides)
     landmarks = Add (from_corner, corners)
 """
@@ -160,6 +171,7 @@ TO_FRAME = """
 LARGEST_BOX = 1 << 14
 """Largest side of a box, pixels; a larger one is cut as if it had this."""
 PREFIX = "io"
+"""Begins the names of the values added, with a number where the network's begin so."""
 
 
 def check(spec: ModelSpec, io: Io, precision: Precision) -> None:
@@ -201,30 +213,25 @@ def wrap(model: onnx.ModelProto, spec: ModelSpec, io: Io) -> tuple[onnx.ModelPro
         return model, wrapped
     graph = model.graph
     for tensor in wrapped.takes:  # a third party's network may have such values inside
-        _rename(graph, tensor.name)
-    before = _image(spec) if io == "image" else _frame(spec)
+        naming.vacate(graph, tensor.name)
+    prefix = naming.prefix(graph, PREFIX)
+    before = _image(spec, prefix) if io == "image" else _frame(spec, prefix)
     after: Part = ([], [])
     if io == "frame" or spec.decode == "fraction":
-        _rename(graph, "landmarks")
-        after = _after(spec, io)
+        points = f"{prefix}_network_landmarks"
+        naming.rename(graph, "landmarks", points)
+        for output in graph.output:
+            output.name = "landmarks" if output.name == points else output.name
+        after = _after(spec, io, prefix)
     body = [*before[0], *graph.node, *after[0]]
-    del graph.node[:], graph.input[:], graph.value_info[:]
+    del graph.node[:], graph.input[:]
     graph.node.extend(body)
     graph.input.extend(map(_value_info, wrapped.takes))
     for _, tensors in (before, after):
         held = {tensor.name for tensor in graph.initializer}
         graph.initializer.extend(tensor for tensor in tensors if tensor.name not in held)
+    naming.distinct_nodes(graph)
     return model, wrapped
-
-
-def _rename(graph: onnx.GraphProto, name: str) -> None:
-    """Gives a value and a node of this name another, but not the output of the graph that has it."""
-    new = f"{PREFIX}_network_{name}"
-    for node in graph.node:
-        for field in (node.input, node.output):
-            field[:] = [new if value == name else value for value in field]
-    for named in (*graph.node, *graph.initializer):
-        named.name = new if named.name == name else named.name
 
 
 def _value_info(tensor: TensorSpec) -> onnx.ValueInfoProto:
@@ -232,12 +239,12 @@ def _value_info(tensor: TensorSpec) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(tensor.name, kind, tensor.shape)
 
 
-def _image(spec: ModelSpec) -> Part:
+def _image(spec: ModelSpec, prefix: str) -> Part:
     body, constants = _normalise(spec.preprocess)
-    return nodes(IMAGE + body, constants, {"image": "image", "input": "input"}, PREFIX)
+    return nodes(IMAGE + body, constants, {"image": "image", "input": "input"}, prefix)
 
 
-def _frame(spec: ModelSpec) -> Part:
+def _frame(spec: ModelSpec, prefix: str) -> Part:
     height, width = spec.input_size
     normalise, constants = _normalise(spec.preprocess)
     constants |= {
@@ -253,8 +260,8 @@ def _frame(spec: ModelSpec) -> Part:
     }  # fmt: skip
     square = SQUARE.replace("SIDE_OF", "ReduceMax" if spec.crop.side == "max" else "ReduceMin")
     inside = IN_FRAME.replace("AXIS", "x") + IN_FRAME.replace("AXIS", "y")
-    body = square + ALONG_X + ALONG_Y + FRAME_SIZE + inside + SAMPLE + normalise
-    return nodes(body, constants, {"frame": "frame", "boxes": "boxes", "input": "input"}, PREFIX)
+    body = FINITE + square + ALONG_X + ALONG_Y + FRAME_SIZE + inside + SAMPLE + normalise
+    return nodes(body, constants, {"frame": "frame", "boxes": "boxes", "input": "input"}, prefix)
 
 
 def _normalise(preprocess: Preprocess) -> tuple[str, dict[str, object]]:
@@ -270,11 +277,11 @@ def _normalise(preprocess: Preprocess) -> tuple[str, dict[str, object]]:
     return NORMALISE + "\n".join(lines), {"SCALE": float(preprocess.scale), "MEAN": mean, "STD": std}
 
 
-def _after(spec: ModelSpec, io: Io) -> Part:
+def _after(spec: ModelSpec, io: Io, prefix: str) -> Part:
     height, width = spec.input_size
     size = np.array([width, height], np.float32)
-    names = {"points": f"{PREFIX}_network_landmarks", "landmarks": "landmarks"}
+    names = {"points": f"{prefix}_network_landmarks", "landmarks": "landmarks"}
     if io == "image":
-        return nodes("landmarks = Mul (points, SIZE)", {"SIZE": size}, names, PREFIX)
+        return nodes("landmarks = Mul (points, SIZE)", {"SIZE": size}, names, prefix)
     fractions = "fractions = Div (points, SIZE)" if spec.decode == "pixels" else "fractions = Identity (points)"
-    return nodes(fractions + TO_FRAME, {"SIZE": size, "ONE": [1]}, names, PREFIX)
+    return nodes(fractions + TO_FRAME, {"SIZE": size, "ONE": [1]}, names, prefix)

@@ -11,11 +11,12 @@ from tests.goldens import make
 from tests.helpers import SIZE, tiny_onnx
 
 from lmconv import artifact as artifacts
-from lmconv import export, pipeline, plugins, source
+from lmconv import export, naming, pipeline, plugins, source
 from lmconv.errors import InputError, UsageError
+from lmconv.files import sha256
 from lmconv.runtime import OrtSession
 from lmconv.session import landmarks, noise
-from lmconv.types import OpenOptions, Precision, Session, TensorSpec
+from lmconv.types import OpenOptions, Precision, Session, Source, TensorSpec
 
 
 def shape(value: onnx.ValueInfoProto) -> list[int | str]:
@@ -216,6 +217,107 @@ def test_values_of_the_source_may_have_our_names(tmp_path: Path, old: str, new: 
         expected = original.run({"input": images})["landmarks"]
     with OrtSession(export.export(found)[0].SerializeToString()) as session:
         np.testing.assert_allclose(session.run({"input": images})["landmarks"], expected, rtol=0, atol=1e-6)
+
+
+def as_the_source(found: Source) -> onnx.ModelProto:
+    """The exported graph, after it gave in ONNX Runtime what the source gives."""
+    images = noise(found.spec, 3, 0)
+    with source.open_source(found) as original:
+        expected = original.run({"input": images})["landmarks"]
+    exported, _ = export.export(found)
+    with OrtSession(exported.SerializeToString()) as session:
+        alone = [session.run({"input": image[None]})["landmarks"] for image in images]
+    np.testing.assert_allclose(np.concatenate(alone), expected, rtol=0, atol=1e-6)
+    return exported
+
+
+OURS = ("landmarks_shape", "landmarks_flat", "landmarks_flat_flat", "landmarks_slice_axes", "landmarks_2")
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("what", ["a", "fc.weight"])
+def test_values_may_have_the_names_of_what_is_appended(tmp_path: Path, what: str, name: str) -> None:
+    model = tiny_onnx()
+    naming.rename(model.graph, what, name)
+    (tmp_path / "named.onnx").write_bytes(model.SerializeToString())
+    as_the_source(source.resolve(str(tmp_path / "named.onnx"), output_slice=(0, 100)))
+
+
+def test_names_that_we_would_give_to_strangers_may_be_taken(tmp_path: Path) -> None:
+    model = tiny_onnx()
+    for old, new in (("a", "input"), ("b", "input_"), ("c", "landmarks_"), ("points", "landmarks")):
+        naming.rename(model.graph, old, new)
+    (tmp_path / "named.onnx").write_bytes(model.SerializeToString())
+    as_the_source(source.resolve(str(tmp_path / "named.onnx")))
+
+
+def test_a_branch_may_read_the_input(tmp_path: Path) -> None:
+    model = tiny_onnx(opset=18)
+    shape, kind = [1, 3, SIZE, SIZE], onnx.TensorProto.FLOAT
+    given = [onnx.helper.make_tensor_value_info(name, kind, shape) for name in ("one", "other")]
+    one, other = onnx.helper.make_node("Relu", ["data"], ["one"]), onnx.helper.make_node("Neg", ["data"], ["other"])
+    branches = [
+        onnx.helper.make_graph([node], "branch", [], [out]) for node, out in zip((one, other), given, strict=True)
+    ]
+    model.graph.node[0].input[0] = "chosen"
+    for node in (
+        onnx.helper.make_node("If", ["more"], ["chosen"], then_branch=branches[0], else_branch=branches[1]),
+        onnx.helper.make_node("Greater", ["sum", "fc.bias_0"], ["more"]),
+        onnx.helper.make_node("ReduceSum", ["data"], ["sum"], keepdims=0),
+    ):
+        model.graph.node.insert(0, node)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.float32), "fc.bias_0"))
+    (tmp_path / "if.onnx").write_bytes(model.SerializeToString())
+    as_the_source(source.resolve(str(tmp_path / "if.onnx")))
+
+
+def test_weights_may_be_listed_as_inputs_as_in_ir_3(tmp_path: Path) -> None:
+    model = tiny_onnx()
+    model.ir_version = 3
+    for tensor in model.graph.initializer:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    (tmp_path / "old.onnx").write_bytes(model.SerializeToString())
+    exported = as_the_source(source.resolve(str(tmp_path / "old.onnx")))
+    assert [value.name for value in exported.graph.input] == ["input"]
+
+
+def beside(path: Path, seed: int) -> Path:
+    """Writes the tiny network with its weights in a file beside it."""
+    path.with_suffix(".data").unlink(missing_ok=True)  # to which ONNX would append
+    onnx.save(tiny_onnx(seed), path, save_as_external_data=True, location=f"{path.stem}.data", size_threshold=0)
+    return path
+
+
+def test_a_file_without_others_beside_it_is_known_by_its_own_sha256(tiny: Path) -> None:
+    assert source.resolve(str(tiny)).sha256 == sha256(tiny)
+
+
+def test_weights_in_a_file_beside_are_part_of_what_a_source_is_known_by(tmp_path: Path) -> None:
+    path = beside(tmp_path / "beside.onnx", 0)
+    before, own = source.resolve(str(path)), sha256(path)
+    kept = pipeline.plain(before, tmp_path / "build")
+    assert source.recover(kept.artifact, tmp_path) == before
+    beside(path, 1)
+    assert sha256(path) == own
+    after = source.resolve(str(path))
+    assert after.sha256 != before.sha256
+    made = pipeline.plain(after, tmp_path / "build")
+    assert made.artifact.files["model.onnx"] != kept.artifact.files["model.onnx"]
+    assert source.recover(kept.artifact, tmp_path) is None
+    path.with_suffix(".data").unlink()
+    assert source.recover(made.artifact, tmp_path) is None
+
+
+def test_weights_that_begin_as_ours_do_in_pytorch_keep_their_names(tmp_path: Path) -> None:
+    model = tiny_onnx()
+    for old in ("a", "fc.weight"):
+        naming.rename(model.graph, old, f"net.{old}")
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    as_the_source(source.resolve(str(tmp_path / "net.onnx")))
+
+
+def test_what_is_exported_can_be_a_source_again(tiny_build: Path) -> None:
+    as_the_source(source.resolve(str(tiny_build / "tiny" / "onnx-fp32" / "model.onnx"), name="again"))
 
 
 def test_only_the_points_are_cut_out_of_a_longer_output(tmp_path: Path) -> None:

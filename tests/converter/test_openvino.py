@@ -9,8 +9,10 @@ import numpy as np
 import onnx
 import openvino
 import pytest
+from onnx.helper import make_node
 from tests.converter.passes.building import node, normal, small
 
+from lmconv.errors import InputError
 from lmconv.pipeline import with_batch
 from lmconv.runtime import OrtSession
 from lmconv.targets.openvino import SIZES, STATIC, OpenVinoSession, build, free_inputs
@@ -93,3 +95,19 @@ def test_only_a_batch_is_fixed_not_another_free_axis(tmp_path: Path) -> None:
     path, static = written(model, tmp_path, spec)
     assert static
     assert shapes(path) == ["[1,8,6,6]", "[?,?]"]
+
+
+def test_an_operator_that_openvino_has_not_is_named_in_one_line(tmp_path: Path) -> None:
+    nodes = [
+        make_node("MaxPool", ["x"], ["a", "places"], kernel_shape=[2, 2], strides=[2, 2]),
+        make_node("MaxUnpool", ["a", "places"], ["b"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", "b weight", "y"),
+    ]
+    with pytest.raises(InputError, match=r"^OpenVINO cannot convert small: [^\n;]*: MaxUnpool-18 \(use another"):
+        build(small(nodes, {"weight": normal(4, 8, 3, 3)}), tmp_path, SPEC, Precision.FP32)
+
+
+def test_a_network_that_never_reads_its_input_is_refused(tmp_path: Path) -> None:
+    model = small([node("Conv", "given weight", "y")], {"weight": normal(4, 8, 3, 3), "given": normal(1, 8, 6, 6)})
+    with pytest.raises(InputError, match="small never reads its x"):
+        build(model, tmp_path, SPEC, Precision.FP32)

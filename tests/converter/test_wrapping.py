@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from lmconv import wrapping
+from lmconv import naming, wrapping
 from lmconv.errors import UsageError
 from lmconv.preprocess import network_input
 from lmconv.runtime import OrtSession
@@ -103,16 +103,64 @@ def assert_as_on_the_host(found: dict[str, NDArray[Any]], shown: Scene, spec: Mo
 
 
 @pytest.mark.parametrize("io", ["image", "frame"])
-def test_values_of_the_network_may_have_the_names_of_the_inputs(opened: Open, io: Io) -> None:
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"flat": "image", "zeros": "frame", "rows": "boxes"},
+        {"flat": "io_planes", "zeros": "io_network_landmarks", "rows": "io_one_", "nothing": "io_scale_"},
+    ],
+    ids=["of the inputs", "of what is added"],
+)
+def test_values_of_the_network_may_have_our_names(opened: Open, io: Io, names: dict[str, str]) -> None:
     spec = spec_of()
     model = seeing(spec)
+    for old, new in names.items():
+        naming.rename(model.graph, old, new)
     for node in model.graph.node:  # the names of its nodes are taken, too
-        for field in (node.input, node.output):
-            field[:] = [{"flat": "image", "zeros": "frame", "rows": "boxes"}.get(name, name) for name in field]
         node.name = node.output[0]
+    model.graph.node[0].name = "input"
     wrapping_model, made = wrapping.wrap(model, spec, io)
     shown = scene(2, 0)
     assert_as_on_the_host(on_host(opened(wrapping_model, made), made, shown), shown, spec)
+
+
+@pytest.mark.parametrize("io", ["image", "frame"])
+def test_a_branch_of_the_network_may_read_such_values(io: Io) -> None:
+    spec = spec_of()
+    model = seeing(spec)
+    naming.rename(model.graph, "flat", io)
+    kinds = {"one": "Abs", "other": "Neg"}
+    branches = [
+        helper.make_graph(
+            [helper.make_node(kind, [io], [name])],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)],
+        )
+        for name, kind in kinds.items()
+    ]
+    model.graph.node.insert(
+        2, helper.make_node("If", ["yes"], ["either"], then_branch=branches[0], else_branch=branches[1])
+    )
+    model.graph.node[3].input[0] = "either"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    whole, made = wrapping.wrap(model, spec, io)
+    shown = scene(2, 0)
+    with OrtSession(whole.SerializeToString()) as session:
+        assert_as_on_the_host(on_host(session, made, shown), shown, spec)
+
+
+@pytest.mark.parametrize("io", ["image", "frame"])
+def test_what_is_known_of_shapes_stays(io: Io) -> None:
+    spec = spec_of()
+    model = seeing(spec)
+    model.graph.value_info.append(helper.make_tensor_value_info("flat", TensorProto.FLOAT, ["N", 3 * 24 * 16]))
+    naming.rename(model.graph, "flat", io)
+    whole, _ = wrapping.wrap(model, spec, io)
+    (known,) = whole.graph.value_info
+    assert known.name != io
+    assert known.name in {name for node in whole.graph.node for name in node.output}
+    onnx.checker.check_model(whole, full_check=True)
 
 
 def on_host(session: Session, spec: ModelSpec, shown: Scene) -> dict[str, NDArray[Any]]:
@@ -220,6 +268,28 @@ def test_no_boxes_give_no_landmarks(opened: Open) -> None:
     spec = spec_of()
     found = wrapped(opened, spec, "frame").run({"frame": noise(8, 8), "boxes": np.empty((0, 4), np.float32)})
     assert found["landmarks"].shape == (0, len(CORNERS), 2)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_box_that_is_no_box_gives_nan_and_leaves_the_others_alone(opened: Open, number: float) -> None:
+    spec = spec_of()
+    shown = scene(7, 0)
+    boxes = shown.boxes.copy()
+    boxes[[1, 2, 4, 5], range(4)] = number
+    found = run_frame(wrapped(opened, spec, "frame"), spec, replace(shown, boxes=boxes))
+    assert np.isnan(found["landmarks"][[1, 2, 4, 5]]).all()
+    rest = [0, 3, 6]
+    kept = {name: values[rest] for name, values in found.items()}
+    assert_as_on_the_host(kept, replace(shown, boxes=boxes[rest]), spec)
+
+
+@pytest.mark.parametrize("number", [3e38, -3e38, 2.0**31, -(2.0**31)])
+def test_a_box_may_be_as_far_away_as_float32_goes(opened: Open, number: float) -> None:
+    spec = spec_of()
+    boxes = np.array([(5, 5, 9, 9), (number, number, number, number), (-number, -number, number, number)], np.float32)
+    found = wrapped(opened, spec, "frame").run({"frame": noise(16, 16), "boxes": boxes})
+    assert found["landmarks"].shape == (3, len(CORNERS), 2)
+    assert np.isfinite(found["landmarks"][:2]).all()
 
 
 @pytest.mark.parametrize("io", ["image", "frame"])

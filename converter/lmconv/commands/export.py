@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias, get_args
 import click
 
 from lmconv import plugins
-from lmconv.console import Console, Outcome, attempt, command, table
+from lmconv.console import Console, Finite, Outcome, attempt, command, table
 from lmconv.conversion import Job, convert, convert_apart
 from lmconv.errors import MissingRuntime, UsageError
 from lmconv.types import Io, Precision
@@ -84,7 +84,7 @@ WITHOUT = "lmconv.without"
 @click.option("--out", type=click.Path(path_type=Path), default="build", show_default=True, help="Where artefacts go.")
 @click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
 @click.option("--random-weights", is_flag=True, help="Seeded random weights where none are found: size, speed, parity.")
-@click.option("--seed", type=click.IntRange(0), help="Of the random weights; default: 0.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of the random weights; default: 0.")
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
@@ -95,7 +95,7 @@ WITHOUT = "lmconv.without"
 @click.option("--split", type=click.Choice(["train", "test", "all"]), default="train", show_default=True)
 @click.option(
     "--compact-px",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, min_open=True),
     help="Take channels for constant that hardly change, as long as no landmark of a face moves further; pixels.",
 )
 @_switches
@@ -270,9 +270,9 @@ def _missing(console: Console, wanted: list[Wanted], errors: list[Json]) -> list
 def _batch(text: str) -> int | None:
     if text == "dynamic":
         return None
-    if text.isdecimal() and int(text) > 0:
+    if re.fullmatch("[1-9][0-9]{0,3}", text):
         return int(text)
-    raise UsageError(f"--batch {text!r} is neither a size nor dynamic", hint="such as --batch 1")
+    raise UsageError(f"--batch {text!r} is neither a size below 10000 nor dynamic", hint="such as --batch 1")
 
 
 def _slice(text: str | None) -> tuple[int, int] | None:

@@ -43,11 +43,15 @@ def requires() -> str | None:
 
 
 def build(model: onnx.ModelProto, out: Path, spec: ModelSpec, precision: Precision) -> Built:
-    """Writes model.xml and model.bin; a free batch is fixed to 1 there, where the network can be reshaped again."""
+    """Writes model.xml and model.bin; a free batch is fixed to 1 there, where the network can be reshaped again.
+
+    Raises:
+        InputError: OpenVINO cannot convert the network, or cannot write there.
+    """
     serialised = model.SerializeToString(deterministic=True)
     static = bool(free_inputs(spec)) and _write_static(serialised, out, spec)
     if not static:
-        _write(serialised, out)
+        _write(serialised, out, spec)
     execution: Json = {"device": "CPU", HINT: "bf16" if precision == Precision.BF16 else "f32"}
     return Built(execution=execution | ({STATIC: 1} if static else {}))
 
@@ -59,7 +63,7 @@ def _write_static(model: bytes, out: Path, spec: ModelSpec) -> bool:
     free = free_inputs(spec)
     batched = [tensor.name for tensor in spec.outputs if tensor.shape[0] == "N"]
     try:
-        _write(model, out, free)
+        _write(model, out, spec, free)
         again = openvino.Core().read_model(out / "model.xml")
         reshape(again, free, 2)
         return all(again.output(name).get_partial_shape()[0] == 2 for name in batched)
@@ -67,10 +71,10 @@ def _write_static(model: bytes, out: Path, spec: ModelSpec) -> bool:
         return False
 
 
-def _write(model: bytes, out: Path, free: Sequence[str] = ()) -> None:
+def _write(model: bytes, out: Path, spec: ModelSpec, free: Sequence[str] = ()) -> None:
     import openvino
 
-    converted = openvino.Core().read_model(model)
+    converted = _converted(model, spec)
     if free:
         reshape(converted, free, 1)
     for index, node in enumerate(converted.get_ordered_ops()):
@@ -83,6 +87,35 @@ def _write(model: bytes, out: Path, free: Sequence[str] = ()) -> None:
     except RuntimeError as error:  # its way of saying that the file system refused
         reason = str(error).strip().splitlines()[-1]
         raise InputError(f"OpenVINO cannot write {out}: {reason}", hint="free space there, or name another") from error
+
+
+def _converted(model: bytes, spec: ModelSpec) -> Any:
+    """The network as an `openvino.Model`.
+
+    Raises:
+        InputError: OpenVINO has not all of its operators, or drops an input that nothing reads.
+    """
+    import openvino
+
+    hint = "use another target, or export it with other operators"
+    try:
+        converted = openvino.Core().read_model(model)
+    except RuntimeError as error:
+        raise InputError(f"OpenVINO cannot convert {spec.name}: {_reason(error)}", hint=hint) from error
+    kept = {name for value in converted.inputs for name in value.get_names()}
+    if unread := ", ".join(tensor.name for tensor in spec.takes if tensor.name not in kept):
+        message = f"{spec.name} never reads its {unread}, and OpenVINO would drop it"
+        raise InputError(message, hint="use another target, or look for what its output depends on")
+    return converted
+
+
+def _reason(error: RuntimeError) -> str:
+    """Which operators OpenVINO cannot convert, as the end of its report has it, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    for kind in ("-- No conversion rule", "-- Conversion is failed"):  # the second may follow from the first
+        if failed := [line.removeprefix("-- ") for line in lines if line.startswith(kind)]:
+            return "; ".join(failed)
+    return lines[-1]
 
 
 def free_inputs(spec: ModelSpec) -> tuple[str, ...]:

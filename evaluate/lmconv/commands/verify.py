@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lmconv import usercode
-from lmconv.console import Console, Outcome, attempt, command, table
+from lmconv.console import Console, Finite, Outcome, attempt, command, table
 from lmconv.report import interval, ion, number
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ Examples:
 @click.option("--split", type=click.Choice(["test", "train", "all"]), default="test", show_default=True)
 @click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
 @click.option("--model", help="FILE.py:NAME of a network of your own; its code runs only when you name it.")
-@click.option("--max-abs", type=float, help="Largest difference of a coordinate, fractions of the input.")
-@click.option("--max-px", type=float, help="Largest distance of a point, pixels of the network's input.")
-@click.option("--max-mean-px", type=float, help="Mean distance of a point on faces, pixels of the network's input.")
-@click.option("--max-map", type=float, help="Largest difference of a heatmap's value, fractions of its range.")
-@click.option("--max-ion-loss", type=float, help="Rise of the mean ION over the source's, percent of it.")
-@click.option("--max-drift", type=float, help="Mean drift on faces, ION points.")
+@click.option("--max-abs", type=Finite(0), help="Largest difference of a coordinate, fractions of the input.")
+@click.option("--max-px", type=Finite(0), help="Largest distance of a point, pixels of the network's input.")
+@click.option("--max-mean-px", type=Finite(0), help="Mean distance of a point on faces, pixels of the network's input.")
+@click.option("--max-map", type=Finite(0), help="Largest difference of a heatmap's value, fractions of its range.")
+@click.option("--max-ion-loss", type=Finite(-100), help="Rise of the mean ION over the source's, percent of it.")
+@click.option("--max-drift", type=Finite(0), help="Mean drift on faces, ION points.")
 def plugin(
     console: Console,
     *,
