@@ -179,6 +179,22 @@ def heatmap_onnx(path: Path, *, channels: int = 7) -> Path:
     return path
 
 
+@pytest.mark.parametrize("first", ["landmarks", "heatmaps"])
+def test_an_artefact_that_decodes_heatmaps_can_be_a_source_again(tmp_path: Path, first: str) -> None:
+    found = source.resolve(str(heatmap_onnx(tmp_path / "maps.onnx")), decode=ARGMAX)
+    made = pipeline.convert(found, "onnx", Precision.FP32, out=tmp_path / "out")
+    model = onnx.load(made.path / "model.onnx")
+    outputs = sorted(model.graph.output, key=lambda value: value.name != first)
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    onnx.save(model, tmp_path / "again.onnx")
+    how = ARGMAX if first == "heatmaps" else None
+    again = source.resolve(str(tmp_path / "again.onnx"), decode=how)
+    twice = pipeline.convert(again, "onnx", Precision.FP32, out=tmp_path / "out")
+    expected, kept = (reference_file.read(artifacts.read(each.path)).outputs for each in (made, twice))
+    np.testing.assert_allclose(kept.landmarks, expected.landmarks, atol=1e-6)
+
+
 @pytest.mark.parametrize("how", ["argmax", "soft-argmax:3"])
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_heatmaps_of_an_onnx_file_become_points_in_the_graph(tmp_path: Path, how: str, target: str) -> None:
