@@ -56,8 +56,8 @@ PLAIN = ("simplify",)
 """What makes an exported graph a plain one."""
 FIRST = ("compact",)
 """Passes that every graph goes through before those of its target."""
-TIMED_S = 2.0
-"""About how long timing graphs for a choice between them may take, seconds."""
+TIMED_S = 1.0
+"""About how long timing graphs may take, seconds, unless they are so slow that 15 rounds and a warm-up take longer."""
 
 TOLERANCE = {
     Precision.FP32: 1e-5,
@@ -428,7 +428,10 @@ def timed(
             made = replace(artifact, path=folder, files=files, execution=built.execution, precision=precision)
             session = stack.enter_context(target.open(made, OpenOptions(threads=1)))
             runs.append(functools.partial(session.run, inputs))
-        once = float(interleaved(runs, 3).min(axis=1).sum()) / 1000
+        start = time.perf_counter()
+        for run in runs * 2:
+            run()
+        once = (time.perf_counter() - start) / 2
         return interleaved(runs, int(np.clip(TIMED_S / once, 15, 300)))
 
 
