@@ -17,6 +17,7 @@ import onnx
 
 from lmconv.compaction.liveness import MULTIPLE, Liveness, liveness, needed, tally
 from lmconv.compaction.observe import Observed, observe
+from lmconv.compaction.rules import Flags
 from lmconv.compaction.write import write
 from lmconv.graph import layer_macs
 from lmconv.types import Json
@@ -91,18 +92,23 @@ def compact(model: onnx.ModelProto, *, multiple: int = 1) -> Compacted:
 
 def _widen(live: Liveness, multiple: int) -> None:
     """Keeps more channels where a layer's number is not a multiple; constant ones first, which cost nothing else."""
-    for each in live.rules:
-        name = each.node.output[0]
-        if multiple == 1 or each.node.op_type not in LAYERS or name not in live.alive or name not in live.classes:
-            continue
-        keep = live.keep(name)
-        short = -int(keep.sum()) % multiple if keep.any() else 0
-        gone = np.flatnonzero(~keep)
-        order = gone[np.argsort(~live.constant.uniform[name][gone], kind="stable")]
-        chosen = np.zeros(len(keep), bool)
-        chosen[order[:short]] = True
-        live.stay(name, MULTIPLE, chosen)
+    before = -1
+    while multiple > 1 and before < (before := int(live.kept.sum())):
+        for each in live.rules:
+            name = each.node.output[0]
+            if each.node.op_type in LAYERS and name in live.alive and name in live.classes:
+                live.stay(name, MULTIPLE, _more(live, name, multiple))
         live.settle()
+
+
+def _more(live: Liveness, name: str, multiple: int) -> Flags:
+    """(channels,) bool: those to keep besides, so that `multiple` divides their number."""
+    keep = live.keep(name)
+    gone = np.flatnonzero(~keep)
+    order = gone[np.argsort(~live.constant.uniform[name][gone], kind="stable")]
+    chosen = np.zeros(len(keep), bool)
+    chosen[order[: -int(keep.sum()) % multiple if keep.any() else 0]] = True
+    return chosen
 
 
 def _reports(before: dict[str, _Layer], live: Liveness) -> list[LayerReport]:
