@@ -116,6 +116,7 @@ sys.exit(run(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_weights_add_on_a_full_disk_leaves_nothing(seeded: Path, tmp_path: Path) -> None:
     ran = python(FULL, "weights", "add", seeded / "pfld_model_best.pth.tar")
     ran.refused(4, "cannot write", "free space there")

@@ -61,6 +61,7 @@ def test_refuses_an_output_folder_that_cannot_be_made(cli: Cli, tiny: Path, tmp_
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "limit"), [("onnx", 1000), ("openvino", 30_000)])
 def test_a_full_disk_leaves_nothing_half_written(tiny: Path, tmp_path: Path, target: str, limit: int) -> None:
     ran = export_on_full_disk(limit, tiny, "--to", target, "--out", tmp_path / "out", "--quiet")
@@ -69,6 +70,7 @@ def test_a_full_disk_leaves_nothing_half_written(tiny: Path, tmp_path: Path, tar
     assert strays(tmp_path / "out") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_a_disk_that_is_full_at_the_artefact_leaves_the_old_one(cli: Cli, small: Path, tiny: Path, target: str) -> None:
     before = contents(small / f"{target}-fp32")

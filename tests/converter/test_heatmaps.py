@@ -221,6 +221,7 @@ def test_a_network_of_points_has_no_decode(cli: Cli, weights: Path) -> None:
     cli("export", "pfld", "--decode", "argmax").refused(2, "pfld gives points, not heatmaps")
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_a_real_heatmap_graph_with_fused_operators_is_converted(cli: Cli, shared: Path) -> None:
     path = shared / "weights" / "openseeface" / "lm_model0_opt.onnx"

@@ -23,7 +23,7 @@ from lmconv.compaction.compact import Compacted, compact
 from lmconv.targets.openvino import OpenVinoSession
 from lmconv.types import Arrays
 
-FEW = 100
+FEW = 60
 MANY = int(os.environ.get("LMCONV_NETWORKS", "500"))
 COUNTS = [FEW, pytest.param(MANY, marks=pytest.mark.slow)]
 RARE = 0.02
