@@ -48,7 +48,7 @@ def holds(generated: Generated) -> None:
     properties.has_the_interface_of(after, before)
     inputs = images(generated)
     exact = evaluate(before, inputs)
-    properties.agrees(after, inputs, exact)
+    properties.agrees(after, before, inputs, exact)
     properties.runs_alike(after, before, inputs, exact)
     properties.is_explained(generated, compacted.layers, outputs_left_whole(compacted))
     properties.is_honest(before, after, compacted.layers)
@@ -79,8 +79,9 @@ def test_openvino_gives_the_same(tmp_path: Path) -> None:
             before = run(generated.model, inputs)
         except RuntimeError:  # it does not know every operator
             continue
-        if any(before[name].shape != values.shape for name, values in exact.items()):
-            continue  # it loses the batch where channels are padded behind a normalisation across them
+        wrong = any(before[name].shape != values.shape for name, values in exact.items())
+        if wrong or gap(before, exact) > properties.ILL:
+            continue  # it computes a few of these networks wrongly as they were drawn
         judged += 1
         after = run(compact(generated.model).model, inputs)
         assert gap(after, exact) <= properties.EXACT + properties.ROUNDING * gap(before, exact), generated.recipe
@@ -150,7 +151,7 @@ def test_constants_folded_through_zero_padding_are_noticed() -> None:
         held[name].CopyFrom(numpy_helper.from_array(values, name))
     inputs = images(generated)
     with pytest.raises(AssertionError):
-        properties.agrees(wrong, inputs, evaluate(generated.model, inputs))
+        properties.agrees(wrong, generated.model, inputs, evaluate(generated.model, inputs))
 
 
 def test_dead_channels_of_which_nothing_is_said_are_noticed() -> None:
