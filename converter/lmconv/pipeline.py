@@ -36,6 +36,7 @@ from lmconv.types import (
     Float64,
     Io,
     Json,
+    Mix,
     ModelSpec,
     OpenOptions,
     Pass,
@@ -114,11 +115,13 @@ class Choices:
         compact_px: See `PassContext`.
         recipe: An earlier artefact of the same network, target and precision: its passes are run again, and what was
             measured for them is not measured anew.
+        mix: What precision "mixed" means.
     """
 
     without: tuple[str, ...] = ()
     compact_px: float | None = None
     recipe: Artifact | None = None
+    mix: Mix | None = None
 
     def decided(self, name: str) -> Json | None:
         """What a pass decided in `recipe`."""
@@ -184,7 +187,9 @@ def check(target: str, precision: Precision, *, faces: bool, io: Io = "tensor") 
 
 
 def calibrated(precision: Precision) -> bool:
-    """Whether this precision is calibrated on real faces."""
+    """Whether this precision is calibrated on real faces; what is mixed is chosen on them."""
+    if precision == Precision.MIXED:
+        return True
     return any(plugins.load("passes", name).calibrated for name in PASSES.get(precision, ()))
 
 
@@ -301,12 +306,21 @@ def build(
     reference = _reference_of(base, spec)
     path = out / spec.name / folder(target, precision, io)
     with artifacts.staged(path) as new:
-        built = plugin.build(whole, new, spec, precision)
+        built = plugin.build(whole, new, spec, _told(precision, choices.mix))
         reference_file.write(new, reference)
-        content = _content(spec, target, precision, optimised, parents, start)
+        content = _content(
+            spec, target, precision, optimised, parents, start, choices.mix if precision == Precision.MIXED else None
+        )
         artifacts.write(new, content | {"execution": built.execution, "machine": built.machine})
         _accept(new, plugin, precision, _expected(reference, made, passes(plugin, precision, choices), io))
     return artifacts.read(path)
+
+
+def _told(precision: Precision, mix: Mix | None) -> Precision:
+    """What a runtime is told to compute in."""
+    if precision != Precision.MIXED or mix is None:
+        return precision
+    return Precision.BF16 if mix.floats == Precision.BF16 else mix.precision
 
 
 def _check_recipe(base: Plain, target: str, precision: Precision, choices: Choices) -> None:
@@ -355,7 +369,10 @@ def passes(target: Target, precision: Precision, choices: Choices = DEFAULT) -> 
     if choices.recipe:
         return tuple(step["pass"] for step in choices.recipe.recipe["passes"] if step["pass"] not in PLAIN)
     bounded = ("freeze",) if choices.compact_px else ()
-    named = (*bounded, *FIRST, *target.rewrites.get(precision, ()), *PASSES.get(precision, ()))
+    rewrites = target.rewrites.get(precision, ())
+    if precision == Precision.MIXED and choices.mix:
+        rewrites, precision = choices.mix.rewrites, choices.mix.precision
+    named = (*bounded, *FIRST, *rewrites, *PASSES.get(precision, ()))
     return tuple(name for name in named if name not in choices.without)
 
 
@@ -366,6 +383,7 @@ def steps(
     found = Optimised(model=base.model, recipe=base.artifact.recipe["passes"], measured={}, warnings=[], outputs={})
     yield found
     key: tuple[object, ...] = ()
+    settings = choices.mix.settings if choices.mix and precision == Precision.MIXED else {}
     for name in passes(target, precision, choices):
         replay = choices.decided(name)
         asked = {
@@ -374,6 +392,7 @@ def steps(
             "measure": target.name,
             "compact_px": choices.compact_px,
             "replay": canonical(replay),
+            "settings": canonical(settings),
         }
         step: Pass = plugins.load("passes", name)
         key = (*key, name, *(asked[field] for field in step.uses))
@@ -385,6 +404,7 @@ def steps(
                 measure=functools.partial(timed, base.artifact, target),
                 compact_px=choices.compact_px,
                 replay=replay,
+                settings=settings,
             )
             after = optimise(found.model, [name], context, found.outputs or None)
             base.optimised[key] = replace(
@@ -445,7 +465,13 @@ def with_batch(spec: ModelSpec, batch: int | None) -> ModelSpec:
 
 
 def _content(
-    spec: ModelSpec, target: str, precision: Precision, optimised: Optimised, parents: Json, start: float
+    spec: ModelSpec,
+    target: str,
+    precision: Precision,
+    optimised: Optimised,
+    parents: Json,
+    start: float,
+    mix: Mix | None = None,
 ) -> Json:
     recipe: Json = {
         "opset": OPSET,
@@ -453,7 +479,9 @@ def _content(
         "passes": optimised.recipe,
         "batch": spec.batch,
     }
-    if calibrated(precision):
+    if mix:
+        recipe["mix"] = asdict(mix)
+    if calibrated(mix.precision if mix else precision):
         recipe["quantisation"] = asdict(plugins.load("targets", target).quantisation)
     return {
         "spec": artifacts.spec_to_json(spec),

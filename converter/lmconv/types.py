@@ -243,6 +243,24 @@ class QuantScheme:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mix:
+    """How the layers of a mixed graph compute: what `lmconv tune` chose, and `--precision mixed` makes.
+
+    Attributes:
+        precision: fp32, fp16, bf16, or int8 with some layers left in float.
+        floats: What float layers compute in, fp32 or bf16; a hint to the runtime.
+        rewrites: Passes before those of the precision, in order.
+        settings: Of the quantiser, where they are not the target's own: fields of `lmconv.quantise.plan.Settings`, sets
+            as sorted lists.
+    """
+
+    precision: Precision
+    floats: Precision = Precision.FP32
+    rewrites: tuple[str, ...] = ()
+    settings: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PassContext:
     """What a pass may use besides the graph.
 
@@ -254,6 +272,7 @@ class PassContext:
             where nothing can be measured.
         compact_px: How far compaction may move a landmark on a face, input pixels; None where it has to be exact.
         replay: What an earlier run of this pass decided by measuring: to be done again as it was.
+        settings: Of the quantiser, see `Mix`.
     """
 
     spec: ModelSpec
@@ -262,6 +281,7 @@ class PassContext:
     measure: Callable[[Sequence[onnx.ModelProto]], Float64] | None = None
     compact_px: float | None = None
     replay: Json | None = None
+    settings: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from lmconv.errors import UsageError
-from lmconv.quantise.plan import Settings
+from lmconv.quantise.plan import Settings, read
 from lmconv.quantise.static import quantise
 from lmconv.types import Json, Pass, PassContext, QuantScheme
 
@@ -26,7 +26,7 @@ def int8(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto,
             f"int8 needs face crops to calibrate {context.spec.name} on", hint="name a folder of annotated faces"
         )
     scheme = context.scheme or DEFAULT
-    settings = Settings(activations=scheme.activations, bracket_prelu=scheme.quantised_prelu)
+    settings = read(context.settings, Settings(activations=scheme.activations, bracket_prelu=scheme.quantised_prelu))
     quantised, decisions = quantise(model, context.crops, settings)
     calibration = hashlib.sha256(np.ascontiguousarray(context.crops).tobytes()).hexdigest()
     return quantised, {**decisions, "calibration_sha256": calibration}
@@ -39,5 +39,5 @@ plugin = Pass(
     tolerance=0.02,
     required=True,
     calibrated=True,
-    uses=("crops", "scheme"),
+    uses=("crops", "scheme", "settings"),
 )

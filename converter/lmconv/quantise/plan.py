@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import onnx
 
+from lmconv.types import Json
 from lmconv.walk import Graph, attribute, restored
 
 WEIGHTED = {"Conv", "Gemm", "MatMul"}
@@ -29,6 +30,7 @@ class Settings:
             OpenVINO and TensorRT would rather fuse the PRelu.
         float_head: Whether a fully connected last layer stays float: it is small, and its errors are the landmarks'.
         crops: Most crops used, evenly spread.
+        float_layers: Layers that stay float, by the name of their output.
     """
 
     activations: Literal["uint8", "int8"]
@@ -38,6 +40,13 @@ class Settings:
     bracket_prelu: bool = True
     float_head: bool = True
     crops: int = 64
+    float_layers: frozenset[str] = frozenset()
+
+
+def read(given: Json, settings: Settings) -> Settings:
+    """Settings with those replaced that a recipe gives."""
+    changes: Json = {name: frozenset(value) if isinstance(value, list) else value for name, value in given.items()}
+    return replace(settings, **changes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +84,7 @@ def plan(graph: Graph, settings: Settings) -> Plan:
     layers = {node.output[0]: node for node in graph.proto.node if _is_layer(graph, node, features)}
     if settings.float_head and len(layers) > 1 and next(reversed(layers.values())).op_type != "Conv":
         layers.popitem()
+    layers = {name: node for name, node in layers.items() if name not in settings.float_layers}
     tensors: set[str] = set()
     readers: set[str] = set()
     for node in reversed(graph.proto.node):
