@@ -8,7 +8,8 @@ from lmconv import plugins
 from lmconv.graph import flops, parameters
 from lmconv.latency import faster
 from lmconv.optimise import Optimised, optimise
-from lmconv.pipeline import PLAIN, Choices, Crops, Plain, passes, steps, timed
+from lmconv.pipeline import PLAIN, Choices, Crops, Plain, passes, steps
+from lmconv.trial import timed
 from lmconv.types import Artifact, Json, Pass, PassContext, Precision, Target
 
 if TYPE_CHECKING:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,19 +19,18 @@ from lmconv.errors import GateFailed, InputError, MissingRuntime, UsageError
 from lmconv.export import export
 from lmconv.files import canonical
 from lmconv.graph import copied, flops, parameters, set_batch
-from lmconv.latency import interleaved
 from lmconv.machine import versions
 from lmconv.onnx_file import standard
 from lmconv.optimise import Optimised, optimise
 from lmconv.reference import Reference
 from lmconv.session import feed, gap, noise, noise_crops, outputs
 from lmconv.source import Opened, open_source
+from lmconv.trial import timed
 from lmconv.types import (
     ONNX,
     OPSET,
     Artifact,
     Float32,
-    Float64,
     Io,
     Json,
     Mix,
@@ -57,8 +54,6 @@ PLAIN = ("simplify",)
 """What makes an exported graph a plain one."""
 FIRST = ("compact",)
 """Passes that every graph goes through before those of its target."""
-TIMED_S = 1.0
-"""About how long timing graphs may take, seconds, unless they are so slow that 15 rounds and a warm-up take longer."""
 
 TOLERANCE = {
     Precision.FP32: 1e-5,
@@ -421,38 +416,6 @@ def _scheme(target: Target, model: onnx.ModelProto) -> tuple[str, bool]:
     """How a target wants int8, as far as that makes a difference to a graph."""
     prelu = any(node.op_type == "PRelu" for node in model.graph.node)
     return target.quantisation.activations, target.quantisation.quantised_prelu and prelu
-
-
-def timed(
-    artifact: Artifact, target: Target, models: Sequence[onnx.ModelProto], precision: Precision = Precision.FP32
-) -> Float64:
-    """Times graphs on a target, one thread, one input or the batch size that the network is tied to, in turn.
-
-    Args:
-        artifact: Whose network it is.
-        target: What runs them.
-        models: The graphs.
-        precision: What the runtime is told.
-
-    Returns:
-        (models, samples) float64, milliseconds.
-    """
-    spec = artifact.spec
-    inputs = {"input": noise(spec, spec.batch or 1, 0)}
-    with ExitStack() as stack:
-        runs = []
-        for model in models:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            built = target.build(model, folder, spec, precision)
-            files = {path.name: "" for path in folder.iterdir()}
-            made = replace(artifact, path=folder, files=files, execution=built.execution, precision=precision)
-            session = stack.enter_context(target.open(made, OpenOptions(threads=1)))
-            runs.append(functools.partial(session.run, inputs))
-        start = time.perf_counter()
-        for run in runs * 2:
-            run()
-        once = (time.perf_counter() - start) / 2
-        return interleaved(runs, int(np.clip(TIMED_S / once, 15, 300)))
 
 
 def with_batch(spec: ModelSpec, batch: int | None) -> ModelSpec:

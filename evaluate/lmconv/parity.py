@@ -12,7 +12,7 @@ from lmconv.reference import Reference, answer
 from lmconv.scenes import on_scenes, seeded
 from lmconv.session import Gap, Outputs, feed, gap, joined, noise_crops, outputs
 from lmconv.squares import to_picture
-from lmconv.types import Float32, Float64, ModelSpec, Session
+from lmconv.types import Float64, ModelSpec, Session
 
 SEED = 1
 """Of the random inputs; export checks itself with another."""
@@ -103,7 +103,7 @@ def parity(
     if crops is None or found.faces is None or expected.faces is None:
         return overall
     apart = gap(found.faces, expected.faces, spec)
-    faces, drift = apart.landmarks, _drift(found.faces.landmarks, expected.faces.landmarks, crops)
+    faces, drifts = apart.landmarks, drift(found.faces, expected.faces, crops)
     n, total = faces.n, faces.n + overall.n
     return dataclasses.replace(
         overall,
@@ -115,8 +115,8 @@ def parity(
         undecided=overall.undecided + apart.undecided,
         max_px_faces=faces.max_px,
         mean_px_faces=faces.mean_px,
-        max_ion=float(drift.max()),
-        mean_ion=float(drift.mean()),
+        max_ion=float(drifts.max()),
+        mean_ion=float(drifts.mean()),
     )
 
 
@@ -130,9 +130,9 @@ def _overall(apart: Gap, against: Literal["torch", "onnx", "reference"]) -> Pari
     )
 
 
-def _drift(found: Float32, expected: Float32, crops: CropSet) -> Float64:
+def drift(found: Outputs, expected: Outputs, crops: CropSet) -> Float64:
     """(n,) float64: mean distance of the points of each face, as a percentage of what its scheme measures by."""
-    moved = to_picture(found, crops.squares) - to_picture(expected, crops.squares)
+    moved = to_picture(found.landmarks, crops.squares) - to_picture(expected.landmarks, crops.squares)
     return ion(crops.truth + moved, crops.truth)
 
 
