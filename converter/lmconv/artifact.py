@@ -158,6 +158,19 @@ def size(artifact: Artifact) -> int:
     return sum((artifact.path / name).stat().st_size for name in deployed)
 
 
+def modules(artifact: Artifact) -> dict[str, str]:
+    """The PyTorch module that computes each value, where the plain graph that the artefact came from is beside it."""
+    beside = artifact.path.parent / "plain"
+    try:
+        plain = artifact if artifact.path == beside else read(beside)
+    except InputError:
+        return {}
+    if plain.files["model.onnx"] != artifact.parents.get("plain", {"sha256": plain.files["model.onnx"]})["sha256"]:
+        return {}
+    table: dict[str, str] = json.loads((plain.path / "modules.json").read_text(encoding="utf-8"))
+    return table
+
+
 def bound_px(artifact: Artifact) -> float | None:
     """How far compaction was allowed to move a landmark of a face, input pixels; None where it was exact after all."""
     frozen = decided(artifact.recipe, "freeze")

@@ -10,18 +10,19 @@ import contextlib
 import functools
 import multiprocessing
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmconv.console import Console, attempt
-from lmconv.errors import InputError, OtherPoints
+from lmconv.errors import InputError, OtherPoints, UsageError
 from lmconv.types import Io, Json, ModelSpec, Precision
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from lmconv.pipeline import Choices, Crops, Plain
+    from lmconv.tuning.tune import Options
     from lmconv.types import Float32
 
 
@@ -39,6 +40,7 @@ class Job:
         choices: See `pipeline.Choices`.
         explain: Whether to time what each pass bought.
         console: How much is said.
+        tuning: How "mixed" is chosen, where `choices` do not say what it is.
     """
 
     model: str
@@ -50,6 +52,7 @@ class Job:
     choices: Choices
     explain: bool
     console: Console
+    tuning: Options | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,17 +90,32 @@ def _make(job: Job, plain: Plain, target: str, precision: Precision, io: Io, cro
     """Builds one artefact; gives what `lmconv export --json` says of it."""
     from lmconv import pipeline
 
+    tuned: Json = {}
+    if precision == Precision.MIXED and job.choices.mix is None:
+        job, tuned = _tuned(job, plain, target)
     artifact = pipeline.build(
         plain, target, precision, out=job.out, crops=crops, batch=job.batch, io=io, choices=job.choices
     )
     for warning in artifact.measured["warnings"]:
         job.console.note(f"{artifact.path}: {warning}")
-    row = pipeline.summary(artifact)
+    row = pipeline.summary(artifact) | tuned
     if job.explain and io == job.wanted[0][2]:  # what an artefact takes makes no difference to its passes
         from lmconv.explain import explain
 
         row["explained"] = explain(plain, artifact, job.choices, crops)
     return row
+
+
+def _tuned(job: Job, plain: Plain, target: str) -> tuple[Job, Json]:
+    """Chooses what "mixed" is, on the faces of a job; what was found goes to the artefact's row as `tuned`."""
+    from lmconv.tuning.tune import Options, tune
+
+    if job.calibration is None:
+        hint = "give --calibration DIR, a folder of annotated training faces"
+        raise UsageError("what is mixed is chosen on real faces, and none are named", hint=hint)
+    options = job.tuning or Options()
+    mix, found = tune(plain, target, job.choices, job.calibration, job.out, options, job.console.note)
+    return replace(job, choices=replace(job.choices, mix=mix)), {"tuned": found}
 
 
 def convert_apart(job: Job, step: Callable[[int], object] = lambda parts: None) -> Done:

@@ -259,6 +259,12 @@ class Mix:
     rewrites: tuple[str, ...] = ()
     settings: Json = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, document: Json) -> Mix:
+        """What a manifest says of one."""
+        precisions = {name: Precision(document[name]) for name in ("precision", "floats")}
+        return cls(**precisions, rewrites=tuple(document["rewrites"]), settings=document["settings"])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassContext:

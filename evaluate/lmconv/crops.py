@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,7 +100,14 @@ def check(folder: Path, split: str, spec: ModelSpec) -> None:
     _listing(folder, spec, split, None)
 
 
-def load(folder: Path, spec: ModelSpec, split: str = "test", *, dataset: Dataset | None = None) -> CropSet:
+def load(
+    folder: Path,
+    spec: ModelSpec,
+    split: str = "test",
+    *,
+    dataset: Dataset | None = None,
+    most: int | None = None,
+) -> CropSet:
     """Cuts all faces of a folder out for a network. One picture is in memory at a time, and the crops.
 
     Args:
@@ -108,11 +115,15 @@ def load(folder: Path, spec: ModelSpec, split: str = "test", *, dataset: Dataset
         spec: Says the size of the crops and how to cut them.
         split: `"test"`, `"train"` or `"all"`.
         dataset: The layout; by default the one that the folder matches.
+        most: A sample of so many faces is enough, evenly spread over their names.
 
     Raises:
         InputError: No faces, or a broken one; names the file.
     """
     listing = _listing(folder, spec, split, dataset)
+    if most is not None and most < len(listing.faces):
+        places = np.linspace(0, len(listing.faces) - 1, most).round().astype(int)
+        listing = replace(listing, faces=tuple(listing.faces[place] for place in places))
     n = len(listing.faces)
     images = np.empty((n, *spec.input_size, 3), np.uint8)
     squares = np.empty((n, 3), np.int64)
@@ -146,19 +157,20 @@ def calibration(
     seed: int = 0,
     *,
     dataset: Dataset | None = None,
+    without: Collection[str] = (),
 ) -> Float32:
     """Network inputs to calibrate int8 on: the same faces, count and seed give the same bytes.
 
     The faces come in an order drawn from `seed`, so that fewer than all are a fair sample of every part. When there are
     fewer faces than `count` they come again, from the second time on scaled, shifted, rotated and lit a little
-    differently.
+    differently. Those `without` are left out, by `Face.name`.
 
     Returns:
         (count, 3, h, w) float32, as `network_input` makes it.
     """
     if count < 1:
         raise UsageError(f"{count} calibration crops", hint="ask for at least one")
-    faces = _listing(folder, spec, split, dataset).faces
+    faces = [face for face in _listing(folder, spec, split, dataset).faces if face.name not in without]
     # Generator.random is the plainest stream there is; shuffle and integers may change between releases of numpy.
     random = np.random.default_rng(seed)
     order = np.resize(np.argsort(random.random(len(faces)), kind="stable"), count)

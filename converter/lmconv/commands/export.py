@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import click
 
@@ -16,7 +16,8 @@ from lmconv import plugins
 from lmconv.console import Console, Finite, Outcome, attempt, command, table
 from lmconv.conversion import Job, convert, convert_apart
 from lmconv.errors import MissingRuntime, UsageError
-from lmconv.types import Io, Precision
+from lmconv.options import source_arguments, source_options
+from lmconv.types import Io, Mix, Precision
 
 if TYPE_CHECKING:
     from lmconv.pipeline import Choices
@@ -102,12 +103,7 @@ WITHOUT = "lmconv.without"
 @click.option("--recipe", type=click.Path(path_type=Path), help="An artefact whose measured choices are made again.")
 @click.option("--explain", is_flag=True, help="Time every pass on the target: what it bought, what was left out.")
 @click.option("--batch", default="dynamic", show_default=True, help="A fixed batch size, or dynamic.")
-@click.option("--landmarks", type=click.IntRange(1), help="Number of points, such as 98; default: the network's own.")
-@click.option("--input", "shape", help="CxHxW of a network of your own, such as 3x112x112.")
-@click.option("--preprocess", help="COLOUR[,SCALE[,MEAN,STD]], such as BGR,1/255; default: the backbone's.")
-@click.option("--decode", help="Heatmaps to points: argmax (with a quarter-cell shift), or soft-argmax[:BETA].")
-@click.option("--output-slice", help="START:STOP of an ONNX file's output that holds the points, or of its heatmaps.")
-@click.option("--name", help="What the model and its folder are called; default: its own name.")
+@source_options
 def plugin(
     console: Console,
     *,
@@ -126,30 +122,13 @@ def plugin(
     recipe: Path | None,
     explain: bool,
     batch: str,
-    landmarks: int | None,
-    shape: str | None,
-    preprocess: str | None,
-    decode: str | None,
-    output_slice: str | None,
-    name: str | None,
+    **network: Any,
 ) -> Outcome:
-    from lmconv import heatmaps
-    from lmconv import preprocess as preprocessing
-
     if seed is not None and not random_weights:
         raise UsageError("--seed is for random weights", hint="add --random-weights, or leave it out")
     wanted, skipped = _combinations(targets, precisions, ios)
     size, choices = _batch(batch), _choices(compact_px, recipe, calibration, wanted)
-    options: Json = {
-        "weights": weights,
-        "seed": (seed or 0) if random_weights else None,
-        "landmarks": landmarks,
-        "size": _size(shape),
-        "preprocess": preprocessing.parse(preprocess) if preprocess is not None else None,
-        "decode": heatmaps.parse(decode) if decode is not None else None,
-        "output_slice": _slice(output_slice),
-        "name": name,
-    }
+    options = source_arguments(weights, (seed or 0) if random_weights else None, **network)
     models, left_out = _all(models, options) if everything else (models, [])
     _check_models(models, options)
     _check_faces(wanted, calibration)
@@ -214,7 +193,8 @@ def _choices(compact_px: float | None, recipe: Path | None, calibration: Path | 
     if frozen and calibration is None:
         hint = "give --calibration DIR, the faces that it was made with"
         raise UsageError(f"{recipe} was compacted within a bound on real faces, and none are named", hint=hint)
-    return Choices(compact_px=frozen["bound_px"] if frozen else None, recipe=told)
+    mix = told.recipe.get("mix")
+    return Choices(compact_px=frozen["bound_px"] if frozen else None, recipe=told, mix=Mix.of(mix) if mix else None)
 
 
 def _combinations(
@@ -273,24 +253,6 @@ def _batch(text: str) -> int | None:
     if re.fullmatch("[1-9][0-9]{0,3}", text):
         return int(text)
     raise UsageError(f"--batch {text!r} is neither a size below 10000 nor dynamic", hint="such as --batch 1")
-
-
-def _slice(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    start, colon, stop = text.partition(":")
-    if not (colon and start.isdecimal() and stop.isdecimal()):
-        raise UsageError(f"--output-slice {text!r} is not START:STOP", hint="such as --output-slice 0:136")
-    return int(start), int(stop)
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    sides = text.lower().split("x")
-    if len(sides) != 3 or sides[0] != "3" or not all(re.fullmatch("[1-9][0-9]{0,3}", side) for side in sides):
-        raise UsageError(f"--input {text!r} is not 3xHEIGHTxWIDTH, below 10000", hint="such as --input 3x112x112")
-    return int(sides[1]), int(sides[2])
 
 
 def _all(models: tuple[str, ...], options: Json) -> tuple[tuple[str, ...], list[Json]]:

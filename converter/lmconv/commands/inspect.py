@@ -75,7 +75,7 @@ def _compaction(artifact: Artifact, *, table_wanted: bool, picture: Path | None)
         refused = next((step["refused"] for step in artifact.recipe["passes"] if step["pass"] == "compact"), None)
         hint = f"the pass was left out: {refused}" if refused else "export it without --no-compact"
         raise InputError(f"{artifact.path} was not compacted", hint=hint)
-    names = _modules(artifact)
+    names = artifacts.modules(artifact)
     compacted["layers"] = [{**row, "name": names.get(row["name"], row["name"])} for row in compacted["layers"]]
     if picture:
         title = f"{artifact.spec.name}, {artifact.target} {artifact.precision}: {summary(compacted)}"
@@ -83,20 +83,6 @@ def _compaction(artifact: Artifact, *, table_wanted: bool, picture: Path | None)
             picture.write_text(draw(title, compacted["layers"]), encoding="utf-8")
     line = f"compacted  {summary(compacted)}"
     return [line, "", _layers(compacted)] if table_wanted else [line]
-
-
-def _modules(artifact: Artifact) -> dict[str, str]:
-    """The PyTorch module that computes each value, where the plain graph that the artefact came from is beside it."""
-    from lmconv import artifact as artifacts
-
-    try:
-        plain = artifacts.read(artifact.path.parent / "plain")
-    except InputError:
-        return {}
-    if plain.files["model.onnx"] != artifact.parents["plain"]["sha256"]:
-        return {}
-    table: dict[str, str] = json.loads((plain.path / "modules.json").read_text(encoding="utf-8"))
-    return table
 
 
 def _short(value: Any) -> Any:

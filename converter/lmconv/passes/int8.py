@@ -25,11 +25,15 @@ def int8(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto,
         raise UsageError(
             f"int8 needs face crops to calibrate {context.spec.name} on", hint="name a folder of annotated faces"
         )
-    scheme = context.scheme or DEFAULT
-    settings = read(context.settings, Settings(activations=scheme.activations, bracket_prelu=scheme.quantised_prelu))
+    settings = read(context.settings, settings_of(context.scheme or DEFAULT))
     quantised, decisions = quantise(model, context.crops, settings)
     calibration = hashlib.sha256(np.ascontiguousarray(context.crops).tobytes()).hexdigest()
     return quantised, {**decisions, "calibration_sha256": calibration}
+
+
+def settings_of(scheme: QuantScheme) -> Settings:
+    """How a target wants its graph quantised."""
+    return Settings(activations=scheme.activations, bracket_prelu=scheme.quantised_prelu)
 
 
 plugin = Pass(

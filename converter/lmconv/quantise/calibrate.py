@@ -64,6 +64,39 @@ def calibrate(graph: Graph, chosen: Plan, crops: Float32, settings: Settings) ->
     return numbers
 
 
+def quantise_alone(
+    graph: Graph,
+    node: onnx.NodeProto,
+    read: Affine,
+    settings: Settings,
+    x: Chunks,
+    exact: Chunks,
+    rng: np.random.Generator,
+) -> Layer:
+    """A layer's numbers where all else is float.
+
+    Args:
+        graph: Holds the float weights.
+        node: The layer.
+        read: How its input is quantised.
+        settings: How.
+        x: Its float input.
+        exact: Its float output.
+        rng: Draws where the input's covariance is taken from.
+    """
+    snapped = {node.input[0]: [read.snap(piece) for piece in x]}
+    covariance = None
+    if settings.adaptive_rounding:
+        covariance = input_covariance(node, graph.constants[node.input[1]], snapped[node.input[0]], rng)
+    layer = quantise_layer(graph, node, read, settings.activations, covariance)
+    if settings.correct_bias and node.op_type != "MatMul":
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        given = run_node(graph, *_simulated(copy, layer, snapped))
+        _correct_bias(layer, channel_mean(exact), given[node.output[0]])
+    return layer
+
+
 def _layer_means(graph: Graph, chosen: Plan, crops: Float32) -> dict[str, Float32]:
     """Mean of every float layer's output per channel: (C,) float32 each."""
     found: dict[str, Float32] = {}

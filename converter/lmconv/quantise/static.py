@@ -29,7 +29,7 @@ def quantise(model: onnx.ModelProto, crops: Float32, settings: Settings) -> tupl
     Returns:
         A model with the same inputs and outputs, and what was decided.
     """
-    used = crops[np.linspace(0, len(crops) - 1, min(settings.crops, len(crops))).round().astype(int)]
+    used = sample(crops, settings.crops)
     graph = Graph.of(model)
     chosen = plan(graph, settings)
     links = equalise(graph, chosen, used, settings.balance)
@@ -46,3 +46,9 @@ def quantise(model: onnx.ModelProto, crops: Float32, settings: Settings) -> tupl
         "float_layers": left,
         "bias_corrected": settings.correct_bias,
     }
+
+
+def sample(crops: Float32, count: int) -> Float32:
+    """At most `count` of (n, 3, H, W) crops, evenly spread."""
+    chosen: Float32 = crops[np.linspace(0, len(crops) - 1, min(count, len(crops))).round().astype(int)]
+    return chosen

@@ -1,0 +1,76 @@
+"""Options that several commands share: which network, and how it is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from lmconv.errors import UsageError
+from lmconv.types import Json
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SOURCE = (
+    click.option("--landmarks", type=click.IntRange(1), help="How many points, such as 98; default: the network's."),
+    click.option("--input", "shape", help="CxHxW of a network of your own, such as 3x112x112."),
+    click.option("--preprocess", help="COLOUR[,SCALE[,MEAN,STD]], such as BGR,1/255; default: the backbone's."),
+    click.option("--decode", help="Heatmaps to points: argmax (with a quarter-cell shift), or soft-argmax[:BETA]."),
+    click.option("--output-slice", help="START:STOP of an ONNX file's output that holds the points or heatmaps."),
+    click.option("--name", help="What the model and its folder are called; default: its own name."),
+)
+
+
+def source_options(command: F) -> F:
+    """Adds what says which network a command works on, besides its name and weights."""
+    for option in reversed(SOURCE):
+        command = option(command)
+    return command
+
+
+def source_arguments(
+    weights: Path | None,
+    seed: int | None,
+    *,
+    landmarks: int | None,
+    shape: str | None,
+    preprocess: str | None,
+    decode: str | None,
+    output_slice: str | None,
+    name: str | None,
+) -> Json:
+    """What `lmconv.source.resolve` takes, of what the user gave to these options."""
+    from lmconv import heatmaps
+    from lmconv import preprocess as preprocessing
+
+    return {
+        "weights": weights,
+        "seed": seed,
+        "landmarks": landmarks,
+        "size": _size(shape),
+        "preprocess": preprocessing.parse(preprocess) if preprocess is not None else None,
+        "decode": heatmaps.parse(decode) if decode is not None else None,
+        "output_slice": _slice(output_slice),
+        "name": name,
+    }
+
+
+def _slice(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    start, colon, stop = text.partition(":")
+    if not (colon and start.isdecimal() and stop.isdecimal()):
+        raise UsageError(f"--output-slice {text!r} is not START:STOP", hint="such as --output-slice 0:136")
+    return int(start), int(stop)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) != 3 or sides[0] != "3" or not all(re.fullmatch("[1-9][0-9]{0,3}", side) for side in sides):
+        raise UsageError(f"--input {text!r} is not 3xHEIGHTxWIDTH, below 10000", hint="such as --input 3x112x112")
+    return int(sides[1]), int(sides[2])

@@ -1,0 +1,83 @@
+"""Graphs with some layers in int8, all from one calibration: for timing, and for what each layer alone loses.
+
+Every layer's numbers are fixed on the float network, as if it were the only one in int8: none makes up for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+
+from lmconv.quantise.calibrate import Numbers, quantise_alone
+from lmconv.quantise.emit import emit
+from lmconv.quantise.equalise import equalise
+from lmconv.quantise.plan import Settings, plan
+from lmconv.quantise.rounding import make_affine
+from lmconv.quantise.static import sample
+from lmconv.types import Float32
+from lmconv.walk import Chunks, Graph, run_node, walk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partial:
+    """A float network of which any layers can be put into int8.
+
+    Attributes:
+        model: The float graph.
+        graph: Its index, with equalised weights.
+        numbers: Of every layer and tensor that int8 may have.
+        settings: With which they were found.
+    """
+
+    model: onnx.ModelProto
+    graph: Graph
+    numbers: Numbers
+    settings: Settings
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """What can be int8, by the name of its output, from the input on."""
+        return tuple(self.numbers.layers)
+
+    def graph_of(self, layers: Collection[str]) -> onnx.ModelProto:
+        """The network with these layers in int8."""
+        left = frozenset(self.layers) - frozenset(layers)
+        chosen = plan(self.graph, replace(self.settings, float_layers=self.settings.float_layers | left))
+        return emit(self.model, self.graph, chosen, self.numbers, self.settings.activations)
+
+
+def prepare(model: onnx.ModelProto, crops: Float32, settings: Settings) -> Partial:
+    """Calibrates each layer of a float graph alone.
+
+    Args:
+        model: A float32 graph with one input; unchanged.
+        crops: (n, 3, H, W) float32 network inputs to calibrate on.
+        settings: How.
+    """
+    used = sample(crops, settings.crops)
+    graph = Graph.of(model)
+    chosen = plan(graph, settings)
+    equalise(graph, chosen, used, settings.balance)
+    numbers = Numbers()
+    rng = np.random.default_rng(0)
+
+    def compute(node: onnx.NodeProto, values: Mapping[str, Chunks]) -> dict[str, Chunks]:
+        made = run_node(graph, node, values, graph.constants)
+        name = node.output[0]
+        if name in chosen.layers:
+            read = numbers.activations[chosen.source.get(node.input[0], node.input[0])]
+            numbers.layers[name] = quantise_alone(graph, node, read, settings, values[node.input[0]], made[name], rng)
+        return made
+
+    def cover(values: dict[str, Chunks]) -> None:
+        for name in values.keys() & chosen.tensors:
+            if name not in chosen.source:
+                low, high = min(x.min() for x in values[name]), max(x.max() for x in values[name])
+                numbers.activations[name] = make_affine(float(low), float(high), settings.activations)
+
+    for _ in walk(graph, used, compute, cover):
+        pass
+    return Partial(model=model, graph=graph, numbers=numbers, settings=settings)

@@ -1,0 +1,122 @@
+"""What a search found, drawn as SVG: time against drift, and what each layer loses and costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from lmconv.loss import Budget
+from lmconv.types import Json
+
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 420, 70, 60, 40
+"""The front's picture and its margins; pixels."""
+ROW, NAME, BAR = 18, 300, 260
+"""The layers' picture: height of a row, width of its name and of each of its two bars; pixels."""
+GRID, CHOSEN, FRONT, OTHER, OUTSIDE = "#d9dde3", "#c0392b", "#2a7f62", "#8a929c", "#e09f3e"
+
+
+def front(title: str, points: Sequence[Json], budget: Budget) -> str:
+    """Draws points by time and drift, those joined that nothing beats in both; left and below is better.
+
+    Args:
+        title: Stands above.
+        points: `points` of the document of `lmconv tune`.
+        budget: Its drift is drawn as a line.
+
+    Returns:
+        An SVG document.
+    """
+    slowest = 1.1 * max(point["ms"] for point in points)
+    known = [point["loss"]["drift"]["mean"] for point in points if point["loss"]["drift"]["mean"] is not None]
+    largest = 1.15 * max([*known, budget.drift or 0.0, 0.1])
+    across = (WIDTH - LEFT - 160) / slowest
+    up = (HEIGHT - BOTTOM - TOP) / largest
+    floor = HEIGHT - BOTTOM
+
+    def place(point: Json) -> tuple[float, float]:
+        drift = point["loss"]["drift"]["mean"]
+        return LEFT + point["ms"] * across, floor - (largest if drift is None else drift) * up
+
+    best = sorted((place(point) for point in points if point["front"]), key=lambda at: at[0])
+    joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in best)
+    lines = [
+        f'<text x="10" y="22" font-size="16">{escape(title)}: time and drift, left and below is better</text>',
+        *(_tick_x(LEFT + value * across, floor, value) for value in _ticks(slowest)),
+        *(_tick_y(floor - value * up, value) for value in _ticks(largest)),
+        f'<text x="{LEFT}" y="{HEIGHT - 12}">median time of a run, ms</text>',
+        f'<text x="14" y="{floor}" transform="rotate(-90 14 {floor})">mean drift on faces, ION points</text>',
+        f'<polyline points="{joined}" fill="none" stroke="{FRONT}"/>',
+    ]
+    if budget.drift is not None:
+        level = floor - budget.drift * up
+        lines.append(f'<line x1="{LEFT}" x2="{WIDTH}" y1="{level:.1f}" y2="{level:.1f}" stroke="{OUTSIDE}"/>')
+        lines.append(f'<text x="{WIDTH - 90}" y="{level - 4:.1f}" fill="{OUTSIDE}">budget {budget.drift:g}</text>')
+    for point in points:
+        x, y = place(point)
+        colour = CHOSEN if point["chosen"] else FRONT if point["front"] else OTHER
+        lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>')
+        text = f"{point['name']}{' (chosen)' if point['chosen'] else ''}"
+        lines.append(f'<text x="{x + 8:.1f}" y="{y - 5:.1f}" fill="{colour}">{escape(text)}</text>')
+    return _svg(WIDTH, HEIGHT, lines)
+
+
+def layers(title: str, rows: Sequence[Json]) -> str:
+    """Draws two bars for each layer: the drift that its quantisation alone adds, and what float costs in time.
+
+    Args:
+        title: Stands above.
+        rows: `layers` of the document of `lmconv tune`.
+
+    Returns:
+        An SVG document.
+    """
+    drift = max((row["drift"] for row in rows), default=0.0) or 1.0
+    cost = max((abs(row["cost_ms"] or 0.0) for row in rows), default=0.0) or 1.0
+    left, right = NAME + 10, NAME + BAR + 160
+    lines = [
+        f'<text x="10" y="22" font-size="16">{escape(title)}: what int8 costs each layer, and what float costs</text>',
+        f'<text x="{left}" y="44">drift of its quantisation alone, ION points</text>',
+        f'<text x="{right}" y="44">time of leaving it in float, ms</text>',
+    ]
+    for index, row in enumerate(rows):
+        y = 60 + index * ROW
+        colour = FRONT if row["int8"] else OTHER
+        name = f"{row['layer']}{'' if row['int8'] else ' (float)'}"
+        lines.append(f'<text x="{NAME}" y="{y + 12}" text-anchor="end" fill="{colour}">{escape(name)}</text>')
+        lines += _bar(left, y, row["drift"] / drift, f"{row['drift']:.4f}", FRONT)
+        if row["cost_ms"] is not None:
+            shade = OTHER if row["cost_ms"] < 0 else OUTSIDE
+            lines += _bar(right, y, abs(row["cost_ms"]) / cost, f"{row['cost_ms']:+.3f}", shade)
+    return _svg(right + BAR + 80, 80 + ROW * len(rows), lines)
+
+
+def _bar(left: float, y: float, share: float, text: str, colour: str) -> list[str]:
+    width = BAR * share
+    return [
+        f'<rect x="{left}" y="{y + 3}" width="{width:.1f}" height="{ROW - 6}" fill="{colour}"/>',
+        f'<text x="{left + width + 6:.1f}" y="{y + 12}">{text}</text>',
+    ]
+
+
+def _ticks(largest: float) -> list[float]:
+    """Round numbers from 0 on, at most nine."""
+    power = 10.0 ** math.floor(math.log10(largest / 5))
+    step = next(power * digit for digit in (1, 2, 5, 10) if largest / (power * digit) <= 8)
+    return [index * step for index in range(int(largest / step) + 1)]
+
+
+def _tick_x(x: float, floor: float, value: float) -> str:
+    line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{floor}" stroke="{GRID}"/>'
+    return f'{line}<text x="{x:.1f}" y="{floor + 18}" text-anchor="middle">{value:.3g}</text>'
+
+
+def _tick_y(y: float, value: float) -> str:
+    line = f'<line x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID}"/>'
+    return f'{line}<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>'
+
+
+def _svg(width: float, height: float, lines: Sequence[str]) -> str:
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
+    ground = '<rect width="100%" height="100%" fill="white"/>'
+    return "\n".join([f'{head}font-size="12">', ground, *lines, "</svg>", ""])

@@ -1,0 +1,162 @@
+"""Measures mixes of one network on one target: how long they take, and what they lose on faces."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmconv import parity, pipeline, plugins
+from lmconv.files import canonical
+from lmconv.loss import Loss, Losses, loss, losses
+from lmconv.quantise.partial import Partial, prepare
+from lmconv.quantise.plan import Settings, read
+from lmconv.quantise.static import quantise
+from lmconv.runtime import OrtSession
+from lmconv.trial import opened, timed
+from lmconv.tuning.faces import FOLDS, Faces
+from lmconv.tuning.memo import Memo
+from lmconv.types import Float64, Json, Mix, ModelSpec, PassContext, Precision, Target
+
+if TYPE_CHECKING:
+    import onnx
+
+HOPELESS = 2.0
+"""A drift of so many times the budget on the first folds is not measured on the others."""
+SLOW_S = 20.0
+"""How long slow graphs are timed, seconds, where it matters."""
+LOW = 0.25
+"""Which quantile of times is compared where many graphs are screened: what others do on a machine only adds to it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Trials:
+    """One network on one target.
+
+    Attributes:
+        base: Its plain graph.
+        target: What it is tuned for.
+        choices: How its float graphs are made.
+        faces: What losses are measured on.
+        settings: The quantiser's, as the target wants them.
+        memo: What has been measured already.
+    """
+
+    base: pipeline.Plain
+    target: Target
+    choices: pipeline.Choices
+    faces: Faces
+    settings: Settings
+    memo: Memo
+    _partials: dict[tuple[str, ...], Partial] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The network's."""
+        return self.base.artifact.spec
+
+    def float_graph(self, rewrites: tuple[str, ...]) -> onnx.ModelProto:
+        """The compacted graph after these passes."""
+        mix = Mix(precision=Precision.FP32, rewrites=rewrites)
+        choices = replace(self.choices, mix=mix)
+        crops = functools.partial(self.faces.calibration, None)
+        *_, made = pipeline.steps(self.base, self.target, Precision.MIXED, crops, choices)
+        return made.model
+
+    def partial(self, rewrites: tuple[str, ...]) -> Partial:
+        """The same, ready to have any of its layers in int8."""
+        if rewrites not in self._partials:
+            crops = self.faces.calibration(None)
+            self._partials[rewrites] = prepare(self.float_graph(rewrites), crops, self.settings)
+        return self._partials[rewrites]
+
+    def quick(self, mix: Mix) -> onnx.ModelProto:
+        """A graph that takes the time that the one of this mix will; int8 numbers are those of each layer alone."""
+        if mix.precision != Precision.INT8:
+            return self.graph(mix)
+        partial = self.partial(mix.rewrites)
+        return partial.graph_of(set(partial.layers) - set(mix.settings.get("float_layers", ())))
+
+    def graph(self, mix: Mix, fold: int | None = None) -> onnx.ModelProto:
+        """The graph of a mix, calibrated without a fold."""
+        model = self.float_graph(mix.rewrites)
+        if mix.precision == Precision.INT8:
+            return quantise(model, self.faces.calibration(fold), read(mix.settings, self.settings))[0]
+        for name in pipeline.PASSES.get(mix.precision, ()):
+            context = PassContext(spec=self.spec)
+            copy = type(model)()
+            copy.CopyFrom(model)
+            model = plugins.load("passes", name).apply(copy, context)[0]
+        return model
+
+    def caveat(self, mix: Mix) -> str:
+        """What this machine does instead of what a mix says; else empty."""
+        with opened(self.base.artifact, self.target, self.quick(mix), told(mix)) as session:
+            return session.caveat
+
+    def loss(self, mix: Mix, drift: float | None) -> Loss:
+        """What a mix loses on faces; int8 is cross-fitted: each face is judged by numbers that were found without it.
+
+        One whose drift is hopeless beside `drift` is not measured on all.
+        """
+
+        def measure() -> Json:
+            if mix.precision != Precision.INT8:
+                return loss(self._losses(mix, None)).to_json()
+            parts: list[Losses] = []
+            for fold in range(FOLDS):
+                parts.append(self._losses(mix, fold))
+                if drift is not None and not np.mean(np.concatenate([p.drift for p in parts])) <= HOPELESS * drift:
+                    break
+            joined = Losses(
+                ion=np.concatenate([part.ion for part in parts]), drift=np.concatenate([p.drift for p in parts])
+            )
+            return loss(joined).to_json()
+
+        return Loss.from_json(self.memo.get(f"loss {key(mix)}", measure))
+
+    def _losses(self, mix: Mix, fold: int | None) -> Losses:
+        """Of the faces of a fold, calibrated without them; or of all."""
+        crops, expected = self.faces.part(fold)
+        with opened(self.base.artifact, self.target, self.graph(mix, fold), told(mix)) as session:
+            return losses(parity.on_faces(session, self.spec, crops), expected, crops)
+
+    def rough(self, mixes: Sequence[Mix], seconds: float) -> list[float]:
+        """About how long each takes, milliseconds, timed in turn: good for comparing them with each other only."""
+        times = self._timed(mixes, seconds)
+        return [float(value) for value in np.quantile(times, LOW, axis=1)]
+
+    def drifts(self, rewrites: tuple[str, ...]) -> Iterator[tuple[str, float]]:
+        """What the quantisation of each layer alone adds: its name and the mean drift on faces, ION points."""
+        partial = self.partial(rewrites)
+
+        def measure(layer: str) -> Json:
+            with OrtSession(partial.graph_of([layer]).SerializeToString()) as session:
+                found = parity.on_faces(session, self.spec, self.faces.crops)
+            drift = parity.drift(found, self.faces.expected, self.faces.crops)
+            return {"drift": float(np.mean(drift))}
+
+        for layer in partial.layers:
+            name = f"alone {canonical([rewrites, layer])}"
+            yield layer, self.memo.get(name, functools.partial(measure, layer))["drift"]
+
+    def timed(self, mixes: Sequence[Mix]) -> Float64:
+        """Times mixes in turn: (mixes, samples) float64, milliseconds, one thread; 300 samples unless that is slow."""
+        return self._timed(mixes, SLOW_S)
+
+    def _timed(self, mixes: Sequence[Mix], seconds: float) -> Float64:
+        models = [self.quick(mix) for mix in mixes]
+        return timed(self.base.artifact, self.target, models, [told(mix) for mix in mixes], seconds)
+
+
+def told(mix: Mix) -> Precision:
+    """What the runtime is told for a mix."""
+    return Precision.BF16 if mix.floats == Precision.BF16 else mix.precision
+
+
+def key(mix: Mix) -> str:
+    """Tells a mix from others."""
+    return canonical(asdict(mix))
