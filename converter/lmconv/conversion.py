@@ -92,7 +92,7 @@ def _make(job: Job, plain: Plain, target: str, precision: Precision, io: Io, cro
 
     tuned: Json = {}
     if precision == Precision.MIXED and job.choices.mix is None:
-        job, tuned = _tuned(job, plain, target)
+        job, tuned = _tuned(job, plain, target, crops)
     artifact = pipeline.build(
         plain, target, precision, out=job.out, crops=crops, batch=job.batch, io=io, choices=job.choices
     )
@@ -106,7 +106,7 @@ def _make(job: Job, plain: Plain, target: str, precision: Precision, io: Io, cro
     return row
 
 
-def _tuned(job: Job, plain: Plain, target: str) -> tuple[Job, Json]:
+def _tuned(job: Job, plain: Plain, target: str, crops: Crops | None) -> tuple[Job, Json]:
     """Chooses what "mixed" is, on the faces of a job; what was found goes to the artefact's row as `tuned`."""
     from lmconv.tuning.tune import Options, tune
 
@@ -114,7 +114,7 @@ def _tuned(job: Job, plain: Plain, target: str) -> tuple[Job, Json]:
         hint = "give --calibration DIR, a folder of annotated training faces"
         raise UsageError("what is mixed is chosen on real faces, and none are named", hint=hint)
     options = job.tuning or Options()
-    mix, found = tune(plain, target, job.choices, job.calibration, job.out, options, job.console.note)
+    mix, found = tune(plain, target, job.choices, crops, job.calibration, job.out, options, job.console.note)
     return replace(job, choices=replace(job.choices, mix=mix)), {"tuned": found}
 
 

@@ -119,8 +119,10 @@ class Choices:
     mix: Mix | None = None
 
     def decided(self, name: str) -> Json | None:
-        """What a pass decided in `recipe`."""
-        return artifacts.decided(self.recipe.recipe, name) if self.recipe else None
+        """What a pass decided in `recipe`, or what `mix` says."""
+        if self.recipe:
+            return artifacts.decided(self.recipe.recipe, name)
+        return self.mix.decisions.get(name) if self.mix else None
 
 
 DEFAULT = Choices()
@@ -378,7 +380,9 @@ def steps(
     found = Optimised(model=base.model, recipe=base.artifact.recipe["passes"], measured={}, warnings=[], outputs={})
     yield found
     key: tuple[object, ...] = ()
-    settings = choices.mix.settings if choices.mix and precision == Precision.MIXED else {}
+    if precision != Precision.MIXED:
+        choices = replace(choices, mix=None)
+    settings = choices.mix.settings if choices.mix else {}
     for name in passes(target, precision, choices):
         replay = choices.decided(name)
         asked = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +51,7 @@ def timed(
     models: Sequence[onnx.ModelProto],
     precision: Precision | Sequence[Precision] = Precision.FP32,
     seconds: float = TIMED_S,
+    clock: Callable[[], int] = time.perf_counter_ns,
 ) -> Float64:
     """Times graphs on a target, one thread, one input or the batch size that the network is tied to, in turn.
 
@@ -60,6 +61,7 @@ def timed(
         models: The graphs.
         precision: What the runtime is told, of all or of each.
         seconds: About how long, unless they are so slow that 15 rounds and a warm-up take longer.
+        clock: Nanoseconds. That of the process counts its work alone, whatever else the machine does.
 
     Returns:
         (models, samples) float64, milliseconds.
@@ -76,4 +78,4 @@ def timed(
         for run in runs * 2:
             run()
         once = (time.perf_counter() - start) / 2
-        return interleaved(runs, int(np.clip(seconds / once, 15, 300)))
+        return interleaved(runs, int(np.clip(seconds / once, 15, 300)), clock=clock)

@@ -252,18 +252,25 @@ class Mix:
         rewrites: Passes before those of the precision, in order.
         settings: Of the quantiser, where they are not the target's own: fields of `lmconv.quantise.plan.Settings`, sets
             as sorted lists.
+        decisions: What passes would have decided by measuring, by name.
     """
 
     precision: Precision
     floats: Precision = Precision.FP32
     rewrites: tuple[str, ...] = ()
     settings: Json = field(default_factory=dict)
+    decisions: Json = field(default_factory=dict)
 
     @classmethod
     def of(cls, document: Json) -> Mix:
         """What a manifest says of one."""
-        precisions = {name: Precision(document[name]) for name in ("precision", "floats")}
-        return cls(**precisions, rewrites=tuple(document["rewrites"]), settings=document["settings"])
+        return cls(
+            precision=Precision(document["precision"]),
+            floats=Precision(document["floats"]),
+            rewrites=tuple(document["rewrites"]),
+            settings=document["settings"],
+            decisions=document["decisions"],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,20 +114,19 @@ class Search:
     def run(self) -> Found:
         """Searches."""
         finalists = self._uniform()
-        rough = dict(zip(map(key, finalists), self._rough(finalists), strict=True))
-        whole = [mix for mix in finalists if mix.precision == Precision.INT8]
         layers: tuple[LayerCost, ...] = ()
-        if whole:
-            fp32 = finalists[0]
-            fastest = min(whole, key=lambda mix: rough[key(mix)])
-            base = fastest if rough[key(fastest)] < rough[key(fp32)] else self._all_float(fp32)
+        if whole := self._all_int8():
+            fp32, *ms = self._rough([finalists[0], *whole])
+            best = int(np.argmin(ms))
+            finalists.append(whole[best])
+            base = whole[best] if ms[best] < fp32 else self._all_float(finalists[0])
             costs = self._flips(base)
             fast = self._climb(base, costs)
             found = self._fitting(fast, costs)
             if any(mix.floats == Precision.BF16 for mix in finalists):
                 found.append(replace(found[-1], floats=Precision.BF16))
-            finalists += [mix for mix in found if mix not in finalists]
-            layers = self._layers(fast.rewrites, costs)
+            finalists += [mix for mix in found if mix not in finalists and self._int8(mix)]
+            layers = self._layers(fast, costs)
         points = self._race(finalists)
         chosen, why = self._choose(points)
         flags = set(self._int8(chosen.mix)) if layers else set()
@@ -143,36 +142,47 @@ class Search:
         return time.perf_counter() - self._start < share * self.seconds
 
     def _uniform(self) -> list[Mix]:
-        """Every precision that the target has and this machine computes; int8 after each list of rewrites."""
-        target = self.trials.target
+        """Every precision but int8 that the target has and this machine computes; fp32 first."""
+        target, decisions = self.trials.target, self.trials.widths()[0]
         known = [p for p in (Precision.FP32, Precision.FP16, Precision.BF16) if p in target.precisions]
-        mixes = [Mix(precision=p, floats=_floats(p), rewrites=target.rewrites.get(p, ())) for p in known]
-        lists = dict.fromkeys(target.rewrites.get(p, ()) for p in (Precision.INT8, Precision.FP32))
-        mixes += [Mix(precision=Precision.INT8, rewrites=rewrites) for rewrites in lists]
+        mixes = [
+            Mix(precision=p, floats=_floats(p), rewrites=target.rewrites.get(p, ()), decisions=decisions) for p in known
+        ]
         for mix in [mix for mix in mixes if mix.floats != Precision.FP32]:
             caveat = str(self.trials.memo.get(f"caveat {key(mix)}", functools.partial(self._caveat, mix))["caveat"])
             if caveat:
                 self.note(f"{mix.precision} is left out: {caveat}")
                 mixes.remove(mix)
-        return [mix for mix in mixes if mix.precision != Precision.INT8 or self.trials.partial(mix.rewrites).layers]
+        return mixes
+
+    def _all_int8(self) -> list[Mix]:
+        """Int8 in every layer, with every number of channels that compaction may leave; none where there are no layers.
+
+        Its rewrites are the target's for int8, or those for fp32 where they differ.
+        """
+        rewrites = dict.fromkeys(self.trials.target.rewrites.get(p, ()) for p in (Precision.INT8, Precision.FP32))
+        first, *widths = self.trials.widths()
+        mixes = [Mix(precision=Precision.INT8, rewrites=each, decisions=first) for each in rewrites]
+        mixes += [replace(mixes[0], decisions=width) for width in widths]
+        return [mix for mix in mixes if self.trials.partial(mix).layers]
 
     def _caveat(self, mix: Mix) -> Json:
         return {"caveat": self.trials.caveat(mix)}
 
     def _all_float(self, fp32: Mix) -> Mix:
         """Int8 without a layer in it."""
-        return self._with(Mix(precision=Precision.INT8, rewrites=fp32.rewrites), ())
+        return self._with(replace(fp32, precision=Precision.INT8), ())
 
     def _int8(self, mix: Mix) -> list[str]:
         """The layers of a mix that are int8."""
         if mix.precision != Precision.INT8:
             return []
         left = set(mix.settings.get("float_layers", ()))
-        return [layer for layer in self.trials.partial(mix.rewrites).layers if layer not in left]
+        return [layer for layer in self.trials.partial(mix).layers if layer not in left]
 
     def _with(self, mix: Mix, int8: Sequence[str]) -> Mix:
         """The mix with these layers in int8, all others in float."""
-        left = sorted(set(self.trials.partial(mix.rewrites).layers) - set(int8))
+        left = sorted(set(self.trials.partial(mix).layers) - set(int8))
         settings = {key: value for key, value in mix.settings.items() if key != "float_layers"}
         return replace(mix, settings=settings | ({"float_layers": left} if left else {}))
 
@@ -191,9 +201,9 @@ class Search:
 
         Each is timed in turn with `base`, of which it is flipped.
         """
-        layers = self.trials.partial(base.rewrites).layers
+        layers = self.trials.partial(base).layers
         to_int8 = not self._int8(base)
-        segments = list(_segments(layers))
+        segments = list(dict.fromkeys([*self.trials.kinds(base), *_segments(layers)]))
         costs: dict[tuple[str, ...], float] = {}
         for start in range(0, len(segments), GROUP):
             group = segments[start : start + GROUP]
@@ -236,7 +246,7 @@ class Search:
         order: list[str] = []
         if not layers or fits(0):
             return tried
-        drifts = dict(self.trials.drifts(fast.rewrites))
+        drifts = dict(self.trials.drifts(fast))
         least = SMALLEST * self._rough([fast, fast])[0]
         worth = {layer: drifts[layer] ** 2 / max(costs.get((layer,), 0.0), least) for layer in layers}
         order += sorted(layers, key=lambda layer: -worth[layer])
@@ -254,10 +264,10 @@ class Search:
             guess = (low + high) // 2
         return tried
 
-    def _layers(self, rewrites: tuple[str, ...], costs: dict[tuple[str, ...], float]) -> tuple[LayerCost, ...]:
+    def _layers(self, mix: Mix, costs: dict[tuple[str, ...], float]) -> tuple[LayerCost, ...]:
         return tuple(
             LayerCost(name=name, drift=drift, cost_ms=costs.get((name,)), int8=False)
-            for name, drift in self.trials.drifts(rewrites)
+            for name, drift in self.trials.drifts(mix)
         )
 
     def _race(self, finalists: Sequence[Mix]) -> tuple[Point, ...]:
@@ -292,10 +302,14 @@ class Search:
     def _name(self, mix: Mix) -> str:
         if mix.precision != Precision.INT8:
             return str(mix.precision)
-        layers, int8 = len(self.trials.partial(mix.rewrites).layers), len(self._int8(mix))
+        layers, int8 = len(self.trials.partial(mix).layers), len(self._int8(mix))
         own = self.trials.target.rewrites.get(Precision.INT8, ())
         extra = [name for name in mix.rewrites if name not in own]
         text = "int8" if int8 == layers else f"int8 in {int8} of {layers} layers"
+        if mix.floats == Precision.BF16:
+            text += ", else bf16"
+        if mix.decisions != self.trials.widths()[0]:
+            text += f", channels in {mix.decisions['compact']['multiple']}s"
         return f"{text}, after {' '.join(extra)}" if extra else text
 
 

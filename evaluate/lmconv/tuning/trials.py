@@ -1,8 +1,12 @@
-"""Measures mixes of one network on one target: how long they take, and what they lose on faces."""
+"""Measures mixes of one network on one target: how long they take, and what they lose on faces.
+
+Times are those of the process on one thread: what else the machine does then counts for little.
+"""
 
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -20,6 +24,7 @@ from lmconv.trial import opened, timed
 from lmconv.tuning.faces import FOLDS, Faces
 from lmconv.tuning.memo import Memo
 from lmconv.types import Float64, Json, Mix, ModelSpec, PassContext, Precision, Target
+from lmconv.walk import attribute
 
 if TYPE_CHECKING:
     import onnx
@@ -40,6 +45,7 @@ class Trials:
         base: Its plain graph.
         target: What it is tuned for.
         choices: How its float graphs are made.
+        crops: What passes are compared on, see `lmconv.pipeline.convert`.
         faces: What losses are measured on.
         settings: The quantiser's, as the target wants them.
         memo: What has been measured already.
@@ -48,41 +54,65 @@ class Trials:
     base: pipeline.Plain
     target: Target
     choices: pipeline.Choices
+    crops: pipeline.Crops | None
     faces: Faces
     settings: Settings
     memo: Memo
-    _partials: dict[tuple[str, ...], Partial] = field(default_factory=dict)
+    _partials: dict[str, Partial] = field(default_factory=dict)
 
     @property
     def spec(self) -> ModelSpec:
         """The network's."""
         return self.base.artifact.spec
 
-    def float_graph(self, rewrites: tuple[str, ...]) -> onnx.ModelProto:
-        """The compacted graph after these passes."""
-        mix = Mix(precision=Precision.FP32, rewrites=rewrites)
-        choices = replace(self.choices, mix=mix)
-        crops = functools.partial(self.faces.calibration, None)
-        *_, made = pipeline.steps(self.base, self.target, Precision.MIXED, crops, choices)
+    def float_graph(self, mix: Mix) -> onnx.ModelProto:
+        """What the passes of a mix make of the plain graph, before those of its precision."""
+        choices = replace(self.choices, mix=_in_float(mix))
+        *_, made = pipeline.steps(self.base, self.target, Precision.MIXED, self.crops, choices)
         return made.model
 
-    def partial(self, rewrites: tuple[str, ...]) -> Partial:
+    def partial(self, mix: Mix) -> Partial:
         """The same, ready to have any of its layers in int8."""
-        if rewrites not in self._partials:
+        name = key(_in_float(mix))
+        if name not in self._partials:
             crops = self.faces.calibration(None)
-            self._partials[rewrites] = prepare(self.float_graph(rewrites), crops, self.settings)
-        return self._partials[rewrites]
+            self._partials[name] = prepare(self.float_graph(mix), crops, self.settings)
+        return self._partials[name]
+
+    def widths(self) -> list[Json]:
+        """What `compact` can decide: first what it does for this target in fp32, then other numbers of channels."""
+
+        def measure() -> Json:
+            *_, made = pipeline.steps(self.base, self.target, Precision.FP32, self.crops, self.choices)
+            decided = {step["pass"]: step["decisions"] for step in made.recipe}.get("compact") or {}
+            others = made.measured.get("compact", {}).get("faster than multiple 1", {})
+            chosen = decided.get("multiple")
+            multiples = [chosen, *(width for width in map(int, others) if width != chosen)] if chosen else []
+            return {"multiples": multiples}
+
+        found = self.memo.get("widths", measure)["multiples"]
+        return [{"compact": {"multiple": width}} for width in found] or [{}]
+
+    def kinds(self, mix: Mix) -> list[tuple[str, ...]]:
+        """The layers that are alike: depthwise convolutions, 1x1 convolutions, and the rest."""
+        partial = self.partial(mix)
+        kinds: dict[tuple[bool, bool], list[str]] = {}
+        for node in partial.graph.proto.node:
+            if node.output[0] in partial.numbers.layers:
+                shape = partial.graph.constants[node.input[1]].shape
+                kinds.setdefault((attribute(node, "group", 1) > 1, set(shape[2:]) <= {1}), []).append(node.output[0])
+        return [tuple(layers) for layers in kinds.values() if len(layers) < len(partial.layers)]
 
     def quick(self, mix: Mix) -> onnx.ModelProto:
         """A graph that takes the time that the one of this mix will; int8 numbers are those of each layer alone."""
         if mix.precision != Precision.INT8:
             return self.graph(mix)
-        partial = self.partial(mix.rewrites)
+        partial = self.partial(mix)
         return partial.graph_of(set(partial.layers) - set(mix.settings.get("float_layers", ())))
 
     def graph(self, mix: Mix, fold: int | None = None) -> onnx.ModelProto:
         """The graph of a mix, calibrated without a fold."""
-        model = self.float_graph(mix.rewrites)
+        model = self.float_graph(mix)
         if mix.precision == Precision.INT8:
             return quantise(model, self.faces.calibration(fold), read(mix.settings, self.settings))[0]
         for name in pipeline.PASSES.get(mix.precision, ()):
@@ -129,9 +159,9 @@ class Trials:
         times = self._timed(mixes, seconds)
         return [float(value) for value in np.quantile(times, LOW, axis=1)]
 
-    def drifts(self, rewrites: tuple[str, ...]) -> Iterator[tuple[str, float]]:
+    def drifts(self, mix: Mix) -> Iterator[tuple[str, float]]:
         """What the quantisation of each layer alone adds: its name and the mean drift on faces, ION points."""
-        partial = self.partial(rewrites)
+        partial = self.partial(mix)
 
         def measure(layer: str) -> Json:
             with OrtSession(partial.graph_of([layer]).SerializeToString()) as session:
@@ -140,7 +170,7 @@ class Trials:
             return {"drift": float(np.mean(drift))}
 
         for layer in partial.layers:
-            name = f"alone {canonical([rewrites, layer])}"
+            name = f"alone {layer} {key(_in_float(mix))}"
             yield layer, self.memo.get(name, functools.partial(measure, layer))["drift"]
 
     def timed(self, mixes: Sequence[Mix]) -> Float64:
@@ -149,12 +179,18 @@ class Trials:
 
     def _timed(self, mixes: Sequence[Mix], seconds: float) -> Float64:
         models = [self.quick(mix) for mix in mixes]
-        return timed(self.base.artifact, self.target, models, [told(mix) for mix in mixes], seconds)
+        return timed(
+            self.base.artifact, self.target, models, [told(mix) for mix in mixes], seconds, time.process_time_ns
+        )
 
 
 def told(mix: Mix) -> Precision:
     """What the runtime is told for a mix."""
     return Precision.BF16 if mix.floats == Precision.BF16 else mix.precision
+
+
+def _in_float(mix: Mix) -> Mix:
+    return replace(mix, precision=Precision.FP32, floats=Precision.FP32, settings={})
 
 
 def key(mix: Mix) -> str:

@@ -47,6 +47,7 @@ def tune(
     base: pipeline.Plain,
     target: str,
     choices: pipeline.Choices,
+    crops: pipeline.Crops | None,
     faces: tuple[Path, str],
     out: Path,
     options: Options,
@@ -58,6 +59,7 @@ def tune(
         base: The network's plain graph.
         target: What it is tuned for.
         choices: How its float graphs are made.
+        crops: What passes are compared on.
         faces: A folder of annotated faces, and of which split.
         out: Where artefacts go.
         options: Budget and time.
@@ -89,7 +91,7 @@ def tune(
     memo = Memo.open(kept, about, fresh=options.fresh)
     if memo.known:
         note(f"{len(memo.known)} measurements of an earlier search are taken over (--fresh makes them anew)")
-    trials = Trials(base=base, target=plugin, choices=choices, faces=judged, settings=settings, memo=memo)
+    trials = Trials(base=base, target=plugin, choices=choices, crops=crops, faces=judged, settings=settings, memo=memo)
     found = Search(trials=trials, budget=options.budget, seconds=options.seconds, note=note).run()
     document = _document(found, base, options, len(judged.crops.truth))
     document |= {"model": spec.name, "target": target, "folder": str(kept), "reused": memo.reused}
