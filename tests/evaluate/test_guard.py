@@ -16,7 +16,7 @@ from lmconv import artifact as artifacts
 from lmconv import plugins
 from lmconv.types import Json, Pass, PassContext
 
-WIDE = 128
+WIDE = 512
 
 
 def burden(model: onnx.ModelProto) -> onnx.ModelProto:
