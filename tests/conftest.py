@@ -46,6 +46,13 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports are timed in an instant, and none is refused for what else a machine does."""
+    monkeypatch.setattr("lmconv.guard.RUNS", 15)
+    monkeypatch.setattr("lmconv.guard.SLOWER", 100.0)
+
+
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
     """The command line, in this process: `cli("verify", path, "--json")`."""

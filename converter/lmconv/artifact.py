@@ -183,6 +183,12 @@ def decided(recipe: Json, name: str) -> Json | None:
     return decisions.get(name)
 
 
+def doubt(artifact: Artifact) -> str:
+    """Why the guard of `lmconv export` did not let an artefact through that was written all the same; else empty."""
+    found = artifact.measured.get("guard") or {}
+    return f"written by --force although it {found['reason']}" if found.get("forced") else ""
+
+
 def trained(artifact: Artifact) -> bool:
     """Whether its weights were trained; of random ones no ION is ever given."""
     return artifact.parents["source"].get("seed") is None

@@ -9,21 +9,24 @@ from __future__ import annotations
 import contextlib
 import functools
 import multiprocessing
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lmconv.console import Console, attempt
-from lmconv.errors import InputError, OtherPoints, UsageError
+from lmconv.errors import InputError, OtherPoints, Refused, UsageError
 from lmconv.types import Io, Json, ModelSpec, Precision
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+    from lmconv.guard import Guard
+    from lmconv.loss import Budget
     from lmconv.pipeline import Choices, Crops, Plain
     from lmconv.tuning.tune import Options
-    from lmconv.types import Float32
+    from lmconv.types import Artifact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,9 @@ class Job:
         batch: A fixed batch size, None for a free one.
         choices: See `pipeline.Choices`.
         explain: Whether to time what each pass bought.
+        guard: What happens to an artefact that is slower than its parent or outside its budget: it is refused, or
+            written all the same, or not even judged.
+        budget: How much may be lost on the faces.
         console: How much is said.
         tuning: How "mixed" is chosen, where `choices` do not say what it is.
     """
@@ -51,6 +57,8 @@ class Job:
     batch: int | None
     choices: Choices
     explain: bool
+    guard: Literal["refuse", "force", "skip"]
+    budget: Budget
     console: Console
     tuning: Options | None = None
 
@@ -79,30 +87,79 @@ def _convert(job: Job, done: Done, step: Callable[[], object]) -> None:
     for warning in plain.warnings:
         job.console.note(f"{job.model}: {warning}")
     step()
-    for target, precision, io in job.wanted:
-        make: Callable[[], Json] = functools.partial(_make, job, plain, target, precision, io, crops)
-        made = attempt(job.console, make, done.errors, model=job.model, target=target, precision=precision)
-        done.artifacts.extend([made] if made else [])
-        step()
+    with tempfile.TemporaryDirectory() as place:
+        guard = _guard(job, plain, crops, Path(place))
+        for target, precision, io in job.wanted:
+            _attempt(job, plain, target, precision, io, guard, done)
+            step()
 
 
-def _make(job: Job, plain: Plain, target: str, precision: Precision, io: Io, crops: Crops | None) -> Json:
-    """Builds one artefact; gives what `lmconv export --json` says of it."""
+def _guard(job: Job, plain: Plain, crops: Crops | None, place: Path) -> Guard:
+    from lmconv.guard import Guard
+
+    return Guard(
+        base=plain,
+        budget=job.budget,
+        calibration=job.calibration,
+        crops=crops,
+        batch=job.batch,
+        choices=job.choices,
+        out=job.out,
+        place=place,
+        force=job.guard == "force",
+    )
+
+
+def _attempt(job: Job, plain: Plain, target: str, precision: Precision, io: Io, guard: Guard, done: Done) -> None:
+    """Builds one artefact; where it is refused, its fp32 parent, unless that is there or will be."""
     from lmconv import pipeline
+
+    make: Callable[[], Json] = functools.partial(_make, job, plain, target, precision, io, guard)
+    if made := attempt(job.console, make, done.errors, model=job.model, target=target, precision=precision):
+        done.artifacts.append(made)
+        return
+    parent = (target, Precision.FP32, io)
+    there = (job.out / plain.artifact.spec.name / pipeline.folder(*parent)).exists()
+    if done.errors[-1]["kind"] != Refused.kind or there or parent in job.wanted:
+        return
+    job = replace(job, choices=replace(job.choices, recipe=None, mix=None))
+    make = functools.partial(_make, job, plain, target, Precision.FP32, io, guard)
+    if kept := attempt(job.console, make, done.errors, model=job.model, target=target, precision=Precision.FP32):
+        done.artifacts.append(kept | {"kept_for": pipeline.folder(target, precision, io)})
+
+
+def _make(job: Job, plain: Plain, target: str, precision: Precision, io: Io, guard: Guard) -> Json:
+    """Builds one artefact; gives what `lmconv export --json` says of it."""
+    from lmconv import artifact as artifacts
+    from lmconv import pipeline
+
+    def judge(artifact: Artifact) -> Json:
+        return {"skipped": "--no-guard"} if job.guard == "skip" else guard.judge(artifact)
 
     tuned: Json = {}
     if precision == Precision.MIXED and job.choices.mix is None:
-        job, tuned = _tuned(job, plain, target, crops)
+        job, tuned = _tuned(job, plain, target, guard.crops)
     artifact = pipeline.build(
-        plain, target, precision, out=job.out, crops=crops, batch=job.batch, io=io, choices=job.choices
+        plain,
+        target,
+        precision,
+        out=job.out,
+        crops=guard.crops,
+        batch=job.batch,
+        io=io,
+        choices=job.choices,
+        judge=judge,
     )
-    for warning in artifact.measured["warnings"]:
-        job.console.note(f"{artifact.path}: {warning}")
+    budget = (artifact.measured.get("guard") or {}).get("budget", {})
+    few = f"not enough faces to judge it: {budget['reason']}" if budget.get("verdict") == "too few faces" else ""
+    for warning in (*artifact.measured["warnings"], artifacts.doubt(artifact), few):
+        if warning:
+            job.console.note(f"{artifact.path}: {warning}")
     row = pipeline.summary(artifact) | tuned
     if job.explain and io == job.wanted[0][2]:  # what an artefact takes makes no difference to its passes
         from lmconv.explain import explain
 
-        row["explained"] = explain(plain, artifact, job.choices, crops)
+        row["explained"] = explain(plain, artifact, job.choices, guard.crops)
     return row
 
 
@@ -115,7 +172,8 @@ def _tuned(job: Job, plain: Plain, target: str, crops: Crops | None) -> tuple[Jo
         raise UsageError("what is mixed is chosen on real faces, and none are named", hint=hint)
     options = job.tuning or Options()
     mix, found = tune(plain, target, job.choices, crops, job.calibration, job.out, options, job.console.note)
-    return replace(job, choices=replace(job.choices, mix=mix)), {"tuned": found}
+    chosen = replace(job.choices, mix=mix, pictures=tuple(found["pictures"]))
+    return replace(job, choices=chosen), {"tuned": {key: part for key, part in found.items() if key != "pictures"}}
 
 
 def convert_apart(job: Job, step: Callable[[int], object] = lambda parts: None) -> Done:
@@ -152,17 +210,16 @@ def _crops(job: Job, spec: ModelSpec) -> Crops | None:
     """The faces of a job, cut out when they are first needed; none where they have another number of points."""
     if job.calibration is None:
         return None
-    from lmconv.crops import calibration, check
+    from lmconv.crops import calibrated, calibration, check
+    from lmconv.pipeline import Crops
 
+    folder, split = job.calibration
     try:
-        check(*job.calibration, spec)
+        check(folder, split, spec)
     except OtherPoints as error:
         job.console.note(f"{error.message}: they are left out")
         return None
-    folder, split = job.calibration
-
-    @functools.cache
-    def crops() -> Float32:
-        return calibration(folder, spec, split)
-
-    return crops
+    return Crops(
+        cut=functools.cache(functools.partial(calibration, folder, spec, split)),
+        pictures=functools.cache(functools.partial(calibrated, folder, spec, split)),
+    )

@@ -33,6 +33,20 @@ class GateFailed(LmconvError):
     exit_code = 1
 
 
+class Refused(GateFailed):
+    """A finished artefact that its guard does not let through; `figures` says why."""
+
+    kind = "refused"
+
+    def __init__(self, message: str, *, hint: str = "", figures: Json) -> None:
+        super().__init__(message, hint=hint)
+        self.figures = figures
+
+    def to_json(self) -> Json:
+        """The `error` document, with the guard's figures."""
+        return super().to_json() | {"guard": self.figures}
+
+
 class UsageError(LmconvError):
     """Wrong usage or an unknown name, found before any work."""
 

@@ -45,6 +45,7 @@ def interleaved(
     samples: int,
     step: Callable[[], object] = lambda: None,
     *,
+    warm_up: int = WARM_UP,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> Float64:
     """Times several runs in turn, in another seeded order each round, after a warm-up.
@@ -55,13 +56,14 @@ def interleaved(
         runs: What to time.
         samples: How often each is timed.
         step: Called after every round, outside the timed part.
+        warm_up: How often each is run before.
         clock: Nanoseconds.
 
     Returns:
         (len(runs), samples) float64, milliseconds.
     """
     for run in runs:
-        for _ in range(WARM_UP):
+        for _ in range(warm_up):
             run()
     times: Float64 = np.empty((len(runs), samples))
     random = np.random.default_rng(0)
@@ -76,6 +78,30 @@ def interleaved(
         last = order[-1]
         step()
     return times
+
+
+FEWEST = 15
+"""Rounds below which a median has no interval worth the name."""
+
+
+def paced(
+    runs: Sequence[Callable[[], object]],
+    seconds: float,
+    most: int,
+    *,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> Float64:
+    """Times runs as `interleaved` does, for about so long: at least 15 rounds, at most so many.
+
+    Returns:
+        (len(runs), samples) float64, milliseconds.
+    """
+    start = time.perf_counter()
+    for run in (*runs, *runs):
+        run()
+    once = (time.perf_counter() - start) / 2
+    samples = int(np.clip(seconds / once, FEWEST, most))
+    return interleaved(runs, samples, warm_up=min(WARM_UP, ceil(samples / 10)), clock=clock)
 
 
 def latency(times: Float64) -> Latency:

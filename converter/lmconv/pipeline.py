@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,7 +98,21 @@ class Plain:
     scenes: list[Reference] = field(default_factory=list)
 
 
-Crops = Callable[[], Float32]
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Crops:
+    """Faces to calibrate on, cut out when they are first needed.
+
+    Attributes:
+        cut: Gives network inputs (n, 3, H, W) float32.
+        pictures: Gives what tells the picture files they were cut from: the first 16 hex digits of the sha256 of each.
+    """
+
+    cut: Callable[[], Float32]
+    pictures: Callable[[], Sequence[str]]
+
+    def __call__(self) -> Float32:
+        """The network inputs."""
+        return self.cut()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,12 +125,14 @@ class Choices:
         recipe: An earlier artefact of the same network, target and precision: its passes are run again, and what was
             measured for them is not measured anew.
         mix: What precision "mixed" means.
+        pictures: What tells the pictures of the faces that `mix` was chosen on, see `Crops`.
     """
 
     without: tuple[str, ...] = ()
     compact_px: float | None = None
     recipe: Artifact | None = None
     mix: Mix | None = None
+    pictures: tuple[str, ...] = ()
 
     def decided(self, name: str) -> Json | None:
         """What a pass decided in `recipe`, or what `mix` says."""
@@ -147,8 +163,7 @@ def convert(
         precision: What it shall compute in.
         out: The artefact goes to `out/MODEL/TARGET-PRECISION/` (and `-image` or `-frame` where it takes one), its
             plain graph to `out/MODEL/plain/`.
-        crops: Yields network inputs (n, 3, H, W) float32 cut from real faces; int8 calibrates on them, and every pass
-            is compared on them.
+        crops: Real faces: int8 calibrates on them, and every pass is compared on them.
         batch: A fixed batch size, None for a free one.
         io: What the artefact takes, see `lmconv.wrapping.wrap`.
         choices: What to leave out, and how far compaction may go.
@@ -279,8 +294,13 @@ def build(
     batch: int | None = None,
     io: Io = "tensor",
     choices: Choices = DEFAULT,
+    judge: Callable[[Artifact], Json] = lambda finished: {},
 ) -> Artifact:
-    """Brings a plain graph to a precision and a target; see `convert`."""
+    """Brings a plain graph to a precision and a target; see `convert`.
+
+    `judge` gets the finished artefact before it is put in place; what it gives is kept as `guard` under `measured`, and
+    when it raises nothing was written.
+    """
     start = time.perf_counter()
     plugin: Target = plugins.load("targets", target)
     if base.artifact.spec.batch not in (None, batch or base.artifact.spec.batch):
@@ -307,9 +327,14 @@ def build(
         reference_file.write(new, reference)
         content = _content(
             spec, target, precision, optimised, parents, start, choices.mix if precision == Precision.MIXED else None
-        )
-        artifacts.write(new, content | {"execution": built.execution, "machine": built.machine})
+        ) | {"execution": built.execution, "machine": built.machine}
+        if crops and on_faces(optimised.recipe, precision):
+            content["recipe"]["faces"] = sorted({*crops.pictures(), *choices.pictures})
+        artifacts.write(new, content)
         _accept(new, plugin, precision, _expected(reference, made, passes(plugin, precision, choices), io))
+        if found := judge(artifacts.read(new)):
+            content["measured"]["guard"] = found
+            artifacts.write(new, content)
     return artifacts.read(path)
 
 
@@ -318,6 +343,12 @@ def _told(precision: Precision, mix: Mix | None) -> Precision:
     if precision != Precision.MIXED or mix is None:
         return precision
     return Precision.BF16 if mix.floats == Precision.BF16 else mix.precision
+
+
+def on_faces(recipe: list[Json], precision: Precision) -> bool:
+    """Whether what these passes made depends on the faces that they were given."""
+    done = (plugins.load("passes", step["pass"]) for step in recipe if not step["refused"])
+    return precision == Precision.MIXED or any(step.calibrated for step in done)
 
 
 def _check_recipe(base: Plain, target: str, precision: Precision, choices: Choices) -> None:
@@ -374,7 +405,7 @@ def passes(target: Target, precision: Precision, choices: Choices = DEFAULT) -> 
 
 
 def steps(
-    base: Plain, target: Target, precision: Precision, crops: Crops | None, choices: Choices
+    base: Plain, target: Target, precision: Precision, crops: Callable[[], Float32] | None, choices: Choices
 ) -> Iterator[Optimised]:
     """The plain graph, then what each pass makes of it; run once for all targets and precisions that want the same."""
     found = Optimised(model=base.model, recipe=base.artifact.recipe["passes"], measured={}, warnings=[], outputs={})
@@ -508,4 +539,5 @@ def summary(artifact: Artifact) -> Json:
         "source_parameters": artifact.parents["source"]["parameters"],
         "source_flops": artifact.parents["source"]["flops"],
         "seconds": artifact.measured["seconds"],
+        "guard": artifact.measured.get("guard"),
     }

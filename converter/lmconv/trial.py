@@ -11,9 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from lmconv.latency import interleaved
+from lmconv.latency import paced
 from lmconv.session import noise
 from lmconv.types import Artifact, Float64, OpenOptions, Precision, Session, Target
 
@@ -22,6 +20,8 @@ if TYPE_CHECKING:
 
 TIMED_S = 1.0
 """About how long timing graphs may take, seconds, unless they are so slow that 15 rounds and a warm-up take longer."""
+MOST = 300
+"""Rounds at most."""
 
 
 @contextmanager
@@ -74,8 +74,4 @@ def timed(
             functools.partial(stack.enter_context(opened(artifact, target, model, each, threads=1)).run, inputs)
             for model, each in zip(models, told, strict=True)
         ]
-        start = time.perf_counter()
-        for run in runs * 2:
-            run()
-        once = (time.perf_counter() - start) / 2
-        return interleaved(runs, int(np.clip(seconds / once, 15, 300)), clock=clock)
+        return paced(runs, seconds, MOST, clock=clock)

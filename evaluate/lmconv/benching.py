@@ -118,8 +118,7 @@ def bench(group: list[Artifact], settings: Settings, step: Callable[[], object] 
             | {"caveat": caveats[str(artifact.path)]}
             | _row(times[str(artifact.path)], times, settings)
         )
-        if row["caveat"]:
-            rows.notes.append(f"{artifact.path}: {row['caveat']}")
+        rows.notes += [f"{artifact.path}: {said}" for said in (row["caveat"], artifacts.doubt(artifact)) if said]
         rows.artifacts.append(row)
         artifacts.record(artifact, latency={key: value for key, value in row.items() if key != "path"})
     return rows

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lmconv import plugins
 from lmconv.errors import InputError, OtherPoints, UsageError
+from lmconv.files import sha256
 from lmconv.preprocess import network_input
 from lmconv.scenes import Scene
 from lmconv.squares import Square, around, as_uint8, cut
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 LARGEST = 4
 """How many times the picture's longer side a square may be: a larger one is a broken annotation, and needs memory
 without end."""
+
+CALIBRATION = 300
+"""How many crops int8 is calibrated on."""
+JUDGED = 600
+"""On how many faces an export is judged, at most."""
+ENOUGH = 100
+"""How many faces that calibration has not seen have to be there, for them to be judged on alone."""
 
 # How far a calibration crop may differ from the plain one.
 SCALE = (0.9, 1.15)
@@ -46,6 +54,7 @@ class CropSet:
         totals: How many faces each published subset has in full.
         problems: What was left out and why, one line each.
         scenes: Reads the pictures again: each face with its picture and the tight box of its points, in this order.
+        pictures: Reads their files again: the first 16 hex digits of the sha256 of each, sorted, none twice.
     """
 
     images: Uint8
@@ -56,6 +65,7 @@ class CropSet:
     totals: Mapping[str, int]
     problems: tuple[str, ...]
     scenes: Callable[[], Iterator[Scene]]
+    pictures: Callable[[], tuple[str, ...]]
 
 
 def square(points: Float64, crop: Crop) -> Square:
@@ -124,6 +134,10 @@ def load(
     if most is not None and most < len(listing.faces):
         places = np.linspace(0, len(listing.faces) - 1, most).round().astype(int)
         listing = replace(listing, faces=tuple(listing.faces[place] for place in places))
+    return _cut_out(listing, spec)
+
+
+def _cut_out(listing: Listing, spec: ModelSpec) -> CropSet:
     n = len(listing.faces)
     images = np.empty((n, *spec.input_size, 3), np.uint8)
     squares = np.empty((n, 3), np.int64)
@@ -139,7 +153,12 @@ def load(
         totals=listing.totals,
         problems=listing.problems,
         scenes=functools.partial(_scenes, listing.faces),
+        pictures=functools.cache(functools.partial(_digests, listing.faces)),
     )
+
+
+def _digests(faces: Sequence[Face]) -> tuple[str, ...]:
+    return tuple(sorted({sha256(path)[:16] for path in {face.image for face in faces}}))
 
 
 def _scenes(faces: Sequence[Face]) -> Iterator[Scene]:
@@ -153,7 +172,7 @@ def calibration(
     folder: Path,
     spec: ModelSpec,
     split: str = "train",
-    count: int = 300,
+    count: int = CALIBRATION,
     seed: int = 0,
     *,
     dataset: Dataset | None = None,
@@ -171,9 +190,8 @@ def calibration(
     if count < 1:
         raise UsageError(f"{count} calibration crops", hint="ask for at least one")
     faces = [face for face in _listing(folder, spec, split, dataset).faces if face.name not in without]
-    # Generator.random is the plainest stream there is; shuffle and integers may change between releases of numpy.
-    random = np.random.default_rng(seed)
-    order = np.resize(np.argsort(random.random(len(faces)), kind="stable"), count)
+    drawn, random = _drawn(len(faces), seed)
+    order = np.resize(drawn, count)
     draws = random.random((count, 5))
     crops = np.empty((count, *spec.input_size, 3), np.uint8)
     wanted = np.unique(order)
@@ -184,6 +202,47 @@ def calibration(
         for place in again:
             crops[place] = _varied(picture, around, spec.input_size, draws[place])
     return network_input(crops, spec.preprocess)
+
+
+def calibrated(
+    folder: Path,
+    spec: ModelSpec,
+    split: str = "train",
+    count: int = CALIBRATION,
+    seed: int = 0,
+    *,
+    dataset: Dataset | None = None,
+) -> tuple[str, ...]:
+    """The pictures that `calibration` cuts its crops from: `CropSet.pictures` of them."""
+    faces = _listing(folder, spec, split, dataset).faces
+    return _digests([faces[index] for index in _drawn(len(faces), seed)[0][:count]])
+
+
+def judged(
+    folder: Path,
+    spec: ModelSpec,
+    split: str = "train",
+    count: int = CALIBRATION,
+    seed: int = 0,
+    *,
+    dataset: Dataset | None = None,
+) -> CropSet:
+    """Faces to judge on what was calibrated with the same arguments: at most 600, drawn from `seed`.
+
+    They are faces that calibration has not seen, where there are a hundred of them; else any.
+    """
+    listing = _listing(folder, spec, split, dataset)
+    order, _ = _drawn(len(listing.faces), seed)
+    chosen = order[count:] if len(order) - count >= ENOUGH else order
+    faces = tuple(listing.faces[index] for index in np.sort(chosen[:JUDGED]))
+    return _cut_out(replace(listing, faces=faces), spec)
+
+
+def _drawn(faces: int, seed: int) -> tuple[NDArray[np.intp], np.random.Generator]:
+    """The order in which so many faces are taken, and what goes on drawing."""
+    # Generator.random is the plainest stream there is; shuffle and integers may change between releases of numpy.
+    random = np.random.default_rng(seed)
+    return np.argsort(random.random(faces), kind="stable"), random
 
 
 def _varied(image: Uint8, square: Square, size: tuple[int, int], draws: Float64) -> Uint8:

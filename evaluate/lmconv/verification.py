@@ -13,7 +13,7 @@ from lmconv import accuracy, gates, parity, plugins, reference
 from lmconv import artifact as artifacts
 from lmconv.accuracy import Interval, SubsetAccuracy
 from lmconv.crops import CropSet, load
-from lmconv.errors import MissingRuntime, OtherPoints
+from lmconv.errors import InputError, MissingRuntime, OtherPoints
 from lmconv.gates import Verdict
 from lmconv.parity import Parity, Points
 from lmconv.scheme import scheme
@@ -71,14 +71,18 @@ class Verifier:
         """Verifies one artefact, and records the result in its manifest.
 
         Raises:
-            InputError: The artefact or the faces are missing or broken.
+            InputError: The artefact or the faces are missing or broken, or it was made with some of these faces.
             MissingRuntime: Its runtime is not here.
         """
         artifact = artifacts.read(path)
         target: Target = plugins.load("targets", artifact.target)
         if missing := target.requires():
             raise MissingRuntime(f"{path} needs {artifact.target}, which is not here", hint=missing)
+        if doubt := artifacts.doubt(artifact):
+            self.notes.append(f"{path}: {doubt}")
         crops = self._faces(artifact.spec)
+        if crops:
+            _check_unseen(artifact, crops)
         with target.open(artifact, OpenOptions()) as session:
             result = self._judge(artifact, session, crops)
         if result.ion or not artifact.measured.get("verified", {}).get("ion"):
@@ -171,6 +175,17 @@ class Verifier:
                     found = parity.points(session, source.spec, crops, frames=spec.io == "frame")
                     self._sources[key] = source, found
         return self._sources[key]
+
+
+def _check_unseen(artifact: Artifact, crops: CropSet) -> None:
+    """Refuses faces that an artefact was made with: it may be better on them than on others."""
+    known = artifact.recipe.get("faces", ())  # third parties and older versions do not say
+    pictures = crops.pictures() if known else ()
+    if seen := len(set(pictures).intersection(known)):
+        raise InputError(
+            f"{artifact.path} was calibrated on {seen} of the {len(pictures)} pictures that it would be judged on",
+            hint="name other faces by --data and --split, or calibrate it on others",
+        )
 
 
 def _missing(artifact: Artifact, model: str | None, given: Path | None) -> str:

@@ -48,6 +48,7 @@ def faces(count: int) -> CropSet:
         totals={},
         problems=(),
         scenes=lambda: iter(()),
+        pictures=lambda: (),
     )
 
 

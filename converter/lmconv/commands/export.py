@@ -20,6 +20,7 @@ from lmconv.options import source_arguments, source_options
 from lmconv.types import Io, Mix, Precision
 
 if TYPE_CHECKING:
+    from lmconv.loss import Budget
     from lmconv.pipeline import Choices
     from lmconv.types import Json, Pass, Target
 
@@ -49,6 +50,12 @@ Examples:
 
 Before a target's precision, passes make the graph smaller and faster: dead channels go (compact), operators are written
 as the target computes them fastest. --no-PASS leaves one out, such as --no-compact; docs/passes.md has them all.
+
+Every artefact is judged before it is written, and refused (exit code 1, with the figures) where it is slower than its
+parent: fp32 on the same target, or, for fp32, the plain graph. The lower end of the 95 % interval of the time by the
+parent's may be 1.03. fp16 is for size and for GPUs: it has to be smaller instead. So is one refused that loses more
+than its budget on the faces of --calibration. The fp32 parent of what is refused is written. What cannot be judged here
+is written, and its manifest says so.
 """
 
 
@@ -102,6 +109,10 @@ WITHOUT = "lmconv.without"
 @_switches
 @click.option("--recipe", type=click.Path(path_type=Path), help="An artefact whose measured choices are made again.")
 @click.option("--explain", is_flag=True, help="Time every pass on the target: what it bought, what was left out.")
+@click.option("--budget-ion", type=Finite(0), help="Rise of the mean ION on the faces, points.  [default: 0.03]")
+@click.option("--budget-drift", type=Finite(0), help="Mean drift on them, ION points.  [default: 0.4]")
+@click.option("--force", is_flag=True, help="Write what would be refused, marked so.")
+@click.option("--no-guard", is_flag=True, help="Do not judge, neither speed nor budget; marked so.")
 @click.option("--batch", default="dynamic", show_default=True, help="A fixed batch size, or dynamic.")
 @source_options
 def plugin(
@@ -121,6 +132,10 @@ def plugin(
     compact_px: float | None,
     recipe: Path | None,
     explain: bool,
+    budget_ion: float | None,
+    budget_drift: float | None,
+    force: bool,
+    no_guard: bool,
     batch: str,
     **network: Any,
 ) -> Outcome:
@@ -128,6 +143,9 @@ def plugin(
         raise UsageError("--seed is for random weights", hint="add --random-weights, or leave it out")
     wanted, skipped = _combinations(targets, precisions, ios)
     size, choices = _batch(batch), _choices(compact_px, recipe, calibration, wanted)
+    budget = _budget(budget_ion, budget_drift, calibration, no_guard)
+    if force and no_guard:
+        raise UsageError("--force is for what was judged, and --no-guard judges nothing", hint="leave one out")
     options = source_arguments(weights, (seed or 0) if random_weights else None, **network)
     models, left_out = _all(models, options) if everything else (models, [])
     _check_models(models, options)
@@ -150,6 +168,8 @@ def plugin(
         batch=size,
         choices=choices,
         explain=explain,
+        guard="force" if force else "skip" if no_guard else "refuse",
+        budget=budget,
         console=console,
     )
     jobs = [replace(job, model=model) for model in models] if wanted else []
@@ -194,7 +214,26 @@ def _choices(compact_px: float | None, recipe: Path | None, calibration: Path | 
         hint = "give --calibration DIR, the faces that it was made with"
         raise UsageError(f"{recipe} was compacted within a bound on real faces, and none are named", hint=hint)
     mix = told.recipe.get("mix")
-    return Choices(compact_px=frozen["bound_px"] if frozen else None, recipe=told, mix=Mix.of(mix) if mix else None)
+    return Choices(
+        compact_px=frozen["bound_px"] if frozen else None,
+        recipe=told,
+        mix=Mix.of(mix) if mix else None,
+        pictures=tuple(told.recipe["faces"]) if mix else (),
+    )
+
+
+def _budget(ion: float | None, drift: float | None, calibration: Path | None, unjudged: bool) -> Budget:
+    """How much may be lost on faces; refuses one that would not be judged."""
+    from lmconv.loss import Budget
+
+    given: Json = {name: value for name, value in (("ion", ion), ("drift", drift)) if value is not None}
+    for name in given:
+        if calibration is None:
+            hint = "give --calibration DIR, a folder of annotated training faces"
+            raise UsageError(f"--budget-{name} is judged on real faces, and none are named", hint=hint)
+        if unjudged:
+            raise UsageError(f"--budget-{name} and --no-guard contradict each other", hint="leave one out")
+    return Budget(**given)
 
 
 def _combinations(

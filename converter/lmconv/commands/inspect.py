@@ -52,6 +52,7 @@ def plugin(console: Console, *, artifact: Path, layers: bool, picture: Path | No
         f"{source['flops'] / 1e9:.3f} GFLOP",
         f"digest     {found.digest}",
     ]
+    lines += [f"guard      {line}" for line in _guard(found.measured.get("guard") or {})]
     lines += _compaction(found, table_wanted=layers, picture=picture)
     if not layers:
         parts = {key: _short(shown[key]) for key in ("spec", "recipe", "versions", "measured")}
@@ -61,6 +62,28 @@ def plugin(console: Console, *, artifact: Path, layers: bool, picture: Path | No
 
 def _tensor(tensor: TensorSpec) -> str:
     return f"{tensor.name} {tensor.dtype} ({', '.join(map(str, tensor.shape))}) {tensor.layout}"
+
+
+def _guard(figures: Json) -> list[str]:
+    """What export's guard found, a line each."""
+    if "skipped" in figures:
+        return [f"not judged: {figures['skipped']}"]
+    lines = []
+    if speed := figures.get("speed"):
+        ratio = speed.get("ratio")
+        of = f", {ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] of {speed['against']}" if ratio else ""
+        lines.append(f"speed: {speed['verdict']}{of}" + _why(speed))
+    if size := figures.get("size"):
+        lines.append(f"size: {size['verdict']}, {size['ratio']:.2f} of {size['against']}")
+    if budget := figures.get("budget"):
+        lost = budget.get("loss")
+        of = f", ION {lost['ion']['mean']:+.3f}, drift {lost['drift']['mean']:.3f} on {lost['n']} faces" if lost else ""
+        lines.append(f"budget: {budget['verdict']}{of}" + _why(budget))
+    return [*lines, *(["written all the same (--force)"] if figures.get("forced") else [])]
+
+
+def _why(figures: Json) -> str:
+    return f": {figures['reason']}" if figures.get("reason") else ""
 
 
 def _compaction(artifact: Artifact, *, table_wanted: bool, picture: Path | None) -> list[str]:
@@ -86,9 +109,10 @@ def _compaction(artifact: Artifact, *, table_wanted: bool, picture: Path | None)
 
 
 def _short(value: Any) -> Any:
-    """A part of the manifest without the rows of each layer, which have a table of their own."""
+    """A part of the manifest without the rows of each layer, which have a table of their own, and of each picture."""
     if isinstance(value, dict):
-        return {key: "see --layers" if key == "layers" else _short(part) for key, part in value.items()}
+        told = {"layers": "see --layers", "faces": f"{len(value.get('faces') or ())} pictures"}
+        return {k: told[k] if k in told and isinstance(part, list) else _short(part) for k, part in value.items()}
     return [_short(part) for part in value] if isinstance(value, list) else value
 
 

@@ -79,6 +79,8 @@ def _row(artifact: Artifact) -> Json:
         "trained": store.trained(artifact),
         "verified": artifact.measured.get("verified"),
         "latency": artifact.measured.get("latency"),
+        "guard": artifact.measured.get("guard"),
+        "doubt": store.doubt(artifact),
     }
 
 
@@ -94,7 +96,8 @@ def _takes(row: Json) -> str:
 
 
 def _caveat(row: Json) -> str:
-    return str((row["verified"] or {}).get("caveat") or (row["latency"] or {}).get("caveat") or "")
+    caveat = (row["verified"] or {}).get("caveat") or (row["latency"] or {}).get("caveat")
+    return "; ".join(filter(None, (caveat, row["doubt"])))
 
 
 def _cells(row: Json) -> list[str]:

@@ -96,6 +96,7 @@ def plugin(
     find_dataset(calibration)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
+    budget = Budget(ion=budget_ion, drift=budget_drift, strict=strict)
     outcome = Outcome(document={"artifacts": []})
     for target in dict.fromkeys(targets):
         if attempt(console, functools.partial(_require, target), outcome.errors, target=target) is None:
@@ -109,10 +110,10 @@ def plugin(
             batch=None,
             choices=Choices(),
             explain=False,
+            guard="refuse",
+            budget=budget,
             console=console,
-            tuning=Options(
-                budget=Budget(ion=budget_ion, drift=budget_drift, strict=strict), seconds=seconds, fresh=fresh
-            ),
+            tuning=Options(budget=budget, seconds=seconds, fresh=fresh),
         )
         done = convert(job)
         outcome.document["artifacts"] += done.artifacts

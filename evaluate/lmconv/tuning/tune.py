@@ -95,6 +95,7 @@ def tune(
     found = Search(trials=trials, budget=options.budget, seconds=options.seconds, note=note).run()
     document = _document(found, base, options, len(judged.crops.truth))
     document |= {"model": spec.name, "target": target, "folder": str(kept), "reused": memo.reused}
+    document["pictures"] = list(judged.crops.pictures())
     document["seconds"] = round(time.perf_counter() - start, 1)
     title = f"{spec.name}, {target}"
     with writing(kept):
