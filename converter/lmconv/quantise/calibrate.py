@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from lmconv.quantise.observe import Observed
 from lmconv.quantise.plan import Plan, Settings
 from lmconv.quantise.rounding import Affine, Layer, along, input_covariance, make_affine, quantise_layer
 from lmconv.types import Float32
@@ -24,13 +25,12 @@ class Numbers:
     layers: dict[str, Layer] = field(default_factory=dict)
 
 
-def calibrate(graph: Graph, chosen: Plan, crops: Float32, settings: Settings) -> Numbers:
+def calibrate(graph: Graph, chosen: Plan, crops: Float32, settings: Settings, seen: Observed) -> Numbers:
     """Walks the int8 network from input to output, fixing each layer's numbers and each tensor's range in turn.
 
     So a range fits what the int8 network really holds, and a corrected bias (empirical bias correction, Nagel et al.
     2019) makes up for all that was lost before it: correcting several layers at once would do so twice.
     """
-    exact = _layer_means(graph, chosen, crops)
     numbers = Numbers()
     rng = np.random.default_rng(0)
 
@@ -46,7 +46,7 @@ def calibrate(graph: Graph, chosen: Plan, crops: Float32, settings: Settings) ->
         numbers.layers[name] = layer = quantise_layer(graph, node, read, settings.activations, covariance)
         given = run_node(graph, *_simulated(reading, layer, values))
         if settings.correct_bias and node.op_type != "MatMul":
-            given[name] = _correct_bias(layer, exact[name], given[name])
+            given[name] = _correct_bias(layer, seen.means[name], given[name])
         return given
 
     def snap(values: dict[str, Chunks]) -> None:
@@ -95,14 +95,6 @@ def quantise_alone(
         given = run_node(graph, *_simulated(copy, layer, snapped))
         _correct_bias(layer, channel_mean(exact), given[node.output[0]])
     return layer
-
-
-def _layer_means(graph: Graph, chosen: Plan, crops: Float32) -> dict[str, Float32]:
-    """Mean of every float layer's output per channel: (C,) float32 each."""
-    found: dict[str, Float32] = {}
-    for values in walk(graph, crops):
-        found.update({name: channel_mean(values[name]) for name in values.keys() & chosen.layers.keys()})
-    return found
 
 
 def _correct_bias(layer: Layer, exact: Float32, given: Chunks) -> Chunks:
