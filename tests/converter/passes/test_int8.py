@@ -303,6 +303,22 @@ def test_bias_correction_reduces_the_mean_output_error(crops: Float32) -> None:
     assert mean_error(correct=True) < 0.5 * mean_error(correct=False)
 
 
+def test_the_bias_of_a_float_head_makes_up_for_what_was_lost_before_it(crops: Float32) -> None:
+    model = residual()
+    mean_error = (run(apply(model, crops), crops) - run(model, crops)).mean(axis=0)
+
+    assert np.abs(mean_error).max() < 1e-3 * run(model, crops).std()
+
+
+def test_what_the_float_network_computes_is_looked_at_once_for_any_settings(crops: Float32) -> None:
+    model = depthwise()
+    seen = observe(Graph.of(model), crops)
+
+    for balance in (0.5, 1.0):
+        settings = Settings(activations="uint8", balance=balance)
+        assert quantise(model, crops, settings, seen)[0] == quantise(model, crops, settings)[0]
+
+
 def test_adaptive_rounding_reduces_a_layers_error_on_correlated_inputs() -> None:
     rng = np.random.default_rng(5)
     x = rng.normal(size=(500, 4)) @ rng.normal(size=(4, 32)) + 0.1 * rng.normal(size=(500, 32))
