@@ -418,7 +418,7 @@ def steps(
         replay = choices.decided(name)
         asked = {
             "crops": crops,
-            "scheme": _scheme(target, found.model),
+            "scheme": (target.quantisation.activations, target.quantisation.bracket),
             "measure": target.name,
             "compact_px": choices.compact_px,
             "replay": canonical(replay),
@@ -445,12 +445,6 @@ def steps(
             )
         found = base.optimised[key]
         yield found
-
-
-def _scheme(target: Target, model: onnx.ModelProto) -> tuple[str, bool]:
-    """How a target wants int8, as far as that makes a difference to a graph."""
-    prelu = any(node.op_type == "PRelu" for node in model.graph.node)
-    return target.quantisation.activations, target.quantisation.quantised_prelu and prelu
 
 
 def with_batch(spec: ModelSpec, batch: int | None) -> ModelSpec:

@@ -232,13 +232,13 @@ class QuantScheme:
 
     Attributes:
         activations: `"uint8"` (asymmetric) or `"int8"` (symmetric, zero point 0).
-        quantised_prelu: Whether a PRelu reads quantised values. ONNX Runtime fuses the layer before it only then;
-            OpenVINO and TensorRT fuse layer and PRelu otherwise.
+        bracket: Whether all that a layer computes is quantised before anything reads it: ONNX Runtime has an integer
+            kernel for the layer only then; OpenVINO and TensorRT would rather fuse what follows.
         reason: Why, in one sentence; written to the recipe.
     """
 
     activations: Literal["uint8", "int8"]
-    quantised_prelu: bool
+    bracket: bool
     reason: str
 
 

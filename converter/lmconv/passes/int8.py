@@ -12,7 +12,7 @@ from lmconv.quantise.plan import Settings, read
 from lmconv.quantise.static import quantise
 from lmconv.types import Json, Pass, PassContext, QuantScheme
 
-DEFAULT = QuantScheme(activations="uint8", quantised_prelu=True, reason="x86 multiplies uint8 by int8")
+DEFAULT = QuantScheme(activations="uint8", bracket=True, reason="x86 multiplies uint8 by int8")
 
 
 def int8(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
@@ -33,7 +33,7 @@ def int8(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto,
 
 def settings_of(scheme: QuantScheme) -> Settings:
     """How a target wants its graph quantised."""
-    return Settings(activations=scheme.activations, bracket_prelu=scheme.quantised_prelu)
+    return Settings(activations=scheme.activations, bracket=scheme.bracket)
 
 
 plugin = Pass(

@@ -9,8 +9,12 @@ is a depthwise 1x1 convolution that takes the Relu with it, and a sum; with othe
 
     prelu(x) = max(0, x) (1 - a) + x a
 
-is two convolutions, of which one takes the sum. A slope that is 1 in all channels is the identity, 0 is Relu, any other
-single one LeakyRelu, which the convolution before it takes.
+is two convolutions, of which one takes the sum. Between convolutions no slope need be above 1: as
+
+    prelu(x; a) = -a prelu(-x; 1 / a),
+
+such a channel changes its sign where it is made, and is multiplied by -a where it is read. A slope that is 1 in all
+channels is the identity, 0 is Relu, any other single one LeakyRelu, which the convolution before it takes.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import onnx
 from lmconv.graph import static_shapes
 from lmconv.rewrite import Rewriter, make
 from lmconv.types import Float32, Json, Pass, PassContext
+from lmconv.walk import attribute
 
 ALIGNMENT = 4
 """Depthwise convolutions of other numbers of channels are not blocked (ONNX Runtime's nchwc_transformer.cc)."""
@@ -35,6 +40,7 @@ def prelu(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto
     shapes = static_shapes(model) if nodes else {}
     forms: Counter[str] = Counter()
     for node in nodes:
+        _invert(graph, node)
         slopes = graph.constants.get(node.input[1])
         shape = shapes.get(node.input[0], ())
         form = "kept" if slopes is None or slopes.dtype != np.float32 else _form(slopes, shape)
@@ -43,6 +49,48 @@ def prelu(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto
             graph.replace(node, *_nodes(graph, node, slopes, form))
     graph.commit()
     return model, dict(sorted(forms.items()))
+
+
+def _invert(graph: Rewriter, node: onnx.NodeProto) -> None:
+    """Replaces slopes above 1 by their inverses, where convolutions alone make and read the channels."""
+    slopes, readers = graph.constants.get(node.input[1]), graph.readers(node.output[0])
+    maker = graph.maker(node.input[0], "Conv")
+    if slopes is None or slopes.dtype != np.float32 or slopes.ndim < 3 or slopes.shape[-3] != slopes.size:
+        return
+    if maker is None or not graph.private(node.input[0]) or node.output[0] in graph.outputs or not (slopes > 1).any():
+        return
+    if not _plain(graph, maker) or any(_channels(graph, reader) != slopes.size for reader in readers):
+        return
+    inverse = 1 / np.maximum(slopes, 1)
+    sign, factors = (np.where(slopes > 1, value, np.float32(1)).reshape(-1, 1, 1, 1) for value in (-1, -slopes))
+    node.input[1] = graph.constant(node.input[1], np.where(slopes > 1, inverse, slopes))
+    _multiply(graph, maker, 1, sign)
+    if len(maker.input) > 2:
+        _multiply(graph, maker, 2, sign.ravel())
+    for reader in readers:
+        _multiply(graph, reader, 1, factors if attribute(reader, "group", 1) > 1 else factors.reshape(1, -1, 1, 1))
+
+
+def _plain(graph: Rewriter, node: onnx.NodeProto) -> bool:
+    """Whether a node is a 2-D convolution with constant float32 weights and bias."""
+    given = [graph.constants.get(name) for name in node.input[1:]]
+    known = all(value is not None and value.dtype == np.float32 for value in given)
+    return node.op_type == "Conv" and not node.domain and known and graph.constants[node.input[1]].ndim == 4
+
+
+def _channels(graph: Rewriter, node: onnx.NodeProto) -> int:
+    """How many channels a convolution reads, where it is plain, and dense or depthwise with one output of each."""
+    if not _plain(graph, node):
+        return 0
+    outputs, inputs = graph.constants[node.input[1]].shape[:2]
+    groups = attribute(node, "group", 1)
+    return int(inputs) if groups == 1 else int(outputs) * (outputs == groups)
+
+
+def _multiply(graph: Rewriter, node: onnx.NodeProto, index: int, factors: Float32) -> None:
+    """Gives a node other weights: those it has, times these factors."""
+    name = node.input[index]
+    node.input[index] = graph.constant(name, (graph.constants[name] * factors).astype(np.float32))
 
 
 def _form(slopes: Float32, shape: tuple[int, ...]) -> str:

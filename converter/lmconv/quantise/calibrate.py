@@ -10,35 +10,46 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from lmconv.quantise.plan import Plan, Settings
+from lmconv.quantise.observe import Observed
+from lmconv.quantise.plan import WEIGHTED, Plan, Settings
 from lmconv.quantise.rounding import Affine, Layer, along, input_covariance, make_affine, quantise_layer
 from lmconv.types import Float32
-from lmconv.walk import Chunks, Graph, channel_mean, restored, run_node, walk
+from lmconv.walk import Chunks, Graph, attribute, channel_mean, restored, run_node, walk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
-    """Everything a quantised network consists of besides its nodes, by tensor name."""
+    """Everything a quantised network consists of besides its nodes, by tensor name.
+
+    Attributes:
+        activations: How tensors are quantised.
+        layers: The int8 layers.
+        biases: Of a head that stays float, by its output: (C_out,) float32.
+    """
 
     activations: dict[str, Affine] = field(default_factory=dict)
     layers: dict[str, Layer] = field(default_factory=dict)
+    biases: dict[str, Float32] = field(default_factory=dict)
 
 
-def calibrate(graph: Graph, chosen: Plan, crops: Float32, settings: Settings) -> Numbers:
+def calibrate(graph: Graph, chosen: Plan, crops: Float32, settings: Settings, seen: Observed) -> Numbers:
     """Walks the int8 network from input to output, fixing each layer's numbers and each tensor's range in turn.
 
     So a range fits what the int8 network really holds, and a corrected bias (empirical bias correction, Nagel et al.
     2019) makes up for all that was lost before it: correcting several layers at once would do so twice.
     """
-    exact = _layer_means(graph, chosen, crops)
     numbers = Numbers()
-    rng = np.random.default_rng(0)
+    head, rng = _head(graph), np.random.default_rng(0)
 
     def compute(node: onnx.NodeProto, values: Mapping[str, Chunks]) -> dict[str, Chunks]:
         reading = chosen.rewire(node)
         name = node.output[0]
         if name not in chosen.layers:
-            return run_node(graph, reading, values, graph.constants)
+            given = run_node(graph, reading, values, graph.constants)
+            if settings.correct_bias and name == head:
+                shift, given[name] = _corrected(seen.means[name], given[name])
+                numbers.biases[name] = graph.constants[node.input[2]] + shift
+            return given
         read = numbers.activations[chosen.source.get(node.input[0], node.input[0])]
         covariance = None
         if settings.adaptive_rounding:
@@ -46,7 +57,8 @@ def calibrate(graph: Graph, chosen: Plan, crops: Float32, settings: Settings) ->
         numbers.layers[name] = layer = quantise_layer(graph, node, read, settings.activations, covariance)
         given = run_node(graph, *_simulated(reading, layer, values))
         if settings.correct_bias and node.op_type != "MatMul":
-            given[name] = _correct_bias(layer, exact[name], given[name])
+            shift, given[name] = _corrected(seen.means[name], given[name])
+            layer.bias = layer.bias + shift
         return given
 
     def snap(values: dict[str, Chunks]) -> None:
@@ -93,24 +105,25 @@ def quantise_alone(
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         given = run_node(graph, *_simulated(copy, layer, snapped))
-        _correct_bias(layer, channel_mean(exact), given[node.output[0]])
+        shift, _ = _corrected(channel_mean(exact), given[node.output[0]])
+        layer.bias = layer.bias + shift
     return layer
 
 
-def _layer_means(graph: Graph, chosen: Plan, crops: Float32) -> dict[str, Float32]:
-    """Mean of every float layer's output per channel: (C,) float32 each."""
-    found: dict[str, Float32] = {}
-    for values in walk(graph, crops):
-        found.update({name: channel_mean(values[name]) for name in values.keys() & chosen.layers.keys()})
-    return found
-
-
-def _correct_bias(layer: Layer, exact: Float32, given: Chunks) -> Chunks:
-    """Moves each output channel's mean error to the bias."""
+def _corrected(exact: Float32, given: Chunks) -> tuple[Float32, Chunks]:
+    """What is missing in the mean of each channel, (C,) float32, and the values with it."""
     shift = exact - channel_mean(given)
-    layer.bias = layer.bias + shift
     ndim = given[0].ndim
-    return [x + along(shift, 1 if ndim > 3 else ndim - 1, ndim) for x in given]
+    return shift, [x + along(shift, 1 if ndim > 3 else ndim - 1, ndim) for x in given]
+
+
+def _head(graph: Graph) -> str:
+    """The output of the last layer, where that adds a constant float32 bias to each channel; else nothing."""
+    node = next((node for node in reversed(graph.proto.node) if node.op_type in WEIGHTED and not node.domain), None)
+    if node is None or node.op_type == "MatMul" or len(node.input) < 3 or attribute(node, "beta", 1.0) != 1.0:
+        return ""
+    bias = graph.constants.get(node.input[2])
+    return str(node.output[0]) if bias is not None and bias.dtype == np.float32 and bias.ndim == 1 else ""
 
 
 def _simulated(

@@ -62,6 +62,9 @@ def emit(model: onnx.ModelProto, graph: Graph, chosen: Plan, numbers: Numbers, k
         if node.output[0] in chosen.layers:
             writer.layer(reading, numbers.layers[node.output[0]])
         else:
+            if node.output[0] in numbers.biases:
+                reading.input[2] = f"{node.output[0]}_bias"
+                writer.constants[reading.input[2]] = numbers.biases[node.output[0]]
             writer.nodes.append(reading)
         quantise_all(list(node.output))
     used = dict.fromkeys(name for node in writer.nodes for name in node.input)

@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from lmconv.quantise.observe import Observed
 from lmconv.quantise.plan import Plan
 from lmconv.types import Float32
-from lmconv.walk import Graph, attribute, walk
+from lmconv.walk import Graph, attribute
 
 COMMUTING = {"Add", "AveragePool", "GlobalAveragePool", "LeakyRelu", "MaxPool", "PRelu", "Relu"}
 """A positive scale per channel may be applied before or after these."""
@@ -26,7 +27,7 @@ class Link:
     readers: list[onnx.NodeProto]
 
 
-def equalise(graph: Graph, chosen: Plan, crops: Float32, balance: float) -> int:
+def equalise(graph: Graph, chosen: Plan, seen: Observed, balance: float) -> tuple[int, Observed]:
     """Scales channels between convolutions so that they share one quantisation step fairly.
 
     Where only convolutions write and read a set of tensors, joined by operators that commute with a positive scale per
@@ -37,17 +38,20 @@ def equalise(graph: Graph, chosen: Plan, crops: Float32, balance: float) -> int:
     weights: there s is the `balance`-th power of the range, as in SmoothQuant (Xiao et al. 2023).
 
     Returns:
-        How many sets of tensors were equalised; their weights in `graph.constants` are replaced.
+        How many sets of tensors were equalised, whose weights in `graph.constants` are replaced, and what the network
+        then computes.
     """
     links = [link for link in find_links(graph) if link.tensors & chosen.tensors]
-    ranges = _channel_ranges(graph, chosen.tensors, crops)
+    ranges, means = dict(seen.ranges), dict(seen.means)
     for link in links:
         known = [ranges[name] / max(float(ranges[name].max()), 1e-30) for name in link.tensors & chosen.tensors]
         relative = np.max(known, axis=0)
         depthwise = all(attribute(node, "group", 1) > 1 for node in link.readers)
-        scale = np.where(relative > 1e-4, relative, 1.0) ** (1.0 if depthwise else balance)
-        _scale_channels(graph, link, scale.astype(np.float32).reshape(-1, 1, 1, 1))
-    return len(links)
+        scale = (np.where(relative > 1e-4, relative, 1.0) ** (1.0 if depthwise else balance)).astype(np.float32)
+        _scale_channels(graph, link, scale.reshape(-1, 1, 1, 1))
+        for name in link.tensors:
+            ranges[name], means[name] = ranges[name] / scale, means[name] / scale
+    return len(links), Observed(ranges=ranges, means=means)
 
 
 def _scale_channels(graph: Graph, link: Link, column: Float32) -> None:
@@ -108,12 +112,3 @@ def _channels_read(weights: NDArray[Any], groups: int) -> int:
     if groups == 1:
         return int(weights.shape[1])
     return int(weights.shape[0]) if weights.shape[:2] == (groups, 1) else 0
-
-
-def _channel_ranges(graph: Graph, names: set[str], crops: Float32) -> dict[str, Float32]:
-    """Largest magnitude per channel of (N, C, ...) values: (C,) float32 each."""
-    found: dict[str, Float32] = {}
-    for values in walk(graph, crops):
-        for name in values.keys() & names:
-            found[name] = np.max([np.abs(x).max(axis=(0, *range(2, x.ndim))) for x in values[name]], axis=0)
-    return found

@@ -14,6 +14,7 @@ import onnx
 from lmconv.quantise.calibrate import Numbers, quantise_alone
 from lmconv.quantise.emit import emit
 from lmconv.quantise.equalise import equalise
+from lmconv.quantise.observe import observe
 from lmconv.quantise.plan import Settings, plan
 from lmconv.quantise.rounding import make_affine
 from lmconv.quantise.static import sample
@@ -60,7 +61,7 @@ def prepare(model: onnx.ModelProto, crops: Float32, settings: Settings) -> Parti
     used = sample(crops, settings.crops)
     graph = Graph.of(model)
     chosen = plan(graph, settings)
-    equalise(graph, chosen, used, settings.balance)
+    equalise(graph, chosen, observe(graph, used), settings.balance)
     numbers = Numbers()
     rng = np.random.default_rng(0)
 

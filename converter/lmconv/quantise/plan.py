@@ -26,8 +26,9 @@ class Settings:
         balance: Share of a channel's range that equalisation moves into the weights of a dense reader, 0 to 1.
         adaptive_rounding: Whether weights are rounded together, for the layer's output, rather than to the nearest.
         correct_bias: Whether the mean error of every layer goes to its bias.
-        bracket_prelu: Whether a PRelu's input is quantised too. ONNX Runtime fuses the layer before it only then;
-            OpenVINO and TensorRT would rather fuse the PRelu.
+        bracket: Whether all that a layer computes is quantised before anything reads it, Relu and Clip apart, and what
+            cannot be is no int8 layer. ONNX Runtime has an integer kernel for a layer only then; OpenVINO and TensorRT
+            would rather fuse what follows.
         float_head: Whether a fully connected last layer stays float: it is small, and its errors are the landmarks'.
         crops: Most crops used, evenly spread.
         float_layers: Layers that stay float, by the name of their output.
@@ -37,7 +38,7 @@ class Settings:
     balance: float = 0.5
     adaptive_rounding: bool = True
     correct_bias: bool = True
-    bracket_prelu: bool = True
+    bracket: bool = True
     float_head: bool = True
     crops: int = 64
     float_layers: frozenset[str] = frozenset()
@@ -85,6 +86,8 @@ def plan(graph: Graph, settings: Settings) -> Plan:
     if settings.float_head and len(layers) > 1 and next(reversed(layers.values())).op_type != "Conv":
         layers.popitem()
     layers = {name: node for name, node in layers.items() if name not in settings.float_layers}
+    if settings.bracket:
+        layers = {name: node for name, node in layers.items() if _fused(graph, node) not in graph.outputs}
     tensors: set[str] = set()
     readers: set[str] = set()
     for node in reversed(graph.proto.node):
@@ -92,6 +95,11 @@ def plan(graph: Graph, settings: Settings) -> Plan:
         if node.output[0] in layers or (wanted and _is_integer(graph, node, features, settings)):
             tensors.update(graph.computed(node))
             readers.add(node.output[0])
+    if settings.bracket:
+        for node in layers.values():
+            name = _fused(graph, node)
+            tensors.add(name)
+            readers.update(reader.output[0] for reader in graph.consumers[name])
     source: dict[str, str] = {}
     for node in graph.proto.node:
         if node.op_type in CARRYING and node.output[0] in tensors and node.output[0] in readers:
@@ -129,7 +137,15 @@ def _is_integer(graph: Graph, node: onnx.NodeProto, features: set[str], settings
         return False
     if node.op_type in COMBINING:
         return len(read) == len(node.input)
-    return node.op_type in CARRYING or (node.op_type == "PRelu" and settings.bracket_prelu)
+    return node.op_type in CARRYING or (node.op_type == "PRelu" and settings.bracket)
+
+
+def _fused(graph: Graph, node: onnx.NodeProto) -> str:
+    """What a layer's output is called after the Relu or Clip that a Q node makes superfluous."""
+    following = graph.consumers.get(node.output[0], [])
+    alone = len(following) == 1 and following[0].op_type in ("Clip", "Relu")
+    name: str = following[0].output[0] if alone else node.output[0]
+    return name
 
 
 def _after_activation(graph: Graph, node: onnx.NodeProto) -> list[str]:

@@ -1,8 +1,9 @@
 """Static int8 quantisation of a CNN's ONNX graph: what is quantised, with which numbers, written as Q/DQ nodes.
 
 The result is an ordinary graph of the standard domain: `QuantizeLinear` and `DequantizeLinear` around float operators,
-which runtimes fuse to integer kernels. Four steps: `plan` chooses tensors, `equalise` moves scale between channels,
-`calibrate` walks the int8 network, fixing ranges and biases on the way, `emit` writes the graph.
+which runtimes fuse to integer kernels. Five steps: `plan` chooses tensors, `observe` runs the float network, `equalise`
+moves scale between channels, `calibrate` walks the int8 network, fixing ranges and biases on the way, `emit` writes the
+graph.
 """
 
 from __future__ import annotations
@@ -13,18 +14,22 @@ import onnx
 from lmconv.quantise.calibrate import calibrate
 from lmconv.quantise.emit import emit
 from lmconv.quantise.equalise import equalise
+from lmconv.quantise.observe import Observed, observe
 from lmconv.quantise.plan import WEIGHTED, Settings, plan
 from lmconv.types import Float32, Json
 from lmconv.walk import Graph
 
 
-def quantise(model: onnx.ModelProto, crops: Float32, settings: Settings) -> tuple[onnx.ModelProto, Json]:
+def quantise(
+    model: onnx.ModelProto, crops: Float32, settings: Settings, seen: Observed | None = None
+) -> tuple[onnx.ModelProto, Json]:
     """Quantises a float graph.
 
     Args:
         model: A float32 graph with one input; unchanged.
         crops: (n, 3, H, W) float32 network inputs to calibrate on.
         settings: How.
+        seen: What the float graph computes on these crops, where that is known from another call.
 
     Returns:
         A model with the same inputs and outputs, and what was decided.
@@ -32,8 +37,8 @@ def quantise(model: onnx.ModelProto, crops: Float32, settings: Settings) -> tupl
     used = sample(crops, settings.crops)
     graph = Graph.of(model)
     chosen = plan(graph, settings)
-    links = equalise(graph, chosen, used, settings.balance)
-    numbers = calibrate(graph, chosen, used, settings)
+    links, seen = equalise(graph, chosen, seen or observe(graph, used), settings.balance)
+    numbers = calibrate(graph, chosen, used, settings, seen)
     left = [node.name for node in graph.proto.node if node.op_type in WEIGHTED and node.output[0] not in chosen.layers]
     return emit(model, graph, chosen, numbers, settings.activations), {
         "activations": settings.activations,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 REWRITES = {
     Precision.FP32: ("dead", "batchnorm", "resize", "activations", "prelu", "gates"),
     Precision.FP16: ("dead", "prelu"),
-    Precision.INT8: ("dead", "gates"),
+    Precision.INT8: ("dead", "prelu", "gates"),
 }
 """What is faster here, see docs/passes.md. `gates` comes last: what it tells of shapes is forgotten by other passes."""
 PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
@@ -61,7 +61,7 @@ plugin = Target(
     precisions=(Precision.FP32, Precision.FP16, Precision.INT8, Precision.MIXED),
     quantisation=QuantScheme(
         activations="uint8",
-        quantised_prelu=True,
+        bracket=True,
         reason="ONNX Runtime's x86 kernels multiply unsigned activations by signed weights; signed ones are slower",
     ),
     requires=lambda: None,

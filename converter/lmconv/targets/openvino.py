@@ -208,7 +208,7 @@ plugin = Target(
     precisions=(Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8, Precision.MIXED),
     quantisation=QuantScheme(
         activations="uint8",
-        quantised_prelu=False,
+        bracket=False,
         reason="its x86 CPU plug-in runs unsigned Q/DQ, and fuses PReLU to the layer before it",
     ),
     requires=requires,

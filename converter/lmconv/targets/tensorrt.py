@@ -195,9 +195,7 @@ plugin = Target(
     summary="TensorRT engine for this machine's GPU",
     suffixes=(".engine",),
     precisions=(Precision.FP32, Precision.FP16, Precision.INT8),
-    quantisation=QuantScheme(
-        activations="int8", quantised_prelu=False, reason="TensorRT parses symmetric signed Q/DQ only"
-    ),
+    quantisation=QuantScheme(activations="int8", bracket=False, reason="TensorRT parses symmetric signed Q/DQ only"),
     requires=requires,
     build=build,
     open=open_artifact,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from onnx import helper, numpy_helper
 from lmconv.errors import UsageError
 from lmconv.passes.int8 import plugin
 from lmconv.quantise.equalise import equalise
+from lmconv.quantise.observe import observe
 from lmconv.quantise.plan import Settings, plan
 from lmconv.quantise.rounding import round_weights, weight_scale
 from lmconv.quantise.static import quantise
@@ -22,8 +25,8 @@ from lmconv.types import Float32, PassContext, QuantScheme, landmark_spec
 from lmconv.walk import Graph
 
 SPEC = landmark_spec("small", "onnx", size=(16, 16), landmarks=4)
-UINT8 = QuantScheme(activations="uint8", quantised_prelu=True, reason="x86")
-INT8 = QuantScheme(activations="int8", quantised_prelu=False, reason="TensorRT")
+UINT8 = QuantScheme(activations="uint8", bracket=True, reason="x86")
+INT8 = QuantScheme(activations="int8", bracket=False, reason="TensorRT")
 
 
 class Network:
@@ -95,6 +98,14 @@ def unknown() -> onnx.ModelProto:
     net = Network()
     odd = net.add("Erf", net.conv("input", 3, 8))
     return net.model(net.conv(odd, 8, 8), 8)
+
+
+def branching() -> onnx.ModelProto:
+    """A layer that is read by an int8 one, and by operators that are not."""
+    net = Network()
+    start = net.add("Relu", net.conv("input", 3, 8))
+    pooled = net.add("AveragePool", start, kernel_shape=[3, 3], pads=[1] * 4)
+    return net.model(net.add("Add", net.add("Abs", pooled), net.conv(start, 8, 8)), 8)
 
 
 NETWORKS = [residual, depthwise, prelu, unknown]
@@ -211,9 +222,37 @@ def test_a_prelu_reads_int8_only_where_onnx_runtime_needs_it(
 
 
 def test_what_the_pass_does_not_know_stays_float(crops: Float32) -> None:
-    node = next(node for node in apply(unknown(), crops).graph.node if node.op_type == "Erf")
+    node = next(node for node in apply(unknown(), crops, INT8).graph.node if node.op_type == "Erf")
 
     assert not node.input[0].endswith("_dequantized")
+
+
+@pytest.mark.parametrize("build", [residual, depthwise, prelu, branching])
+def test_onnx_runtime_has_an_integer_kernel_for_every_layer_but_the_head(
+    build: Callable[[], onnx.ModelProto], crops: Float32, tmp_path: Path
+) -> None:
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "as_run.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(apply(build(), crops).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "as_run.onnx").graph.node)
+
+    layers = sum(node.op_type == "Conv" for node in build().graph.node)
+    assert kinds["QLinearConv"] == layers
+    assert kinds["Gemm"] + kinds["FusedGemm"] == 1
+    assert kinds["Conv"] + kinds["FusedConv"] == 0
+
+
+def test_a_layer_that_computes_an_output_of_the_network_is_left_float_where_it_cannot_be_bracketed(
+    crops: Float32,
+) -> None:
+    model = residual()
+    last = [node for node in model.graph.node if node.op_type == "Conv"][-1].output[0]
+    model.graph.output.append(helper.make_tensor_value_info(last, onnx.TensorProto.FLOAT, ["N", 8, 16, 16]))
+
+    for scheme, quantised in ((UINT8, 2), (INT8, 3)):
+        _, decisions = plugin.apply(model, PassContext(spec=SPEC, crops=crops, scheme=scheme))
+        assert decisions["layers"] == quantised
 
 
 def test_the_last_fully_connected_layer_stays_float_and_is_named(crops: Float32) -> None:
@@ -243,7 +282,7 @@ def test_equalisation_leaves_the_float_network_unchanged(build: Callable[[], onn
     model = build()
     graph = Graph.of(model)
     before = {name: value.copy() for name, value in graph.constants.items()}
-    count = equalise(graph, plan(graph, Settings(activations="uint8")), crops, 0.5)
+    count, _ = equalise(graph, plan(graph, Settings(activations="uint8")), observe(graph, crops), 0.5)
     changed = build()
     del changed.graph.initializer[:]
     changed.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in graph.constants.items())
@@ -262,6 +301,22 @@ def test_bias_correction_reduces_the_mean_output_error(crops: Float32) -> None:
         return float(np.abs((run(quantised, crops) - run(model, crops)).mean(axis=0)).mean())
 
     assert mean_error(correct=True) < 0.5 * mean_error(correct=False)
+
+
+def test_the_bias_of_a_float_head_makes_up_for_what_was_lost_before_it(crops: Float32) -> None:
+    model = residual()
+    mean_error = (run(apply(model, crops), crops) - run(model, crops)).mean(axis=0)
+
+    assert np.abs(mean_error).max() < 1e-3 * run(model, crops).std()
+
+
+def test_what_the_float_network_computes_is_looked_at_once_for_any_settings(crops: Float32) -> None:
+    model = depthwise()
+    seen = observe(Graph.of(model), crops)
+
+    for balance in (0.5, 1.0):
+        settings = Settings(activations="uint8", balance=balance)
+        assert quantise(model, crops, settings, seen)[0] == quantise(model, crops, settings)[0]
 
 
 def test_adaptive_rounding_reduces_a_layers_error_on_correlated_inputs() -> None:

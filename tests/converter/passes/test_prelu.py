@@ -34,6 +34,27 @@ def test_the_relu_follows_its_convolution_where_no_slope_is_above_one() -> None:
     assert [node.op_type for node in model.graph.node] == ["Conv", "Relu", "Add"]
 
 
+def between(kind: str, **attributes: object) -> onnx.ModelProto:
+    """A PRelu between a convolution and another node, slopes of it above one."""
+    nodes = [
+        node("Conv", "x w b", "a"),
+        node("PRelu", "a slopes", "p"),
+        node(kind, "p v" if kind == "Conv" else "p", "y", **attributes),
+    ]
+    reads = 1 if attributes.get("group", 1) == CHANNELS else CHANNELS
+    constants = {"w": normal(CHANNELS, CHANNELS, 1, 1), "b": normal(CHANNELS), "slopes": ANY.reshape(-1, 1, 1)}
+    return small(nodes, constants | ({"v": normal(CHANNELS, reads, 3, 3)} if kind == "Conv" else {}))
+
+
+@pytest.mark.parametrize("group", [1, CHANNELS], ids=["dense", "depthwise"])
+def test_slopes_above_one_are_inverted_between_convolutions(group: int) -> None:
+    assert same(plugin, between("Conv", group=group)) == {"Conv": 3, "Relu": 1, "Add": 1}
+
+
+def test_slopes_above_one_stay_where_something_else_reads_the_channels() -> None:
+    assert same(plugin, between("Abs")) == {"Conv": 3, "Relu": 1, "Add": 1, "Abs": 1}
+
+
 @pytest.mark.parametrize("channels", [6, 13])
 def test_channels_that_cannot_be_blocked_are_multiplied(channels: int) -> None:
     slopes = np.linspace(-0.5, 2, channels, dtype=np.float32).reshape(-1, 1, 1)
