@@ -16,6 +16,7 @@ import numpy as np
 from lmconv import parity, pipeline, plugins
 from lmconv.files import canonical
 from lmconv.loss import Loss, Losses, loss, losses
+from lmconv.quantise.observe import Observed, observe
 from lmconv.quantise.partial import Partial, prepare
 from lmconv.quantise.plan import Settings, read
 from lmconv.quantise.static import quantise
@@ -24,7 +25,7 @@ from lmconv.trial import opened, timed
 from lmconv.tuning.faces import FOLDS, Faces
 from lmconv.tuning.memo import Memo
 from lmconv.types import Float64, Json, Mix, ModelSpec, PassContext, Precision, Target
-from lmconv.walk import attribute
+from lmconv.walk import Graph, attribute
 
 if TYPE_CHECKING:
     import onnx
@@ -59,6 +60,7 @@ class Trials:
     settings: Settings
     memo: Memo
     _partials: dict[str, Partial] = field(default_factory=dict)
+    _seen: dict[tuple[str, int | None], Observed] = field(default_factory=dict)
 
     @property
     def spec(self) -> ModelSpec:
@@ -114,7 +116,10 @@ class Trials:
         """The graph of a mix, calibrated without a fold."""
         model = self.float_graph(mix)
         if mix.precision == Precision.INT8:
-            return quantise(model, self.faces.calibration(fold), read(mix.settings, self.settings))[0]
+            crops, name = self.faces.calibration(fold), (key(_in_float(mix)), fold)
+            if name not in self._seen:
+                self._seen[name] = observe(Graph.of(model), crops)
+            return quantise(model, crops, read(mix.settings, self.settings), self._seen[name])[0]
         for name in pipeline.PASSES.get(mix.precision, ()):
             context = PassContext(spec=self.spec)
             copy = type(model)()
