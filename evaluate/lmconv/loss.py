@@ -18,6 +18,8 @@ from lmconv.types import Float64, Json
 Verdict: TypeAlias = Literal["within", "outside", "too few faces"]
 CERTAIN = 1.96
 """Standard errors that a 95 % interval reaches from its mean, in the normal approximation."""
+ROUNDING = 1e-4
+"""ION points below which all is rounding: what fp32 loses from one runtime to another."""
 MOST = 1e5
 """More faces than these nobody has."""
 
@@ -98,11 +100,11 @@ class Budget:
 
     def judge(self, loss: Loss) -> tuple[Verdict, str]:
         """Whether it allows a loss, and why not: empty where it does."""
-        if not loss.ion.mean <= self.ion:  # not a number is outside
+        if not loss.ion.mean <= max(self.ion, ROUNDING):  # not a number is outside
             return "outside", f"ION {loss.ion.mean:+.3f} points, allowed {self.ion:g}"
-        if self.drift is not None and not loss.drift.mean <= self.drift:
+        if self.drift is not None and not loss.drift.mean <= max(self.drift, ROUNDING):
             return "outside", f"drift {loss.drift.mean:.3f} ION points, allowed {self.drift:g}"
-        limit = self.ion if self.strict else 2 * self.ion
+        limit = max(self.ion if self.strict else 2 * self.ion, ROUNDING)
         if loss.ion.high <= limit:
             return "within", ""
         room = limit - loss.ion.mean

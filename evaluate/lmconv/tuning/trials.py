@@ -116,10 +116,10 @@ class Trials:
         """The graph of a mix, calibrated without a fold."""
         model = self.float_graph(mix)
         if mix.precision == Precision.INT8:
-            crops, name = self.faces.calibration(fold), (key(_in_float(mix)), fold)
-            if name not in self._seen:
-                self._seen[name] = observe(Graph.of(model), crops)
-            return quantise(model, crops, read(mix.settings, self.settings), self._seen[name])[0]
+            crops, place = self.faces.calibration(fold), (key(_in_float(mix)), fold)
+            if place not in self._seen:
+                self._seen[place] = observe(Graph.of(model), crops)
+            return quantise(model, crops, read(mix.settings, self.settings), self._seen[place])[0]
         for name in pipeline.PASSES.get(mix.precision, ()):
             context = PassContext(spec=self.spec)
             copy = type(model)()

@@ -1,0 +1,134 @@
+"""`lmconv tune` as a user runs it: a small network, drawn faces, real runtimes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import onnx
+import pytest
+from tests.helpers import Cli, contents, tiny_onnx
+
+POINT = {"name", "mix", "ms", "faster", "loss", "verdict", "why", "front", "chosen"}
+LAYER = {"layer", "output", "drift", "cost_ms", "int8"}
+
+
+@pytest.fixture
+def network(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A third party's network and thirty faces to tune it by; ten to report on."""
+    onnx.save(tiny_onnx(), "tiny.onnx")
+    assert cli("draw", "faces", "--faces", "10", "--train", "30").code == 0
+    monkeypatch.setattr("lmconv.tuning.trials.SLOW_S", 0.1)
+    monkeypatch.setattr("lmconv.tuning.search.SCREEN_S", 0.1)
+    return Path("tiny.onnx")
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_finds_judges_writes_and_shows(cli: Cli, network: Path, target: str) -> None:
+    ran = cli(
+        "tune", network, "--to", target, "--calibration", "faces", "--budget-ion", "1", "--budget-drift", "1", "--json"
+    )
+    assert ran.code == 0, ran.err
+    (row,) = ran.document["artifacts"]
+    assert Path(row["path"]) == Path("build/tiny") / f"{target}-mixed"
+    tuned = row["tuned"]
+    assert tuned["faces"] == 30
+    names = [point["name"] for point in tuned["points"]]
+    assert {"fp32", "fp16"} <= set(names)
+    assert any(name.startswith("int8") for name in names)
+    assert all(point.keys() == POINT for point in tuned["points"])
+    assert all(layer.keys() == LAYER and layer["drift"] > 0 for layer in tuned["layers"])
+    assert [point["verdict"] for point in tuned["points"] if point["chosen"]] == ["within"]
+    folder = Path(tuned["folder"])
+    assert json.loads((folder / "tuned.json").read_text(encoding="utf-8"))["points"] == tuned["points"]
+    for picture in ("front.svg", "layers.svg"):
+        assert ElementTree.parse(folder / picture).getroot().tag.endswith("svg")  # noqa: S314  our own
+    assert cli("verify", row["path"], "--data", "faces", "--max-ion-loss", "50", "--json").code == 0
+
+
+def test_a_second_search_measures_nothing_and_gives_the_same_bytes(cli: Cli, network: Path) -> None:
+    first = cli("tune", network, "--calibration", "faces", "--budget-drift", "5", "--budget-ion", "5", "--json")
+    before = contents(Path("build/tiny/onnx-mixed"))
+    known = json.loads(Path("build/tiny/tune-onnx/measured.json").read_text(encoding="utf-8"))
+    again = cli("tune", network, "--calibration", "faces", "--budget-drift", "5", "--budget-ion", "5", "--json")
+    tuned = [ran.document["artifacts"][0]["tuned"] for ran in (first, again)]
+    assert tuned[0]["points"] == tuned[1]["points"]
+    assert json.loads(Path("build/tiny/tune-onnx/measured.json").read_text(encoding="utf-8")) == known
+    after = contents(Path("build/tiny/onnx-mixed"))
+    assert {k: v for k, v in before.items() if k != "manifest.json"} == {
+        k: v for k, v in after.items() if k != "manifest.json"
+    }
+
+
+def test_export_of_mixed_is_what_was_tuned_and_its_recipe_gives_it_again(cli: Cli, network: Path) -> None:
+    assert cli("tune", network, "--calibration", "faces").code == 0
+    tuned = Path("build/tiny/onnx-mixed/model.onnx").read_bytes()
+    export = ("export", network, "--precision", "mixed", "--calibration", "faces")
+    assert cli(*export).code == 0
+    assert Path("build/tiny/onnx-mixed/model.onnx").read_bytes() == tuned
+    assert cli(*export, "--recipe", "build/tiny/onnx-mixed", "--out", "again").code == 0
+    assert Path("again/tiny/onnx-mixed/model.onnx").read_bytes() == tuned
+
+
+def test_where_nothing_may_be_lost_nothing_is_int8(cli: Cli, network: Path) -> None:
+    ran = cli("tune", network, "--calibration", "faces", "--budget-ion", "0", "--budget-drift", "0", "--json")
+    assert ran.code == 0, ran.err
+    (chosen,) = [point for point in ran.document["artifacts"][0]["tuned"]["points"] if point["chosen"]]
+    assert chosen["mix"]["precision"] == "fp32"
+
+
+def test_shows_a_person_the_choice_and_the_layers(cli: Cli, network: Path) -> None:
+    ran = cli("tune", network, "--calibration", "faces", "--layers")
+    assert ran.code == 0, ran.err
+    assert "tiny for onnx: 30 faces in 5 folds; budget 0.03 ION points, drift 0.4" in ran.out
+    assert "Chosen: " in ran.out
+    assert "drift, it alone in int8" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "parts"),
+    [
+        ((), 2, ("real faces", "--calibration")),
+        (("--calibration", "nowhere"), 4, ("nowhere", "does not exist")),
+        (("--calibration", "faces", "--time", "soon"), 2, ("'soon'", "90s")),
+        (("--calibration", "faces", "--to", "tensorrt"), 2, ("tensorrt",)),
+        (("--calibration", "faces", "--to", "openvin"), 2, ("openvino",)),
+        (("--calibration", "faces/drawn/testset", "--split", "all"), 4, ("8 faces", "10")),
+    ],
+    ids=["no faces", "no folder", "no time", "not tunable", "no target", "too few faces"],
+)
+def test_says_in_one_line_what_is_missing(
+    cli: Cli, options: tuple[str, ...], code: int, parts: tuple[str, ...]
+) -> None:
+    onnx.save(tiny_onnx(), "tiny.onnx")
+    cli("draw", "faces", "--faces", "8", "--train", "12")
+    cli("tune", "tiny.onnx", *options).refused(code, *parts)
+    assert not Path("build/tiny/onnx-mixed").exists()
+
+
+def test_points_without_an_ion_cannot_be_tuned_by_it(cli: Cli) -> None:
+    onnx.save(tiny_onnx(points=5), "tiny.onnx")
+    cli("draw", "faces", "--faces", "1", "--train", "12")
+    cli("tune", "tiny.onnx", "--landmarks", "5", "--calibration", "faces").refused(2, "ION is not defined for 5 points")
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_a_trained_network_is_tuned_within_its_budget(cli: Cli, real_weights: Path, shared: Path) -> None:
+    faces = shared / "faces"
+    ran = cli(
+        "tune", "pfld", "--to", "openvino", "--calibration", faces / "300w_train_sample", "--time", "3m", "--json"
+    )
+    assert ran.code == 0, ran.err
+    (row,) = ran.document["artifacts"]
+    (chosen,) = [point for point in row["tuned"]["points"] if point["chosen"]]
+    assert chosen["loss"]["n"] == row["tuned"]["faces"] == 102
+    assert chosen["loss"]["ion"]["mean"] <= 0.03
+    assert chosen["loss"]["drift"]["mean"] <= 0.4
+    assert chosen["faster"]["high"] >= 1.0
+    assert {layer["layer"] for layer in row["tuned"]["layers"]} >= {"conv1", "block3_2.conv.0", "conv8"}
+    verified = cli("verify", row["path"], "--data", faces / "300w_common", "--max-drift", "0.4", "--json")
+    assert verified.code == 0, verified.err
+    (found,) = verified.document["artifacts"]
+    assert found["delta_ion"]["common"]["mean"] <= 0.03
