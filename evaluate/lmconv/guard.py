@@ -7,6 +7,7 @@ fp16 exists for size and for GPUs: where it runs on a CPU, it has to be smaller 
 from __future__ import annotations
 
 import functools
+import platform
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -103,8 +104,8 @@ class Guard:
         return make(crops=self.crops, batch=self.batch, choices=choices)
 
     def _speed(self, artifact: Artifact, target: Target, session: Session) -> Json:
-        if session.caveat:
-            return {"speed": {"verdict": "not judged here", "reason": session.caveat}}
+        if reason := session.caveat or _elsewhere(artifact):
+            return {"speed": {"verdict": "not judged here", "reason": reason}}
         parent = self._parent(artifact)
         found: Json = {"against": "plain graph" if artifact.precision == Precision.FP32 else "fp32", "limit": SLOWER}
         if (artifact.files, artifact.execution) == (parent.files, parent.execution):
@@ -172,6 +173,13 @@ def parent_path(out: Path, name: str, artifact: Artifact) -> Path:
 
 def _by_size(artifact: Artifact) -> bool:
     return artifact.precision == Precision.FP16 and artifact.machine is None
+
+
+def _elsewhere(artifact: Artifact) -> str:
+    """Says where an artefact's int8 is for another kind of CPU, whose speed cannot be told here; else empty."""
+    told = artifact.recipe.get("quantisation", {}).get("cpu")
+    here = "arm" if platform.machine().lower().startswith(("arm", "aarch64")) else "x86"
+    return f"it is made for {told}, and this is {here}" if told and told != here else ""
 
 
 def _named(artifact: Artifact) -> str:

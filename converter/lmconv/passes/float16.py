@@ -1,8 +1,9 @@
-"""Weights and arithmetic in half precision; inputs, outputs and the last layer stay float32.
+"""Weights and arithmetic in half precision; inputs, outputs and the last layer stay float32, and what would overflow.
 
 Types are propagated by a partition: the last weighted node and all that follows it stay float32, everything before
 is float16, and a Cast stands where an edge crosses. Casts in the graph carry the precision to every runtime, strongly
-typed TensorRT networks among them.
+typed TensorRT networks among them. The largest magnitude of every tensor is measured on seeded noise and on faces where
+there are any: a node that reads or gives more than a quarter of float16's range stays float32 too, and is named.
 
 Rounding weights shifts the mean of what a layer gives, and in a deep network the shifts add up: PFLD's points move by
 up to 0.28 px on noise. So the errors of a filter are made to cancel, and biases are corrected layer after layer, on
@@ -11,7 +12,8 @@ seeded noise (empirical bias correction: Nagel et al. 2019, https://arxiv.org/ab
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,23 +31,42 @@ CORRECTION_PIXELS = 32 * 112 * 112
 """Of the noise that biases are corrected on, in 4 to 32 inputs: a larger input averages over more places by itself."""
 CORRECTION_SEED = 2
 """Of that noise: neither that of export's own check nor that of verify."""
+LIMIT = float(np.finfo(np.float16).max) / 4
+"""Magnitude beyond which a tensor stays float32: another input may drive it further than those it is measured on."""
 FLOAT32_INPUTS = {"Resize": (1, 2)}
 """Inputs that the operator's definition fixes to float32: roi and scales of Resize."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a float32 graph was seen to compute, by tensor.
+
+    Attributes:
+        means: Of each channel, (C,) float32; of layers with a bias, on noise.
+        largest: Magnitude.
+    """
+
+    means: dict[str, Float32] = field(default_factory=dict)
+    largest: dict[str, float] = field(default_factory=dict)
 
 
 def float16(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
     """Converts a float32 graph.
 
     Raises:
-        GateFailed: A weight is beyond float16's range; it is named.
+        GateFailed: There is no layer to convert.
     """
     graph = model.graph
     kept = _last_layer(graph)
     last = graph.node[min(kept)].name
-    _check_range(graph, kept)
     height, width = context.spec.input_size
     count = min(32, max(4, CORRECTION_PIXELS // (height * width)))
-    corrected = _round_weights(model, kept, noise(context.spec, count, CORRECTION_SEED))
+    inputs = noise(context.spec, count, CORRECTION_SEED)
+    seen = _observe(model, [inputs, *([] if context.crops is None else [context.crops[:count]])])
+    overflow = _overflowing(graph, seen) - kept
+    kept |= overflow
+    named = [graph.node[index].name or graph.node[index].output[0] for index in sorted(overflow)]
+    corrected = _round_weights(model, kept, inputs, seen.means)
     halves = _float_values(model, kept)
     casts: dict[tuple[str, int], str] = {}
     nodes: list[onnx.NodeProto] = []
@@ -63,16 +84,47 @@ def float16(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPro
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
     _drop_unused(graph)
-    return model, {"float32": last, "biases corrected": corrected}
+    return model, {"float32": last, "overflow": named, "biases corrected": corrected}
 
 
-def _round_weights(model: onnx.ModelProto, kept: set[int], inputs: Float32) -> int:
+def _observe(model: onnx.ModelProto, inputs: Sequence[Float32]) -> Seen:
+    """Computes a float32 graph on inputs, each (n, 3, H, W) float32; means are those on the first."""
+    graph = Graph.of(model)
+    biased = {node.output[0] for node in model.graph.node if _has_bias(node, graph)}
+    seen = Seen()
+    for images in inputs:
+        for made in walk(graph, images):
+            for name, chunks in made.items():
+                if chunks[0].dtype == np.float32:
+                    largest = max(_largest(chunk) for chunk in chunks)
+                    seen.largest[name] = max(seen.largest.get(name, 0.0), largest)
+                if name in biased and name not in seen.means:
+                    seen.means[name] = channel_mean(chunks)
+    constants = ((name, value) for name, value in graph.constants.items() if value.dtype == np.float32)
+    seen.largest.update((name, _largest(value)) for name, value in constants)
+    return seen
+
+
+def _largest(values: NDArray[Any]) -> float:
+    """The largest magnitude; infinite where something is not a number."""
+    found = float(np.abs(values).max(initial=0))
+    return np.inf if np.isnan(found) else found
+
+
+def _overflowing(graph: onnx.GraphProto, seen: Seen) -> set[int]:
+    """Indices of the nodes that read or give what is beyond the limit."""
+    beyond = {name for name, largest in seen.largest.items() if largest > LIMIT}
+    return {index for index, node in enumerate(graph.node) if beyond.intersection((*node.input, *node.output))}
+
+
+def _round_weights(model: onnx.ModelProto, kept: set[int], inputs: Float32, exact: Mapping[str, Float32]) -> int:
     """Rounds all weights but those of `kept` to float16 values, and gives biases what that takes from the mean output.
 
     Args:
         model: A float32 graph; its initializers are changed in place, and stay float32.
         kept: Indices of the nodes that stay float32.
         inputs: (n, 3, H, W) float32.
+        exact: Means of what layers with a bias give on these inputs before that.
 
     Returns:
         How many biases were corrected.
@@ -80,7 +132,6 @@ def _round_weights(model: onnx.ModelProto, kept: set[int], inputs: Float32) -> i
     graph = Graph.of(model)
     exempt = {name for index in kept for name in model.graph.node[index].output}
     biases = {node.output[0]: node.input[2] for node in model.graph.node if _has_bias(node, graph)}
-    exact = {name: channel_mean(made[name]) for made in walk(graph, inputs) for name in made if name in biases}
     rounded: dict[str, NDArray[Any]] = {}
 
     def compute(node: onnx.NodeProto, values: Mapping[str, Chunks]) -> dict[str, Chunks]:
@@ -182,16 +233,6 @@ def _half(tensor: TensorProto, name: str) -> TensorProto:
     return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name)
 
 
-def _check_range(graph: onnx.GraphProto, kept: set[int]) -> None:
-    read = {name for index, node in enumerate(graph.node) if index not in kept for name in node.input}
-    limit = np.finfo(np.float16).max
-    for tensor in graph.initializer:
-        if tensor.name in read and tensor.data_type == TensorProto.FLOAT:
-            largest = np.abs(numpy_helper.to_array(tensor)).max(initial=0)
-            if largest > limit:
-                raise GateFailed(f"weight {tensor.name} reaches {largest:.3g}, beyond float16's {limit:g}")
-
-
 def _retype_attributes(node: onnx.NodeProto) -> None:
     for attribute in node.attribute:
         if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
@@ -209,8 +250,9 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
 
 plugin = Pass(
     name="float16",
-    summary="half-precision weights and arithmetic; the last layer float32",
+    summary="half-precision weights and arithmetic; the last layer float32, and what would overflow",
     apply=float16,
     tolerance=1e-3,
     required=True,
+    uses=("crops",),
 )

@@ -19,7 +19,8 @@ HELP = """Holds artefacts against the network they came from.
 
 Without --data, on seeded random inputs. With it, on every annotated face too: drift, and ION of the artefact and of its
 source with 95 % bootstrap intervals. The source network is found by its sha256; without it, or without PyTorch, the
-outputs kept in reference.npz stand in for it.
+outputs kept in reference.npz stand in for it. An artefact that was calibrated on any of these faces is refused: name
+others.
 
 An artefact that takes a frame gets seeded frames with boxes, and whole pictures; its fp32 gate is max_px <= 0.05 in
 place of max_abs (heatmaps: max_map <= 0.01 and, on faces, mean_px <= 0.05).

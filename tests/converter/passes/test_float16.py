@@ -1,18 +1,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, numpy_helper
-from tests.helpers import SIZE, tiny_onnx
+from numpy.typing import NDArray
+from onnx import TensorProto
+from onnx.shape_inference import infer_shapes
+from tests.converter.passes.building import SPEC, applied, node, normal, run, small
+from tests.helpers import SIZE
 
-from lmconv import export, plugins, source
+from lmconv import plugins
 from lmconv.errors import GateFailed
+from lmconv.graph import copied
+from lmconv.passes.float16 import plugin
 from lmconv.runtime import OrtSession
 from lmconv.session import landmarks, noise
-from lmconv.types import PassContext, landmark_spec
+from lmconv.types import Float32, PassContext, landmark_spec
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 WEIGHTED = ("Conv", "Gemm", "MatMul")
@@ -25,6 +31,15 @@ def halved(model: onnx.ModelProto, points: int = 68, size: int = SIZE) -> onnx.M
     result, _ = plugins.load("passes", "float16").apply(copy, PassContext(spec=spec))
     assert isinstance(result, onnx.ModelProto)
     return result
+
+
+def run_openvino(model: onnx.ModelProto, x: Float32) -> NDArray[Any]:
+    import openvino
+
+    network = openvino.Core().read_model(model.SerializeToString())
+    compiled = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found: NDArray[Any] = compiled({"x": x})[0]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +89,71 @@ def test_the_same_graph_gives_the_same_bytes(graph: onnx.ModelProto, half: onnx.
     assert again.SerializeToString(deterministic=True) == half.SerializeToString(deterministic=True)
 
 
-def test_a_weight_beyond_its_range_is_refused_by_name(tmp_path: Path) -> None:
-    model = tiny_onnx()
-    values = numpy_helper.to_array(model.graph.initializer[0]).copy()
-    values[3, 1, 2, 2] = 7e4
-    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, "conv.weight"))
-    (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
-    exported, _ = export.export(source.resolve(str(tmp_path / "x.onnx")))
-    with pytest.raises(GateFailed, match=r"conv\.weight reaches 7e\+04"):
-        halved(exported)
+# What overflows
+
+WEIGHTS = {"first": normal(8, 3, 3, 3), "second": normal(8, 8, 3, 3), "head": normal(8, 8)}
+HEAD = (node("GlobalAveragePool", "end", "pooled"), node("Flatten", "pooled", "flat"), node("MatMul", "flat head", "y"))
+
+
+def layer(inputs: str, output: str) -> onnx.NodeProto:
+    return node("Conv", inputs, output, pads=[1] * 4)
+
+
+def chain(*between: onnx.NodeProto, **constants: Any) -> onnx.ModelProto:
+    """A convolution from `x` to `a`, something from `a` to `b`, a convolution, and a linear layer."""
+    held = WEIGHTS | {name: np.asarray(value, np.float32) for name, value in constants.items()}
+    nodes = [layer("x first", "a"), *between, layer("b second", "end"), *HEAD]
+    return small(nodes, held, shape=("N", 3, 8, 8))
+
+
+OVERFLOWING = {
+    "large activations": (
+        chain(node("Relu", "a", "b"), first=WEIGHTS["first"] * 1e4, second=WEIGHTS["second"] * 1e-4),
+        ["a", "b", "end"],
+    ),
+    "clip to a large constant": (chain(node("Clip", "a low high", "b"), low=0, high=1e6), ["b"]),
+    "clip to the largest of float32": (
+        chain(node("Clip", "a low high", "b"), low=np.finfo(np.float32).min, high=np.finfo(np.float32).max),
+        ["b"],
+    ),
+    "a large constant and its inverse": (
+        chain(node("Mul", "a up", "c"), node("Mul", "c down", "b"), up=1e6, down=1e-6),
+        ["c", "b"],
+    ),
+    "a weight beyond its range": (
+        chain(
+            node("Relu", "a", "b"),
+            first=np.where(WEIGHTS["first"] > 2, 7e4, WEIGHTS["first"]),
+            second=1e-3 * WEIGHTS["second"],
+        ),
+        ["a", "b", "end"],
+    ),
+    "resize by scales": (chain(node("Resize", "a - scales", "b", mode="nearest"), scales=[1, 1, 2, 2]), []),
+    "a range that fits": (chain(node("Clip", "a low high", "b"), low=0, high=6), []),
+}
+
+
+@pytest.mark.parametrize("case", OVERFLOWING)
+def test_what_overflows_stays_float32_and_is_named(case: str) -> None:
+    model, expected = OVERFLOWING[case]
+    result, decisions = applied(plugin, model)
+    assert decisions["overflow"] == expected
+    types = {value.name: value.type.tensor_type.elem_type for value in infer_shapes(result).graph.value_info}
+    whole = {name for name in ("a", "b", "c", "end") if types.get(name) == TensorProto.FLOAT}
+    assert whole == set(expected)
+    assert types.get("flat") == TensorProto.FLOAT16
+    x = noise(SPEC, 4, 3)
+    before, *after = run(model, x)[0], run(result, x)[0], run_openvino(result, x)
+    for found in after:
+        assert np.isfinite(found).all()
+        np.testing.assert_allclose(found, before, atol=2e-3 * np.abs(before).max())
+
+
+def test_faces_say_how_large_activations_are() -> None:
+    model = chain(node("Relu", "a", "b"), first=WEIGHTS["first"] * 1e2, second=WEIGHTS["second"] * 1e-2)
+    bright = noise(SPEC, 4, 3) * 1e3
+    assert plugin.apply(copied(model), PassContext(spec=SPEC))[1]["overflow"] == []
+    assert plugin.apply(copied(model), PassContext(spec=SPEC, crops=bright))[1]["overflow"][:2] == ["a", "b"]
 
 
 def test_a_graph_without_a_layer_is_refused() -> None:
