@@ -23,6 +23,7 @@ from lmconv import artifact, pipeline, plugins
 from lmconv.crops import calibration
 from lmconv.graph import set_batch
 from lmconv.latency import interleaved, latency
+from lmconv.machine import this_cpu
 from lmconv.optimise import optimise
 from lmconv.report import markdown
 from lmconv.rewrite import make
@@ -74,7 +75,7 @@ def pairs(model: onnx.ModelProto, spec: ModelSpec, target: str, settings: argpar
     plugin: Target = plugins.load("targets", target)
     calibrated = settings.precision == Precision.INT8
     crops = calibration(settings.faces, spec) if calibrated else None
-    context = PassContext(spec=spec, crops=crops, scheme=plugin.quantisation)
+    context = PassContext(spec=spec, crops=crops, scheme=plugin.scheme(this_cpu()))
     lower = pipeline.PASSES.get(settings.precision, ())
     lowered = optimise(model, lower, context).model
     for label, names in {**{name: (name,) for name in REWRITES}, DEFAULT: plugin.rewrites[settings.precision]}.items():

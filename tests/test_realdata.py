@@ -13,12 +13,14 @@ from tests.conftest import export
 from tests.helpers import Cli
 
 from lmconv import artifact as artifacts
-from lmconv import crops, parity, plugins, source
+from lmconv import crops, parity, pipeline, plugins, source, squares
 from lmconv.compaction.compact import compact
 from lmconv.graph import flops, parameters
 from lmconv.metrics.ion import ion
+from lmconv.optimise import optimise
 from lmconv.passes import simplify
 from lmconv.runtime import OrtSession
+from lmconv.trial import opened
 from lmconv.types import Artifact, Float64, OpenOptions, PassContext, Precision
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]
@@ -67,6 +69,24 @@ def test_ion_is_the_recorded_one_for_every_face_in_every_runtime(case: tuple[str
     assert errors.mean() == pytest.approx(mean, abs=0.005)
     order = [faces.names.index(name) for name in golden["name"]]
     np.testing.assert_allclose(errors[order], golden[key], rtol=0, atol=0.005)
+
+
+@pytest.mark.parametrize(("target", "loss", "drift"), [("onnx", 0.05, 0.8), ("openvino", 0.03, 0.4)])
+@pytest.mark.parametrize("model", list(GOLDEN))
+def test_int8_without_tuning_keeps_the_landmarks(
+    built: Path, shared: Path, model: str, target: str, loss: float, drift: float
+) -> None:
+    plain, plugin = artifacts.read(built / model / "plain"), plugins.load("targets", target)
+    before = onnx.load(plain.path / "model.onnx")
+    crop = crops.calibration(shared / "faces" / "300w_train_sample", plain.spec)
+    context = PassContext(spec=plain.spec, crops=crop, scheme=plugin.scheme("x86"), replay={"multiple": 8})
+    after = optimise(before, pipeline.passes(plugin, Precision.INT8), context).model
+    faces = crops.load(shared / "faces" / "300w_common", plain.spec)
+    with OrtSession(before.SerializeToString()) as first, opened(plain, plugin, after, Precision.INT8) as second:
+        expected, points = (parity.on_faces(session, plain.spec, faces) for session in (first, second))
+    moved = squares.to_picture(points.landmarks, faces.squares) - squares.to_picture(expected.landmarks, faces.squares)
+    assert (parity.errors(points, faces) - parity.errors(expected, faces)).mean() <= loss
+    assert ion(faces.truth + moved, faces.truth).mean() <= drift
 
 
 def clipped(squares: Float64, sizes: list[tuple[int, ...]]) -> Float64:

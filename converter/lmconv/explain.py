@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lmconv import plugins
 from lmconv.graph import flops, parameters
 from lmconv.latency import faster
+from lmconv.machine import this_cpu
 from lmconv.optimise import Optimised, optimise
 from lmconv.pipeline import PLAIN, Choices, Crops, Plain, passes, steps
 from lmconv.trial import timed
@@ -72,7 +73,8 @@ def _others(names: tuple[str, ...]) -> list[str]:
 
 
 def _tried(name: str, before: Optimised, base: Plain, target: Target, crops: Crops | None) -> Optimised:
-    context = PassContext(spec=base.artifact.spec, crops=crops() if crops else None, scheme=target.quantisation)
+    scheme = target.scheme(this_cpu())
+    context = PassContext(spec=base.artifact.spec, crops=crops() if crops else None, scheme=scheme)
     return optimise(before.model, [name], context, before.outputs or None)
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from lmconv.types import Json
+from lmconv.types import Cpu, Json
 
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16", "asimddp", "i8mm")
 """CPU features that decide how fast a precision is, by their names in /proc/cpuinfo."""
@@ -38,6 +38,11 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def this_cpu() -> Cpu:
+    """Which kind of CPU this is."""
+    return "arm" if platform.machine().lower().startswith(("arm", "aarch64")) else "x86"
 
 
 def describe() -> Json:

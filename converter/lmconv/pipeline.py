@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from lmconv.errors import GateFailed, InputError, MissingRuntime, UsageError
 from lmconv.export import export
 from lmconv.files import canonical
 from lmconv.graph import copied, flops, parameters, set_batch
-from lmconv.machine import versions
+from lmconv.machine import this_cpu, versions
 from lmconv.onnx_file import standard
 from lmconv.optimise import Optimised, optimise
 from lmconv.reference import Reference
@@ -30,7 +31,9 @@ from lmconv.types import (
     ONNX,
     OPSET,
     Artifact,
+    Cpu,
     Float32,
+    Float64,
     Io,
     Json,
     Mix,
@@ -39,6 +42,7 @@ from lmconv.types import (
     Pass,
     PassContext,
     Precision,
+    QuantScheme,
     Source,
     Target,
     TensorSpec,
@@ -126,6 +130,7 @@ class Choices:
             measured for them is not measured anew.
         mix: What precision "mixed" means.
         pictures: What tells the pictures of the faces that `mix` was chosen on, see `Crops`.
+        cpu: The kind of CPU that int8 is for; None is this machine's, or that of `recipe`.
     """
 
     without: tuple[str, ...] = ()
@@ -133,6 +138,13 @@ class Choices:
     recipe: Artifact | None = None
     mix: Mix | None = None
     pictures: tuple[str, ...] = ()
+    cpu: Cpu | None = None
+
+    @property
+    def quantised_for(self) -> Cpu:
+        """The kind of CPU that int8 is for."""
+        told = self.recipe.recipe.get("quantisation", {}) if self.recipe else {}
+        return self.cpu or told.get("cpu") or this_cpu()
 
     def decided(self, name: str) -> Json | None:
         """What a pass decided in `recipe`, or what `mix` says."""
@@ -142,6 +154,8 @@ class Choices:
 
 
 DEFAULT = Choices()
+ROUGH_CROPS = 4
+"""How many crops int8 is calibrated on where only its speed matters."""
 
 
 def convert(
@@ -325,9 +339,8 @@ def build(
     with artifacts.staged(path) as new:
         built = plugin.build(whole, new, spec, _told(precision, choices.mix))
         reference_file.write(new, reference)
-        content = _content(
-            spec, target, precision, optimised, parents, start, choices.mix if precision == Precision.MIXED else None
-        ) | {"execution": built.execution, "machine": built.machine}
+        content = _content(spec, target, precision, optimised, parents, start, choices)
+        content |= {"execution": built.execution, "machine": built.machine}
         if crops and on_faces(optimised.recipe, precision):
             content["recipe"]["faces"] = sorted({*crops.pictures(), *choices.pictures})
         artifacts.write(new, content)
@@ -414,12 +427,15 @@ def steps(
     if precision != Precision.MIXED:
         choices = replace(choices, mix=None)
     settings = choices.mix.settings if choices.mix else {}
-    for name in passes(target, precision, choices):
+    scheme = target.scheme(choices.quantised_for)
+    names = passes(target, precision, choices)
+    for index, name in enumerate(names):
         replay = choices.decided(name)
+        later = tuple(each for each in names[index + 1 :] if each != "float16" and precision != Precision.MIXED)
         asked = {
             "crops": crops,
-            "scheme": (target.quantisation.activations, target.quantisation.bracket),
-            "measure": target.name,
+            "scheme": (scheme.activations, scheme.bracket),
+            "measure": (target.name, later),
             "compact_px": choices.compact_px,
             "replay": canonical(replay),
             "settings": canonical(settings),
@@ -430,8 +446,8 @@ def steps(
             context = PassContext(
                 spec=base.artifact.spec,
                 crops=crops() if crops else None,
-                scheme=target.quantisation,
-                measure=functools.partial(timed, base.artifact, target),
+                scheme=scheme,
+                measure=functools.partial(_timed_later, base, target, later, scheme, crops),
                 compact_px=choices.compact_px,
                 replay=replay,
                 settings=settings,
@@ -445,6 +461,30 @@ def steps(
             )
         found = base.optimised[key]
         yield found
+
+
+def _timed_later(
+    base: Plain,
+    target: Target,
+    later: tuple[str, ...],
+    scheme: QuantScheme,
+    crops: Callable[[], Float32] | None,
+    models: Sequence[onnx.ModelProto],
+) -> Float64:
+    """Times graphs as the passes that come later will leave them, see `timed`; int8 numbers are rough ones."""
+    context = PassContext(
+        spec=base.artifact.spec,
+        crops=crops() if crops else None,
+        scheme=scheme,
+        settings={"crops": ROUGH_CROPS, "adaptive_rounding": False},
+    )
+    lowered = []
+    for model in models:
+        for name in later:
+            with contextlib.suppress(Exception):  # a pass that breaks on a graph will be left out
+                model, _ = plugins.load("passes", name).apply(copied(model), context)
+        lowered.append(model)
+    return timed(base.artifact, target, lowered)
 
 
 def with_batch(spec: ModelSpec, batch: int | None) -> ModelSpec:
@@ -463,8 +503,9 @@ def _content(
     optimised: Optimised,
     parents: Json,
     start: float,
-    mix: Mix | None = None,
+    choices: Choices = DEFAULT,
 ) -> Json:
+    mix = choices.mix if precision == Precision.MIXED else None
     recipe: Json = {
         "opset": OPSET,
         "exporter": "onnx file" if spec.backbone == ONNX else "torch.onnx dynamo",
@@ -474,7 +515,8 @@ def _content(
     if mix:
         recipe["mix"] = asdict(mix)
     if calibrated(mix.precision if mix else precision):
-        recipe["quantisation"] = asdict(plugins.load("targets", target).quantisation)
+        chosen = choices.quantised_for
+        recipe["quantisation"] = {"cpu": chosen, **asdict(plugins.load("targets", target).scheme(chosen))}
     return {
         "spec": artifacts.spec_to_json(spec),
         "interface": artifacts.interface(spec),

@@ -33,6 +33,10 @@ Io: TypeAlias = Literal["tensor", "image", "frame"]
 """What an artefact takes: the network's own input, uint8 crops, or one uint8 frame and boxes; see `lmconv.wrapping`."""
 
 
+Cpu: TypeAlias = Literal["x86", "arm"]
+"""Kinds of CPU that multiply 8-bit integers differently."""
+
+
 class Precision(StrEnum):
     """What an artefact computes in; what it does not name stays float32."""
 
@@ -359,6 +363,7 @@ class Target:
         precisions: What it can be built in.
         ios: What its artefacts can take.
         quantisation: How it wants int8.
+        on_arm: The same for ARM CPUs, where that is another.
         requires: What is missing here, as an instruction ("pip install …"), or None when it can be used.
         build: Writes its files for a graph to a folder; gives `execution` and, for an engine tied to one, `machine`.
         open: Loads an artefact on a device with a number of threads.
@@ -375,6 +380,11 @@ class Target:
     open: Callable[[Artifact, OpenOptions], Session]
     ios: tuple[Io, ...] = ("tensor", "image", "frame")
     rewrites: Mapping[Precision, tuple[str, ...]] = field(default_factory=dict)
+    on_arm: QuantScheme | None = None
+
+    def scheme(self, cpu: Cpu) -> QuantScheme:
+        """How it wants int8 for a kind of CPU."""
+        return self.on_arm if cpu == "arm" and self.on_arm else self.quantisation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import click
 import numpy as np
@@ -15,7 +16,7 @@ from lmconv.errors import InputError
 from lmconv.pipeline import convert
 from lmconv.session import landmarks, noise
 from lmconv.source import open_source, resolve
-from lmconv.types import OpenOptions, Precision, Target
+from lmconv.types import Cpu, OpenOptions, Precision, Target
 
 # Targets
 
@@ -34,8 +35,9 @@ def test_a_target_declares_itself(target: Target) -> None:
     assert target.precisions
     assert all(isinstance(precision, Precision) for precision in target.precisions)
     assert Precision.FP32 in target.precisions
-    assert target.quantisation.activations in ("uint8", "int8")
-    assert target.quantisation.reason
+    for cpu in get_args(Cpu):
+        assert target.scheme(cpu).activations in ("uint8", "int8")
+        assert target.scheme(cpu).reason
 
 
 def test_a_target_says_what_is_missing_as_an_instruction(target: Target) -> None:

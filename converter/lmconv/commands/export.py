@@ -17,7 +17,7 @@ from lmconv.console import Console, Finite, Outcome, attempt, command, table
 from lmconv.conversion import Job, convert, convert_apart
 from lmconv.errors import MissingRuntime, UsageError
 from lmconv.options import source_arguments, source_options
-from lmconv.types import Io, Mix, Precision
+from lmconv.types import Cpu, Io, Mix, Precision
 
 if TYPE_CHECKING:
     from lmconv.loss import Budget
@@ -107,6 +107,7 @@ WITHOUT = "lmconv.without"
     help="Take channels for constant that hardly change, as long as no landmark of a face moves further; pixels.",
 )
 @_switches
+@click.option("--cpu", type=click.Choice(get_args(Cpu)), help="What int8 is for; default: this machine's.")
 @click.option("--recipe", type=click.Path(path_type=Path), help="An artefact whose measured choices are made again.")
 @click.option("--explain", is_flag=True, help="Time every pass on the target: what it bought, what was left out.")
 @click.option("--budget-ion", type=Finite(0), help="Rise of the mean ION on the faces, points.  [default: 0.03]")
@@ -130,6 +131,7 @@ def plugin(
     calibration: Path | None,
     split: str,
     compact_px: float | None,
+    cpu: Cpu | None,
     recipe: Path | None,
     explain: bool,
     budget_ion: float | None,
@@ -142,7 +144,7 @@ def plugin(
     if seed is not None and not random_weights:
         raise UsageError("--seed is for random weights", hint="add --random-weights, or leave it out")
     wanted, skipped = _combinations(targets, precisions, ios)
-    size, choices = _batch(batch), _choices(compact_px, recipe, calibration, wanted)
+    size, choices = _batch(batch), _choices(compact_px, cpu, recipe, calibration, wanted)
     budget = _budget(budget_ion, budget_drift, calibration, no_guard)
     if force and no_guard:
         raise UsageError("--force is for what was judged, and --no-guard judges nothing", hint="leave one out")
@@ -185,7 +187,9 @@ def plugin(
     return outcome
 
 
-def _choices(compact_px: float | None, recipe: Path | None, calibration: Path | None, wanted: list[Wanted]) -> Choices:
+def _choices(
+    compact_px: float | None, cpu: Cpu | None, recipe: Path | None, calibration: Path | None, wanted: list[Wanted]
+) -> Choices:
     """How graphs are made; refuses what contradicts itself."""
     from lmconv import artifact as artifacts
     from lmconv.pipeline import PLAIN, Choices
@@ -202,9 +206,10 @@ def _choices(compact_px: float | None, recipe: Path | None, calibration: Path | 
         hint = "give --calibration DIR, a folder of annotated training faces"
         raise UsageError("--compact-px is judged on real faces, and none are named", hint=hint)
     if recipe is None:
-        return Choices(without=tuple(without), compact_px=compact_px)
-    if without or compact_px is not None:
-        raise UsageError("--recipe says which passes are run, and how far", hint="leave --no-PASS and --compact-px out")
+        return Choices(without=tuple(without), compact_px=compact_px, cpu=cpu)
+    if without or compact_px is not None or cpu is not None:
+        hint = "leave --no-PASS, --compact-px and --cpu out"
+        raise UsageError("--recipe says which passes are run, how far, and for what CPU", hint=hint)
     told = artifacts.read(recipe)
     if any(pair[:2] != (told.target, told.precision) for pair in wanted):
         hint = f"ask for --to {told.target} --precision {told.precision} alone"

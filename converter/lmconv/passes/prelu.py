@@ -29,9 +29,6 @@ from lmconv.rewrite import Rewriter, make
 from lmconv.types import Float32, Json, Pass, PassContext
 from lmconv.walk import attribute
 
-ALIGNMENT = 4
-"""Depthwise convolutions of other numbers of channels are not blocked (ONNX Runtime's nchwc_transformer.cc)."""
-
 
 def prelu(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
     """Rewrites each PRelu whose slopes are constant and do not vary with the place."""
@@ -98,7 +95,7 @@ def _form(slopes: Float32, shape: tuple[int, ...]) -> str:
         return {0.0: "Relu", 1.0: "Identity"}.get(float(slopes.flat[0]), "LeakyRelu")
     if len(shape) != 4 or slopes.ndim < 3 or slopes.shape[-3:] != (shape[1], 1, 1) or slopes.size != shape[1]:
         return "kept"
-    return "Conv" if shape[1] % ALIGNMENT == 0 else "Mul"
+    return "Conv"
 
 
 def _nodes(graph: Rewriter, node: onnx.NodeProto, slopes: Float32, form: str) -> list[onnx.NodeProto]:
@@ -109,16 +106,14 @@ def _nodes(graph: Rewriter, node: onnx.NodeProto, slopes: Float32, form: str) ->
         return [make(form, [x], y)]
     above, below, rectified = (graph.fresh(f"{y}_{part}") for part in ("above", "below", "rectified"))
     if np.all(slopes <= 1):
-        scale = _scale(graph, x, slopes - 1, below, form)
+        scale = _scale(graph, x, slopes - 1, below)
         return [scale, make("Relu", [below], rectified), make("Add", [rectified, x], y)]
-    rise = [make("Relu", [x], rectified), _scale(graph, rectified, 1 - slopes, above, form)]
-    return [*rise, _scale(graph, x, slopes, below, form), make("Add", [above, below], y)]
+    rise = [make("Relu", [x], rectified), _scale(graph, rectified, 1 - slopes, above)]
+    return [*rise, _scale(graph, x, slopes, below), make("Add", [above, below], y)]
 
 
-def _scale(graph: Rewriter, x: str, factors: Float32, output: str, form: str) -> onnx.NodeProto:
+def _scale(graph: Rewriter, x: str, factors: Float32, output: str) -> onnx.NodeProto:
     """Multiplies each channel by its factor."""
-    if form == "Mul":
-        return make("Mul", [x, graph.constant(f"{output}_factors", factors)], output)
     weights = graph.constant(f"{output}_weights", factors.reshape(-1, 1, 1, 1))
     return make("Conv", [x, weights], output, group=factors.size, kernel_shape=[1, 1])
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from lmconv.types import Float32, Float64
 from lmconv.walk import Chunks, Graph, attribute
 
-POSITIONS = 16
-"""Output positions of each crop that the covariance of a convolution's input is taken from."""
+POSITIONS = 1024
+"""Output positions that the covariance of a convolution's input is taken from, over all crops."""
 DAMPING = 0.01
 LARGEST_WEIGHT = 127
 LARGEST_PAIR = 128
@@ -144,7 +144,8 @@ def input_covariance(
     if node.op_type == "Conv":
         if weights.ndim != 4 or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
             return None
-        rows = np.concatenate([_patches(node, weights, piece, rng) for piece in x])
+        each = -(-POSITIONS // sum(map(len, x)))
+        rows = np.concatenate([_patches(node, weights, piece, each, rng) for piece in x])
         samples = rows.reshape(len(rows), attribute(node, "group", 1), -1).transpose(1, 0, 2).astype(np.float64)
     else:
         samples = np.concatenate(x).reshape(1, -1, x[0].shape[-1]).astype(np.float64)
@@ -153,14 +154,14 @@ def input_covariance(
     return covariance
 
 
-def _patches(node: onnx.NodeProto, weights: NDArray[Any], x: Float32, rng: np.random.Generator) -> Float32:
-    """(m, C, kH, kW) float32: what a 2-D convolution reads of (N, C, H, W) at POSITIONS random places of each crop."""
+def _patches(node: onnx.NodeProto, weights: NDArray[Any], x: Float32, count: int, rng: np.random.Generator) -> Float32:
+    """(m, C, kH, kW) float32: what a 2-D convolution reads of (N, C, H, W) at `count` random places of each crop."""
     top, left, bottom, right = attribute(node, "pads", [0, 0, 0, 0])
     padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
     kernel = np.array(weights.shape[2:])
     stride, dilation = (np.array(attribute(node, name, [1, 1])) for name in ("strides", "dilations"))
     places = (padded.shape[2:] - dilation * (kernel - 1) - 1) // stride + 1
-    drawn = rng.integers(0, places, (len(x), min(POSITIONS, int(places.prod())), 2)) * stride
+    drawn = rng.integers(0, places, (len(x), min(count, int(places.prod())), 2)) * stride
     where = [drawn[..., axis, None] + np.arange(kernel[axis]) * dilation[axis] for axis in range(2)]
     crop = np.arange(len(x)).reshape(-1, 1, 1, 1)
     found: Float32 = padded[crop, :, where[0][..., :, None], where[1][..., None, :]]

@@ -19,6 +19,9 @@ from lmconv.quantise.plan import WEIGHTED, Settings, plan
 from lmconv.types import Float32, Json
 from lmconv.walk import Graph
 
+FEWEST, SIDE = 24, 112
+"""Crops of more than SIDE x SIDE pixels are fewer in proportion, but not below FEWEST: time and memory stay."""
+
 
 def quantise(
     model: onnx.ModelProto, crops: Float32, settings: Settings, seen: Observed | None = None
@@ -54,6 +57,7 @@ def quantise(
 
 
 def sample(crops: Float32, count: int) -> Float32:
-    """At most `count` of (n, 3, H, W) crops, evenly spread."""
+    """At most `count` of (n, 3, H, W) crops, evenly spread; fewer of large ones, each of which shows more."""
+    count = min(count, max(FEWEST, count * SIDE**2 // (crops.shape[2] * crops.shape[3])))
     chosen: Float32 = crops[np.linspace(0, len(crops) - 1, min(count, len(crops))).round().astype(int)]
     return chosen

@@ -209,7 +209,12 @@ plugin = Target(
     quantisation=QuantScheme(
         activations="uint8",
         bracket=False,
-        reason="its x86 CPU plug-in runs unsigned Q/DQ, and fuses PReLU to the layer before it",
+        reason="its x86 kernels multiply unsigned activations by signed weights, and fuse PReLU to the layer before",
+    ),
+    on_arm=QuantScheme(
+        activations="int8",
+        bracket=False,
+        reason="on ARM it runs the Arm Compute Library, which has signed convolutions",
     ),
     requires=requires,
     build=build,

@@ -74,7 +74,7 @@ def tune(
     if not artifacts.trained(base.artifact):
         raise UsageError(f"{spec.name} has random weights, and no ION to tune by", hint="give trained weights")
     plugin: Target = plugins.load("targets", target)
-    settings = settings_of(plugin.quantisation)
+    settings = settings_of(plugin.scheme(choices.quantised_for))
     judged = load(*faces, spec, base.model.SerializeToString(), settings.crops)
     kept = folder(out, spec.name, target)
     here = machine.describe()
