@@ -2,10 +2,12 @@
 
 NNCF's default and its accuracy control, ONNX Runtime's min-max, and ours, for networks with weights in `LMCONV_WEIGHTS`
 on the faces of `LMCONV_FACES`: ION and drift on the test part; how many times faster than the plain graph in ONNX
-Runtime fp32, one thread, batch 1, all that is made of a network in turn in one run; seconds and memory to make it from
-the plain graph, in a process of its own. All are calibrated on the same crops of the training part. The others get two
-graphs, the plain one and the compacted one that our quantiser gets, so that what compaction does is told from what a
-quantiser does. Prints a Markdown table and writes `OUT/precision.json`.
+Runtime fp32, one thread, batch 1, all that is made of a network in turn in one run; time and memory to make it from the
+plain graph, in a process of its own. All are calibrated on the same crops of the training part. The others get the
+compacted graph that our quantiser gets, too, so that what compaction does is told from what a quantiser does. A CPU
+without VNNI adds products in 16 bits, which saturate: `in float` is the ION of the same model with its Q/DQ computed in
+float, about what a CPU with VNNI would give. Prints a Markdown table and writes `OUT/precision.json`. `--keep` makes
+ours anew, and runs what is there of the others.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import json
 import multiprocessing
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -42,7 +45,7 @@ from lmconv.session import feed, noise
 from lmconv.source import open_source, resolve
 from lmconv.squares import to_picture
 from lmconv.targets import openvino
-from lmconv.types import Float32, Json, OpenOptions, Precision, Session, Target
+from lmconv.types import Float32, Json, ModelSpec, OpenOptions, Precision, Session, Target
 
 SAMPLES = 400
 BUDGET = 0.03
@@ -51,12 +54,13 @@ BUDGET = 0.03
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What a maker starts from: the plain graph, crops, the folder of faces, and where artefacts go."""
+    """What a maker starts from: the plain graph, crops, a folder of faces; where artefacts go, and what is not ours."""
 
     base: pipeline.Plain
     crops: Float32
     faces: Path
     out: Path
+    folder: Path
 
     def graph(self, target: str, *, compacted: bool) -> onnx.ModelProto:
         """The plain graph, or the one that our quantiser gets for this target."""
@@ -66,12 +70,6 @@ class Job:
         plugin: Target = plugins.load("targets", target)
         *_, last = pipeline.steps(self.base, plugin, Precision.INT8, lambda: self.crops, choices)
         return last.model
-
-    def folder(self, *name: object) -> Path:
-        """A new folder for what is not ours."""
-        made = self.out / self.base.artifact.spec.name / "others" / re.sub(r"\W+", "-", " ".join(map(str, name)))
-        made.mkdir(parents=True, exist_ok=True)
-        return made
 
 
 def ours(job: Job, target: str, precision: Precision) -> Path:
@@ -103,33 +101,33 @@ def min_max(job: Job, *, compacted: bool, reduce_range: bool = False) -> Path:
         def get_next(self) -> dict[str, Float32] | None:
             return next(({"input": crop[None]} for crop in self.rest), None)
 
-    out = job.folder("min-max", compacted, reduce_range)
-    quant_pre_process(job.graph("onnx", compacted=compacted), out / "prepared.onnx")
+    prepared, made = job.folder / "prepared.onnx", job.folder / "model.onnx"
+    quant_pre_process(job.graph("onnx", compacted=compacted), prepared)
     types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
-    names = out / "prepared.onnx", out / "model.onnx"
-    quantize_static(*names, Reader(), per_channel=True, reduce_range=reduce_range, **types)
-    return out / "model.onnx"
+    quantize_static(prepared, made, Reader(), per_channel=True, reduce_range=reduce_range, **types)
+    return made
 
 
-def nncf(job: Job, *, compacted: bool, **options: Any) -> Path:
+def nncf(job: Job, *, compacted: bool, reduce_range: bool = False, **options: Any) -> Path:
     """NNCF on OpenVINO's IR; with `max_drop` its accuracy control, which judges by ION on the training faces."""
     import nncf
     import openvino as ov
 
     spec = job.base.artifact.spec
-    out = job.folder("nncf", compacted, *options)
-    onnx.save(job.graph("openvino", compacted=compacted), out / "model.onnx")
-    # Of a graph that is read by `read_model`, and not converted, NNCF finds no biases and corrects none.
-    model = ov.convert_model(out / "model.onnx", input=[1, 3, *spec.input_size])
+    onnx.save(job.graph("openvino", compacted=compacted), job.folder / "model.onnx")
+    # In a graph that is read, and not converted, a bias is no plain constant, and NNCF finds none to correct.
+    model = ov.convert_model(job.folder / "model.onnx", input=[1, 3, *spec.input_size])
     arguments = [model, nncf.Dataset([crop[None] for crop in job.crops])]
+    if reduce_range:
+        options["advanced_parameters"] = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
     quantise = nncf.quantize
     if "max_drop" in options:
         faces = crops.load(job.faces, spec, "train")
         known = zip(feed(faces.images, spec)[:, None], faces.squares[:, None], faces.truth[:, None], strict=True)
         quantise, arguments = nncf.quantize_with_accuracy_control, [*arguments, nncf.Dataset(list(known)), _accuracy]
     made = quantise(*arguments, subset_size=len(job.crops), **options)
-    ov.save_model(made, out / "quantised.xml", compress_to_fp16=False)
-    return out / "quantised.xml"
+    ov.save_model(made, job.folder / "model.xml", compress_to_fp16=False)
+    return job.folder / "model.xml"
 
 
 def _accuracy(compiled: Any, faces: Iterable[Any]) -> tuple[float, list[float]]:
@@ -138,27 +136,28 @@ def _accuracy(compiled: Any, faces: Iterable[Any]) -> tuple[float, list[float]]:
     return float(np.mean(scores)), scores
 
 
-Maker = Callable[[Job], Path]
-ORT, NNCF, CONTROLLED = "ONNX Runtime min-max", "NNCF", f"NNCF, accuracy control {BUDGET}"
-MAKERS: dict[tuple[str, str], Maker] = {
-    ("onnx", "ours, fp32"): functools.partial(ours, target="onnx", precision=Precision.FP32),
-    ("openvino", "ours, fp32"): functools.partial(ours, target="openvino", precision=Precision.FP32),
-    ("onnx", ORT): functools.partial(min_max, compacted=False),
-    ("onnx", f"{ORT}, compacted"): functools.partial(min_max, compacted=True),
-    ("onnx", f"{ORT}, compacted, 7-bit weights"): functools.partial(min_max, compacted=True, reduce_range=True),
-    ("onnx", "ours, int8"): functools.partial(ours, target="onnx", precision=Precision.INT8),
-    ("onnx", "ours, tuned"): functools.partial(tuned, target="onnx"),
-    ("openvino", NNCF): functools.partial(nncf, compacted=False),
-    ("openvino", f"{NNCF}, compacted"): functools.partial(nncf, compacted=True),
-    ("openvino", f"{NNCF}, compacted, slow bias correction"): functools.partial(
-        nncf, compacted=True, fast_bias_correction=False
+ORT, NNCF, CONTROLLED = "ONNX Runtime min-max", "NNCF", "NNCF, accuracy control"
+MAKERS: dict[tuple[str, str], Callable[[Job], Path]] = {
+    ("onnx", "ours, fp32"): lambda job: ours(job, "onnx", Precision.FP32),
+    ("openvino", "ours, fp32"): lambda job: ours(job, "openvino", Precision.FP32),
+    ("onnx", ORT): lambda job: min_max(job, compacted=False),
+    ("onnx", f"{ORT}, compacted"): lambda job: min_max(job, compacted=True),
+    ("onnx", f"{ORT}, compacted, 7-bit"): lambda job: min_max(job, compacted=True, reduce_range=True),
+    ("onnx", "ours, int8"): lambda job: ours(job, "onnx", Precision.INT8),
+    ("onnx", "ours, tuned"): lambda job: tuned(job, "onnx"),
+    ("openvino", NNCF): lambda job: nncf(job, compacted=False),
+    ("openvino", f"{NNCF}, compacted"): lambda job: nncf(job, compacted=True),
+    ("openvino", f"{NNCF}, compacted, slow bias correction"): lambda job: nncf(
+        job, compacted=True, fast_bias_correction=False
     ),
-    ("openvino", CONTROLLED): functools.partial(nncf, compacted=False, max_drop=BUDGET),
-    ("openvino", f"{CONTROLLED}, compacted"): functools.partial(nncf, compacted=True, max_drop=BUDGET),
-    ("openvino", "ours, int8"): functools.partial(ours, target="openvino", precision=Precision.INT8),
-    ("openvino", "ours, tuned"): functools.partial(tuned, target="openvino"),
+    ("openvino", f"{NNCF}, compacted, slow bias correction, 7-bit"): lambda job: nncf(
+        job, compacted=True, reduce_range=True, fast_bias_correction=False
+    ),
+    ("openvino", f"{CONTROLLED}, compacted"): lambda job: nncf(job, compacted=True, max_drop=BUDGET),
+    ("openvino", "ours, int8"): lambda job: ours(job, "openvino", Precision.INT8),
+    ("openvino", "ours, tuned"): lambda job: tuned(job, "openvino"),
 }
-"""What is compared: where it runs, what it is called, and what makes it: a model file, or an artefact of ours."""
+"""What is compared: what it runs on, what it is called, and what makes it: a model file, or an artefact of ours."""
 
 
 def main() -> None:
@@ -166,21 +165,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("models", nargs="*", default=["pfld", "mobilefacenet"])
+    parser.add_argument("--keep", action="store_true")
     arguments = parser.parse_args()
     if not find_spec("nncf"):
-        sys.exit("NNCF is not here, and the others are compared with it: pip install nncf==3.4.0")
-    faces = Path(os.environ["LMCONV_FACES"])
-    rows = [row for model in arguments.models for row in network(model, arguments.out, faces)]
+        sys.exit("NNCF is not here, and ours is compared with it: pip install nncf==3.4.0")
+    if not (faces := os.environ.get("LMCONV_FACES")):
+        sys.exit("there are no faces: set LMCONV_FACES to a folder that holds training and test parts of 300-W")
+    rows = [row for model in arguments.models for row in network(model, arguments.out, Path(faces), arguments.keep)]
     (arguments.out / "precision.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print(table(rows))
 
 
-def network(model: str, out: Path, faces: Path) -> list[Json]:
+def network(model: str, out: Path, faces: Path, keep: bool) -> list[Json]:
     """Makes everything of one network, then runs all of it; a row each."""
     source = resolve(model)
     plain = pipeline.plain(source, out).artifact.path
     rows: list[Json] = [{"on": "torch", "by": "source"}, {"on": "onnx", "by": "plain graph, fp32", "path": str(plain)}]
-    rows += [{"on": on, "by": by} | alone(make, model, out, faces) for (on, by), make in MAKERS.items()]
+    rows += [alone(key, model, out, faces, keep) for key in MAKERS]
     shown = crops.load(faces, source.spec, "test")
     spec = pipeline.with_batch(source.spec, 1)
     found, runs = {}, {}
@@ -192,6 +193,7 @@ def network(model: str, out: Path, faces: Path) -> list[Json]:
                 session = stack.enter_context(opened(Path(row["path"])) if index else open_source(source, threads=1))
                 found[index] = parity.on_faces(session, spec, shown).landmarks
                 runs[index] = functools.partial(session.run, {"input": noise(spec, 1, 0)})
+                row["in_float"] = in_float(Path(row["path"]), spec, shown) if index > 1 else None
             except Exception as error:  # whatever a runtime raises; the others go on
                 row["failed"] = first_line(error)
         times = dict(zip(runs, interleaved(list(runs.values()), SAMPLES), strict=True))
@@ -201,26 +203,37 @@ def network(model: str, out: Path, faces: Path) -> list[Json]:
     return [{"model": model} | row for row in rows]
 
 
-def alone(make: Maker, model: str, out: Path, faces: Path) -> Json:
-    """Where a maker put its model, seconds and MB, in a process of its own; or why it failed."""
+def alone(key: tuple[str, str], model: str, out: Path, faces: Path, keep: bool) -> Json:
+    """A row: where a maker put its model, in a process of its own, seconds, CPU seconds and MB; or why it failed."""
+    folder = out / model / "others" / re.sub(r"\W+", "-", " ".join(key))
+    kept = folder / "row.json"
+    if keep and kept.exists() and "ours" not in key[1]:
+        row: Json = json.loads(kept.read_text(encoding="utf-8"))
+        return row
+    folder.mkdir(parents=True, exist_ok=True)
+    row = dict(zip(("on", "by"), key, strict=True))
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
-            row: Json = pool.submit(_alone, make, model, out, faces).result()
+            row |= pool.submit(_alone, key, model, out, faces, folder).result()
+            kept.write_text(json.dumps(row), encoding="utf-8")
         except Exception as error:  # whatever a quantiser raises; the others go on
-            row = {"failed": first_line(error)}
-    print(model, make, row, file=sys.stderr, flush=True)
+            row["failed"] = first_line(error)
+    print(model, row, file=sys.stderr, flush=True)
     return row
 
 
-def _alone(make: Maker, model: str, out: Path, faces: Path) -> Json:
+def _alone(key: tuple[str, str], model: str, out: Path, faces: Path, folder: Path) -> Json:
     with contextlib.redirect_stdout(sys.stderr):
         base = pipeline.plain(resolve(model), out)
-        job = Job(base=base, crops=crops.calibration(faces, base.artifact.spec), faces=faces, out=out)
-        start = time.perf_counter()
-        path = make(job)
-        seconds = time.perf_counter() - start
-    memory = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))
-    return {"path": str(path), "seconds": seconds, "mb": int(memory[1]) / 1e3 if memory else None}
+        calibration = crops.calibration(faces, base.artifact.spec)
+        job = Job(base=base, crops=calibration, faces=faces, out=out, folder=folder)
+        start, cpu = time.perf_counter(), time.process_time()
+        path = MAKERS[key](job)
+        spent = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent["cpu"] += children.ru_utime + children.ru_stime
+    own = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))
+    return {"path": str(path), "mb": max(int(own[1]) if own else 0, children.ru_maxrss) / 1e3} | spent
 
 
 def opened(path: Path) -> Session:
@@ -232,6 +245,23 @@ def opened(path: Path) -> Session:
     if path.suffix == ".onnx":
         return OrtSession(path, threads=1)
     return openvino.OpenVinoSession(path, "f32", 1)
+
+
+def in_float(path: Path, spec: ModelSpec, faces: CropSet) -> float:
+    """Mean ION of a model whose runtime makes no integers of its Q/DQ: rounded alike, and nothing saturates."""
+    import onnxruntime
+    import openvino as ov
+
+    (file,) = [path] if path.is_file() else [*path.glob("model.onnx"), *path.glob("model.xml")]
+    if file.suffix == ".onnx":
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        run = functools.partial(onnxruntime.InferenceSession(file, options).run, ["landmarks"])
+    else:
+        config = {openvino.HINT: "f32", "LP_TRANSFORMS_MODE": "NO"}
+        run = ov.Core().compile_model(file, "CPU", config)
+    points = np.concatenate([run({"input": image[None]})[0] for image in feed(faces.images, spec)])
+    return float(ion(to_picture(points, faces.squares), faces.truth).mean())
 
 
 def judged(found: Float32, source: Float32, faces: CropSet, side: int) -> Json:
@@ -248,23 +278,24 @@ def judged(found: Float32, source: Float32, faces: CropSet, side: int) -> Json:
 
 def table(rows: list[Json]) -> str:
     """The figures as a Markdown table."""
-    header = ["network", "runs on", "made by", "ION", "more than the source", "drift", "largest shift, px"]
-    return markdown([*header, "times faster", "s", "MB"], [_cells(row) for row in rows])
+    header = ["network", "runs on", "made by", "ION", "more than the source", "drift", "largest shift, px", "in float"]
+    return markdown([*header, "times faster", "s", "CPU s", "MB"], [_cells(row) for row in rows])
 
 
 def _cells(row: Json) -> list[str]:
     about = [row["model"], row["on"], row["by"]]
     if "failed" in row:
-        return [*about, row["failed"], *[""] * 6]
-    more, gain = row["more"], row["faster"]
+        return [*about, row["failed"], *[""] * 8]
+    more, gain, simulated = row["more"], row["faster"], row["in_float"]
     return [
         *about,
         f"{row['ion']:.3f}",
         f"{more['mean']:+.3f} [{more['low']:+.3f}, {more['high']:+.3f}]",
         f"{row['drift']:.3f}",
         f"{row['px']:.2f}",
+        f"{simulated:.3f}" if simulated else "",
         f"{gain['median']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]",
-        *([f"{row['seconds']:.1f}", f"{row['mb']:.0f}"] if "seconds" in row else ["", ""]),
+        *(f"{row[key]:.0f}" if key in row else "" for key in ("seconds", "cpu", "mb")),
     ]
 
 
