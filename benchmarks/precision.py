@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true")
     arguments = parser.parse_args()
     if not find_spec("nncf"):
-        sys.exit("NNCF is not here, and ours is compared with it: pip install nncf==3.4.0")
+        sys.exit("NNCF is not here, and ours is compared with it: pip install 'lmconv[benchmarks]' (or nncf==3.4.0)")
     if not (faces := os.environ.get("LMCONV_FACES")):
         sys.exit("there are no faces: set LMCONV_FACES to a folder that holds training and test parts of 300-W")
     rows = [row for model in arguments.models for row in network(model, arguments.out, Path(faces), arguments.keep)]
