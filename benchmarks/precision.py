@@ -6,8 +6,8 @@ Runtime fp32, one thread, batch 1, all that is made of a network in turn in one 
 plain graph, in a process of its own. All are calibrated on the same crops of the training part. The others get the
 compacted graph that our quantiser gets, too, so that what compaction does is told from what a quantiser does. A CPU
 without VNNI adds products in 16 bits, which saturate: `in float` is the ION of the same model with its Q/DQ computed in
-float, about what a CPU with VNNI would give. Prints a Markdown table and writes `OUT/precision.json`. `--keep` makes
-ours anew, and runs what is there of the others.
+float, about what a CPU with VNNI would give. Prints a Markdown table and writes `OUT/precision.json`. `--keep` runs
+what was made before without making it again.
 """
 
 from __future__ import annotations
@@ -205,9 +205,9 @@ def network(model: str, out: Path, faces: Path, keep: bool) -> list[Json]:
 
 def alone(key: tuple[str, str], model: str, out: Path, faces: Path, keep: bool) -> Json:
     """A row: where a maker put its model, in a process of its own, seconds, CPU seconds and MB; or why it failed."""
-    folder = out / model / "others" / re.sub(r"\W+", "-", " ".join(key))
+    folder = out / model / "precision" / re.sub(r"\W+", "-", " ".join(key))
     kept = folder / "row.json"
-    if keep and kept.exists() and "ours" not in key[1]:
+    if keep and kept.exists():
         row: Json = json.loads(kept.read_text(encoding="utf-8"))
         return row
     folder.mkdir(parents=True, exist_ok=True)
