@@ -2,9 +2,9 @@
 
 NNCF's default and its accuracy control, ONNX Runtime's min-max, and ours, for networks with weights in `LMCONV_WEIGHTS`
 on the faces of `LMCONV_FACES`: ION and drift on the test part; how many times faster than the plain graph in ONNX
-Runtime fp32, one thread, batch 1, all that is made of a network in turn in one run; time and memory to make it from the
-plain graph, in a process of its own. All are calibrated on the same crops of the training part. The others get the
-compacted graph that our quantiser gets, too, so that what compaction does is told from what a quantiser does. A CPU
+Runtime fp32, one thread, batch 1, all that is made of a network in turn in one run; CPU seconds and memory to make it
+from the plain graph, in a process of its own. All are calibrated on the same crops of the training part. The others get
+the compacted graph that our quantiser gets, too, so that what compaction does is told from what a quantiser does. A CPU
 without VNNI adds products in 16 bits, which saturate: `in float` is the ION of the same model with its Q/DQ computed in
 float, about what a CPU with VNNI would give. Prints a Markdown table and writes `OUT/precision.json`. `--keep` runs
 what was made before without making it again.
@@ -74,7 +74,9 @@ class Job:
 
 def ours(job: Job, target: str, precision: Precision) -> Path:
     """What `lmconv export` makes."""
-    return pipeline.build(job.base, target, precision, out=job.out, crops=lambda: job.crops).path
+    pictures = functools.partial(crops.calibrated, job.faces, job.base.artifact.spec)
+    given = pipeline.Crops(cut=lambda: job.crops, pictures=pictures)
+    return pipeline.build(job.base, target, precision, out=job.out, crops=given).path
 
 
 def tuned(job: Job, target: str) -> Path:
@@ -279,13 +281,13 @@ def judged(found: Float32, source: Float32, faces: CropSet, side: int) -> Json:
 def table(rows: list[Json]) -> str:
     """The figures as a Markdown table."""
     header = ["network", "runs on", "made by", "ION", "more than the source", "drift", "largest shift, px", "in float"]
-    return markdown([*header, "times faster", "s", "CPU s", "MB"], [_cells(row) for row in rows])
+    return markdown([*header, "times faster", "CPU s", "MB"], [_cells(row) for row in rows])
 
 
 def _cells(row: Json) -> list[str]:
     about = [row["model"], row["on"], row["by"]]
     if "failed" in row:
-        return [*about, row["failed"], *[""] * 8]
+        return [*about, row["failed"], *[""] * 7]
     more, gain, simulated = row["more"], row["faster"], row["in_float"]
     return [
         *about,
@@ -295,7 +297,7 @@ def _cells(row: Json) -> list[str]:
         f"{row['px']:.2f}",
         f"{simulated:.3f}" if simulated else "",
         f"{gain['median']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]",
-        *(f"{row[key]:.0f}" if key in row else "" for key in ("seconds", "cpu", "mb")),
+        *(f"{row[key]:.0f}" if key in row else "" for key in ("cpu", "mb")),
     ]
 
 
