@@ -1,0 +1,305 @@
+"""Quantisers side by side: `python benchmarks/precision.py OUT [MODEL...]`.
+
+NNCF's default and its accuracy control, ONNX Runtime's min-max, and ours, for networks with weights in `LMCONV_WEIGHTS`
+on the faces of `LMCONV_FACES`: ION and drift on the test part; how many times faster than the plain graph in ONNX
+Runtime fp32, one thread, batch 1, all that is made of a network in turn in one run; CPU seconds and memory to make it
+from the plain graph, in a process of its own. All are calibrated on the same crops of the training part. The others get
+the compacted graph that our quantiser gets, too, so that what compaction does is told from what a quantiser does. A CPU
+without VNNI adds products in 16 bits, which saturate: `in float` is the ION of the same model with its Q/DQ computed in
+float, about what a CPU with VNNI would give. Prints a Markdown table and writes `OUT/precision.json`. `--keep` runs
+what was made before without making it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import json
+import multiprocessing
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from lmconv import artifact, crops, parity, pipeline, plugins
+from lmconv.accuracy import bootstrap
+from lmconv.crops import CropSet
+from lmconv.errors import first_line
+from lmconv.latency import faster, interleaved
+from lmconv.metrics.ion import ion
+from lmconv.report import markdown
+from lmconv.runtime import OrtSession
+from lmconv.session import feed, noise
+from lmconv.source import open_source, resolve
+from lmconv.squares import to_picture
+from lmconv.targets import openvino
+from lmconv.types import Float32, Json, ModelSpec, OpenOptions, Precision, Session, Target
+
+SAMPLES = 400
+BUDGET = 0.03
+"""What accuracy control and `lmconv tune` may lose on the training faces, ION points."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a maker starts from: the plain graph, crops, a folder of faces; where artefacts go, and what is not ours."""
+
+    base: pipeline.Plain
+    crops: Float32
+    faces: Path
+    out: Path
+    folder: Path
+
+    def graph(self, target: str, *, compacted: bool) -> onnx.ModelProto:
+        """The plain graph, or the one that our quantiser gets for this target."""
+        if not compacted:
+            return self.base.model
+        choices = pipeline.Choices(without=pipeline.PASSES[Precision.INT8])
+        plugin: Target = plugins.load("targets", target)
+        *_, last = pipeline.steps(self.base, plugin, Precision.INT8, lambda: self.crops, choices)
+        return last.model
+
+
+def ours(job: Job, target: str, precision: Precision) -> Path:
+    """What `lmconv export` makes."""
+    pictures = functools.partial(crops.calibrated, job.faces, job.base.artifact.spec)
+    given = pipeline.Crops(cut=lambda: job.crops, pictures=pictures)
+    return pipeline.build(job.base, target, precision, out=job.out, crops=given).path
+
+
+def tuned(job: Job, target: str) -> Path:
+    """What `lmconv tune` makes."""
+    name = job.base.artifact.spec.name
+    if "tune" in plugins.names("commands"):
+        lmconv = str(Path(sys.executable).with_name("lmconv"))
+        options = ["--calibration", str(job.faces), "--budget-ion", str(BUDGET), "--out", str(job.out)]
+        subprocess.run([lmconv, "tune", name, "--to", target, *options], check=True, stdout=sys.stderr)
+    path = job.out / name / pipeline.folder(target, Precision.MIXED, "tensor")
+    if not path.is_dir():
+        raise FileNotFoundError("not tuned")
+    return path
+
+
+def min_max(job: Job, *, compacted: bool, reduce_range: bool = False) -> Path:
+    """ONNX Runtime's own quantiser: Q/DQ, uint8 activations, int8 weights per channel, minimum and maximum."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        rest = iter(job.crops)
+
+        def get_next(self) -> dict[str, Float32] | None:
+            return next(({"input": crop[None]} for crop in self.rest), None)
+
+    prepared, made = job.folder / "prepared.onnx", job.folder / "model.onnx"
+    quant_pre_process(job.graph("onnx", compacted=compacted), prepared)
+    types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    quantize_static(prepared, made, Reader(), per_channel=True, reduce_range=reduce_range, **types)
+    return made
+
+
+def nncf(job: Job, *, compacted: bool, reduce_range: bool = False, **options: Any) -> Path:
+    """NNCF on OpenVINO's IR; with `max_drop` its accuracy control, which judges by ION on the training faces."""
+    import nncf
+    import openvino as ov
+
+    spec = job.base.artifact.spec
+    onnx.save(job.graph("openvino", compacted=compacted), job.folder / "model.onnx")
+    # In a graph that is read, and not converted, a bias is no plain constant, and NNCF finds none to correct.
+    model = ov.convert_model(job.folder / "model.onnx", input=[1, 3, *spec.input_size])
+    arguments = [model, nncf.Dataset([crop[None] for crop in job.crops])]
+    if reduce_range:
+        options["advanced_parameters"] = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
+    quantise = nncf.quantize
+    if "max_drop" in options:
+        faces = crops.load(job.faces, spec, "train")
+        known = zip(feed(faces.images, spec)[:, None], faces.squares[:, None], faces.truth[:, None], strict=True)
+        quantise, arguments = nncf.quantize_with_accuracy_control, [*arguments, nncf.Dataset(list(known)), _accuracy]
+    made = quantise(*arguments, subset_size=len(job.crops), **options)
+    ov.save_model(made, job.folder / "model.xml", compress_to_fp16=False)
+    return job.folder / "model.xml"
+
+
+def _accuracy(compiled: Any, faces: Iterable[Any]) -> tuple[float, list[float]]:
+    """100 - ION, mean and of each face: higher is better, and not 0, by which NNCF divides."""
+    scores = [100 - float(ion(to_picture(compiled(x)["landmarks"], at), truth)[0]) for x, at, truth in faces]
+    return float(np.mean(scores)), scores
+
+
+ORT, NNCF, CONTROLLED = "ONNX Runtime min-max", "NNCF", "NNCF, accuracy control"
+MAKERS: dict[tuple[str, str], Callable[[Job], Path]] = {
+    ("onnx", "ours, fp32"): lambda job: ours(job, "onnx", Precision.FP32),
+    ("openvino", "ours, fp32"): lambda job: ours(job, "openvino", Precision.FP32),
+    ("onnx", ORT): lambda job: min_max(job, compacted=False),
+    ("onnx", f"{ORT}, compacted"): lambda job: min_max(job, compacted=True),
+    ("onnx", f"{ORT}, compacted, 7-bit"): lambda job: min_max(job, compacted=True, reduce_range=True),
+    ("onnx", "ours, int8"): lambda job: ours(job, "onnx", Precision.INT8),
+    ("onnx", "ours, tuned"): lambda job: tuned(job, "onnx"),
+    ("openvino", NNCF): lambda job: nncf(job, compacted=False),
+    ("openvino", f"{NNCF}, compacted"): lambda job: nncf(job, compacted=True),
+    ("openvino", f"{NNCF}, compacted, slow bias correction"): lambda job: nncf(
+        job, compacted=True, fast_bias_correction=False
+    ),
+    ("openvino", f"{NNCF}, compacted, slow bias correction, 7-bit"): lambda job: nncf(
+        job, compacted=True, reduce_range=True, fast_bias_correction=False
+    ),
+    ("openvino", f"{CONTROLLED}, compacted"): lambda job: nncf(job, compacted=True, max_drop=BUDGET),
+    ("openvino", "ours, int8"): lambda job: ours(job, "openvino", Precision.INT8),
+    ("openvino", "ours, tuned"): lambda job: tuned(job, "openvino"),
+}
+"""What is compared: what it runs on, what it is called, and what makes it: a model file, or an artefact of ours."""
+
+
+def main() -> None:
+    """Runs everything; see the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("models", nargs="*", default=["pfld", "mobilefacenet"])
+    parser.add_argument("--keep", action="store_true")
+    arguments = parser.parse_args()
+    if not find_spec("nncf"):
+        sys.exit("NNCF is not here, and ours is compared with it: pip install 'lmconv[benchmarks]' (or nncf==3.4.0)")
+    if not (faces := os.environ.get("LMCONV_FACES")):
+        sys.exit("there are no faces: set LMCONV_FACES to a folder that holds training and test parts of 300-W")
+    rows = [row for model in arguments.models for row in network(model, arguments.out, Path(faces), arguments.keep)]
+    (arguments.out / "precision.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    print(table(rows))
+
+
+def network(model: str, out: Path, faces: Path, keep: bool) -> list[Json]:
+    """Makes everything of one network, then runs all of it; a row each."""
+    source = resolve(model)
+    plain = pipeline.plain(source, out).artifact.path
+    rows: list[Json] = [{"on": "torch", "by": "source"}, {"on": "onnx", "by": "plain graph, fp32", "path": str(plain)}]
+    rows += [alone(key, model, out, faces, keep) for key in MAKERS]
+    shown = crops.load(faces, source.spec, "test")
+    spec = pipeline.with_batch(source.spec, 1)
+    found, runs = {}, {}
+    with contextlib.ExitStack() as stack:
+        for index, row in enumerate(rows):
+            if "failed" in row:
+                continue
+            try:
+                session = stack.enter_context(opened(Path(row["path"])) if index else open_source(source, threads=1))
+                found[index] = parity.on_faces(session, spec, shown).landmarks
+                runs[index] = functools.partial(session.run, {"input": noise(spec, 1, 0)})
+                row["in_float"] = in_float(Path(row["path"]), spec, shown) if index > 1 else None
+            except Exception as error:  # whatever a runtime raises; the others go on
+                row["failed"] = first_line(error)
+        times = dict(zip(runs, interleaved(list(runs.values()), SAMPLES), strict=True))
+    for index, points in found.items():
+        rows[index] |= judged(points, found[0], shown, spec.input_size[0])
+        rows[index] |= {"faster": faster(times[1], times[index]).to_json(), "ms": float(np.median(times[index]))}
+    return [{"model": model} | row for row in rows]
+
+
+def alone(key: tuple[str, str], model: str, out: Path, faces: Path, keep: bool) -> Json:
+    """A row: where a maker put its model, in a process of its own, seconds, CPU seconds and MB; or why it failed."""
+    folder = out / model / "precision" / re.sub(r"\W+", "-", " ".join(key))
+    kept = folder / "row.json"
+    if keep and kept.exists():
+        row: Json = json.loads(kept.read_text(encoding="utf-8"))
+        return row
+    folder.mkdir(parents=True, exist_ok=True)
+    row = dict(zip(("on", "by"), key, strict=True))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            row |= pool.submit(_alone, key, model, out, faces, folder).result()
+            kept.write_text(json.dumps(row), encoding="utf-8")
+        except Exception as error:  # whatever a quantiser raises; the others go on
+            row["failed"] = first_line(error)
+    print(model, row, file=sys.stderr, flush=True)
+    return row
+
+
+def _alone(key: tuple[str, str], model: str, out: Path, faces: Path, folder: Path) -> Json:
+    with contextlib.redirect_stdout(sys.stderr):
+        base = pipeline.plain(resolve(model), out)
+        calibration = crops.calibration(faces, base.artifact.spec)
+        job = Job(base=base, crops=calibration, faces=faces, out=out, folder=folder)
+        start, cpu = time.perf_counter(), time.process_time()
+        path = MAKERS[key](job)
+        spent = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent["cpu"] += children.ru_utime + children.ru_stime
+    own = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))
+    return {"path": str(path), "mb": max(int(own[1]) if own else 0, children.ru_maxrss) / 1e3} | spent
+
+
+def opened(path: Path) -> Session:
+    """An artefact as its manifest says, or a model file; on one thread."""
+    if path.is_dir():
+        ready = artifact.read(path)
+        target: Target = plugins.load("targets", ready.target)
+        return target.open(ready, OpenOptions(threads=1))
+    if path.suffix == ".onnx":
+        return OrtSession(path, threads=1)
+    return openvino.OpenVinoSession(path, "f32", 1)
+
+
+def in_float(path: Path, spec: ModelSpec, faces: CropSet) -> float:
+    """Mean ION of a model whose runtime makes no integers of its Q/DQ: rounded alike, and nothing saturates."""
+    import onnxruntime
+    import openvino as ov
+
+    (file,) = [path] if path.is_file() else [*path.glob("model.onnx"), *path.glob("model.xml")]
+    if file.suffix == ".onnx":
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        run = functools.partial(onnxruntime.InferenceSession(file, options).run, ["landmarks"])
+    else:
+        config = {openvino.HINT: "f32", "LP_TRANSFORMS_MODE": "NO"}
+        run = ov.Core().compile_model(file, "CPU", config)
+    points = np.concatenate([run({"input": image[None]})[0] for image in feed(faces.images, spec)])
+    return float(ion(to_picture(points, faces.squares), faces.truth).mean())
+
+
+def judged(found: Float32, source: Float32, faces: CropSet, side: int) -> Json:
+    """ION, how much more that is than the source's, drift in ION points, and the largest shift in input pixels."""
+    points, expected = (to_picture(each, faces.squares) for each in (found, source))
+    errors = ion(points, faces.truth)
+    return {
+        "ion": float(errors.mean()),
+        "more": asdict(bootstrap(errors - ion(expected, faces.truth))),
+        "drift": float(ion(faces.truth + points - expected, faces.truth).mean()),
+        "px": float(np.linalg.norm(found - source, axis=2).max()) * side,
+    }
+
+
+def table(rows: list[Json]) -> str:
+    """The figures as a Markdown table."""
+    header = ["network", "runs on", "made by", "ION", "more than the source", "drift", "largest shift, px", "in float"]
+    return markdown([*header, "times faster", "CPU s", "MB"], [_cells(row) for row in rows])
+
+
+def _cells(row: Json) -> list[str]:
+    about = [row["model"], row["on"], row["by"]]
+    if "failed" in row:
+        return [*about, row["failed"], *[""] * 7]
+    more, gain, simulated = row["more"], row["faster"], row["in_float"]
+    return [
+        *about,
+        f"{row['ion']:.3f}",
+        f"{more['mean']:+.3f} [{more['low']:+.3f}, {more['high']:+.3f}]",
+        f"{row['drift']:.3f}",
+        f"{row['px']:.2f}",
+        f"{simulated:.3f}" if simulated else "",
+        f"{gain['median']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]",
+        *(f"{row[key]:.0f}" if key in row else "" for key in ("cpu", "mb")),
+    ]
+
+
+if __name__ == "__main__":
+    main()
