@@ -34,6 +34,8 @@ HOPELESS = 2.0
 """A drift of so many times the budget on the first folds is not measured on the others."""
 SLOW_S = 20.0
 """How long slow graphs are timed, seconds, where it matters."""
+ROUGH = 8
+"""How many crops are enough for numbers that only time shall be measured with."""
 LOW = 0.25
 """Which quantile of times is compared where many graphs are screened: what others do on a machine only adds to it."""
 
@@ -59,7 +61,7 @@ class Trials:
     faces: Faces
     settings: Settings
     memo: Memo
-    _partials: dict[str, Partial] = field(default_factory=dict)
+    _partials: dict[tuple[str, bool], Partial] = field(default_factory=dict)
     _seen: dict[tuple[str, int | None], Observed] = field(default_factory=dict)
 
     @property
@@ -73,12 +75,14 @@ class Trials:
         *_, made = pipeline.steps(self.base, self.target, Precision.MIXED, self.crops, choices)
         return made.model
 
-    def partial(self, mix: Mix) -> Partial:
-        """The same, ready to have any of its layers in int8."""
-        name = key(_in_float(mix))
+    def partial(self, mix: Mix, *, rough: bool = True) -> Partial:
+        """The same, ready to have any of its layers in int8; rough numbers are good for timing it only."""
+        name = (key(_in_float(mix)), rough)
         if name not in self._partials:
-            crops = self.faces.calibration(None)
-            self._partials[name] = prepare(self.float_graph(mix), crops, self.settings)
+            crops, settings = self.faces.calibration(None), self.settings
+            if rough:
+                crops, settings = crops[:ROUGH], replace(settings, adaptive_rounding=False, correct_bias=False)
+            self._partials[name] = prepare(self.float_graph(mix), crops, settings)
         return self._partials[name]
 
     def widths(self) -> list[Json]:
@@ -166,7 +170,7 @@ class Trials:
 
     def drifts(self, mix: Mix) -> Iterator[tuple[str, float]]:
         """What the quantisation of each layer alone adds: its name and the mean drift on faces, ION points."""
-        partial = self.partial(mix)
+        partial = self.partial(mix, rough=False)
 
         def measure(layer: str) -> Json:
             with OrtSession(partial.graph_of([layer]).SerializeToString()) as session:
