@@ -7,7 +7,6 @@ fp16 exists for size and for GPUs: where it runs on a CPU, it has to be smaller 
 from __future__ import annotations
 
 import functools
-import platform
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from lmconv.errors import InputError, Refused
 from lmconv.files import digest
 from lmconv.latency import Gain, faster, paced
 from lmconv.loss import Budget, loss, losses
+from lmconv.machine import this_cpu
 from lmconv.pipeline import Choices, Crops, Plain
 from lmconv.scheme import scheme
 from lmconv.session import Outputs
@@ -178,8 +178,7 @@ def _by_size(artifact: Artifact) -> bool:
 def _elsewhere(artifact: Artifact) -> str:
     """Says where an artefact's int8 is for another kind of CPU, whose speed cannot be told here; else empty."""
     told = artifact.recipe.get("quantisation", {}).get("cpu")
-    here = "arm" if platform.machine().lower().startswith(("arm", "aarch64")) else "x86"
-    return f"it is made for {told}, and this is {here}" if told and told != here else ""
+    return f"it is made for {told}, and this is {this_cpu()}" if told not in (None, this_cpu()) else ""
 
 
 def _named(artifact: Artifact) -> str:

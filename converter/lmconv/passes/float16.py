@@ -252,7 +252,7 @@ plugin = Pass(
     name="float16",
     summary="half-precision weights and arithmetic; the last layer float32, and what would overflow",
     apply=float16,
-    tolerance=1e-3,
+    tolerance=3e-3,  # 1e-4 of trained networks; deep ones with random weights reach 1.2e-3, however they are rounded
     required=True,
     uses=("crops",),
 )
