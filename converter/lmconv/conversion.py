@@ -155,12 +155,34 @@ def _make(job: Job, plain: Plain, target: str, precision: Precision, io: Io, gua
     for warning in (*artifact.measured["warnings"], artifacts.doubt(artifact), few):
         if warning:
             job.console.note(f"{artifact.path}: {warning}")
-    row = pipeline.summary(artifact) | tuned
+    row = _summary(artifact) | tuned
     if job.explain and io == job.wanted[0][2]:  # what an artefact takes makes no difference to its passes
         from lmconv.explain import explain
 
         row["explained"] = explain(plain, artifact, job.choices, guard.crops)
     return row
+
+
+def _summary(artifact: Artifact) -> Json:
+    """What `lmconv export --json` says of an artefact."""
+    from lmconv import artifact as artifacts
+
+    return {
+        "path": str(artifact.path),
+        "model": artifact.spec.name,
+        "target": artifact.target,
+        "precision": str(artifact.precision),
+        "io": artifact.spec.io,
+        "execution": artifact.execution,
+        "bytes": artifacts.size(artifact),
+        "weights": artifacts.weights(artifact),
+        "parameters": artifact.parameters,
+        "flops": artifact.flops,
+        "source_parameters": artifact.parents["source"]["parameters"],
+        "source_flops": artifact.parents["source"]["flops"],
+        "seconds": artifact.measured["seconds"],
+        "guard": artifact.measured.get("guard"),
+    }
 
 
 def _tuned(job: Job, plain: Plain, target: str, crops: Crops | None) -> tuple[Job, Json]:

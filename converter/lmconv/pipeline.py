@@ -557,23 +557,3 @@ def _accept(folder: Path, plugin: Target, precision: Precision, reference: Refer
                 f"{artifact.spec.name} as {artifact.target} {precision}: {what} are {off:.2g} off, allowed {allowed:g}",
                 hint="it was not written; please report this network",
             )
-
-
-def summary(artifact: Artifact) -> Json:
-    """What `lmconv export --json` says of an artefact."""
-    return {
-        "path": str(artifact.path),
-        "model": artifact.spec.name,
-        "target": artifact.target,
-        "precision": str(artifact.precision),
-        "io": artifact.spec.io,
-        "execution": artifact.execution,
-        "bytes": artifacts.size(artifact),
-        "weights": artifacts.weights(artifact),
-        "parameters": artifact.parameters,
-        "flops": artifact.flops,
-        "source_parameters": artifact.parents["source"]["parameters"],
-        "source_flops": artifact.parents["source"]["flops"],
-        "seconds": artifact.measured["seconds"],
-        "guard": artifact.measured.get("guard"),
-    }
