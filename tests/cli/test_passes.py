@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from tests.helpers import Cli, tiny_onnx
+from tests.helpers import Cli, add_face, face, tiny_onnx
 
 from lmconv import artifact as artifacts
 from lmconv.types import Json
@@ -120,9 +120,11 @@ def test_inspect_has_no_layers_of_what_was_not_compacted(cli: Cli, fat: Path) ->
 
 
 def test_int8_is_for_another_kind_of_cpu_where_asked_for_and_its_recipe_keeps_to_it(
-    cli: Cli, tiny: Path, faces: Path
+    cli: Cli, tiny: Path, tmp_path: Path
 ) -> None:
-    int8 = ("--precision", "int8", "--calibration", faces, "--split", "test", "--no-guard")
+    faces = tmp_path / "faces"
+    add_face(faces / "afw", "a1", face(20, 10, 50, 45))
+    int8 = ("--precision", "int8", "--calibration", faces, "--no-guard")
     assert cli("export", tiny, *int8, "--cpu", "arm", "--out", "one").code == 0
     assert cli("export", tiny, *int8, "--recipe", "one/tiny/onnx-int8", "--out", "two").code == 0
     for folder in ("one", "two"):
