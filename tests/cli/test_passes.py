@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from tests.helpers import Cli, tiny_onnx
+from tests.helpers import Cli, add_face, face, tiny_onnx
 
 from lmconv import artifact as artifacts
 from lmconv.types import Json
@@ -117,3 +117,17 @@ def test_inspect_shows_every_layer_as_a_table_and_as_a_picture(cli: Cli, fat: Pa
 def test_inspect_has_no_layers_of_what_was_not_compacted(cli: Cli, fat: Path) -> None:
     assert cli("export", fat, "--no-compact").code == 0
     cli("inspect", "build/fat/onnx-fp32", "--layers").refused(4, "not compacted")
+
+
+def test_int8_is_for_another_kind_of_cpu_where_asked_for_and_its_recipe_keeps_to_it(
+    cli: Cli, tiny: Path, tmp_path: Path
+) -> None:
+    faces = tmp_path / "faces"
+    add_face(faces / "afw", "a1", face(20, 10, 50, 45))
+    int8 = ("--precision", "int8", "--calibration", faces, "--no-guard")
+    assert cli("export", tiny, *int8, "--cpu", "arm", "--out", "one").code == 0
+    assert cli("export", tiny, *int8, "--recipe", "one/tiny/onnx-int8", "--out", "two").code == 0
+    for folder in ("one", "two"):
+        told = artifacts.read(Path(folder) / "tiny" / "onnx-int8").recipe["quantisation"]
+        assert (told["cpu"], told["activations"]) == ("arm", "int8")
+    cli("export", tiny, *int8, "--recipe", "one/tiny/onnx-int8", "--cpu", "x86").refused(2, "--cpu")

@@ -15,6 +15,8 @@ from lmconv.walk import Chunks, Graph, attribute
 POSITIONS = 1024
 """Output positions that the covariance of a convolution's input is taken from, over all crops."""
 DAMPING = 0.01
+BLOCK = 64
+"""Columns of a layer's weights that are rounded before what is left of their errors is passed on, all at once."""
 LARGEST_WEIGHT = 127
 LARGEST_PAIR = 128
 """Two int8 weights of one sign may have this sum where uint8 activations are multiplied without AVX512-VNNI."""
@@ -129,11 +131,15 @@ def round_weights(rows: Float64, covariance: Float64 | None) -> Float64:
     upper = np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
     left = rows.reshape(groups, -1, fan_in).copy()
     low, high = (np.floor(left), np.ceil(left))
-    for i in range(fan_in):
-        rounded = np.clip(np.rint(left[..., i]), low[..., i], high[..., i])
-        error = (left[..., i] - rounded) / upper[:, i, i, None]
-        left[..., i] = rounded
-        left[..., i + 1 :] -= error[..., None] * upper[:, None, i, i + 1 :]
+    for start in range(0, fan_in, BLOCK):
+        stop = min(start + BLOCK, fan_in)
+        errors = np.empty((*left.shape[:2], stop - start))
+        for i in range(start, stop):
+            rounded = np.clip(np.rint(left[..., i]), low[..., i], high[..., i])
+            errors[..., i - start] = (left[..., i] - rounded) / upper[:, i, i, None]
+            left[..., i] = rounded
+            left[..., i + 1 : stop] -= errors[..., i - start, None] * upper[:, None, i, i + 1 : stop]
+        left[..., stop:] -= errors @ upper[:, start:stop, stop:]
     return np.clip(left.reshape(rows.shape), -LARGEST_WEIGHT, LARGEST_WEIGHT)
 
 
