@@ -24,7 +24,7 @@ def network(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("tiny.onnx")
 
 
-@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize("target", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_finds_judges_writes_and_shows(cli: Cli, network: Path, target: str) -> None:
     ran = cli(
         "tune", network, "--to", target, "--calibration", "faces", "--budget-ion", "1", "--budget-drift", "1", "--json"
@@ -47,6 +47,7 @@ def test_finds_judges_writes_and_shows(cli: Cli, network: Path, target: str) -> 
     assert cli("verify", row["path"], "--data", "faces", "--max-ion-loss", "50", "--json").code == 0
 
 
+@pytest.mark.slow
 def test_a_second_search_measures_nothing_and_gives_the_same_bytes(cli: Cli, network: Path) -> None:
     first = cli("tune", network, "--calibration", "faces", "--budget-drift", "5", "--budget-ion", "5", "--json")
     before = contents(Path("build/tiny/onnx-mixed"))
@@ -61,6 +62,7 @@ def test_a_second_search_measures_nothing_and_gives_the_same_bytes(cli: Cli, net
     }
 
 
+@pytest.mark.slow
 def test_export_of_mixed_is_what_was_tuned_and_its_recipe_gives_it_again(cli: Cli, network: Path) -> None:
     assert cli("tune", network, "--calibration", "faces").code == 0
     tuned = Path("build/tiny/onnx-mixed/model.onnx").read_bytes()
@@ -71,6 +73,7 @@ def test_export_of_mixed_is_what_was_tuned_and_its_recipe_gives_it_again(cli: Cl
     assert Path("again/tiny/onnx-mixed/model.onnx").read_bytes() == tuned
 
 
+@pytest.mark.slow
 def test_where_nothing_may_be_lost_nothing_is_int8(cli: Cli, network: Path) -> None:
     ran = cli("tune", network, "--calibration", "faces", "--budget-ion", "0", "--budget-drift", "0", "--json")
     assert ran.code == 0, ran.err
@@ -78,6 +81,7 @@ def test_where_nothing_may_be_lost_nothing_is_int8(cli: Cli, network: Path) -> N
     assert chosen["mix"]["precision"] == "fp32"
 
 
+@pytest.mark.slow
 def test_shows_a_person_the_choice_and_the_layers(cli: Cli, network: Path) -> None:
     ran = cli("tune", network, "--calibration", "faces", "--layers")
     assert ran.code == 0, ran.err
