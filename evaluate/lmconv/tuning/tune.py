@@ -80,6 +80,7 @@ def tune(
     here = machine.describe()
     about: Json = {
         "source": base.artifact.parents["source"]["sha256"],
+        "plain": base.artifact.files["model.onnx"],
         "faces": judged.digest,
         "versions": here["versions"],
         "cpu": [here["cpu"], here["cores"], here["features"]],
