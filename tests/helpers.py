@@ -70,12 +70,10 @@ COMMAND = "import sys; from lmconv.cli import main; main()"
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
     """Starts a command line in a process of its own."""
     line = [sys.executable, "-c", COMMAND, *map(str, arguments)]
-    return subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_interrupts
-    )
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts)
 
 
-def _hear_interrupts() -> None:
+def hear_interrupts() -> None:
     """A shell that starts the tests in the background has them ignore SIGINT, and children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.helpers import Cli, contents, start, strays
+from tests.helpers import Cli, contents, hear_interrupts, start, strays
 
 from lmconv import artifact as artifacts
 
@@ -100,9 +100,12 @@ except KeyboardInterrupt:  # between two exports
 
 @pytest.mark.parametrize("moment", range(2))
 def test_ctrl_c_gives_130_and_leaves_whole_artefacts(small: Path, tiny: Path, moment: int) -> None:
-    arguments = ["export", str(tiny), "--to", "onnx", "--to", "openvino", "--batch", "4", "--out", str(small.parent)]
+    arguments = ["export", str(tiny), "--to", "onnx", "--to", "openvino", "--batch", "4", "--no-guard"]
+    arguments += ["--out", str(small.parent)]
     line = [sys.executable, "-c", EXPORTER, *arguments]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(0.5 * float(np.random.default_rng(moment).random()))
@@ -127,6 +130,7 @@ def test_kill_at_twenty_moments_of_an_export_leaves_what_verifies(cli: Cli, smal
         "openvino",
         "--batch",
         "4",
+        "--no-guard",
         "--out",
         small.parent,
     ]

@@ -52,7 +52,7 @@ Examples:
 @click.option("--budget-ion", type=Finite(0), default=0.03, show_default=True, help="Rise of the mean ION, points.")
 @click.option("--budget-drift", type=Finite(0), default=0.4, show_default=True, help="Mean drift, ION points.")
 @click.option("--strict", is_flag=True, help="The 95 % interval of the rise of ION has to be within the budget too.")
-@click.option("--time", "limit", default="10m", show_default=True, help="Search so long, such as 90s, 10m or 1h.")
+@click.option("--time", "limit", default="5m", show_default=True, help="Search so long, such as 90s, 10m or 1h.")
 @click.option("--fresh", is_flag=True, help="Measure anew what an earlier search has measured.")
 @click.option("--layers", is_flag=True, help="Show what int8 and float cost each layer.")
 @click.option("--out", type=click.Path(path_type=Path), default="build", show_default=True, help="Where artefacts go.")

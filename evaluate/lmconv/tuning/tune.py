@@ -34,7 +34,7 @@ class Options:
     """
 
     budget: Budget = field(default_factory=Budget)
-    seconds: float = 600.0
+    seconds: float = 300.0
     fresh: bool = False
 
 
