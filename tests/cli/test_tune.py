@@ -136,3 +136,15 @@ def test_a_trained_network_is_tuned_within_its_budget(cli: Cli, real_weights: Pa
     assert verified.code == 0, verified.err
     (found,) = verified.document["artifacts"]
     assert found["delta_ion"]["common"]["mean"] <= 0.03
+
+
+@pytest.mark.slow
+def test_what_a_small_budget_left_unmeasured_is_measured_for_a_larger_one(cli: Cli, network: Path) -> None:
+    faces = []
+    for drift in ("0.000001", "50"):
+        budget = ("--budget-ion", "50", "--budget-drift", drift)
+        ran = cli("tune", network, "--calibration", "faces", *budget, "--json")
+        points = ran.document["artifacts"][0]["tuned"]["points"]
+        faces.append([point["loss"]["n"] for point in points if point["name"].startswith("int8")])
+    assert min(faces[0]) < 30
+    assert set(faces[1]) == {30}

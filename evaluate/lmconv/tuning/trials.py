@@ -141,27 +141,29 @@ class Trials:
 
         One whose drift is hopeless beside `drift` is not measured on all.
         """
-
-        def measure() -> Json:
-            if mix.precision != Precision.INT8:
-                return loss(self._losses(mix, None)).to_json()
-            parts: list[Losses] = []
-            for fold in range(FOLDS):
-                parts.append(self._losses(mix, fold))
-                if drift is not None and not np.mean(np.concatenate([p.drift for p in parts])) <= HOPELESS * drift:
-                    break
-            joined = Losses(
-                ion=np.concatenate([part.ion for part in parts]), drift=np.concatenate([p.drift for p in parts])
-            )
-            return loss(joined).to_json()
-
-        return Loss.from_json(self.memo.get(f"loss {key(mix)}", measure))
+        if mix.precision != Precision.INT8:
+            return loss(self._losses(mix, None))
+        ion, drifts = np.empty(0), np.empty(0)
+        for fold in range(FOLDS):
+            found = self._losses(mix, fold)
+            ion, drifts = np.append(ion, found.ion), np.append(drifts, found.drift)
+            if drift is not None and not np.mean(drifts) <= HOPELESS * drift:
+                break
+        return loss(Losses(ion=ion, drift=drifts))
 
     def _losses(self, mix: Mix, fold: int | None) -> Losses:
         """Of the faces of a fold, calibrated without them; or of all."""
-        crops, expected = self.faces.part(fold)
-        with opened(self.base.artifact, self.target, self.graph(mix, fold), told(mix)) as session:
-            return losses(parity.on_faces(session, self.spec, crops), expected, crops)
+
+        def measure() -> Json:
+            crops, expected = self.faces.part(fold)
+            with opened(self.base.artifact, self.target, self.graph(mix, fold), told(mix)) as session:
+                found = losses(parity.on_faces(session, self.spec, crops), expected, crops)
+            figures = {"ion": found.ion.tolist(), "drift": found.drift.tolist()}
+            return {name: [x if np.isfinite(x) else None for x in values] for name, values in figures.items()}
+
+        found = self.memo.get(f"losses {fold} {key(mix)}", measure)
+        ion, drift = (np.array([np.inf if x is None else x for x in found[name]]) for name in ("ion", "drift"))
+        return Losses(ion=ion, drift=drift)
 
     def rough(self, mixes: Sequence[Mix], seconds: float) -> list[float]:
         """About how long each takes, milliseconds, timed in turn: good for comparing them with each other only."""
