@@ -13,8 +13,8 @@ from lmconv import plugins
 from lmconv.compare import difference, map_difference
 from lmconv.errors import GateFailed, UsageError, first_line
 from lmconv.runtime import OrtSession
-from lmconv.session import Outputs, noise, outputs
-from lmconv.types import OPSET, Json, Pass, PassContext
+from lmconv.session import Outputs, feed, noise_crops, outputs
+from lmconv.types import Json, Pass, PassContext
 
 if TYPE_CHECKING:
     import onnx
@@ -100,8 +100,8 @@ def _attempt(
     judged = [kind for kind in before if not (step.calibrated and kind == "noise")]
     worst = max(_difference(before[kind], after[kind], context) for kind in judged)
     opset = {entry.domain: entry.version for entry in result.opset_import}.get("")
-    if opset != OPSET:
-        return model, decisions, before, f"it changed the opset from {OPSET} to {opset}"
+    if opset != step.opset:
+        return model, decisions, before, f"it gives opset {opset}, not {step.opset}"
     if worst > step.tolerance:
         what = "heatmaps change" if context.spec.heatmaps else "landmarks move"
         return model, decisions, before, f"{what} by {worst:.2g} on average, allowed {step.tolerance:g}"
@@ -109,7 +109,7 @@ def _attempt(
 
 
 def _outputs(model: onnx.ModelProto, context: PassContext) -> dict[str, Outputs]:
-    inputs = {"noise": noise(context.spec, 8, 0)}
+    inputs = {"noise": feed(noise_crops(context.spec, 8, 0), context.spec)}
     if context.crops is not None:
         inputs["crops"] = context.crops[:: max(1, len(context.crops) // CHECK_CROPS)][:CHECK_CROPS]
     with OrtSession(model.SerializeToString()) as session:

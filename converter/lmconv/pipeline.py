@@ -29,7 +29,6 @@ from lmconv.source import Opened, open_source
 from lmconv.trial import timed
 from lmconv.types import (
     ONNX,
-    OPSET,
     Artifact,
     Cpu,
     Float32,
@@ -100,6 +99,32 @@ class Plain:
     source: Source
     optimised: dict[tuple[object, ...], Optimised] = field(default_factory=dict)
     scenes: list[Reference] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A graph as a target gets it, see `graph_for`.
+
+    Attributes:
+        model: The whole graph, pre- and post-processing included.
+        spec: What it is.
+        network: The network in it before `Target.last`, with what all passes decided.
+        steps: The plain graph, then what each pass made of it.
+        last: What the passes of `Target.last` decided.
+    """
+
+    model: onnx.ModelProto
+    spec: ModelSpec
+    network: Optimised
+    steps: list[Optimised]
+    last: Optimised
+
+    @property
+    def recipe(self) -> Json:
+        """What a manifest's `recipe` says of the graph."""
+        opset = {entry.domain: entry.version for entry in self.model.opset_import}[""]
+        last = {"last": self.last.recipe} if self.last.recipe else {}
+        return {"opset": opset, "passes": self.network.recipe, "batch": self.spec.batch, **last}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -237,7 +262,9 @@ def plain(source: Source, out: Path, *, crops: Crops | None = None) -> Plain:
         built = plugin.build(simplified.model, new, spec, Precision.FP32)
         (new / "modules.json").write_text(canonical(modules), encoding="utf-8")
         reference_file.write(new, reference)
-        content = _content(spec, "onnx", Precision.FP32, simplified, parents, start)
+        nothing = Optimised(model=simplified.model, recipe=[], measured={}, warnings=[], outputs={})
+        ready = Ready(model=simplified.model, spec=spec, network=simplified, steps=[], last=nothing)
+        content = _content(ready, "onnx", Precision.FP32, parents, start)
         artifacts.write(new, content | {"execution": built.execution, "machine": None})
         _accept(new, plugin, Precision.FP32, reference)
     made = artifacts.read(folder)
@@ -317,38 +344,67 @@ def build(
     """
     start = time.perf_counter()
     plugin: Target = plugins.load("targets", target)
-    if base.artifact.spec.batch not in (None, batch or base.artifact.spec.batch):
-        fixed, name = base.artifact.spec.batch, base.artifact.spec.name
-        raise UsageError(f"{name} takes {fixed} inputs a run, not {batch}", hint=f"use --batch {fixed}")
-    wrapping.check(base.artifact.spec, io, precision)
     _check_recipe(base, target, precision, choices)
-    made = list(steps(base, plugin, precision, crops, choices))
-    lowered = made[-1]
-    spec = with_batch(base.artifact.spec, batch or base.artifact.spec.batch)
-    model = onnx.ModelProto()
-    model.CopyFrom(lowered.model)
-    if batch and batch != base.artifact.spec.batch:
-        set_batch(model, batch)
-    optimised = replace(lowered, model=model)
+    ready = graph_for(base, target, precision, crops=crops, batch=batch, io=io, choices=choices)
+    spec = ready.spec
     parents = base.artifact.parents | {
         "plain": {"file": "model.onnx", "sha256": base.artifact.files["model.onnx"]},
     }
-    whole, spec = wrapping.wrap(copied(model), spec, io)
     reference = _reference_of(base, spec)
     path = out / spec.name / folder(target, precision, io)
     with artifacts.staged(path) as new:
-        built = plugin.build(whole, new, spec, _told(precision, choices.mix))
+        built = plugin.build(ready.model, new, spec, _told(precision, choices.mix))
         reference_file.write(new, reference)
-        content = _content(spec, target, precision, optimised, parents, start, choices)
+        content = _content(ready, target, precision, parents, start, choices)
         content |= {"execution": built.execution, "machine": built.machine}
-        if crops and on_faces(optimised.recipe, precision):
+        if crops and on_faces(ready.network.recipe, precision):
             content["recipe"]["faces"] = sorted({*crops.pictures(), *choices.pictures})
         artifacts.write(new, content)
-        _accept(new, plugin, precision, _expected(reference, made, passes(plugin, precision, choices), io))
+        _accept(new, plugin, precision, _expected(reference, ready.steps, passes(plugin, precision, choices), io))
         if found := judge(artifacts.read(new)):
             content["measured"]["guard"] = found
             artifacts.write(new, content)
     return artifacts.read(path)
+
+
+def graph_for(
+    base: Plain,
+    target: str,
+    precision: Precision,
+    *,
+    crops: Crops | None = None,
+    batch: int | None = None,
+    io: Io = "tensor",
+    choices: Choices = DEFAULT,
+    last: tuple[str, ...] | None = None,
+) -> Ready:
+    """The graph as a target gets it; its runtime need not be here, but then passes decide without measuring.
+
+    For what it raises, see `convert`.
+
+    Args:
+        base: The plain graph.
+        target: Name of a target.
+        precision: What it shall compute in.
+        crops: See `convert`.
+        batch: See `convert`.
+        io: See `convert`.
+        choices: See `convert`.
+        last: What `Target.last` would say where the graph shall run; by default, what it says here.
+    """
+    plugin: Target = plugins.load("targets", target)
+    network = base.artifact.spec
+    if network.batch not in (None, batch or network.batch):
+        message = f"{network.name} takes {network.batch} inputs a run, not {batch}"
+        raise UsageError(message, hint=f"use --batch {network.batch}")
+    wrapping.check(network, io, precision)
+    made = list(steps(base, plugin, precision, crops, choices))
+    model = copied(made[-1].model)
+    if batch and batch != network.batch:
+        set_batch(model, batch)
+    whole, spec = wrapping.wrap(copied(model), with_batch(network, batch or network.batch), io)
+    finished = optimise(whole, plugin.last() if last is None else last, PassContext(spec=spec))
+    return Ready(model=finished.model, spec=spec, network=replace(made[-1], model=model), steps=made, last=finished)
 
 
 def _told(precision: Precision, mix: Mix | None) -> Precision:
@@ -429,13 +485,14 @@ def steps(
     settings = choices.mix.settings if choices.mix else {}
     scheme = target.scheme(choices.quantised_for)
     names = passes(target, precision, choices)
+    here = target.requires() is None
     for index, name in enumerate(names):
         replay = choices.decided(name)
         later = tuple(each for each in names[index + 1 :] if each != "float16" and precision != Precision.MIXED)
         asked = {
             "crops": crops,
             "scheme": (scheme.activations, scheme.bracket),
-            "measure": (target.name, later),
+            "measure": (target.name, later) if here else None,
             "compact_px": choices.compact_px,
             "replay": canonical(replay),
             "settings": canonical(settings),
@@ -447,7 +504,7 @@ def steps(
                 spec=base.artifact.spec,
                 crops=crops() if crops else None,
                 scheme=scheme,
-                measure=functools.partial(_timed_later, base, target, later, scheme, crops),
+                measure=functools.partial(_timed_later, base, target, later, scheme, crops) if here else None,
                 compact_px=choices.compact_px,
                 replay=replay,
                 settings=settings,
@@ -497,21 +554,12 @@ def with_batch(spec: ModelSpec, batch: int | None) -> ModelSpec:
 
 
 def _content(
-    spec: ModelSpec,
-    target: str,
-    precision: Precision,
-    optimised: Optimised,
-    parents: Json,
-    start: float,
-    choices: Choices = DEFAULT,
+    ready: Ready, target: str, precision: Precision, parents: Json, start: float, choices: Choices = DEFAULT
 ) -> Json:
+    spec = ready.spec
     mix = choices.mix if precision == Precision.MIXED else None
-    recipe: Json = {
-        "opset": OPSET,
-        "exporter": "onnx file" if spec.backbone == ONNX else "torch.onnx dynamo",
-        "passes": optimised.recipe,
-        "batch": spec.batch,
-    }
+    exporter = "onnx file" if spec.backbone == ONNX else "torch.onnx dynamo"
+    recipe: Json = {"exporter": exporter, **ready.recipe}
     if mix:
         recipe["mix"] = asdict(mix)
     if calibrated(mix.precision if mix else precision):
@@ -525,13 +573,13 @@ def _content(
         "parents": parents,
         "recipe": recipe,
         "versions": versions(),
-        "parameters": parameters(optimised.model),
-        "flops": flops(optimised.model),
+        "parameters": parameters(ready.network.model),
+        "flops": flops(ready.network.model),
         "measured": {
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seconds": round(time.perf_counter() - start, 3),
-            "warnings": optimised.warnings,
-            "passes": optimised.measured,
+            "warnings": ready.network.warnings,
+            "passes": ready.network.measured | ready.last.measured,
         },
     }
 

@@ -11,9 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmconv import plugins
+from lmconv.graph import copied
 from lmconv.latency import paced
 from lmconv.session import noise
-from lmconv.types import Artifact, Float64, OpenOptions, Precision, Session, Target
+from lmconv.types import Artifact, Float64, OpenOptions, PassContext, Precision, Session, Target
 
 if TYPE_CHECKING:
     import onnx
@@ -37,6 +39,8 @@ def opened(
         precision: What the runtime is told.
         threads: See `OpenOptions`.
     """
+    for name in target.last():
+        model, _ = plugins.load("passes", name).apply(copied(model), PassContext(spec=artifact.spec))
     with tempfile.TemporaryDirectory() as path:
         built = target.build(model, Path(path), artifact.spec, precision)
         files = {file.name: "" for file in Path(path).iterdir()}

@@ -313,6 +313,7 @@ class Pass:
         required: Whether the artefact is impossible without it; another pass is left out when it is refused.
         calibrated: Whether it needs real crops; it is then judged on crops alone, as noise is outside its range.
         uses: The fields of PassContext that its result depends on, besides the spec.
+        opset: The opset of what it gives; only a pass of `Target.last` may leave another.
     """
 
     name: str
@@ -322,6 +323,7 @@ class Pass:
     required: bool = False
     calibrated: bool = False
     uses: tuple[str, ...] = ()
+    opset: int = OPSET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -368,6 +370,7 @@ class Target:
         build: Writes its files for a graph to a folder; gives `execution` and, for an engine tied to one, `machine`.
         open: Loads an artefact on a device with a number of threads.
         rewrites: Passes that make it faster here, by precision, in order: each has been measured, see docs/passes.md.
+        last: Passes that the runtime found here cannot do without, after all others and after wrapping.
     """
 
     name: str
@@ -381,6 +384,7 @@ class Target:
     ios: tuple[Io, ...] = ("tensor", "image", "frame")
     rewrites: Mapping[Precision, tuple[str, ...]] = field(default_factory=dict)
     on_arm: QuantScheme | None = None
+    last: Callable[[], tuple[str, ...]] = tuple
 
     def scheme(self, cpu: Cpu) -> QuantScheme:
         """How it wants int8 for a kind of CPU."""

@@ -10,7 +10,7 @@ from lmconv import export, plugins, source
 from lmconv.errors import UsageError
 from lmconv.graph import static_shapes
 from lmconv.optimise import optimise
-from lmconv.types import OPSET, ModelSpec, Pass, PassContext, QuantScheme
+from lmconv.types import ModelSpec, Pass, PassContext, QuantScheme
 
 SCHEME: QuantScheme = plugins.load("targets", "onnx").quantisation
 
@@ -59,7 +59,7 @@ def test_it_keeps_names_and_shapes_of_inputs_and_outputs(
     result = optimise(model, [step.name], PassContext(spec=spec, scheme=SCHEME)).model
     assert list(result.graph.input) == list(model.graph.input)
     assert list(result.graph.output) == list(model.graph.output)
-    assert {entry.domain: entry.version for entry in result.opset_import}[""] == OPSET
+    assert {entry.domain: entry.version for entry in result.opset_import}[""] == step.opset
     assert static_shapes(result)["landmarks"] == (1, 68, 2)
     onnx.checker.check_model(result, full_check=True)
 

@@ -18,7 +18,7 @@ from lmconv import pipeline, plugins, source
 from lmconv import reference as reference_file
 from lmconv.errors import GateFailed, InputError, MissingRuntime, UsageError
 from lmconv.pipeline import convert
-from lmconv.types import Built, Json, ModelSpec, Pass, PassContext, Precision, Target
+from lmconv.types import OPSET, Built, Json, ModelSpec, Pass, PassContext, Precision, Target
 
 SAME = """
 import sys
@@ -264,3 +264,40 @@ def test_a_warning_is_repeated_when_the_plain_graph_is_kept(
 def test_the_model_of_a_copied_folder_still_verifies_there(small: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copytree(small / "onnx-fp32", tmp_path / "anywhere"))
     assert artifacts.read(moved).digest == artifacts.read(small / "onnx-fp32").digest
+
+
+# The graph as a target gets it
+
+
+def test_a_graph_can_be_had_where_its_target_cannot_run(tiny: Path, tmp_path: Path) -> None:
+    plain = pipeline.plain(source.resolve(str(tiny)), tmp_path)
+    if plugins.load("targets", "tensorrt").requires() is None:
+        pytest.skip("TensorRT is here")
+    ready = pipeline.graph_for(plain, "tensorrt", Precision.FP16, batch=None, io="image")
+    assert (
+        [value.name for value in ready.model.graph.input] == [tensor.name for tensor in ready.spec.takes] == ["image"]
+    )
+    assert [step["pass"] for step in ready.recipe["passes"]] == ["simplify", "compact", "float16"]
+    assert ready.recipe["opset"] == OPSET
+
+
+def test_what_a_target_needs_last_sees_the_whole_graph_and_is_in_the_recipe(
+    small: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+
+    def look(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
+        seen.append([value.name for value in model.graph.input])
+        return model, {"looked": True}
+
+    load = plugins.load
+    looking = Pass(name="looking", summary="looks", apply=look, tolerance=0.0)
+    needing = replace(load("targets", "onnx"), last=lambda: ("looking",))
+    found = {("passes", "looking"): looking, ("targets", "onnx"): needing}
+    monkeypatch.setattr(plugins, "load", lambda group, name: found.get((group, name)) or load(group, name))
+    plain = pipeline.plain(source.resolve(str(tiny)), small.parent)
+    made = pipeline.build(plain, "onnx", Precision.FP32, out=small.parent, io="image")
+    assert ["image"] in seen
+    assert made.recipe["last"] == [{"pass": "looking", "decisions": {"looked": True}, "refused": None}]
+    again = pipeline.passes(needing, Precision.FP32, pipeline.Choices(recipe=made))
+    assert "looking" not in again, "what comes last is asked for anew where the recipe is used"

@@ -1,0 +1,301 @@
+"""From opset 18 to 17, for TensorRT 8.6, whose parser documents no later one. Exact.
+
+ONNX's own converter has no way back for Pad and Split, and stops at what 17 cannot say without naming the node. Here
+every operator that 18 changed or brought is written as 17 has it, in subgraphs too, or refused by name. Functions are
+written out where they are called. Operators of other domains stay as they are: their definitions do not depend on
+this opset.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, inliner, numpy_helper, shape_inference
+
+from lmconv import naming
+from lmconv.errors import GateFailed
+from lmconv.rewrite import make
+from lmconv.types import Json, Pass, PassContext
+from lmconv.walk import attribute, reads, subgraphs
+
+BEFORE = 17
+IR = 8
+"""The IR version of that opset's time: nothing that later ones brought is used."""
+STANDARD = ("", "ai.onnx")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What is known where a node stands, names of the graphs around it included.
+
+    Attributes:
+        graph: The graph in which it stands.
+        constants: Values by name.
+        shapes: Shapes by name, None where an axis is free.
+        taken: All names.
+    """
+
+    graph: onnx.GraphProto
+    constants: Mapping[str, NDArray[Any]]
+    shapes: Mapping[str, tuple[int | None, ...]]
+    taken: set[str]
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        """Adds an initializer under a name like this one; gives its name."""
+        name = naming.fresh(name, self.taken)
+        self.graph.initializer.append(numpy_helper.from_array(value, name))
+        return name
+
+    def shape(self, node: onnx.NodeProto) -> tuple[int | None, ...]:
+        """Of a node's first input; it is refused where its rank is not known."""
+        if node.input[0] not in self.shapes:
+            _refuse(node, "has an input of unknown rank")
+        return self.shapes[node.input[0]]
+
+    def given(self, node: onnx.NodeProto, place: int, what: str) -> NDArray[Any] | None:
+        """The constant that a node reads; None where it reads nothing there, and refused where that is computed."""
+        if len(node.input) <= place or not node.input[place]:
+            return None
+        if node.input[place] not in self.constants:
+            _refuse(node, f"has {what} that are computed")
+        return self.constants[node.input[place]]
+
+
+Rule = Callable[[onnx.NodeProto, Scope], list[onnx.NodeProto]]
+"""What stands for a node, which it may change."""
+
+
+def opset17(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
+    """Lowers a graph of opset 18, whatever it takes and gives.
+
+    Raises:
+        GateFailed: A node says what opset 17 cannot; it is named.
+    """
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    changed: Counter[str] = Counter()
+    inferred = shape_inference.infer_shapes(model, data_prop=True)
+    _lower(model.graph, inferred.graph, Scope(graph=model.graph, constants={}, shapes={}, taken=set()), changed)
+    for entry in model.opset_import:
+        entry.version = BEFORE if entry.domain in STANDARD else entry.version
+    model.ir_version = min(model.ir_version, IR)
+    return model, {"changed": dict(sorted(changed.items()))}
+
+
+def _lower(graph: onnx.GraphProto, inferred: onnx.GraphProto, around: Scope, changed: Counter[str]) -> None:
+    """Lowers a graph and those within it; `inferred` is the same with shapes."""
+    scope = Scope(
+        graph=graph,
+        constants={**around.constants, **_constants(graph)},
+        shapes={**around.shapes, **_shapes(inferred)},
+        taken=around.taken or naming.taken(graph),
+    )
+    nodes: list[onnx.NodeProto] = []
+    for node, alike in zip(graph.node, inferred.node, strict=True):
+        for inner, inner_alike in zip(subgraphs(node), subgraphs(alike), strict=True):
+            _lower(inner, inner_alike, scope, changed)
+        before = node.SerializeToString()
+        lowered = RULES[node.op_type](node, scope) if node.domain in STANDARD and node.op_type in RULES else [node]
+        if [each.SerializeToString() for each in lowered] != [before]:
+            changed[node.op_type] += 1
+        nodes += lowered
+    _write(graph, nodes)
+
+
+def _write(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    """Puts nodes in place of a graph's own; constants that are not read any more go."""
+    read = {value.name for value in graph.output}.union(*(reads(node) for node in nodes))
+    kept = [node for node in nodes if node.op_type != "Constant" or node.output[0] in read]
+    tensors = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(tensors)
+
+
+def _constants(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
+    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "Constant" or node.domain not in STANDARD:
+            continue
+        if (tensor := attribute(node, "value", None)) is not None:
+            found[node.output[0]] = numpy_helper.to_array(tensor)
+        elif (numbers := attribute(node, "value_ints", None)) is not None:
+            found[node.output[0]] = np.array(numbers, np.int64)
+    return found
+
+
+def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int | None, ...]]:
+    found: dict[str, tuple[int | None, ...]] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        if value.type.tensor_type.HasField("shape"):
+            dims = value.type.tensor_type.shape.dim
+            found[value.name] = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
+    return found
+
+
+def _refuse(node: onnx.NodeProto, what: str) -> NoReturn:
+    name = node.name or node.output[0]
+    raise GateFailed(
+        f"node {name} ({node.op_type}) {what}, which opset {BEFORE} cannot say",
+        hint="TensorRT 10 or later takes opset 18; or export the network without it",
+    )
+
+
+def _drop(node: onnx.NodeProto, *names: str) -> None:
+    kept = [item for item in node.attribute if item.name not in names]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def _cut(node: onnx.NodeProto, count: int) -> None:
+    """Leaves a node its first inputs, without empty ones at their end."""
+    kept = list(node.input[:count])
+    while kept and not kept[-1]:
+        kept.pop()
+    node.input[:] = kept
+
+
+def _axes(node: onnx.NodeProto, axes: NDArray[Any] | list[int], rank: int) -> list[int]:
+    """Axes counted from the first."""
+    return [int(axis) % rank for axis in axes]
+
+
+def _reduce(node: onnx.NodeProto, scope: Scope) -> list[onnx.NodeProto]:
+    """Axes are an attribute."""
+    axes = scope.given(node, 1, "axes")
+    if attribute(node, "noop_with_empty_axes", 0) and (axes is None or not axes.size):
+        if node.op_type not in ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"):
+            _refuse(node, "reduces nothing")  # and yet computes something of each value, in some runtimes
+        return [make("Identity", [node.input[0]], node.output[0])]
+    _drop(node, "noop_with_empty_axes")
+    _cut(node, 1)
+    if axes is not None and axes.size:
+        node.attribute.append(helper.make_attribute("axes", axes.tolist()))
+    return [node]
+
+
+def _pad(node: onnx.NodeProto, scope: Scope) -> list[onnx.NodeProto]:
+    """Pads are those of all axes."""
+    axes = scope.given(node, 3, "axes")
+    if axes is not None:
+        pads = scope.given(node, 1, "pads of some axes")
+        assert pads is not None, "the operator has to have them"
+        rank = len(scope.shape(node))
+        whole = np.zeros((2, rank), np.int64)
+        whole[:, _axes(node, axes, rank)] = pads.reshape(2, -1)
+        node.input[1] = scope.constant(f"{node.output[0]}_pads", whole.ravel())
+    _cut(node, 3)
+    return [node]
+
+
+def _split(node: onnx.NodeProto, scope: Scope) -> list[onnx.NodeProto]:
+    """Sizes are given: all the same, but for the last, which has what is left."""
+    parts = attribute(node, "num_outputs", None)
+    _drop(node, "num_outputs")
+    if parts is None:
+        return [node]
+    shape = scope.shape(node)
+    size = shape[attribute(node, "axis", 0) % len(shape)]
+    if size is None:
+        _refuse(node, f"splits a free axis into {parts} parts")
+    each = -(-size // parts)
+    sizes = np.array([*[each] * (parts - 1), size - each * (parts - 1)], np.int64)
+    node.input[:] = [node.input[0], scope.constant(f"{node.output[0]}_sizes", sizes)]
+    return [node]
+
+
+def _resize(node: onnx.NodeProto, scope: Scope) -> list[onnx.NodeProto]:
+    """Factors or sizes are those of all axes, without antialiasing; only sizes have a policy."""
+    by_sizes = len(node.input) > 3 and node.input[3]
+    if attribute(node, "antialias", 0):
+        _refuse(node, "has antialias")
+    if by_sizes and (policy := attribute(node, "keep_aspect_ratio_policy", b"stretch")) != b"stretch":
+        _refuse(node, f"has keep_aspect_ratio_policy {policy.decode()}")
+    if (axes := attribute(node, "axes", None)) is not None:
+        _resize_all(node, scope, axes)
+    _drop(node, "antialias", "keep_aspect_ratio_policy", "axes")
+    return [node]
+
+
+def _resize_all(node: onnx.NodeProto, scope: Scope, axes: list[int]) -> None:
+    """Gives a Resize of some axes the factors of all."""
+    if attribute(node, "coordinate_transformation_mode", b"") == b"tf_crop_and_resize":
+        _refuse(node, "crops some axes")
+    shape = scope.shape(node)
+    chosen = _axes(node, axes, len(shape))
+    factors = scope.given(node, 2, "factors of some axes")
+    if factors is None or not factors.size:
+        sizes = scope.given(node, 3, "sizes of some axes")
+        assert sizes is not None, "the operator has to have one of both"
+        before = [shape[axis] for axis in chosen]
+        factors = np.array([0 if not old else new / old for old, new in zip(before, sizes, strict=True)], np.float32)
+        reached = [int(np.floor(np.float32(old or 0) * factor)) for old, factor in zip(before, factors, strict=True)]
+        if reached != sizes.tolist():
+            _refuse(node, "has sizes of some axes that no factors give")
+    whole = np.ones(len(shape), np.float32)
+    whole[chosen] = factors
+    node.input[:] = [node.input[0], "", scope.constant(f"{node.output[0]}_factors", whole)]
+
+
+def _scatter(node: onnx.NodeProto, scope: Scope) -> list[onnx.NodeProto]:
+    """Nothing else changed than that two reductions came."""
+    if (reduction := attribute(node, "reduction", b"none")) in (b"max", b"min"):
+        _refuse(node, f"has reduction {reduction.decode()}")
+    return [node]
+
+
+def _lp_pool(node: onnx.NodeProto, scope: Scope) -> list[onnx.NodeProto]:
+    """Windows have no gaps, and are within the input."""
+    if attribute(node, "ceil_mode", 0) or set(attribute(node, "dilations", [1])) != {1}:
+        _refuse(node, "has ceil_mode or dilations")
+    _drop(node, "ceil_mode", "dilations")
+    return [node]
+
+
+def _mish(node: onnx.NodeProto, scope: Scope) -> list[onnx.NodeProto]:
+    """Its definition: x tanh(softplus(x))."""
+    soft, bent = (naming.fresh(f"{node.output[0]}_{part}", scope.taken) for part in ("softplus", "tanh"))
+    return [
+        make("Softplus", [node.input[0]], soft),
+        make("Tanh", [soft], bent),
+        make("Mul", [node.input[0], bent], node.output[0]),
+    ]
+
+
+def _new(node: onnx.NodeProto, scope: Scope) -> list[onnx.NodeProto]:
+    _refuse(node, "is of opset 18")
+
+
+REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
+NEW = (
+    "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad", "Col2Im", "GroupNormalization",
+    "OptionalGetElement", "OptionalHasElement",
+)  # fmt: skip
+"""Not there before, or, of the optional ones, only for other types."""
+RULES: dict[str, Rule] = {
+    **{f"Reduce{kind}": _reduce for kind in REDUCTIONS},
+    "Pad": _pad,
+    "Split": _split,
+    "Resize": _resize,
+    "ScatterElements": _scatter,
+    "ScatterND": _scatter,
+    "LpPool": _lp_pool,
+    "Mish": _mish,
+    **dict.fromkeys(NEW, _new),
+}
+"""How each operator that opset 18 changed or brought is written before it."""
+
+plugin = Pass(
+    name="opset17",
+    summary="the opset before, for TensorRT 8.6",
+    apply=opset17,
+    tolerance=1e-6,
+    required=True,
+    opset=BEFORE,
+)
