@@ -239,11 +239,15 @@ class QuantScheme:
         bracket: Whether all that a layer computes is quantised before anything reads it: ONNX Runtime has an integer
             kernel for the layer only then; OpenVINO and TensorRT would rather fuse what follows.
         reason: Why, in one sentence; written to the recipe.
+        weights: `"int8"`, which a DQ node reads, or the same values as `"float32"`, which pass a Q/DQ pair.
+        fuse_sums: Whether a layer that only a sum reads gives it float values, as one kernel computes both.
     """
 
     activations: Literal["uint8", "int8"]
     bracket: bool
     reason: str
+    weights: Literal["int8", "float32"] = "int8"
+    fuse_sums: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

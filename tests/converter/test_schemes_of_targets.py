@@ -17,10 +17,11 @@ def test_the_docs_say_what_each_target_wants() -> None:
     targets: dict[str, Target] = plugins.load_all("targets")
     wanted = [(name, cpu, target.scheme(cpu)) for name, target in targets.items() for cpu in get_args(Cpu)]
     rows = [
-        f"| {name} | {cpu} | {scheme.activations} | {'yes' if scheme.bracket else 'no'} | {scheme.reason} |"
+        f"| {name} | {cpu} | {scheme.activations} | {scheme.weights} | {'yes' if scheme.bracket else 'no'} "
+        f"| {'yes' if scheme.fuse_sums else 'no'} | {scheme.reason} |"
         for name, cpu, scheme in wanted
     ]
-    header = "| target | cpu | activations | bracket | why |\n|---|---|---|---|---|\n"
+    header = "| target | cpu | activations | weights | bracket | sums | why |\n|---|---|---|---|---|---|---|\n"
     assert header + "\n".join(rows) + "\n\n" in PAGE.read_text(encoding="utf-8")
 
 

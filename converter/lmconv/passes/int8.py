@@ -33,7 +33,9 @@ def int8(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto,
 
 def settings_of(scheme: QuantScheme) -> Settings:
     """How a target wants its graph quantised."""
-    return Settings(activations=scheme.activations, bracket=scheme.bracket)
+    return Settings(
+        activations=scheme.activations, bracket=scheme.bracket, weights=scheme.weights, fuse_sums=scheme.fuse_sums
+    )
 
 
 plugin = Pass(

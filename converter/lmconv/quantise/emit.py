@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from lmconv.quantise.calibrate import Numbers
-from lmconv.quantise.plan import Plan
+from lmconv.quantise.plan import Plan, Settings
 from lmconv.quantise.rounding import Affine, Layer
 from lmconv.walk import Graph, restored
 
@@ -32,14 +32,24 @@ class Writer:
         self.nodes.append(helper.make_node("QuantizeLinear", [name, *step], made[:1], name=f"{name}_q"))
         self.nodes.append(helper.make_node("DequantizeLinear", [made[0], *step], made[1:], name=f"{name}_dq"))
 
-    def layer(self, node: onnx.NodeProto, layer: Layer) -> None:
-        """A layer that reads its int8 weights through a DQ node; its bias stays float, as TensorRT requires."""
+    def layer(self, node: onnx.NodeProto, layer: Layer, weights: str) -> None:
+        """A layer that reads its weights through a DQ node; its bias stays float, as TensorRT requires.
+
+        In float32 they pass a Q node before, which gives back the integers: the same values, rounded once more.
+        """
         name = f"{node.output[0]}_weights"
-        read = [name, f"{name}_scale", f"{name}_zero_point"]
-        zero = np.zeros(layer.scale.shape, np.int8)
-        self.constants.update(zip(read, (layer.weights, layer.scale, zero), strict=True))
+        step = [f"{name}_scale", f"{name}_zero_point"]
+        self.constants.update({step[0]: layer.scale, step[1]: np.zeros(layer.scale.shape, np.int8)})
+        if weights == "int8":
+            self.constants[name] = layer.weights
+        else:
+            given, name = name, f"{name}_quantized"
+            self.constants[given] = layer.dequantised()
+            self.nodes.append(
+                helper.make_node("QuantizeLinear", [given, *step], [name], name=f"{given}_q", axis=layer.axis)
+            )
         self.nodes.append(
-            helper.make_node("DequantizeLinear", read, [restored(name)], name=f"{name}_dq", axis=layer.axis)
+            helper.make_node("DequantizeLinear", [name, *step], [restored(name)], name=f"{name}_dq", axis=layer.axis)
         )
         node.input[:] = [node.input[0], restored(name)]
         if node.op_type != "MatMul":
@@ -48,19 +58,19 @@ class Writer:
         self.nodes.append(node)
 
 
-def emit(model: onnx.ModelProto, graph: Graph, chosen: Plan, numbers: Numbers, kind: str) -> onnx.ModelProto:
+def emit(model: onnx.ModelProto, graph: Graph, chosen: Plan, numbers: Numbers, settings: Settings) -> onnx.ModelProto:
     """Writes the quantised graph as a model; everything but nodes and constants is `model`'s."""
     writer = Writer()
 
     def quantise_all(names: list[str]) -> None:
         for name in [name for name in names if name in chosen.tensors]:
-            writer.quantise(name, numbers.activations[chosen.source.get(name, name)], kind)
+            writer.quantise(name, numbers.activations[chosen.source.get(name, name)], settings.activations)
 
     quantise_all(graph.inputs)
     for node in graph.proto.node:
         reading = chosen.rewire(node)
         if node.output[0] in chosen.layers:
-            writer.layer(reading, numbers.layers[node.output[0]])
+            writer.layer(reading, numbers.layers[node.output[0]], settings.weights)
         else:
             if node.output[0] in numbers.biases:
                 reading.input[2] = f"{node.output[0]}_bias"

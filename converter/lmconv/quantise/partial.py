@@ -47,7 +47,7 @@ class Partial:
         """The network with these layers in int8."""
         left = frozenset(self.layers) - frozenset(layers)
         chosen = plan(self.graph, replace(self.settings, float_layers=self.settings.float_layers | left))
-        return emit(self.model, self.graph, chosen, self.numbers, self.settings.activations)
+        return emit(self.model, self.graph, chosen, self.numbers, self.settings)
 
 
 def prepare(model: onnx.ModelProto, crops: Float32, settings: Settings) -> Partial:

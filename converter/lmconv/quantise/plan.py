@@ -29,6 +29,8 @@ class Settings:
         bracket: Whether all that a layer computes is quantised before anything reads it, Relu and Clip apart, and what
             cannot be is no int8 layer. ONNX Runtime has an integer kernel for a layer only then; OpenVINO and TensorRT
             would rather fuse what follows.
+        weights: `"int8"`, which a DQ node reads, or the same values as `"float32"`, which pass a Q/DQ pair.
+        fuse_sums: Whether a layer that only a sum reads gives it float values, as one kernel computes both.
         float_head: Whether a fully connected last layer stays float: it is small, and its errors are the landmarks'.
         crops: Most crops used, evenly spread.
         float_layers: Layers that stay float, by the name of their output.
@@ -39,6 +41,8 @@ class Settings:
     adaptive_rounding: bool = True
     correct_bias: bool = True
     bracket: bool = True
+    weights: Literal["int8", "float32"] = "int8"
+    fuse_sums: bool = False
     float_head: bool = True
     crops: int = 64
     float_layers: frozenset[str] = frozenset()
@@ -93,7 +97,8 @@ def plan(graph: Graph, settings: Settings) -> Plan:
     for node in reversed(graph.proto.node):
         wanted = tensors.intersection(_after_activation(graph, node))
         if node.output[0] in layers or (wanted and _is_integer(graph, node, features, settings)):
-            tensors.update(graph.computed(node))
+            fused = _summed(graph, node, layers) if settings.fuse_sums else ""
+            tensors.update(name for name in graph.computed(node) if name != fused)
             readers.add(node.output[0])
     if settings.bracket:
         for node in layers.values():
@@ -138,6 +143,17 @@ def _is_integer(graph: Graph, node: onnx.NodeProto, features: set[str], settings
     if node.op_type in COMBINING:
         return len(read) == len(node.input)
     return node.op_type in CARRYING or (node.op_type == "PRelu" and settings.bracket)
+
+
+def _summed(graph: Graph, node: onnx.NodeProto, layers: dict[str, onnx.NodeProto]) -> str:
+    """Which operand of a sum the layer that makes it computes together with the sum; else nothing.
+
+    Of two layers it is the later one: the other is there when it runs.
+    """
+    if node.op_type != "Add":
+        return ""
+    alone = [name for name in layers if name in node.input and len(graph.consumers[name]) == 1]
+    return next((name for name in reversed(alone) if name not in graph.outputs), "")
 
 
 def _fused(graph: Graph, node: onnx.NodeProto) -> str:

@@ -43,7 +43,7 @@ def quantise(
     links, seen = equalise(graph, chosen, seen or observe(graph, used), settings.balance)
     numbers = calibrate(graph, chosen, used, settings, seen)
     left = [node.name for node in graph.proto.node if node.op_type in WEIGHTED and node.output[0] not in chosen.layers]
-    return emit(model, graph, chosen, numbers, settings.activations), {
+    return emit(model, graph, chosen, numbers, settings), {
         "activations": settings.activations,
         "weights": "int8, symmetric, per output channel",
         "ranges": "minimum and maximum",

@@ -35,6 +35,19 @@ if TYPE_CHECKING:
 
 WORKSPACE = 2 << 30
 """Bytes of device memory that the builder may use for scratch."""
+QUANTISATION = QuantScheme(
+    activations="int8",
+    bracket=False,
+    weights="float32",
+    fuse_sums=True,
+    reason="it parses symmetric signed Q/DQ only, 8.6 reads no int8 constant, and a convolution adds a shortcut itself",
+)
+"""See NVIDIA's developer guide, "Explicit Quantization" and "Q/DQ Layer-Placement Recommendations".
+
+In 8 a DQ node reads no constant (https://github.com/microsoft/onnxruntime/issues/11535 and pull request 9616), so
+weights are float32 and pass a Q/DQ pair; 10 and 11 take that as well. A sum is computed by the convolution before it if
+the other operand alone is quantised; a Q node between the two would part them.
+"""
 BATCHES = (1, 8, 64)
 """Smallest, optimal and largest batch of the profile of a graph with a free batch axis."""
 
@@ -195,7 +208,7 @@ plugin = Target(
     summary="TensorRT engine for this machine's GPU",
     suffixes=(".engine",),
     precisions=(Precision.FP32, Precision.FP16, Precision.INT8),
-    quantisation=QuantScheme(activations="int8", bracket=False, reason="TensorRT parses symmetric signed Q/DQ only"),
+    quantisation=QUANTISATION,
     requires=requires,
     build=build,
     open=open_artifact,

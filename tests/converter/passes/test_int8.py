@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from lmconv.walk import Graph
 
 SPEC = landmark_spec("small", "onnx", size=(16, 16), landmarks=4)
 UINT8 = QuantScheme(activations="uint8", bracket=True, reason="x86")
-INT8 = QuantScheme(activations="int8", bracket=False, reason="TensorRT")
+INT8 = QuantScheme(activations="int8", bracket=False, reason="ARM")
+FUSED = QuantScheme(activations="int8", bracket=False, reason="TensorRT", weights="float32", fuse_sums=True)
 
 
 class Network:
@@ -198,6 +200,28 @@ def test_both_inputs_of_a_residual_sum_are_quantised(crops: Float32) -> None:
     total = next(node for node in model.graph.node if node.op_type == "Add")
 
     assert all(name.endswith("_dequantized") for name in total.input)
+
+
+def test_the_layer_that_a_sum_follows_gives_it_float_values_where_both_are_one_kernel(crops: Float32) -> None:
+    model = apply(_pooled_twice(residual()), crops, FUSED)
+    total = next(node for node in model.graph.node if node.op_type == "Add")
+    makers = {node.output[0]: node.op_type for node in model.graph.node}
+
+    assert sorted(makers[name] for name in total.input) == ["Conv", "DequantizeLinear"]
+
+
+def test_float_weights_pass_a_pair_that_gives_back_the_integers(crops: Float32) -> None:
+    whole, paired = (apply(residual(), crops, replace(INT8, weights=kind)) for kind in ("int8", "float32"))
+    held, floats = constants(whole), constants(paired)
+    quantised = [node for node in paired.graph.node if node.op_type == "QuantizeLinear" and node.input[0] in floats]
+
+    assert len(quantised) == sum(value.dtype == np.int8 and value.ndim == 4 for value in held.values()) > 0
+    for node in quantised:
+        real, scale, zero = (floats[name] for name in node.input)
+        steps = np.rint(real.astype(np.float32) / scale.astype(np.float32).reshape(-1, 1, 1, 1))
+        assert [real.dtype.name, zero.dtype.name] == ["float32", "int8"]
+        assert np.array_equal(steps, held[node.input[0]])
+    assert np.array_equal(run(whole, crops[:4]), run(paired, crops[:4]))
 
 
 def _pooled_twice(model: onnx.ModelProto) -> onnx.ModelProto:
