@@ -479,7 +479,7 @@ def steps(
     """The plain graph, then what each pass makes of it; run once for all targets and precisions that want the same."""
     found = Optimised(model=base.model, recipe=base.artifact.recipe["passes"], measured={}, warnings=[], outputs={})
     yield found
-    key: tuple[object, ...] = ()
+    key: tuple[object, ...] = (crops is not None,)  # passes are compared on them
     if precision != Precision.MIXED:
         choices = replace(choices, mix=None)
     settings = choices.mix.settings if choices.mix else {}

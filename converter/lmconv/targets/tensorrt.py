@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lmconv.artifact import model_file
 from lmconv.errors import GateFailed, MissingRuntime
 from lmconv.plugins import INSTALL
+from lmconv.tensorrt_lint import complaints
 from lmconv.types import (
     Arrays,
     Artifact,
@@ -76,6 +77,15 @@ def _major(trt: Any) -> int:
     return int(trt.__version__.split(".")[0])
 
 
+def last() -> tuple[str, ...]:
+    """The parser of 8.6 documents opset 17 at most."""
+    if find_spec("tensorrt") is None:
+        return ()
+    import tensorrt
+
+    return ("opset17",) if _major(tensorrt) < 10 else ()
+
+
 def _machine(trt: Any) -> Json:
     import pycuda.driver as cuda
 
@@ -94,9 +104,13 @@ def build(model: onnx.ModelProto, out: Path, spec: ModelSpec, precision: Precisi
 
     Raises:
         MissingRuntime: TensorRT, pycuda or a GPU is missing.
-        GateFailed: TensorRT refuses the graph; its own words are given.
+        GateFailed: The graph has what TensorRT does not take, see `lmconv.tensorrt_lint`, or TensorRT refuses it; its
+            own words are given.
     """
     trt = _ready()
+    if found := complaints(model, _major(trt)):
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        raise GateFailed(f"TensorRT {trt.__version__} would not take {spec.name}: {found[0]}{more}")
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
     network = builder.create_network(_network_flags(trt))
@@ -212,5 +226,6 @@ plugin = Target(
     requires=requires,
     build=build,
     open=open_artifact,
+    last=last,
     ios=("tensor", "image"),  # it has uint8 as a network's input only, and no Gather of it
 )
