@@ -234,13 +234,18 @@ def _resize_all(node: onnx.NodeProto, scope: Scope, axes: list[int]) -> None:
         sizes = scope.given(node, 3, "sizes of some axes")
         assert sizes is not None, "the operator has to have one of both"
         before = [shape[axis] for axis in chosen]
-        factors = np.array([0 if not old else new / old for old, new in zip(before, sizes, strict=True)], np.float32)
-        reached = [int(np.floor(np.float32(old or 0) * factor)) for old, factor in zip(before, factors, strict=True)]
-        if reached != sizes.tolist():
-            _refuse(node, "has sizes of some axes that no factors give")
+        if None in before:
+            _refuse(node, "has sizes of some axes, and what they were is not known")
+        factors = np.array([_factor(old or 1, int(new)) for old, new in zip(before, sizes, strict=True)], np.float32)
     whole = np.ones(len(shape), np.float32)
     whole[chosen] = factors
     node.input[:] = [node.input[0], "", scope.constant(f"{node.output[0]}_factors", whole)]
+
+
+def _factor(old: int, new: int) -> np.float32:
+    """What leads from one size to another, which is cut off to a whole number."""
+    factor = np.float32(new / old)
+    return factor if old * float(factor) >= new else np.nextafter(factor, np.float32(np.inf))
 
 
 def _scatter(node: onnx.NodeProto, scope: Scope) -> list[onnx.NodeProto]:
