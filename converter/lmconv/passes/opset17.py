@@ -1,4 +1,4 @@
-"""From opset 18 to 17, for TensorRT 8.6, whose parser documents no later one. Exact.
+"""From opset 18 to 17, for TensorRT 8.6, whose parser documents no later one. Exact in what the graph says.
 
 ONNX's own converter has no way back for Pad and Split, and stops at what 17 cannot say without naming the node. Here
 every operator that 18 changed or brought is written as 17 has it, in subgraphs too, or refused by name. Functions are
@@ -300,7 +300,7 @@ plugin = Pass(
     name="opset17",
     summary="the opset before, for TensorRT 8.6",
     apply=opset17,
-    tolerance=1e-6,
+    tolerance=1e-4,  # 0 in float32; in float16 ONNX Runtime rounds less often beside a Resize of another opset
     required=True,
     opset=BEFORE,
 )
