@@ -78,7 +78,10 @@ def build(onnx: bytes, options: Options) -> Plan:
     import tensorrt as trt
 
     start = time.perf_counter()
-    nodes = graph.nodes(onnx)
+    try:
+        nodes = graph.nodes(onnx)
+    except ValueError as error:
+        raise Fault("build", str(error), "copy it again, or export it again") from error
     with log.heard() as said, device.calls("building the engine", "build", options.workspace):
         try:
             builder = trt.Builder(log.logger())
