@@ -28,8 +28,10 @@ from lmconv.session import feed, gap, noise, noise_crops, outputs
 from lmconv.source import Opened, open_source
 from lmconv.trial import timed
 from lmconv.types import (
+    AS_USUAL,
     ONNX,
     Artifact,
+    BuildOptions,
     Cpu,
     Float32,
     Float64,
@@ -156,6 +158,7 @@ class Choices:
         mix: What precision "mixed" means.
         pictures: What tells the pictures of the faces that `mix` was chosen on, see `Crops`.
         cpu: The kind of CPU that int8 is for; None is this machine's, or that of `recipe`.
+        engine: How an engine is built; without a timing cache of its own it shares one with all others in `out`.
     """
 
     without: tuple[str, ...] = ()
@@ -164,6 +167,7 @@ class Choices:
     mix: Mix | None = None
     pictures: tuple[str, ...] = ()
     cpu: Cpu | None = None
+    engine: BuildOptions = AS_USUAL
 
     @property
     def quantised_for(self) -> Cpu:
@@ -259,7 +263,7 @@ def plain(source: Source, out: Path, *, crops: Crops | None = None) -> Plain:
     parents = {"source": {**_identity(source), "flops": flops(simplified.model), **counts}}
     with artifacts.staged(folder) as new:
         plugin: Target = plugins.load("targets", "onnx")
-        built = plugin.build(simplified.model, new, spec, Precision.FP32)
+        built = plugin.build(simplified.model, new, spec, Precision.FP32, AS_USUAL)
         (new / "modules.json").write_text(canonical(modules), encoding="utf-8")
         reference_file.write(new, reference)
         nothing = Optimised(model=simplified.model, recipe=[], measured={}, warnings=[], outputs={})
@@ -353,10 +357,12 @@ def build(
     reference = _reference_of(base, spec)
     path = out / spec.name / folder(target, precision, io)
     with artifacts.staged(path) as new:
-        built = plugin.build(ready.model, new, spec, _told(precision, choices.mix))
+        engine = replace(choices.engine, cache=choices.engine.cache or out, modules=artifacts.modules(base.artifact))
+        built = plugin.build(ready.model, new, spec, _told(precision, choices.mix), engine)
         reference_file.write(new, reference)
         content = _content(ready, target, precision, parents, start, choices)
         content |= {"execution": built.execution, "machine": built.machine}
+        content["recipe"] |= built.recipe
         if crops and on_faces(ready.network.recipe, precision):
             content["recipe"]["faces"] = sorted({*crops.pictures(), *choices.pictures})
         artifacts.write(new, content)

@@ -15,7 +15,7 @@ from lmconv import plugins
 from lmconv.graph import copied
 from lmconv.latency import paced
 from lmconv.session import noise
-from lmconv.types import Artifact, Float64, OpenOptions, PassContext, Precision, Session, Target
+from lmconv.types import Artifact, BuildOptions, Float64, OpenOptions, PassContext, Precision, Session, Target
 
 if TYPE_CHECKING:
     import onnx
@@ -24,6 +24,8 @@ TIMED_S = 1.0
 """About how long timing graphs may take, seconds, unless they are so slow that 15 rounds and a warm-up take longer."""
 MOST = 300
 """Rounds at most."""
+ALONE = BuildOptions(profile=(1, 1, 64))
+"""One input is what is timed."""
 
 
 @contextmanager
@@ -42,9 +44,10 @@ def opened(
     for name in target.last():
         model, _ = plugins.load("passes", name).apply(copied(model), PassContext(spec=artifact.spec))
     with tempfile.TemporaryDirectory() as path:
-        built = target.build(model, Path(path), artifact.spec, precision)
+        built = target.build(model, Path(path), artifact.spec, precision, ALONE)
         files = {file.name: "" for file in Path(path).iterdir()}
-        made = replace(artifact, path=Path(path), files=files, execution=built.execution, precision=precision)
+        made = replace(artifact, path=Path(path), files=files, precision=precision)
+        made = replace(made, execution=built.execution, machine=built.machine)
         with target.open(made, OpenOptions(threads=threads)) as session:
             yield session
 

@@ -11,6 +11,7 @@ import click
 from lmconv import usercode
 from lmconv.console import Console, Outcome, attempt, command, table
 from lmconv.errors import InputError, UsageError
+from lmconv.options import TRUST
 from lmconv.report import number
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ Examples:
 @click.option("--samples", type=click.IntRange(64), default=200, show_default=True, help="Runs timed; 662 for p99.")
 @click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
 @click.option("--model", help="FILE.py:NAME of a network of your own; its code runs only when you name it.")
+@click.option("--trust", is_flag=True, help=TRUST)
 def plugin(
     console: Console,
     *,
@@ -49,6 +51,7 @@ def plugin(
     samples: int,
     weights: Path | None,
     model: str | None,
+    trust: bool,
 ) -> Outcome:
     if model:
         usercode.check(model)
@@ -62,7 +65,7 @@ def plugin(
     if not paths:
         raise InputError("there is no artefact under build/", hint="name some, or make one with lmconv export")
     settings = benching.Settings(
-        device=device, threads=threads, batch=batch, samples=samples, weights=weights, model=model
+        device=device, threads=threads, batch=batch, samples=samples, weights=weights, model=model, trust=trust
     )
     outcome = Outcome(document={"machine": machine.describe(), "rows": [], "baselines": []})
     found = [
