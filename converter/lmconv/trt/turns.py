@@ -71,6 +71,11 @@ class Worker:
             raise Fault("run", f"{name}: {command[0]} cannot be run: {error.strerror}") from error
         threading.Thread(target=self._listen, daemon=True).start()
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._process.pid
+
     def _listen(self) -> None:
         """Takes its replies as they come, so that `ask` need not wait for ever; an empty one is their end."""
         assert self._process.stdout is not None

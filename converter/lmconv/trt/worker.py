@@ -65,11 +65,11 @@ def answer(requests: Iterable[str], replies: TextIO, open_contestant: Callable[[
 
 def _failed(error: Exception) -> dict[str, Any]:
     """What went wrong; a Fault and lmconv's own errors have a kind, a message and a hint, others only say something."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = (str(error).strip().splitlines() or [""])[0]
     return {
         "ok": False,
         "kind": getattr(error, "kind", "run"),
-        "message": getattr(error, "message", f"{type(error).__name__}: {text}"),
+        "message": getattr(error, "message", f"{type(error).__name__}: {text}".rstrip(": ")),
         "hint": getattr(error, "hint", ""),
     }
 
