@@ -61,32 +61,30 @@ class OrtSession:
         del self.session
 
 
-SHAPES = frozenset(
-    [
-        "Shape",
-        "Size",
-        "Gather",
-        "Slice",
-        "Concat",
-        "Unsqueeze",
-        "Squeeze",
-        "Reshape",
-        "Expand",
-        "ConstantOfShape",
-        "Range",
-        "Cast",
-        "Identity",
-        "Where",
-        "Equal",
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "Max",
-        "Min",
-        "ReduceProd",
-    ]
-)
+SHAPES = {
+    "Shape",
+    "Size",
+    "Gather",
+    "Slice",
+    "Concat",
+    "Unsqueeze",
+    "Squeeze",
+    "Reshape",
+    "Expand",
+    "ConstantOfShape",
+    "Range",
+    "Cast",
+    "Identity",
+    "Where",
+    "Equal",
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Max",
+    "Min",
+    "ReduceProd",
+}
 """Operators that CUDA has too: ONNX Runtime computes them on the CPU where they compute shapes, as it should."""
 
 

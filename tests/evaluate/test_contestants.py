@@ -16,34 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from lmconv import artifact as artifacts
-from lmconv import pipeline, plugins, source
+from lmconv import plugins, source
 from lmconv.contestants import ort, pytorch
 from lmconv.session import noise
 from lmconv.trt.faults import Fault
 from lmconv.trt.turns import Worker, in_turn, python
-from lmconv.types import OpenOptions, Precision
-
-NETWORK = """
-from torch import nn
-
-class Flat(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(3 * 32 * 32, 8)
-
-    def forward(self, x):
-        return self.fc(x.flatten(1))
-"""
-
-
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`flat.py` with a network of someone's own, and its artefact `flat-Flat/onnx-fp32`. Not to be changed."""
-    place = tmp_path_factory.mktemp("own")
-    (place / "flat.py").write_text(NETWORK, encoding="utf-8")
-    found = source.resolve(f"{place / 'flat.py'}:Flat", size=(32, 32), landmarks=4, seed=0)
-    pipeline.build(pipeline.plain(found, place), "onnx", Precision.FP32, out=place)
-    return place
+from lmconv.types import OpenOptions
 
 
 @pytest.fixture
@@ -52,13 +30,13 @@ def stack() -> Iterator[ExitStack]:
         yield opened
 
 
-def folder(exported: Path) -> Path:
-    return exported / "flat-Flat" / "onnx-fp32"
+def folder(own_build: Path) -> Path:
+    return own_build / "flat-Flat" / "onnx-fp32"
 
 
-def network(stack: ExitStack, exported: Path, *options: str) -> Worker:
-    model = f"{exported / 'flat.py'}:Flat"
-    line = python("lmconv.contestants.pytorch", folder(exported), "--device", "cpu", "--model", model, *options)
+def network(stack: ExitStack, own_build: Path, *options: str) -> Worker:
+    model = f"{own_build / 'flat.py'}:Flat"
+    line = python("lmconv.contestants.pytorch", folder(own_build), "--device", "cpu", "--model", model, *options)
     return stack.enter_context(Worker(line, "torch"))
 
 
@@ -66,8 +44,8 @@ def graph(stack: ExitStack, artifact: Path) -> Worker:
     return stack.enter_context(Worker(python("lmconv.contestants.ort", artifact, "--device", "cpu"), "graph"))
 
 
-def test_pytorch_and_onnx_runtime_take_turns(stack: ExitStack, exported: Path) -> None:
-    one, two = network(stack, exported), graph(stack, folder(exported))
+def test_pytorch_and_onnx_runtime_take_turns(stack: ExitStack, own_build: Path) -> None:
+    one, two = network(stack, own_build), graph(stack, folder(own_build))
     found = in_turn([one, two], 2, 12, 3, state=dict)
     assert found.faults == {}
     assert {name: len(kinds["wall"]) for name, kinds in found.times.items()} == {"torch": 12, "graph": 12}
@@ -76,8 +54,8 @@ def test_pytorch_and_onnx_runtime_take_turns(stack: ExitStack, exported: Path) -
     assert two.ask(do="about")["about"]["providers"] == ["CPUExecutionProvider"]
 
 
-def test_one_that_is_killed_half_way_leaves_the_other(stack: ExitStack, exported: Path) -> None:
-    one, two = network(stack, exported), graph(stack, folder(exported))
+def test_one_that_is_killed_half_way_leaves_the_other(stack: ExitStack, own_build: Path) -> None:
+    one, two = network(stack, own_build), graph(stack, folder(own_build))
     steps: list[None] = []
 
     def step() -> None:
@@ -91,23 +69,23 @@ def test_one_that_is_killed_half_way_leaves_the_other(stack: ExitStack, exported
     assert len(found.times["graph"]["wall"]) == 12
 
 
-def test_a_network_that_is_not_at_hand_is_missing(stack: ExitStack, exported: Path) -> None:
-    line = python("lmconv.contestants.pytorch", folder(exported), "--device", "cpu")
+def test_a_network_that_is_not_at_hand_is_missing(stack: ExitStack, own_build: Path) -> None:
+    line = python("lmconv.contestants.pytorch", folder(own_build), "--device", "cpu")
     with pytest.raises(Fault, match="torch: its PyTorch network is not at hand") as raised:
         stack.enter_context(Worker(line, "torch")).ask(do="about")
     assert raised.value.kind == "missing"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_gpu_that_is_not_here_is_missing(stack: ExitStack, exported: Path) -> None:
-    line = python("lmconv.contestants.pytorch", folder(exported), "--device", "cuda")
+def test_a_gpu_that_is_not_here_is_missing(stack: ExitStack, own_build: Path) -> None:
+    line = python("lmconv.contestants.pytorch", folder(own_build), "--device", "cuda")
     with pytest.raises(Fault, match="PyTorch has no CUDA device here") as raised:
         stack.enter_context(Worker(line, "torch")).ask(do="about")
     assert raised.value.kind == "missing"
 
 
-def test_the_steps_of_pytorch_compute_what_the_source_computes(exported: Path) -> None:
-    artifact, model = artifacts.read(folder(exported)), f"{exported / 'flat.py'}:Flat"
+def test_the_steps_of_pytorch_compute_what_the_source_computes(own_build: Path) -> None:
+    artifact, model = artifacts.read(folder(own_build)), f"{own_build / 'flat.py'}:Flat"
     options = Namespace(artifact=artifact.path, device="cpu", compiled=False, weights=None, model=model)
     found = source.recover(artifact, model=model)
     assert found is not None
@@ -119,8 +97,8 @@ def test_the_steps_of_pytorch_compute_what_the_source_computes(exported: Path) -
     contestant.close()
 
 
-def test_the_steps_of_onnx_runtime_compute_what_its_session_computes(exported: Path) -> None:
-    artifact = artifacts.read(folder(exported))
+def test_the_steps_of_onnx_runtime_compute_what_its_session_computes(own_build: Path) -> None:
+    artifact = artifacts.read(folder(own_build))
     with plugins.load("targets", "onnx").open(artifact, OpenOptions()) as session:
         steps = ort.Steps(session.session, None)
         for count in (3, 2, 2):
@@ -141,8 +119,8 @@ def ran(steps: ort.Steps | pytorch.Steps, inputs: Inputs) -> Inputs:
 
 
 @pytest.mark.slow
-def test_a_compiled_network_takes_turns_too(stack: ExitStack, exported: Path) -> None:
-    compiled = network(stack, exported, "--compiled")
+def test_a_compiled_network_takes_turns_too(stack: ExitStack, own_build: Path) -> None:
+    compiled = network(stack, own_build, "--compiled")
     found = in_turn([compiled], 2, 6, 2, state=dict)
     assert found.faults == {}
     assert len(found.times["torch"]["wall"]) == 6

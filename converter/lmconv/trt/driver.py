@@ -18,6 +18,9 @@ HANDLE = ctypes.c_void_p
 OUT = ctypes.POINTER(ctypes.c_void_p)
 ARGUMENTS = {
     "cuInit": (ctypes.c_uint,),
+    "cuDriverGetVersion": (ctypes.POINTER(ctypes.c_int),),
+    "cuDeviceGetName": (ctypes.c_char_p, ctypes.c_int, ctypes.c_int),
+    "cuDeviceGetAttribute": (ctypes.POINTER(ctypes.c_int), ctypes.c_int, ctypes.c_int),
     "cuDeviceGet": (ctypes.POINTER(ctypes.c_int), ctypes.c_int),
     "cuDevicePrimaryCtxRetain": (OUT, ctypes.c_int),
     "cuCtxSetCurrent": (HANDLE,),
@@ -37,6 +40,9 @@ ARGUMENTS = {
     "cuGraphDestroy": (HANDLE,),
 }
 """What the driver's functions take (cuda.h of CUDA 11.0 to 13.0); each gives a status, 0 where all went well."""
+
+COMPUTE_CAPABILITY = (75, 76)
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
 
 
 @functools.cache
@@ -89,12 +95,39 @@ def captured(stream: int) -> int:
     return graph.value or 0
 
 
+def describe() -> dict[str, Any]:
+    """Device 0, without a context or TensorRT: `gpu`, `compute_capability`, and the newest `cuda` that its driver can.
+
+    Raises:
+        Fault: Of kind "device": there is no driver, or no device.
+    """
+    device = _device()
+    name = ctypes.create_string_buffer(256)
+    call("cuDeviceGetName", name, len(name), device)
+    major, minor = (_number("cuDeviceGetAttribute", attribute, device) for attribute in COMPUTE_CAPABILITY)
+    version = _number("cuDriverGetVersion")
+    return {
+        "gpu": name.value.decode(),
+        "compute_capability": f"{major}.{minor}",
+        "cuda": f"{version // 1000}.{version % 1000 // 10}",
+    }
+
+
+def _device() -> int:
+    call("cuInit", 0)
+    return _number("cuDeviceGet", 0)
+
+
+def _number(function: str, *arguments: int) -> int:
+    """Calls a function that tells a number; gives that."""
+    found = ctypes.c_int()
+    call(function, ctypes.byref(found), *arguments)
+    return found.value
+
+
 def primary() -> None:
     """Makes the primary context of device 0 current, which the CUDA runtime and pycuda.autoprimaryctx use too."""
-    call("cuInit", 0)
-    device = ctypes.c_int()
-    call("cuDeviceGet", ctypes.byref(device), 0)
-    call("cuCtxSetCurrent", made("cuDevicePrimaryCtxRetain", device))
+    call("cuCtxSetCurrent", made("cuDevicePrimaryCtxRetain", _device()))
 
 
 class Stream:

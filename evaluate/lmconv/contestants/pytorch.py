@@ -125,8 +125,7 @@ class Network:
         if self._stream:  # the default one cannot be captured
             self._stack.enter_context(torch.cuda.stream(self._stream))
         self._stack.enter_context(torch.inference_mode())
-        module = network(source).to("cuda" if on_gpu else "cpu")
-        self._module: Any = torch.compile(module) if options.compiled else module
+        self._module: Any = network(source).to("cuda" if on_gpu else "cpu")
         self._compiled = options.compiled
 
     def about(self) -> Json:
@@ -137,8 +136,14 @@ class Network:
         return {"torch": torch.__version__, "cuda": torch.version.cuda, "on": where, "compiled": self._compiled}
 
     def steps(self) -> Steps:
-        """The network in steps."""
-        return Steps(self._module, self._spec, self._stream)
+        """The network in steps; one that is to be compiled is compiled for the batch size that comes."""
+        import torch
+
+        module = self._module
+        if self._compiled:
+            torch.compiler.reset()  # or what other batch sizes left would make it one of any batch size
+            module = torch.compile(module, dynamic=False)
+        return Steps(module, self._spec, self._stream)
 
     def timed(self, batch: int) -> Timed:
         """Ready to be timed with so many seeded inputs a run."""
