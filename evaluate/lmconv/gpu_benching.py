@@ -262,8 +262,8 @@ Times = Mapping[str, Sequence[float]]
 def figures(found: Turns, name: str, batch: int) -> Json:
     """The part of a row that is of one contestant's times.
 
-    `median_ms` and the like are of the host's time, from arrays to arrays. `throughput`, inputs a second, and the ratios
-    are of the GPU's: its time as a CUDA graph, where there is one, and others' launched kernel by kernel.
+    `median_ms` and the like are of the host's time, from arrays to arrays. `throughput`, inputs a second, and ratios
+    are of the GPU's: its time as a CUDA graph, where there is one, and the others' time launched kernel by kernel.
     """
     mine = found.times[name]
     left_out, warm_up = found.left_out[name], found.warm_up[name]

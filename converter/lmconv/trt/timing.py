@@ -132,7 +132,7 @@ class Timed:
         with ExitStack() as stack:
             self._wall()  # TensorRT wants to have run once before it is captured
             self._events: list[driver.Event] = []
-            for _ in range(4 if steps.stream else 0):
+            for _ in range(4 if steps.stream is not None else 0):
                 self._events.append(_closing(stack, driver.Event()))
             self._graph = self._captured(stack, capture)
             before = state()
@@ -140,12 +140,15 @@ class Timed:
             self._stack = stack.pop_all()
 
     def _captured(self, stack: ExitStack, capture: Callable[[], Captured] | None) -> Any:
-        if not self._steps.stream:
+        if self._steps.stream is None:
             self.left_out.update(dict.fromkeys((kind for kind in KINDS if kind != "wall"), "it runs on the CPU"))
             return None
         try:
             if capture is not None:
-                return _closing(stack, capture())
+                graph = _closing(stack, capture())
+                graph.launch()
+                self._steps.wait()
+                return graph
             self.left_out["graph"] = "this runtime is timed without CUDA graphs"
         except (Fault, RuntimeError) as error:  # PyTorch's errors are RuntimeErrors
             self.left_out["graph"] = str(error).strip().partition("\n")[0]

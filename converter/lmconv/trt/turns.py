@@ -69,7 +69,8 @@ class Worker:
         except OSError as error:
             self._said.close()
             raise Fault("run", f"{name}: {command[0]} cannot be run: {error.strerror}") from error
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     @property
     def pid(self) -> int:
@@ -153,7 +154,8 @@ class Worker:
                 self.ask(do="close")
                 self._process.wait(GOODBYE)
         self._end()
-        for pipe in (self._process.stdin, self._process.stdout, self._said):
+        self._listener.join(GRACE)
+        for pipe in (self._process.stdin, self._said, None if self._listener.is_alive() else self._process.stdout):
             with contextlib.suppress(OSError):  # what was not sent to a dead process
                 if pipe is not None:
                     pipe.close()

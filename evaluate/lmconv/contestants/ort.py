@@ -77,7 +77,8 @@ class Steps:
         self._session.run_with_iobinding(self._binding, self._options)
 
     def copy_out(self) -> None:
-        """Copies what it gives to the host."""
+        """Copies what it gives to the host, when it is there: ONNX Runtime copies on a stream of its own choice."""
+        self.wait()
         self._found = [value.numpy() for value in self._binding.get_outputs()]
 
     def wait(self) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def test_a_warm_up_that_never_settles_ends_after_its_time_and_says_so() -> None:
 class OnTheCpu:
     """Steps without a GPU; notes their order."""
 
-    stream = None
+    stream: Any = None
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -106,6 +107,75 @@ def test_wall_time_is_of_the_whole_way_from_the_host_and_back() -> None:
     steps = OnTheCpu()
     timing.Timed(steps, {}).close()
     assert steps.done[:12] == ["set", "copy_in", "execute", "copy_out", "wait", "results"] * 2
+
+
+class Ticks:
+    """Stands for `driver.Event`: each that is recorded is a millisecond after the one before."""
+
+    now = 0
+
+    def __init__(self) -> None:
+        self.at = self.closed = 0
+
+    def record(self, stream: int) -> None:
+        Ticks.now += 1
+        self.at = Ticks.now
+
+    def since(self, earlier: Ticks) -> float:
+        return float(self.at - earlier.at)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class OnAStream(OnTheCpu):
+    stream: Any = SimpleNamespace(handle=7)
+
+
+class Captured:
+    """A graph that may fail to launch."""
+
+    def __init__(self, steps: OnTheCpu, fault: Fault | None = None) -> None:
+        self.steps, self.fault, self.closed = steps, fault, False
+
+    def launch(self) -> None:
+        self.steps.done.append("launch")
+        if self.fault:
+            raise self.fault
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_all_kinds_are_timed_in_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is put between which events; that they are right on a GPU, this cannot show."""
+    monkeypatch.setattr("lmconv.trt.driver.Event", Ticks)
+    steps = OnAStream()
+    graph = Captured(steps)
+    timed = timing.Timed(steps, {}, capture=lambda: graph)
+    steps.done.clear()
+    times = timed.times(3)
+    assert {kind: len(found) for kind, found in times.items()} == dict.fromkeys(timing.KINDS, 3)
+    assert {times[kind][0] for kind in ("execute", "graph", "copy_in", "copy_out")} == {1.0}
+    whole = ["set", "copy_in", "execute", "copy_out", "wait", "results"]
+    assert steps.done[-13:] == [*whole, *whole[:-1], "launch", "wait"]
+    timed.close()
+    assert graph.closed
+
+
+@pytest.mark.parametrize("when", ["captured", "launched"])
+def test_a_graph_that_fails_is_left_out_and_says_why(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    monkeypatch.setattr("lmconv.trt.driver.Event", Ticks)
+    fault = Fault("run", "cuStreamEndCapture: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED")
+
+    def capture() -> timing.Captured:
+        if when == "captured":
+            raise fault
+        return Captured(OnAStream(), fault)
+
+    timed = timing.Timed(OnAStream(), {}, capture=capture)
+    assert timed.left_out == {"graph": fault.message}
+    assert set(timed.times(2)) == {"execute", "wall", "copy_in", "copy_out"}
 
 
 def test_without_a_cuda_driver_an_event_is_a_fault() -> None:
