@@ -61,7 +61,7 @@ class Steps(Protocol):
 
 
 class Captured(Protocol):
-    """What `execute` puts on the stream, as a CUDA graph: `lmconv.trt.graphs.Graph`, or PyTorch's."""
+    """What `execute` puts on the stream, as a CUDA graph: `lmconv.trt.cudagraph.Graph`, or PyTorch's."""
 
     def launch(self) -> None:
         """Puts all of it on the stream."""

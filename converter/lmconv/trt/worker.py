@@ -143,12 +143,12 @@ class Engine:
 
     def timed(self, batch: int) -> Timed:
         """Ready to be timed with so many inputs a run."""
-        from lmconv.trt import device, graphs
+        from lmconv.trt import cudagraph, device
 
         found = self._engine
         arrays = {one.name: noise(one.dtype, one.shape, batch) for one in found.inputs}
         return Timed(
-            found, arrays, capture=lambda: graphs.Graph(found.stream.handle, found.execute), state=device.state
+            found, arrays, capture=lambda: cudagraph.Graph(found.stream.handle, found.execute), state=device.state
         )
 
     def close(self) -> None:
