@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import math
 import sys
 import traceback
@@ -31,6 +32,23 @@ class Console:
         """Says something in passing."""
         if not self.quiet:
             click.echo(text, err=True)
+
+    @contextmanager
+    def logs(self) -> Iterator[None]:
+        """Shows what a runtime logs (TensorRT says much), where `verbose`."""
+        if not self.verbose:
+            yield
+            return
+        ours, handler = logging.getLogger("lmconv"), logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+        before = ours.level
+        ours.addHandler(handler)
+        ours.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            ours.setLevel(before)
+            ours.removeHandler(handler)
 
     @contextmanager
     def progress(self, steps: int, label: str) -> Iterator[Callable[..., None]]:
@@ -100,10 +118,14 @@ def command(**settings: Any) -> Callable[[Callable[..., Outcome]], click.Command
     def decorate(function: Callable[..., Outcome]) -> click.Command:
         @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, everything else on stderr.")
         @click.option("--quiet", is_flag=True, help="Say nothing but the result.")
-        @click.option("-v", "--verbose", is_flag=True, help="Say more; show the traceback behind an error.")
+        @click.option(
+            "-v", "--verbose", is_flag=True, help="Say more; show runtimes' logs, the traceback behind an error."
+        )
         @functools.wraps(function)
         def run(*, as_json: bool, quiet: bool, verbose: bool, **arguments: Any) -> int:
-            outcome = function(Console(quiet=quiet, verbose=verbose), **arguments)
+            console = Console(quiet=quiet, verbose=verbose)
+            with console.logs():
+                outcome = function(console, **arguments)
             if as_json:
                 click.echo(json.dumps({**outcome.document, "errors": outcome.errors}, indent=1, allow_nan=False))
             elif outcome.text:

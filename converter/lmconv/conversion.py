@@ -224,7 +224,8 @@ def _apart(job: Job) -> Done:
 
 
 def _send(job: Job, to: Connection) -> None:
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):  # whoever started this says so, or is gone
+    # Whoever started this says so, or is gone.
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError), job.console.logs():
         to.send(convert(job))
 
 

@@ -30,12 +30,17 @@ def digest(value: Any) -> str:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes a file beside `path` and renames it over: a reader sees the old text or the new one."""
+    """See `replace_bytes`; in UTF-8."""
+    replace_bytes(path, text.encode("utf-8"))
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Writes a file beside `path` and renames it over: a reader sees the old content or the new one."""
     for stray in path.parent.glob(f".{path.name}.*"):  # of a process that died
         stray.unlink(missing_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_bytes(content)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

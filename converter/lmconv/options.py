@@ -14,6 +14,8 @@ from lmconv.types import Json
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+TRUST = "Load engines that you have not built here: they are code, run as you; noted, so that once is enough."
+
 SOURCE = (
     click.option("--landmarks", type=click.IntRange(1), help="How many points, such as 98; default: the network's."),
     click.option("--input", "shape", help="CxHxW of a network of your own, such as 3x112x112."),

@@ -28,9 +28,11 @@ from lmconv.session import feed, gap, noise, noise_crops, outputs
 from lmconv.source import Opened, open_source
 from lmconv.trial import timed
 from lmconv.types import (
+    AS_USUAL,
     ONNX,
     OPSET,
     Artifact,
+    BuildOptions,
     Cpu,
     Float32,
     Float64,
@@ -131,6 +133,7 @@ class Choices:
         mix: What precision "mixed" means.
         pictures: What tells the pictures of the faces that `mix` was chosen on, see `Crops`.
         cpu: The kind of CPU that int8 is for; None is this machine's, or that of `recipe`.
+        engine: How an engine is built; without a timing cache of its own it shares one with all others in `out`.
     """
 
     without: tuple[str, ...] = ()
@@ -139,6 +142,7 @@ class Choices:
     mix: Mix | None = None
     pictures: tuple[str, ...] = ()
     cpu: Cpu | None = None
+    engine: BuildOptions = AS_USUAL
 
     @property
     def quantised_for(self) -> Cpu:
@@ -234,7 +238,7 @@ def plain(source: Source, out: Path, *, crops: Crops | None = None) -> Plain:
     parents = {"source": {**_identity(source), "flops": flops(simplified.model), **counts}}
     with artifacts.staged(folder) as new:
         plugin: Target = plugins.load("targets", "onnx")
-        built = plugin.build(simplified.model, new, spec, Precision.FP32)
+        built = plugin.build(simplified.model, new, spec, Precision.FP32, AS_USUAL)
         (new / "modules.json").write_text(canonical(modules), encoding="utf-8")
         reference_file.write(new, reference)
         content = _content(spec, "onnx", Precision.FP32, simplified, parents, start)
@@ -337,10 +341,12 @@ def build(
     reference = _reference_of(base, spec)
     path = out / spec.name / folder(target, precision, io)
     with artifacts.staged(path) as new:
-        built = plugin.build(whole, new, spec, _told(precision, choices.mix))
+        engine = replace(choices.engine, cache=choices.engine.cache or out, modules=artifacts.modules(base.artifact))
+        built = plugin.build(whole, new, spec, _told(precision, choices.mix), engine)
         reference_file.write(new, reference)
         content = _content(spec, target, precision, optimised, parents, start, choices)
         content |= {"execution": built.execution, "machine": built.machine}
+        content["recipe"] |= built.recipe
         if crops and on_faces(optimised.recipe, precision):
             content["recipe"]["faces"] = sorted({*crops.pictures(), *choices.pictures})
         artifacts.write(new, content)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lmconv.latency import paced
 from lmconv.session import noise
-from lmconv.types import Artifact, Float64, OpenOptions, Precision, Session, Target
+from lmconv.types import Artifact, BuildOptions, Float64, OpenOptions, Precision, Session, Target
 
 if TYPE_CHECKING:
     import onnx
@@ -22,6 +22,8 @@ TIMED_S = 1.0
 """About how long timing graphs may take, seconds, unless they are so slow that 15 rounds and a warm-up take longer."""
 MOST = 300
 """Rounds at most."""
+ALONE = BuildOptions(profile=(1, 1, 64))
+"""One input is what is timed."""
 
 
 @contextmanager
@@ -38,9 +40,10 @@ def opened(
         threads: See `OpenOptions`.
     """
     with tempfile.TemporaryDirectory() as path:
-        built = target.build(model, Path(path), artifact.spec, precision)
+        built = target.build(model, Path(path), artifact.spec, precision, ALONE)
         files = {file.name: "" for file in Path(path).iterdir()}
-        made = replace(artifact, path=Path(path), files=files, execution=built.execution, precision=precision)
+        made = replace(artifact, path=Path(path), files=files, precision=precision)
+        made = replace(made, execution=built.execution, machine=built.machine)
         with target.open(made, OpenOptions(threads=threads)) as session:
             yield session
 

@@ -367,6 +367,8 @@ class Target:
         requires: What is missing here, as an instruction ("pip install …"), or None when it can be used.
         build: Writes its files for a graph to a folder; gives `execution` and, for an engine tied to one, `machine`.
         open: Loads an artefact on a device with a number of threads.
+        check: Refuses an artefact that cannot or should not be loaded here, before its runtime is touched.
+        engines: Whether it builds engines, which `BuildOptions` are for.
         rewrites: Passes that make it faster here, by precision, in order: each has been measured, see docs/passes.md.
     """
 
@@ -376,8 +378,10 @@ class Target:
     precisions: tuple[Precision, ...]
     quantisation: QuantScheme
     requires: Callable[[], str | None]
-    build: Callable[[onnx.ModelProto, Path, ModelSpec, Precision], Built]
+    build: Callable[[onnx.ModelProto, Path, ModelSpec, Precision, BuildOptions], Built]
     open: Callable[[Artifact, OpenOptions], Session]
+    check: Callable[[Artifact, OpenOptions], None] = lambda artifact, options: None
+    engines: bool = False
     ios: tuple[Io, ...] = ("tensor", "image", "frame")
     rewrites: Mapping[Precision, tuple[str, ...]] = field(default_factory=dict)
     on_arm: QuantScheme | None = None
@@ -388,16 +392,50 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """How an engine is built; only TensorRT has a use for it.
+
+    Attributes:
+        profile: Smallest, best and largest batch, where the network's is free.
+        workspace: Bytes of device memory for the builder's scratch.
+        builder_level: How hard the builder looks for fast kernels, 0 to 5.
+        cache: Its timing cache, or the folder where there is one for each version and GPU; None keeps none.
+        locked: Whether to refuse what would change the timing cache.
+        version_compatible: Whether newer versions may run the engine.
+        hardware_compatible: Whether other GPUs may, from compute capability 8.0 on.
+        modules: The PyTorch module that computes each value, for errors to name.
+    """
+
+    profile: tuple[int, int, int] = (1, 8, 64)
+    workspace: int = 2 << 30
+    builder_level: int = 3
+    cache: Path | None = None
+    locked: bool = False
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    modules: Mapping[str, str] = field(default_factory=dict)
+
+
+AS_USUAL = BuildOptions()
+"""How an engine is built where nothing else is said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """What `Target.build` decided: the runtime's settings, and the machine an engine is tied to."""
+    """What `Target.build` decided: the runtime's settings, the machine an engine is tied to, its part of the recipe."""
 
     execution: Json
     machine: Json | None = None
+    recipe: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenOptions:
-    """Where and with how many intra-op threads a session runs; 0 leaves the number to the runtime."""
+    """Where and with how many intra-op threads a session runs; 0 leaves the number to the runtime.
+
+    `trust` lets an engine be loaded that this user has not built.
+    """
 
     device: Literal["cpu", "gpu"] = "cpu"
     threads: int = 0
+    trust: bool = False

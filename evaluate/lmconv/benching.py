@@ -27,7 +27,10 @@ from lmconv.types import Artifact, Float64, Json, ModelSpec, OpenOptions, Precis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to time: device, intra-op threads, inputs a run, timed runs; where the network is, see `source.recover`."""
+    """How to time: device, intra-op threads, inputs a run, timed runs; where the network is, see `source.recover`.
+
+    For `trust` see `OpenOptions`.
+    """
 
     device: Literal["cpu", "gpu"] = "cpu"
     threads: int = 1
@@ -35,11 +38,12 @@ class Settings:
     samples: int = 200
     weights: Path | None = None
     model: str | None = None
+    trust: bool = False
 
     @property
     def options(self) -> OpenOptions:
         """The part that a session is opened with."""
-        return OpenOptions(device=self.device, threads=self.threads)
+        return OpenOptions(device=self.device, threads=self.threads, trust=self.trust)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,6 +64,7 @@ def load(path: Path, settings: Settings, batches: Sequence[int] = ()) -> Artifac
     """
     artifact = artifacts.read(path)
     target: Target = plugins.load("targets", artifact.target)
+    target.check(artifact, settings.options)
     if missing := target.requires():
         raise MissingRuntime(f"{path} needs {artifact.target}, which is not here", hint=missing)
     fixed, asked = artifact.spec.batch, batches or (settings.batch,)

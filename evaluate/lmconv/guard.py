@@ -93,7 +93,8 @@ class Guard:
     def _parent(self, artifact: Artifact) -> Artifact:
         """What it is compared with, made once for all that need it."""
         lowered = artifact.precision != Precision.FP32
-        choices = replace(self.choices, recipe=None, mix=None)
+        engine = replace(self.choices.engine, cache=None, locked=False)  # the parent is no part of the user's build
+        choices = replace(self.choices, recipe=None, mix=None, engine=engine)
         if not lowered:
             choices = replace(choices, compact_px=None, without=tuple(plugins.names("passes")))
         place, io = self.place / ("fp32" if lowered else "plain"), artifact.spec.io
@@ -177,6 +178,8 @@ def _by_size(artifact: Artifact) -> bool:
 
 def _elsewhere(artifact: Artifact) -> str:
     """Says where an artefact's int8 is for another kind of CPU, whose speed cannot be told here; else empty."""
+    if artifact.machine:  # what it is for is in there, and was seen to before it was loaded
+        return ""
     told = artifact.recipe.get("quantisation", {}).get("cpu")
     return f"it is made for {told}, and this is {this_cpu()}" if told not in (None, this_cpu()) else ""
 

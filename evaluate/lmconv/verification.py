@@ -54,6 +54,7 @@ class Verifier:
         split: Which part of it: "test", "train" or "all".
         weights: A checkpoint or folder to look in for the source network.
         model: `FILE.py:NAME`, what builds a user's own network: code that a manifest names is never run.
+        trust: See `OpenOptions`.
         limits: Gates given by the user, by name; None keeps the default.
         notes: What a person should know of the data and of missing sources.
     """
@@ -62,6 +63,7 @@ class Verifier:
     split: str = "test"
     weights: Path | None = None
     model: str | None = None
+    trust: bool = False
     limits: Mapping[str, float | None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     _crops: dict[object, CropSet | None] = field(default_factory=dict)
@@ -76,6 +78,7 @@ class Verifier:
         """
         artifact = artifacts.read(path)
         target: Target = plugins.load("targets", artifact.target)
+        target.check(artifact, OpenOptions(trust=self.trust))
         if missing := target.requires():
             raise MissingRuntime(f"{path} needs {artifact.target}, which is not here", hint=missing)
         if doubt := artifacts.doubt(artifact):
@@ -83,7 +86,7 @@ class Verifier:
         crops = self._faces(artifact.spec)
         if crops:
             _check_unseen(artifact, crops)
-        with target.open(artifact, OpenOptions()) as session:
+        with target.open(artifact, OpenOptions(trust=self.trust)) as session:
             result = self._judge(artifact, session, crops)
         if result.ion or not artifact.measured.get("verified", {}).get("ion"):
             artifacts.record(artifact, **_record(result))

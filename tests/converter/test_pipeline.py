@@ -18,7 +18,7 @@ from lmconv import pipeline, plugins, source
 from lmconv import reference as reference_file
 from lmconv.errors import GateFailed, InputError, MissingRuntime, UsageError
 from lmconv.pipeline import convert
-from lmconv.types import Built, Json, ModelSpec, Pass, PassContext, Precision, Target
+from lmconv.types import BuildOptions, Built, Json, ModelSpec, Pass, PassContext, Precision, Target
 
 SAME = """
 import sys
@@ -187,11 +187,13 @@ class Blurred:
     def __init__(self) -> None:
         self.real: Target = plugins.load("targets", "onnx")
 
-    def build(self, model: onnx.ModelProto, out: Path, spec: ModelSpec, precision: Precision) -> Built:
+    def build(
+        self, model: onnx.ModelProto, out: Path, spec: ModelSpec, precision: Precision, options: BuildOptions
+    ) -> Built:
         for tensor in model.graph.initializer:
             if tensor.name == "fc.weight":
                 tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.01), tensor.name))
-        return self.real.build(model, out, spec, precision)
+        return self.real.build(model, out, spec, precision, options)
 
 
 def test_an_artefact_that_is_off_is_never_put_in_place(

@@ -24,6 +24,7 @@ def plugin(console: Console) -> Outcome:
     here = machine.describe()
     rows = [_source(), *(_target(name) for name in plugins.names("targets"))]
     weights = {name: checkpoints.find(name) for name in plugins.names("backbones")}
+    here["gpu"] = _gpu()
     document = {
         "machine": here,
         "runtimes": rows,
@@ -31,6 +32,7 @@ def plugin(console: Console) -> Outcome:
     }
     lines = [
         f"{here['cpu']}, {here['cores']} cores, {' '.join(here['features']) or 'no known vector extensions'}",
+        *_gpu_line(here["gpu"]),
         " ".join(f"{name} {found}" for name, found in here["versions"].items()),
         "",
         table(
@@ -42,6 +44,20 @@ def plugin(console: Console) -> Outcome:
         table(["weights", ""], [[name, str(path or "not found")] for name, path in weights.items()], left=2),
     ]
     return Outcome(document=document, text="\n".join(lines))
+
+
+def _gpu() -> Json | None:
+    """The GPU that engines would be built for and run on; None where there is none, or no TensorRT."""
+    from lmconv.trt import device
+
+    return None if device.missing() else device.describe()
+
+
+def _gpu_line(gpu: Json | None) -> list[str]:
+    if gpu is None:
+        return []
+    memory = f"{gpu['memory'] / 2**30:.0f} GiB"
+    return [f"{gpu['gpu']}, {memory}, compute capability {gpu['compute_capability']}, CUDA {gpu['cuda']}"]
 
 
 def _source() -> Json:

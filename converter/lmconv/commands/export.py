@@ -47,6 +47,7 @@ Examples:
   lmconv export pfld --to onnx --explain
   lmconv export --all --random-weights --to onnx --to openvino
   lmconv export pfld --to onnx --io image --io frame
+  lmconv export pfld --to tensorrt --precision fp16 --batch 1:8:64
 
 Before a target's precision, passes make the graph smaller and faster: dead channels go (compact), operators are written
 as the target computes them fastest. --no-PASS leaves one out, such as --no-compact; docs/passes.md has them all.
@@ -114,7 +115,22 @@ WITHOUT = "lmconv.without"
 @click.option("--budget-drift", type=Finite(0), help="Mean drift on them, ION points.  [default: 0.4]")
 @click.option("--force", is_flag=True, help="Write what would be refused, marked so.")
 @click.option("--no-guard", is_flag=True, help="Do not judge, neither speed nor budget; marked so.")
-@click.option("--batch", default="dynamic", show_default=True, help="A fixed batch size, or dynamic.")
+@click.option(
+    "--batch",
+    default="dynamic",
+    show_default=True,
+    help="A fixed batch size, dynamic, or of an engine MIN:BEST:MAX; dynamic is then 1:8:64.",
+)
+@click.option("--workspace", help="Of a GPU's memory while an engine is built, such as 512MiB.  [default: 2GiB]")
+@click.option("--builder-level", type=click.IntRange(0, 5), help="How long to look for fast kernels.  [default: 3]")
+@click.option(
+    "--timing-cache",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Kernels that were timed before.  [default: OUT/tensorrt-VERSION-GPU.cache]",
+)
+@click.option("--locked", is_flag=True, help="Refuse to build an engine if the timing cache would change.")
+@click.option("--version-compatible", is_flag=True, help="An engine that newer TensorRT runs too.")
+@click.option("--hardware-compatible", is_flag=True, help="An engine for every GPU from compute capability 8.0 on.")
 @source_options
 def plugin(
     console: Console,
@@ -139,12 +155,29 @@ def plugin(
     force: bool,
     no_guard: bool,
     batch: str,
+    workspace: str | None,
+    builder_level: int | None,
+    timing_cache: Path | None,
+    locked: bool,
+    version_compatible: bool,
+    hardware_compatible: bool,
     **network: Any,
 ) -> Outcome:
     if seed is not None and not random_weights:
         raise UsageError("--seed is for random weights", hint="add --random-weights, or leave it out")
     wanted, skipped = _combinations(targets, precisions, ios)
-    size, choices = _batch(batch), _choices(compact_px, cpu, recipe, calibration, wanted)
+    size, profile = _batch(batch)
+    engine = _engine(
+        targets,
+        profile=profile,
+        workspace=_bytes(workspace),
+        builder_level=builder_level,
+        cache=timing_cache,
+        locked=locked or None,
+        version_compatible=version_compatible or None,
+        hardware_compatible=hardware_compatible or None,
+    )
+    choices = _with_engine(_choices(compact_px, cpu, recipe, calibration, wanted), engine)
     budget = _budget(budget_ion, budget_drift, calibration, no_guard)
     if force and no_guard:
         raise UsageError("--force is for what was judged, and --no-guard judges nothing", hint="leave one out")
@@ -291,12 +324,60 @@ def _missing(console: Console, wanted: list[Wanted], errors: list[Json]) -> list
     return [error["target"] for error in errors[before:]]
 
 
-def _batch(text: str) -> int | None:
+def _batch(text: str) -> tuple[int | None, tuple[int, int, int] | None]:
+    """A fixed batch size, and an engine's profile; None where not given."""
     if text == "dynamic":
-        return None
+        return None, None
     if re.fullmatch("[1-9][0-9]{0,3}", text):
-        return int(text)
-    raise UsageError(f"--batch {text!r} is neither a size below 10000 nor dynamic", hint="such as --batch 1")
+        return int(text), None
+    if re.fullmatch("[1-9][0-9]{0,3}(:[1-9][0-9]{0,3}){2}", text):
+        smallest, best, largest = map(int, text.split(":"))
+        if smallest <= best <= largest:
+            return None, (smallest, best, largest)
+        raise UsageError(f"--batch {text} does not rise", hint="the smallest, the best and the largest: 1:8:64")
+    hint = "such as --batch 1, or --batch 1:8:64 for an engine"
+    raise UsageError(f"--batch {text!r} is no size below 10000, nor three of them, nor dynamic", hint=hint)
+
+
+def _bytes(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if found := re.fullmatch("([1-9][0-9]{0,5})(MiB|GiB)", text):
+        return int(found[1]) << {"MiB": 20, "GiB": 30}[found[2]]
+    raise UsageError(f"--workspace {text!r} is no size", hint="such as --workspace 512MiB or 2GiB")
+
+
+ENGINE = {
+    "profile": "--batch MIN:BEST:MAX",
+    "workspace": "--workspace",
+    "builder_level": "--builder-level",
+    "cache": "--timing-cache",
+    "locked": "--locked",
+    "version_compatible": "--version-compatible",
+    "hardware_compatible": "--hardware-compatible",
+}
+"""Fields of `BuildOptions`, and what sets them."""
+
+
+def _engine(targets: tuple[str, ...], **given: Any) -> Json:
+    """What was said of engines; refuses it where none is built."""
+    said = {name: value for name, value in given.items() if value is not None}
+    if said and not any(plugins.load("targets", name).engines for name in targets):
+        hint = "add --to tensorrt, or leave it out"
+        raise UsageError(f"{ENGINE[next(iter(said))]} is for engines, and no target here builds one", hint=hint)
+    return said
+
+
+def _with_engine(choices: Choices, said: Json) -> Choices:
+    """The choices with what was said of engines; a recipe says all but where the timing cache is."""
+    if choices.recipe:
+        if decided := [ENGINE[name] for name in said if name not in ("cache", "locked")]:
+            raise UsageError(f"--recipe says how the engine is built, {decided[0]} too", hint="leave one out")
+        told = dict(choices.recipe.recipe.get("engine", {}))
+        if batches := told.pop("batches", None):
+            told["profile"] = tuple(batches)
+        said = told | said
+    return replace(choices, engine=replace(choices.engine, **said))
 
 
 def _all(models: tuple[str, ...], options: Json) -> tuple[tuple[str, ...], list[Json]]:

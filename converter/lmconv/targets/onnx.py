@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 
 from lmconv.artifact import model_file
 from lmconv.errors import InputError, MissingRuntime, first_line
-from lmconv.types import Artifact, Built, ModelSpec, OpenOptions, Precision, QuantScheme, Target
+from lmconv.types import (
+    AS_USUAL,
+    Artifact,
+    BuildOptions,
+    Built,
+    ModelSpec,
+    OpenOptions,
+    Precision,
+    QuantScheme,
+    Target,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -25,7 +35,13 @@ REWRITES = {
 PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
 
 
-def build(model: onnx.ModelProto, out: Path, spec: ModelSpec, precision: Precision) -> Built:
+def build(
+    model: onnx.ModelProto,
+    out: Path,
+    spec: ModelSpec,
+    precision: Precision,
+    options: BuildOptions = AS_USUAL,
+) -> Built:
     """Writes model.onnx, weights inside."""
     (out / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
     return Built(execution={"tf32": False})

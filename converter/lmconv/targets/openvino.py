@@ -15,8 +15,10 @@ from lmconv.artifact import model_file
 from lmconv.errors import InputError, MissingRuntime, first_line
 from lmconv.plugins import INSTALL
 from lmconv.types import (
+    AS_USUAL,
     Arrays,
     Artifact,
+    BuildOptions,
     Built,
     Json,
     ModelSpec,
@@ -42,7 +44,13 @@ def requires() -> str | None:
     return None if find_spec("openvino") else INSTALL["openvino"]
 
 
-def build(model: onnx.ModelProto, out: Path, spec: ModelSpec, precision: Precision) -> Built:
+def build(
+    model: onnx.ModelProto,
+    out: Path,
+    spec: ModelSpec,
+    precision: Precision,
+    options: BuildOptions = AS_USUAL,
+) -> Built:
     """Writes model.xml and model.bin; a free batch is fixed to 1 there, where the network can be reshaped again.
 
     Raises:

@@ -1,12 +1,16 @@
 """TensorRT engines, for 8.6, 10 and 11: precision lives in the graph, so one graph serves all three.
 
-The names used exist in all of them, but where a line is marked with the versions that have it. An engine is tied to
-the GPU and the TensorRT version it was built with; both are in the manifest and checked before it is loaded.
+What touches TensorRT is in `lmconv.trt`, which runs without the rest of lmconv; here its faults become lmconv's errors.
+An engine is tied to the GPU and the TensorRT that built it, and it is native code: what it is tied to is in the
+manifest, and what this user has built or trusts is in the ledger. Both are looked at before TensorRT is.
 """
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -14,12 +18,22 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lmconv import ledger, remedy
 from lmconv.artifact import model_file
-from lmconv.errors import GateFailed, MissingRuntime
+from lmconv.errors import GateFailed, InputError, LmconvError, MissingRuntime
+from lmconv.files import replace_bytes, writing
 from lmconv.plugins import INSTALL
+from lmconv.trt import device
+from lmconv.trt.build import Options, Plan
+from lmconv.trt.build import build as build_plan
+from lmconv.trt.engine import Engine
+from lmconv.trt.faults import Fault
+from lmconv.trt.fits import mismatch
 from lmconv.types import (
+    AS_USUAL,
     Arrays,
     Artifact,
+    BuildOptions,
     Built,
     Json,
     ModelSpec,
@@ -33,135 +47,161 @@ from lmconv.types import (
 if TYPE_CHECKING:
     import onnx
 
-WORKSPACE = 2 << 30
-"""Bytes of device memory that the builder may use for scratch."""
-BATCHES = (1, 8, 64)
-"""Smallest, optimal and largest batch of the profile of a graph with a free batch axis."""
+ERRORS: Mapping[str, type[LmconvError]] = {
+    "device": MissingRuntime,
+    "memory": MissingRuntime,
+    "load": MissingRuntime,
+    "build": GateFailed,
+    "locked": GateFailed,
+    "run": GateFailed,
+    "shape": InputError,
+}
+"""What each kind of fault is to a user of lmconv; an engine that is whole and cannot be loaded was built for another
+machine."""
 
 
 def requires() -> str | None:
-    """What is missing: TensorRT, pycuda, or a device. Looks for the device first: 8.6 crashes without one."""
-    missing = [name for name in ("tensorrt", "pycuda") if find_spec(name) is None]
-    if missing:
-        return f"{INSTALL['tensorrt']} (missing: {', '.join(missing)})"
-    try:
-        import pycuda.autoprimaryctx  # noqa: F401  makes device 0's primary context current
-    except Exception:  # pycuda raises types of its own compiled module
-        return "a machine with an NVIDIA GPU and its driver: no CUDA device is here"
+    """What is missing: TensorRT, pycuda, or a device."""
+    if names := device.missing_packages():
+        return f"{INSTALL['tensorrt']} (missing: {', '.join(names)})"
+    if reason := device.missing():
+        return f"a machine with an NVIDIA GPU, its driver and TensorRT: {reason}"
     return None
 
 
-def _ready() -> Any:
-    if missing := requires():
-        raise MissingRuntime("TensorRT cannot be used here", hint=missing)
-    import tensorrt
-
-    return tensorrt
-
-
-def _major(trt: Any) -> int:
-    return int(trt.__version__.split(".")[0])
-
-
-def _machine(trt: Any) -> Json:
-    import pycuda.driver as cuda
-
-    device = cuda.Device(0)
-    return {
-        "gpu": device.name(),
-        "compute_capability": ".".join(map(str, device.compute_capability())),
-        "tensorrt": trt.__version__,
-        "cuda": ".".join(map(str, cuda.get_version())),
-        "driver": cuda.get_driver_version(),
-    }
+@contextmanager
+def faults(hint: str = "", modules: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Makes faults lmconv's errors; `modules` tells the PyTorch module of an ONNX node."""
+    try:
+        yield
+    except Fault as fault:
+        guilty = sorted({modules[node] for node in fault.nodes if node in modules}) if modules else []
+        where = f" (in the network: {', '.join(guilty[:3])})" if guilty else ""
+        raise ERRORS[fault.kind](fault.message + where, hint=hint or fault.hint) from fault
 
 
-def build(model: onnx.ModelProto, out: Path, spec: ModelSpec, precision: Precision) -> Built:
-    """Builds model.engine on this machine's GPU.
+def build(
+    model: onnx.ModelProto,
+    out: Path,
+    spec: ModelSpec,
+    precision: Precision,
+    options: BuildOptions = AS_USUAL,
+) -> Built:
+    """Builds model.engine on this machine's GPU, and notes that this user did.
 
     Raises:
         MissingRuntime: TensorRT, pycuda or a GPU is missing.
-        GateFailed: TensorRT refuses the graph; its own words are given.
+        GateFailed: TensorRT refuses the graph, its own words are given; or the timing cache is locked and would change.
+        InputError: The timing cache or the ledger cannot be read or written.
     """
-    trt = _ready()
-    logger = trt.Logger(trt.Logger.WARNING)
-    builder = trt.Builder(logger)
-    network = builder.create_network(_network_flags(trt))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(model.SerializeToString(deterministic=True)):
-        errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        reasons = "; ".join(f"node {error.node()}: {error.desc()}" for error in errors)
-        raise GateFailed(f"TensorRT {trt.__version__} cannot parse the graph: {reasons}")
-    config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
-    config.clear_flag(trt.BuilderFlag.TF32)
-    if _major(trt) < 10:  # weakly typed: lower precision has to be permitted, the graph says where
-        permitted = {Precision.FP16: "FP16", Precision.INT8: "INT8"}
-        if precision in permitted:
-            config.set_flag(getattr(trt.BuilderFlag, permitted[precision]))
-    if spec.batch is None:
-        profile = builder.create_optimization_profile()
-        (taken,) = spec.takes
-        profile.set_shape(taken.name, *((batch, *taken.shape[1:]) for batch in BATCHES))
-        config.add_optimization_profile(profile)
-    engine = builder.build_serialized_network(network, config)
-    if engine is None:
-        raise GateFailed(f"TensorRT {trt.__version__} cannot build the engine", hint="its log above says why")
-    (out / "model.engine").write_bytes(bytes(engine))
-    return Built(execution={"tf32": False}, machine=_machine(trt))
+    profile = options.profile if spec.batch is None else None
+    with faults(modules=_modules(model, options.modules)):
+        machine = device.describe()
+        cache = _cache_path(options.cache, machine)
+        before = _read(cache)
+        if options.locked and before is None:
+            raise Fault("locked", f"there is no timing cache {cache}", "build once without --locked")
+        plan = build_plan(
+            model.SerializeToString(deterministic=True),
+            Options(
+                precision=str(precision),
+                profile=profile,
+                workspace=options.workspace,
+                level=options.builder_level,
+                cache=before,
+                version_compatible=options.version_compatible,
+                hardware_compatible=options.hardware_compatible,
+            ),
+        )
+        _keep(cache, before, plan, locked=options.locked)
+    (out / "model.engine").write_bytes(plan.engine)
+    ledger.note(hashlib.sha256(plan.engine).hexdigest())
+    compatible = {name: getattr(options, name) for name in ("version_compatible", "hardware_compatible")}
+    told = ("gpu", "compute_capability", "tensorrt", "cuda", "driver", "platform")
+    recipe: Json = {"workspace": options.workspace, "builder_level": options.builder_level, **compatible}
+    batches: Json = {"batches": list(profile)} if profile else {}
+    return Built(
+        execution={"tf32": False, **batches},
+        machine={name: machine[name] for name in told} | compatible,
+        recipe={"engine": recipe | batches},
+    )
 
 
-def _network_flags(trt: Any) -> int:
-    flag = trt.NetworkDefinitionCreationFlag
-    if _major(trt) < 10:
-        return 1 << int(flag.EXPLICIT_BATCH)  # trt: 8
-    return 1 << int(flag.STRONGLY_TYPED)  # trt: 10, 11
+def _modules(model: onnx.ModelProto, modules: Mapping[str, str]) -> dict[str, str]:
+    """The PyTorch module of nodes, by their name and by what they compute."""
+    found: dict[str, str] = {}
+    for node in model.graph.node:
+        for value in node.output:
+            if value in modules:
+                found[node.name] = found[value] = modules[value]
+    return found
+
+
+def _cache_path(named: Path | None, machine: Json) -> Path | None:
+    """The timing cache's file; in a folder, one for each version and GPU, as it serves no other."""
+    if named is None or not named.is_dir():
+        return named
+    gpu = re.sub("[^A-Za-z0-9]+", "-", machine["gpu"]).strip("-")
+    return named / f"tensorrt-{machine['tensorrt']}-{gpu}.cache"
+
+
+def _read(cache: Path | None) -> bytes | None:
+    try:
+        return cache.read_bytes() if cache and cache.exists() else None
+    except OSError as error:
+        raise InputError(f"cannot read {cache}: {error.strerror}", hint="name another --timing-cache") from error
+
+
+def _keep(cache: Path | None, before: bytes | None, plan: Plan, *, locked: bool) -> None:
+    """Keeps the timing cache.
+
+    Raises:
+        Fault: Of kind locked: it would change.
+    """
+    if plan.cache == before:
+        return
+    if locked:
+        sizes = f"{len(before or b''):,} to {len(plan.cache):,} bytes"
+        hint = "build once without --locked, or go back to what the cache was made with"
+        raise Fault("locked", f"--locked: kernels were timed that {cache} does not have ({sizes})", hint)
+    if cache is not None:
+        with writing(cache):
+            replace_bytes(cache, plan.cache)
+
+
+def portions(count: int, batches: tuple[int, int, int] | None) -> list[tuple[int, int, int]]:
+    """How a number of inputs is run in parts: where each begins and ends, and what it is filled up to."""
+    if batches is None:
+        return [(0, count, count)]
+    smallest, _, largest = batches
+    starts = range(0, max(count, 1), largest)
+    stops = [min(start + largest, count) for start in starts]
+    return [(start, stop, max(smallest, stop - start)) for start, stop in zip(starts, stops, strict=True)]
+
+
+def filled(array: NDArray[Any], size: int) -> NDArray[Any]:
+    """An array with zeros added along its first axis."""
+    return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
 
 
 class TensorRtSession:
-    """A `Session` on an engine: one context, one stream, device buffers that grow to the largest batch seen."""
+    """A `Session` on an engine. Any number of inputs: they are run in parts that its profile takes."""
 
     caveat = ""
 
-    def __init__(self, path: Path, trt: Any) -> None:
-        import pycuda.driver as cuda
-
-        self._trt, self._cuda = trt, cuda
-        self._runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
-        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
-        if self._engine is None:
-            raise MissingRuntime(f"TensorRT {trt.__version__} cannot load {path}", hint="export again on this machine")
-        self._context = self._engine.create_execution_context()
-        self._stream = cuda.Stream()
-        self._buffers: dict[str, Any] = {}
-        self._sizes: dict[str, int] = {}
-        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
-        self._outputs = [name for name in names if self._engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
-
-    def _buffer(self, name: str, size: int) -> Any:
-        if self._sizes.get(name, 0) < size:
-            self._buffers[name], self._sizes[name] = self._cuda.mem_alloc(size), size
-        self._context.set_tensor_address(name, int(self._buffers[name]))
-        return self._buffers[name]
+    def __init__(self, plan: bytes, hint: str) -> None:
+        with faults(hint):
+            self._engine = Engine(plan)
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `lmconv.types.Session`."""
-        for name, value in inputs.items():
-            contiguous = np.ascontiguousarray(value)
-            if not self._context.set_input_shape(name, contiguous.shape):
-                raise GateFailed(f"the engine does not take {name} of shape {contiguous.shape}", hint="export --batch")
-            self._cuda.memcpy_htod_async(self._buffer(name, contiguous.nbytes), contiguous, self._stream)
-        results = {}
-        for name in self._outputs:
-            dtype = self._trt.nptype(self._engine.get_tensor_dtype(name))
-            results[name] = np.empty(tuple(self._context.get_tensor_shape(name)), dtype)
-            self._buffer(name, results[name].nbytes)
-        if not self._context.execute_async_v3(self._stream.handle):
-            raise GateFailed("TensorRT failed to run the engine", hint="its log above says why")
-        for name, value in results.items():
-            self._cuda.memcpy_dtoh_async(value, self._buffers[name], self._stream)
-        self._stream.synchronize()
-        return results
+        count = len(next(iter(inputs.values())))
+        parts = []
+        with faults():
+            for start, stop, size in portions(count, self._engine.batches):
+                given = {name: filled(value[start:stop], size) for name, value in inputs.items()}
+                parts.append({name: value[: stop - start] for name, value in self._engine.run(given).items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def __enter__(self) -> Self:
         return self
@@ -169,25 +209,53 @@ class TensorRtSession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for buffer in self._buffers.values():
-            buffer.free()
-        del self._context, self._engine, self._runtime
+        self._engine.close()
+
+
+def check(artifact: Artifact, options: OpenOptions) -> None:
+    """Refuses what cannot or should not be loaded here, before TensorRT sees it.
+
+    Raises:
+        InputError: This user has not built the engine, and has not said to trust it.
+        MissingRuntime: TensorRT or a GPU is missing, or the engine was built for others than those that are here.
+    """
+    _trusted(artifact, options)
+
+
+def _trusted(artifact: Artifact, options: OpenOptions) -> bytes:
+    """The engine, read once: what is checked is what is loaded. See `check` for what it raises."""
+    path = model_file(artifact, ".engine")
+    try:
+        plan = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", hint="export again") from error
+    digest = hashlib.sha256(plan).hexdigest()
+    if options.trust:
+        ledger.note(digest)
+    elif not ledger.known(digest):
+        hint = "--trust, where you know who built it; or export it here"
+        raise InputError(f"{path} was not built by you, and an engine is code that would be run", hint=hint)
+    if missing := requires():
+        raise MissingRuntime(f"{artifact.path} needs tensorrt, which is not here", hint=missing)
+    with faults():
+        reason = mismatch(artifact.machine or {}, device.describe())
+    if reason:
+        raise MissingRuntime(f"{artifact.path} was {reason}", hint=_again(artifact))
+    return plan
+
+
+def _again(artifact: Artifact) -> str:
+    return f"build it here: {remedy.command(artifact)}"
 
 
 def open_artifact(artifact: Artifact, options: OpenOptions) -> Session:
     """Loads an engine on the GPU that it was built for, whatever `options.device` says: it has no other.
 
     Raises:
-        MissingRuntime: TensorRT or a GPU is missing, or they are others than those of the manifest.
+        InputError: See `check`.
+        MissingRuntime: See `check`; or TensorRT cannot load it, or the GPU has no room.
     """
-    trt = _ready()
-    here = _machine(trt)
-    keys = ("gpu", "compute_capability", "tensorrt")
-    built = artifact.machine or {}
-    if any(built.get(key) != here[key] for key in keys):
-        there, now = (", ".join(str(side.get(key)) for key in keys) for side in (built, here))
-        raise MissingRuntime(f"{artifact.path} was built for {there}; here is {now}", hint="export it again here")
-    return TensorRtSession(model_file(artifact, ".engine"), trt)
+    return TensorRtSession(_trusted(artifact, options), _again(artifact))
 
 
 plugin = Target(
@@ -199,5 +267,7 @@ plugin = Target(
     requires=requires,
     build=build,
     open=open_artifact,
+    check=check,
+    engines=True,
     ios=("tensor", "image"),  # it has uint8 as a network's input only, and no Gather of it
 )

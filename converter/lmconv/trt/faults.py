@@ -1,7 +1,7 @@
 """What can go wrong with an engine: the one exception of this tree.
 
-Everything in `lmconv/trt` runs on Python 3.9+ with numpy, tensorrt and pycuda alone, so that the folder can be copied to
-a GPU host that has no more. It knows nothing of lmconv's own errors; `lmconv.targets.tensorrt` makes those of these.
+Everything in `lmconv/trt` runs on Python 3.9+ with numpy, tensorrt and pycuda alone, so that the folder can be copied
+to a GPU host that has no more. It knows nothing of lmconv's own errors; `lmconv.targets.tensorrt` makes those of these.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 KINDS = ("device", "memory", "build", "load", "run", "shape", "locked")
-"""No package or device; no room on it; an engine that cannot be built, loaded or run; wrong arrays; a cache kept as it is."""
+"""No package or device; no room on it; an engine that cannot be built, loaded or run; wrong arrays; a cache that would
+change."""
 
 
 class Fault(Exception):

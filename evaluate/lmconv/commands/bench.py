@@ -11,6 +11,7 @@ import click
 from lmconv import usercode
 from lmconv.console import Console, Outcome, attempt, command, table
 from lmconv.errors import InputError, LmconvError, MissingRuntime, UsageError
+from lmconv.options import TRUST
 from lmconv.report import number
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ Examples:
 @click.option("--samples", type=click.IntRange(64), default=200, show_default=True, help="Runs timed; 662 for p99.")
 @click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
 @click.option("--model", help="FILE.py:NAME of a network of your own; its code runs only when you name it.")
+@click.option("--trust", is_flag=True, help=TRUST)
 def plugin(
     console: Console,
     *,
@@ -60,6 +62,7 @@ def plugin(
     samples: int,
     weights: Path | None,
     model: str | None,
+    trust: bool,
 ) -> Outcome:
     if model:
         usercode.check(model)
@@ -71,7 +74,13 @@ def plugin(
     if not paths:
         raise InputError("there is no artefact under build/", hint="name some, or make one with lmconv export")
     settings = benching.Settings(
-        device=device, threads=threads or 1, batch=batch or 1, samples=samples, weights=weights, model=model
+        device=device,
+        threads=threads or 1,
+        batch=batch or 1,
+        samples=samples,
+        weights=weights,
+        model=model,
+        trust=trust,
     )
     if device == "gpu":
         return _on_gpu(console, paths, settings, sweep=sweep, named=bool(artifacts))

@@ -10,6 +10,7 @@ import click
 
 from lmconv import usercode
 from lmconv.console import Console, Finite, Outcome, attempt, command, table
+from lmconv.options import TRUST
 from lmconv.report import interval, ion, number
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ Examples:
 @click.option("--split", type=click.Choice(["test", "train", "all"]), default="test", show_default=True)
 @click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
 @click.option("--model", help="FILE.py:NAME of a network of your own; its code runs only when you name it.")
+@click.option("--trust", is_flag=True, help=TRUST)
 @click.option("--max-abs", type=Finite(0), help="Largest difference of a coordinate, fractions of the input.")
 @click.option("--max-px", type=Finite(0), help="Largest distance of a point, pixels of the network's input.")
 @click.option("--max-mean-px", type=Finite(0), help="Mean distance of a point on faces, pixels of the network's input.")
@@ -62,6 +64,7 @@ def plugin(
     split: str,
     weights: Path | None,
     model: str | None,
+    trust: bool,
     max_abs: float | None,
     max_px: float | None,
     max_mean_px: float | None,
@@ -75,7 +78,7 @@ def plugin(
 
     given = {"max_abs": max_abs, "max_px": max_px, "mean_px": max_mean_px, "max_map": max_map}
     given |= {"ion_loss": max_ion_loss, "drift": max_drift}
-    verifier = Verifier(data=data, split=split, weights=weights, model=model, limits=given)
+    verifier = Verifier(data=data, split=split, weights=weights, model=model, trust=trust, limits=given)
     outcome = Outcome(document={"artifacts": []})
     with console.progress(len(artifacts), "verifying") as step:
         for path in artifacts:

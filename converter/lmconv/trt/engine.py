@@ -1,0 +1,335 @@
+"""A TensorRT engine, ready to run: one execution context, one stream, buffers that grow to the largest batch seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lmconv.trt import device, log
+from lmconv.trt.faults import Fault
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "FLOAT": np.dtype(np.float32),
+    "HALF": np.dtype(np.float16),
+    "INT8": np.dtype(np.int8),
+    "UINT8": np.dtype(np.uint8),
+    "INT32": np.dtype(np.int32),
+    "INT64": np.dtype(np.int64),
+    "BOOL": np.dtype(np.bool_),
+}
+"""TensorRT's data types that an input or output may have; 8.6 has no INT64."""
+
+
+class Tensor(NamedTuple):
+    """An input or output: name, dtype, and shape with -1 where an axis is free."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+def load(plan: bytes) -> tuple[trt.Runtime, trt.ICudaEngine]:
+    """A runtime, and the engine that it makes of a plan. The runtime has to outlive the engine.
+
+    Raises:
+        Fault: Of kind load; TensorRT's own words are given.
+    """
+    import tensorrt as trt
+
+    with log.heard() as said:
+        runtime = trt.Runtime(log.logger())
+        # A version-compatible plan holds the runtime that runs it. Whoever loads an engine trusts it anyway: it is
+        # code, and nothing else.
+        runtime.engine_host_code_allowed = True
+        engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        hint = "build it again on this machine, with this TensorRT"
+        raise Fault("load", f"TensorRT {trt.__version__} cannot load the engine: {said.reason}", hint)
+    return runtime, engine
+
+
+def memory(engine: trt.ICudaEngine) -> int:
+    """Bytes of device memory that a context of an engine takes."""
+    if hasattr(engine, "device_memory_size_v2"):
+        return int(engine.device_memory_size_v2)  # trt: 10, 11
+    return int(engine.device_memory_size)  # trt: 8
+
+
+def tensors(engine: trt.ICudaEngine) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Inputs and outputs of an engine.
+
+    Raises:
+        Fault: Of kind load: NumPy has no such type.
+    """
+    import tensorrt as trt
+
+    found: dict[Any, list[Tensor]] = {trt.TensorIOMode.INPUT: [], trt.TensorIOMode.OUTPUT: []}
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        kind = engine.get_tensor_dtype(name).name
+        if kind not in DTYPES:
+            raise Fault("load", f"the engine's {name} is {kind}, which NumPy has not", "export a network without it")
+        shape = sizes(engine.get_tensor_shape(name))
+        found[engine.get_tensor_mode(name)].append(Tensor(name, DTYPES[kind], shape))
+    return tuple(found[trt.TensorIOMode.INPUT]), tuple(found[trt.TensorIOMode.OUTPUT])
+
+
+def sizes(dims: Any) -> tuple[int, ...]:
+    """A `tensorrt.Dims` as Python has it."""
+    return tuple(int(size) for size in dims)
+
+
+def unfit(
+    arrays: Mapping[str, Any], inputs: Sequence[Tensor], batches: tuple[int, int, int] | None
+) -> tuple[str, str] | None:
+    """Why an engine does not take these arrays, and what to do; None where it does.
+
+    Args:
+        arrays: By name.
+        inputs: What the engine takes.
+        batches: Smallest, best and largest batch of its profile; None where the batch is fixed.
+    """
+    names = [tensor.name for tensor in inputs]
+    if sorted(names) != sorted(arrays):
+        return f"the engine takes {', '.join(names)}, not {', '.join(arrays) or 'nothing'}", "name its inputs so"
+    for name, dtype, shape in inputs:
+        given, array = tuple(arrays[name].shape), arrays[name]
+        if array.dtype != dtype:
+            return f"{name} is {array.dtype}, and the engine takes {dtype}", f"give {dtype}"
+        fixed = [size if size >= 0 else there for size, there in zip(shape, given)]
+        if len(given) != len(shape) or tuple(fixed) != given:
+            wanted = " x ".join(str(size) if size >= 0 else "N" for size in shape)
+            other = len(given) == len(shape) and given[0] != fixed[0]
+            hint = f"export again with --batch {given[0]}" if other else "give arrays of that shape"
+            return f"{name} is {' x '.join(map(str, given))}, and the engine takes {wanted}", hint
+        if batches and shape[0] < 0 and not batches[0] <= given[0] <= batches[2]:
+            range_ = f"{batches[0]} to {batches[2]}"
+            low, high = min(batches[0], max(1, given[0])), max(batches[2], given[0])
+            hint = f"export again with --batch {low}:{batches[1]}:{high}"
+            return f"{name} holds {given[0]} inputs, and the engine takes {range_} a run", hint
+    if len({arrays[name].shape[0] for name, _, shape in inputs if shape and shape[0] < 0}) > 1:
+        return "inputs differ in their number", "give as many of each"
+    return None
+
+
+class Buffer:
+    """A tensor's memory: on the device, and pinned on the host, where it is seen as an array.
+
+    Attributes:
+        host: The array of the shape asked for last.
+        device: The address on the device.
+    """
+
+    def __init__(self, name: str, dtype: np.dtype[Any]) -> None:
+        self.name = name
+        self.dtype = dtype
+        self.host: Any = np.empty(0, dtype)
+        self._pinned: Any = None
+        self._allocated: Any = None
+        self._size = 0
+
+    @property
+    def device(self) -> int:
+        """0 before the first `fit`."""
+        return int(self._allocated) if self._allocated else 0
+
+    def fit(self, shape: tuple[int, ...]) -> bool:
+        """Makes room for an array; gives whether the address is another now."""
+        import pycuda.driver as cuda
+
+        size = max(1, int(np.prod(shape, dtype=np.int64))) * self.dtype.itemsize
+        grown = size > self._size
+        if grown:
+            self.free()
+            with device.calls(f"{self.name} {shape}", "run", size):
+                self._allocated = cuda.mem_alloc(size)
+                self._pinned = cuda.pagelocked_empty(size, np.uint8)
+            self._size = size
+        self.host = self._pinned[:size].view(self.dtype).reshape(shape)
+        return grown
+
+    def free(self) -> None:
+        """Gives both back."""
+        self.host, self._size = np.empty(0, self.dtype), 0
+        if self._allocated is not None:
+            self._allocated.free()
+        if self._pinned is not None:
+            self._pinned.base.free()
+        self._allocated = self._pinned = None
+
+
+class Engine:
+    """Runs a plan; a context manager that frees what it holds. To be used in the thread that made it.
+
+    Attributes:
+        inputs: What it takes.
+        outputs: What it gives.
+        batches: Smallest, best and largest batch of its profile; None where the batch is fixed.
+        memory: Device bytes of the context.
+        layers: Number of layers.
+        stream: The `pycuda.driver.Stream` that everything runs on.
+    """
+
+    def __init__(self, plan: bytes) -> None:
+        """Loads a plan.
+
+        Raises:
+            Fault: Of kind device, load or memory.
+        """
+        device.ready()
+        self._closing = ExitStack()
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        try:
+            self._open(plan)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, plan: bytes) -> None:
+        import pycuda.driver as cuda
+
+        self._runtime, self._engine = load(plan)
+        self._closing.callback(self._forget)
+        self.inputs, self.outputs = tensors(self._engine)
+        self.batches = self._batches()
+        self.memory, self.layers = memory(self._engine), int(self._engine.num_layers)
+        with device.calls("loading the engine", "load", self.memory), log.heard() as said:
+            self._context = self._engine.create_execution_context()
+            self.stream = cuda.Stream()
+        if self._context is None:
+            if cuda.mem_get_info()[0] < self.memory or "memory" in said.reason:
+                raise device.full("the engine", self.memory)
+            raise Fault("load", f"TensorRT makes no context of the engine: {said.reason}", "build it again")
+        self._buffers = {tensor.name: Buffer(tensor.name, tensor.dtype) for tensor in (*self.inputs, *self.outputs)}
+        for buffer in self._buffers.values():
+            self._closing.callback(buffer.free)
+        self._closing.callback(self._settle)
+
+    def _batches(self) -> tuple[int, int, int] | None:
+        for name, _, shape in self.inputs:
+            if shape and shape[0] < 0:
+                smallest, best, largest = (int(each[0]) for each in self._engine.get_tensor_profile_shape(name, 0))
+                return smallest, best, largest
+        return None
+
+    def run(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """Computes the outputs by name.
+
+        Args:
+            arrays: NumPy arrays of the dtypes and shapes that `inputs` says, by name.
+
+        Raises:
+            Fault: Of kind shape, memory or run.
+        """
+        self.set(arrays)
+        self.copy_in()
+        self.execute()
+        self.copy_out()
+        self.wait()
+        return self.results()
+
+    def set(self, arrays: Mapping[str, Any]) -> None:
+        """Puts arrays into the pinned buffers, and tells TensorRT shapes and addresses where they changed.
+
+        Nothing may be under way on the stream. Larger arrays than any before move the buffers: what was captured in a
+        CUDA graph is then of no more use.
+
+        Raises:
+            Fault: Of kind shape or memory.
+        """
+        if reasons := unfit(arrays, self.inputs, self.batches):
+            raise Fault("shape", *reasons)
+        shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+        if shapes != self._shapes:
+            self._shapes = {}  # until all are set
+            self._fit(shapes)
+            self._shapes = shapes
+        for name, array in arrays.items():
+            np.copyto(self._buffers[name].host, array)
+
+    def _fit(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        for name, shape in shapes.items():
+            with log.heard() as said:
+                taken = self._context.set_input_shape(name, shape)
+            if not taken:
+                raise Fault("shape", f"the engine does not take {name} of shape {shape}: {said.reason}", "see --batch")
+            self._place(name, shape)
+        for tensor in self.outputs:
+            shape = sizes(self._context.get_tensor_shape(tensor.name))
+            if any(size < 0 for size in shape):
+                hint = "export a network whose outputs have shapes that follow from those of its inputs"
+                raise Fault("shape", f"the shape of {tensor.name} depends on the numbers computed", hint)
+            self._place(tensor.name, shape)
+
+    def _place(self, name: str, shape: tuple[int, ...]) -> None:
+        buffer = self._buffers[name]
+        if buffer.fit(shape) and not self._context.set_tensor_address(name, buffer.device):
+            raise Fault("run", f"TensorRT does not take an address for {name}")
+
+    def copy_in(self) -> None:
+        """Copies the inputs to the device; asynchronous."""
+        import pycuda.driver as cuda
+
+        with device.calls("copying to the GPU"):
+            for tensor in self.inputs:
+                buffer = self._buffers[tensor.name]
+                cuda.memcpy_htod_async(buffer.device, buffer.host, self.stream)
+
+    def execute(self) -> None:
+        """Computes; asynchronous.
+
+        Raises:
+            Fault: Of kind run; TensorRT's own words are given.
+        """
+        with device.calls("running the engine"), log.heard() as said:
+            if not self._context.execute_async_v3(self.stream.handle):
+                raise Fault("run", f"TensorRT cannot run the engine: {said.reason}", "-v shows its log")
+
+    def copy_out(self) -> None:
+        """Copies the outputs to the host; asynchronous."""
+        import pycuda.driver as cuda
+
+        with device.calls("copying from the GPU"):
+            for tensor in self.outputs:
+                buffer = self._buffers[tensor.name]
+                cuda.memcpy_dtoh_async(buffer.host, buffer.device, self.stream)
+
+    def wait(self) -> None:
+        """Waits for all that was asked for; what went wrong in it is raised here."""
+        with device.calls("running the engine"):
+            self.stream.synchronize()
+
+    def results(self) -> dict[str, Any]:
+        """Copies of the outputs, by name; valid after `copy_out` and `wait`."""
+        return {tensor.name: self._buffers[tensor.name].host.copy() for tensor in self.outputs}
+
+    def close(self) -> None:
+        """Frees all: waits for the stream, then buffers, context, engine, runtime. May be called again."""
+        self._closing.close()
+
+    def _settle(self) -> None:
+        import pycuda.driver as cuda
+
+        try:
+            self.stream.synchronize()
+        except cuda.Error:  # it was told when it happened
+            return
+
+    def _forget(self) -> None:
+        for name in ("_context", "stream", "_engine", "_runtime"):  # whichever of them there are, in this order
+            vars(self).pop(name, None)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

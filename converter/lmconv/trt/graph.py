@@ -1,0 +1,152 @@
+"""What has to be known of an ONNX file where there is no `onnx`: its nodes, and which of them compute in float32.
+
+Protocol Buffers' wire format is read directly, as far as that takes: https://protobuf.dev/programming-guides/encoding/;
+the numbers of the fields are those of onnx.proto.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+FLOAT, FLOAT16 = 1, 10
+"""Of `TensorProto.DataType`."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the graph, those of subgraphs left out.
+
+    Attributes:
+        name: May be empty.
+        operator: Such as "Conv".
+        inputs: Names of values; an empty one is left out.
+        outputs: Names of values.
+        kind: The data type that a Cast or Constant says it gives; 0 where it says none.
+    """
+
+    name: str
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    kind: int = 0
+
+    @property
+    def label(self) -> str:
+        """Its name, or what it computes where it has none."""
+        return self.name or (self.outputs[0] if self.outputs else "")
+
+
+def fields(message: bytes) -> Iterator[tuple[int, Any]]:
+    """Number and value of every field of a message: integers, or the bytes of all else.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    position = 0
+    try:
+        while position < len(message):
+            tag, position = _varint(message, position)
+            kind = tag & 7
+            if kind == 0:
+                value: Any
+                value, position = _varint(message, position)
+            else:
+                size, position = _varint(message, position) if kind == 2 else ({1: 8, 5: 4}[kind], position)
+                value, position = message[position : position + size], position + size
+            yield tag >> 3, value
+    except (IndexError, KeyError) as error:
+        raise ValueError("this is no ONNX file") from error
+    if position != len(message):
+        raise ValueError("this ONNX file is truncated")
+
+
+def _varint(message: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[position]
+        value, shift, position = value | (byte & 127) << shift, shift + 7, position + 1
+        if byte < 128:
+            return value, position
+
+
+def _all(message: bytes, number: int) -> list[Any]:
+    return [value for found, value in fields(message) if found == number]
+
+
+def _first(message: bytes, number: int, default: Any) -> Any:
+    return next(iter(_all(message, number)), default)
+
+
+def _graph(onnx: bytes) -> bytes:
+    found: bytes = _first(onnx, 7, b"")
+    return found
+
+
+def nodes(onnx: bytes) -> list[Node]:
+    """The nodes of an ONNX file, in its order."""
+    return [_node(message) for message in _all(_graph(onnx), 1)]
+
+
+def _node(message: bytes) -> Node:
+    def names(number: int) -> tuple[str, ...]:
+        return tuple(name.decode() for name in _all(message, number))
+
+    operator = _first(message, 4, b"").decode()
+    attributes = {_first(each, 1, b"").decode(): each for each in _all(message, 5)}
+    kind = 0
+    if operator == "Cast" and "to" in attributes:
+        kind = _first(attributes["to"], 3, 0)
+    elif operator == "Constant" and "value" in attributes:
+        kind = _first(_first(attributes["value"], 5, b""), 2, 0)
+    name = _first(message, 3, b"").decode()
+    return Node(name, operator, tuple(each for each in names(1) if each), names(2), kind)
+
+
+def float32_nodes(onnx: bytes) -> list[Node]:
+    """The nodes that read or give float32 and are no Casts: what stays exact in a graph of float16 tensors."""
+    graph = _graph(onnx)
+    kinds = {_first(each, 8, b"").decode(): _first(each, 2, 0) for each in _all(graph, 5)}
+    for value in _all(graph, 11):  # name, type, tensor_type, elem_type
+        kinds[_first(value, 1, b"").decode()] = _first(_first(_first(value, 2, b""), 1, b""), 1, 0)
+    found = []
+    for node in nodes(onnx):
+        kind = _kind(node, [kinds.get(name, 0) for name in node.inputs])
+        kinds.update(dict.fromkeys(node.outputs, kind))
+        touched = {kinds.get(name, 0) for name in (*node.inputs, *node.outputs)}
+        if FLOAT in touched and node.operator not in ("Cast", "Constant", "QuantizeLinear", "DequantizeLinear"):
+            found.append(node)
+    return found
+
+
+def _kind(node: Node, inputs: Sequence[int]) -> int:
+    """Data type of a node's outputs, as far as floats are concerned: that of the first float it reads."""
+    if node.operator in WHOLE:
+        return 0
+    if node.operator in ("Cast", "Constant"):
+        return node.kind
+    return next((kind for kind in inputs if kind in (FLOAT, FLOAT16)), 0)
+
+
+WHOLE = frozenset(
+    (
+        *("And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Xor"),
+        *("ArgMax", "ArgMin", "NonZero", "QuantizeLinear", "Shape", "Size"),
+    )
+)
+"""Operators whose result is no float, whatever they read."""
+
+
+def owner(layer: str, metadata: str, names: Iterable[str]) -> str | None:
+    """Which ONNX node a layer of TensorRT comes from, by its name or by what the parser notes of it."""
+    noted = re.search(r"\[ONNX Layer: ([^\]]*)\]", metadata or "")
+    told = noted[1] if noted else layer
+    return told if told in set(names) else None
+
+
+def named(text: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Which of these names a message of TensorRT has in it, as words of their own."""
+    words = set(re.findall(r"[^\s\[\]{}(),;:'\"+]+", text.replace("...", " "))) | set(re.findall(r"[^\s]+", text))
+    return tuple(name for name in dict.fromkeys(names) if name and name in words)
