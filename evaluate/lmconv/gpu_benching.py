@@ -154,7 +154,9 @@ def _contestants(group: list[Artifact], settings: Settings, where: Where, rows: 
 
 
 def _engine(artifact: Artifact) -> list[str]:
-    return python("lmconv.trt.worker", artifacts.model_file(artifact, ".engine"))
+    """The very file that `load` has checked, or nothing: an engine is code."""
+    path = artifacts.model_file(artifact, ".engine")
+    return python("lmconv.trt.worker", path, artifact.files[path.name])
 
 
 def _ort(artifact: Artifact, where: Where) -> list[str]:

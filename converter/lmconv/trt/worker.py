@@ -1,4 +1,4 @@
-"""A process that has one contestant, and times it when it is asked: `python -m lmconv.trt.worker ENGINE`.
+"""A process that has one contestant, and times it when it is asked: `python -m lmconv.trt.worker ENGINE [SHA256]`.
 
 PyTorch, ONNX Runtime and TensorRT bring CUDA libraries of their own, which need not get along in one process. Requests
 and replies are JSON documents, one a line, on standard input and output:
@@ -12,6 +12,7 @@ and {"ok": false, "kind": ..., "message": ..., "hint": ...} where it failed; the
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -119,12 +120,15 @@ class _Server:
 
 
 class Engine:
-    """An engine as a contestant, on seeded inputs."""
+    """An engine as a contestant, on seeded inputs; of the sha256 that is given, as an engine is code."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, sha256: str | None = None) -> None:
         from lmconv.trt import engine
 
-        self._engine = engine.Engine(Path(path).read_bytes())
+        plan = Path(path).read_bytes()
+        if sha256 not in (None, hashlib.sha256(plan).hexdigest()):
+            raise Fault("load", f"{path} is another than the one that was checked", "export it again")
+        self._engine = engine.Engine(plan)
 
     def about(self) -> dict[str, Any]:
         """What it takes and gives, the batches of its profile, and its device memory in bytes."""
@@ -167,9 +171,9 @@ def noise(dtype: Any, shape: Iterable[int], batch: int) -> Any:
 
 def main() -> None:
     """Serves the engine that is named on the command line."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m lmconv.trt.worker ENGINE")
-    serve(lambda: Engine(sys.argv[1]))
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python -m lmconv.trt.worker ENGINE [SHA256]")
+    serve(lambda: Engine(*sys.argv[1:]))
 
 
 if __name__ == "__main__":

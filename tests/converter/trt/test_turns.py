@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import time
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from lmconv.trt import device
 from lmconv.trt.faults import Fault
-from lmconv.trt.turns import Turns, Worker, in_turn, plan
+from lmconv.trt.turns import Turns, Worker, in_turn, plan, python
 
 SCRIPT = Path(__file__).with_name("contestant.py")
 
@@ -128,6 +130,25 @@ def test_what_cannot_be_loaded_is_a_fault_of_its_kind(stack: ExitStack) -> None:
 def test_a_command_that_does_not_exist_is_a_fault() -> None:
     with pytest.raises(Fault, match="nowhere: /no/such/python cannot be run: No such file"):
         Worker(["/no/such/python"], "nowhere")
+
+
+def served(stack: ExitStack, engine: Path, *sha256: str) -> Worker:
+    return stack.enter_context(Worker(python("lmconv.trt.worker", engine, *sha256), "engine"))
+
+
+def test_another_engine_than_the_one_that_was_checked_is_refused_unread(stack: ExitStack, tmp_path: Path) -> None:
+    (tmp_path / "model.engine").write_bytes(b"swapped")
+    with pytest.raises(Fault, match=r"model\.engine is another than the one that was checked") as raised:
+        served(stack, tmp_path / "model.engine", hashlib.sha256(b"checked").hexdigest()).ask(do="about")
+    assert raised.value.kind == "load"
+
+
+@pytest.mark.skipif(device.missing() is None, reason="TensorRT and a GPU are here")
+def test_an_engine_without_tensorrt_or_a_gpu_is_one_clear_fault(stack: ExitStack, tmp_path: Path) -> None:
+    (tmp_path / "model.engine").write_bytes(b"an engine")
+    with pytest.raises(Fault, match="engine: no engine can be used here: ") as raised:
+        served(stack, tmp_path / "model.engine", hashlib.sha256(b"an engine").hexdigest()).ask(do="about")
+    assert raised.value.kind == "device"
 
 
 def test_turns_change_their_order_and_none_follows_itself() -> None:
