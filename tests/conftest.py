@@ -141,6 +141,32 @@ def small(tiny_build: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_build, tmp_path / "here" / "build", dirs_exist_ok=True)) / "tiny"
 
 
+NETWORK = """
+from torch import nn
+
+class Flat(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3 * 32 * 32, 8)
+
+    def forward(self, x):
+        return self.fc(x.flatten(1))
+"""
+
+
+@pytest.fixture(scope="session")
+def own_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`flat.py` with a network of someone's own, and its artefact `flat-Flat/onnx-fp32`. Not to be changed."""
+    from lmconv import pipeline, source
+    from lmconv.types import Precision
+
+    place = tmp_path_factory.mktemp("own")
+    (place / "flat.py").write_text(NETWORK, encoding="utf-8")
+    found = source.resolve(f"{place / 'flat.py'}:Flat", size=(32, 32), landmarks=4, seed=0)
+    pipeline.build(pipeline.plain(found, place), "onnx", Precision.FP32, out=place)
+    return place
+
+
 @pytest.fixture(scope="session")
 def mobilefacenet_build(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for mobilefacenet; for tests marked slow."""

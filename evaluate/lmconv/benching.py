@@ -1,4 +1,4 @@
-"""Times the artefacts of one network together with the network itself and its plain graph.
+"""Times the artefacts of one network on the CPU, together with the network itself and its plain graph.
 
 Artefacts that take the network's own input are timed on it. Those that take images or frames do work of the host too:
 they, and what they are compared with, are timed from a frame and boxes to landmarks in it.
@@ -7,7 +7,7 @@ they, and what they are compared with, are timed from a frame and boxes to landm
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,8 +55,8 @@ class Rows:
     notes: list[str] = field(default_factory=list)
 
 
-def load(path: Path, settings: Settings) -> Artifact:
-    """Reads an artefact and checks that it can be timed so.
+def load(path: Path, settings: Settings, batches: Sequence[int] = ()) -> Artifact:
+    """Reads an artefact and checks that it can be timed so; with one of these batch sizes, where some are given.
 
     Raises:
         InputError: It is missing or broken, or has another fixed batch size.
@@ -67,9 +67,10 @@ def load(path: Path, settings: Settings) -> Artifact:
     target.check(artifact, settings.options)
     if missing := target.requires():
         raise MissingRuntime(f"{path} needs {artifact.target}, which is not here", hint=missing)
-    if artifact.spec.batch not in (None, settings.batch):
-        fixed = artifact.spec.batch
-        raise InputError(f"{path} takes {fixed} inputs a run, not {settings.batch}", hint=f"use --batch {fixed}")
+    fixed, asked = artifact.spec.batch, batches or (settings.batch,)
+    if fixed is not None and fixed not in asked:
+        others = ", ".join(map(str, asked))
+        raise InputError(f"{path} takes {fixed} inputs a run, not {others}", hint=f"use --batch {fixed}")
     with target.open(artifact, settings.options):
         return artifact
 
@@ -114,14 +115,12 @@ def bench(group: list[Artifact], settings: Settings, step: Callable[[], object] 
         times = dict(zip(sessions, interleaved(runs, settings.samples, step), strict=True))
     for name in baselines:
         execution = {"threads": settings.threads}
-        about = {"path": None, "model": first.spec.name, "target": name, "precision": "fp32", "execution": execution}
-        about |= {"io": "tensor", "timed": _timed(first)}
-        rows.baselines.append(about | _row(times[name], times, settings))
+        what = {"path": None, "model": first.spec.name, "target": name, "precision": "fp32", "execution": execution}
+        what |= {"io": "tensor", "timed": _timed(first)}
+        rows.baselines.append(what | _row(times[name], times, settings))
     for artifact in group:
         row = (
-            _about(artifact)
-            | {"caveat": caveats[str(artifact.path)]}
-            | _row(times[str(artifact.path)], times, settings)
+            about(artifact) | {"caveat": caveats[str(artifact.path)]} | _row(times[str(artifact.path)], times, settings)
         )
         rows.notes += [f"{artifact.path}: {said}" for said in (row["caveat"], artifacts.doubt(artifact)) if said]
         rows.artifacts.append(row)
@@ -139,7 +138,8 @@ def _row(mine: Float64, times: dict[str, Float64], settings: Settings) -> Json:
     return run | dataclasses.asdict(latency(mine)) | ratios
 
 
-def _about(artifact: Artifact) -> Json:
+def about(artifact: Artifact) -> Json:
+    """What a row of `lmconv bench --json` says of an artefact before its times."""
     return {
         "path": str(artifact.path),
         "model": artifact.spec.name,
@@ -157,8 +157,8 @@ def _timed(artifact: Artifact) -> str:
 
 
 def _torch(artifact: Artifact, settings: Settings, rows: Rows) -> Session | None:
-    """The PyTorch network, where it is at hand; an ONNX source has none, and on a GPU none is timed here."""
-    source = recover(artifact, settings.weights, settings.model) if settings.device == "cpu" else None
+    """The PyTorch network, where it is at hand; an ONNX source has none."""
+    source = recover(artifact, settings.weights, settings.model)
     if source is None or source.kind == "onnx":
         rows.notes.append(f"{artifact.spec.name}: ratio_torch is null: its PyTorch network is not at hand")
         return None
@@ -166,8 +166,17 @@ def _torch(artifact: Artifact, settings: Settings, rows: Rows) -> Session | None
 
 
 def _plain(group: list[Artifact], settings: Settings, rows: Rows) -> Session | None:
-    """The plain graph in ONNX Runtime fp32, kept beside the artefacts, if it is still the one they came from."""
+    """The plain graph in ONNX Runtime fp32, where it is at hand."""
     onnx: Target = plugins.load("targets", "onnx")
+    plain = plain_of(group)
+    if plain is None:
+        rows.notes.append(f"{group[0].spec.name}: ratio_plain is null: its plain graph is not beside it")
+        return None
+    return onnx.open(plain, settings.options)
+
+
+def plain_of(group: list[Artifact]) -> Artifact | None:
+    """The plain graph that is kept beside artefacts, if it is still the one they came from."""
     wanted = {artifact.parents["plain"]["sha256"] for artifact in group}
     for path in dict.fromkeys(artifact.path.parent / "plain" for artifact in group):
         try:
@@ -175,6 +184,5 @@ def _plain(group: list[Artifact], settings: Settings, rows: Rows) -> Session | N
         except InputError:
             continue
         if {plain.files["model.onnx"]} == wanted and plain.precision == Precision.FP32:
-            return onnx.open(plain, settings.options)
-    rows.notes.append(f"{group[0].spec.name}: ratio_plain is null: its plain graph is not beside it")
+            return plain
     return None

@@ -100,17 +100,44 @@ def test_the_result_is_kept_in_the_manifest(cli: Cli, small: Path) -> None:
     assert kept["median_ms"] == row["median_ms"]
 
 
-def has_gpu(target: str) -> bool:
-    import onnxruntime
+def has_gpu() -> bool:
+    from lmconv.trt import driver
+    from lmconv.trt.faults import Fault
 
-    return target == "onnx" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    try:
+        return bool(driver.describe())
+    except Fault:
+        return False
 
 
+without_gpu = pytest.mark.skipif(has_gpu(), reason="there is a GPU here")
+
+
+@without_gpu
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_a_gpu_that_is_not_here_gives_3(cli: Cli, small: Path, target: str) -> None:
-    if has_gpu(target):
-        pytest.skip("ONNX Runtime with CUDA is here")
-    cli("bench", small / f"{target}-fp32", "--device", "gpu").refused(3, f"{target}-fp32")
+    cli("bench", small / f"{target}-fp32", "--device", "gpu").refused(3, f"{target}-fp32", "no GPU", "--device cpu")
+
+
+@without_gpu
+def test_without_a_gpu_that_is_said_once_and_before_any_work(cli: Cli, small: Path) -> None:
+    (small / "onnx-fp32" / "model.onnx").write_bytes(b"broken")
+    cli("bench", "--device", "gpu", "--sweep").refused(3, "onnx-fp32, build/tiny/openvino-bf16", "no GPU")
+    ran = cli("bench", "--device", "gpu", "--json")
+    assert (ran.code, ran.document["rows"]) == (3, [])
+    assert [error["kind"] for error in ran.document["errors"]] == ["missing"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--device", "gpu", "--threads", "1"), "--threads is for the CPU"),
+        (("--sweep",), "--sweep is for a GPU"),
+        (("--device", "gpu", "--sweep", "--batch", "8"), "--sweep and --batch contradict each other"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(cli: Cli, options: tuple[str, ...], message: str) -> None:
+    cli("bench", "build/none/onnx-fp32", *options).refused(2, message)
 
 
 def test_the_table_names_the_machine(cli: Cli, small: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +18,13 @@ from lmconv.types import (
     OpenOptions,
     Precision,
     QuantScheme,
-    Session,
     Target,
 )
 
 if TYPE_CHECKING:
     import onnx
+
+    from lmconv.runtime import OrtSession, Provider
 
 REWRITES = {
     Precision.FP32: ("dead", "batchnorm", "resize", "activations", "prelu", "gates"),
@@ -44,8 +47,13 @@ def build(
     return Built(execution={"tf32": False})
 
 
-def open_artifact(artifact: Artifact, options: OpenOptions) -> Session:
+def open_artifact(artifact: Artifact, options: OpenOptions, *, stream: int = 0) -> OrtSession:
     """Loads it on the CPU, or on a GPU by CUDA.
+
+    Args:
+        artifact: What to load.
+        options: Where.
+        stream: The CUDA stream that it shall compute on, by handle; 0 leaves it one of its own.
 
     Raises:
         MissingRuntime: This ONNX Runtime has no CUDA, or finds no device.
@@ -53,22 +61,58 @@ def open_artifact(artifact: Artifact, options: OpenOptions) -> Session:
     """
     import onnxruntime
 
+    from lmconv.runtime import CPU, OrtSession, on_the_cpu
+
+    path, name = model_file(artifact, ".onnx"), PROVIDERS[options.device]
+    if name not in onnxruntime.get_available_providers():
+        hint = "pip install 'onnxruntime-gpu[cuda,cudnn]' in place of onnxruntime, on a machine with a GPU"
+        raise MissingRuntime("ONNX Runtime has no CUDA here", hint=hint)
+    provider = CPU if options.device == "cpu" else _cuda(artifact, stream)
+    try:
+        session = OrtSession(path, threads=options.threads, provider=provider)
+    except Exception as error:  # ONNX Runtime raises types of its own compiled module
+        if options.device == "gpu" and _loads_on_the_cpu(path):
+            said = f"ONNX Runtime cannot run {path} by CUDA: {first_line(error)}"
+            raise MissingRuntime(said, hint="run `lmconv doctor`, or use --device cpu") from error
+        raise InputError(f"ONNX Runtime cannot load {path}: {first_line(error)}", hint="export again") from error
+    if name not in session.providers:
+        hint = "CUDA or cuDNN is missing, or there is no device: run `lmconv doctor`, or use --device cpu"
+        raise MissingRuntime("ONNX Runtime cannot use CUDA here, and would compute on the CPU", hint=hint)
+    session.caveat = _said(on_the_cpu(session.session)) if options.device == "gpu" else ""
+    return session
+
+
+def _cuda(artifact: Artifact, stream: int) -> Provider:
+    """The CUDA provider as an artefact wants it: convolutions are searched for exhaustively, by default, at first use.
+
+    CUDA graphs are off, by default too.
+    """
+    import onnxruntime
+
+    if hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on: CUDA and cuDNN as pip installs them
+        with contextlib.redirect_stdout(sys.stderr):
+            onnxruntime.preload_dlls()
+    settings = {"device_id": "0", "use_tf32": str(int(artifact.execution["tf32"]))}
+    return PROVIDERS["gpu"], settings | ({"user_compute_stream": str(stream)} if stream else {})
+
+
+def _loads_on_the_cpu(path: Path) -> bool:
     from lmconv.runtime import OrtSession
 
-    provider = PROVIDERS[options.device]
-    if provider not in onnxruntime.get_available_providers():
-        raise MissingRuntime(
-            "ONNX Runtime has no CUDA here", hint="pip install onnxruntime-gpu, on a machine with a GPU"
-        )
-    settings = {"use_tf32": str(int(artifact.execution["tf32"]))} if options.device == "gpu" else {}
-    path = model_file(artifact, ".onnx")
     try:
-        session = OrtSession(path, threads=options.threads, provider=(provider, settings))
-    except Exception as error:  # ONNX Runtime raises types of its own compiled module
-        raise InputError(f"ONNX Runtime cannot load {path}: {first_line(error)}", hint="export again") from error
-    if provider not in session.providers:
-        raise MissingRuntime("ONNX Runtime finds no CUDA device", hint="run `lmconv doctor`, or use --device cpu")
-    return session
+        with OrtSession(path):
+            return True
+    except Exception:  # as above
+        return False
+
+
+def _said(nodes: list[tuple[str, str]]) -> str:
+    """What a session says of nodes that it computes on the CPU; empty where there is none."""
+    if not nodes:
+        return ""
+    named = ", ".join(f"{name or 'a node'} ({kind})" for kind, name in nodes[:3])
+    rest = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
+    return f"asked for a GPU, ONNX Runtime computes {named}{rest} on the CPU"
 
 
 plugin = Target(

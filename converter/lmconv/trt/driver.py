@@ -1,0 +1,170 @@
+"""The calls of the CUDA driver that timing needs: streams, events, graphs.
+
+By ctypes, as pycuda has no graphs, and ONNX Runtime and PyTorch are timed by the same events where there is no pycuda.
+Every call works on the context that is current in the calling thread; `primary` makes the one that all libraries share.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from typing import Any
+
+from lmconv.trt.faults import Fault
+
+LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+HANDLE = ctypes.c_void_p
+OUT = ctypes.POINTER(ctypes.c_void_p)
+ARGUMENTS = {
+    "cuInit": (ctypes.c_uint,),
+    "cuDriverGetVersion": (ctypes.POINTER(ctypes.c_int),),
+    "cuDeviceGetName": (ctypes.c_char_p, ctypes.c_int, ctypes.c_int),
+    "cuDeviceGetAttribute": (ctypes.POINTER(ctypes.c_int), ctypes.c_int, ctypes.c_int),
+    "cuDeviceGet": (ctypes.POINTER(ctypes.c_int), ctypes.c_int),
+    "cuDevicePrimaryCtxRetain": (OUT, ctypes.c_int),
+    "cuCtxSetCurrent": (HANDLE,),
+    "cuStreamCreate": (OUT, ctypes.c_uint),
+    "cuStreamSynchronize": (HANDLE,),
+    "cuStreamDestroy_v2": (HANDLE,),
+    "cuEventCreate": (OUT, ctypes.c_uint),
+    "cuEventRecord": (HANDLE, HANDLE),
+    "cuEventElapsedTime": (ctypes.POINTER(ctypes.c_float), HANDLE, HANDLE),
+    "cuEventDestroy_v2": (HANDLE,),
+    "cuStreamBeginCapture_v2": (HANDLE, ctypes.c_int),
+    "cuStreamEndCapture": (HANDLE, OUT),
+    "cuGraphInstantiateWithFlags": (OUT, HANDLE, ctypes.c_ulonglong),
+    "cuGraphInstantiate_v2": (OUT, HANDLE, OUT, ctypes.c_char_p, ctypes.c_size_t),
+    "cuGraphLaunch": (HANDLE, HANDLE),
+    "cuGraphExecDestroy": (HANDLE,),
+    "cuGraphDestroy": (HANDLE,),
+}
+"""What the driver's functions take (cuda.h of CUDA 11.0 to 13.0); each gives a status, 0 where all went well."""
+
+COMPUTE_CAPABILITY = (75, 76)
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
+
+
+@functools.cache
+def _library() -> Any:
+    try:
+        return ctypes.CDLL(LIBRARY)
+    except OSError as error:
+        raise Fault("device", "this machine has no CUDA driver", f"install NVIDIA's driver: {LIBRARY}") from error
+
+
+def has(function: str) -> bool:
+    """Whether this driver has a function."""
+    return hasattr(_library(), function)
+
+
+def call(function: str, *arguments: Any) -> None:
+    """Calls a function of the driver.
+
+    Raises:
+        Fault: There is no driver, or it gave an error: of kind "memory" where memory was short, else "device" or "run".
+    """
+    called = getattr(_library(), function)
+    called.argtypes, called.restype = ARGUMENTS[function], ctypes.c_int
+    status = called(*arguments)
+    if status:
+        kind = {2: "memory", 100: "device", 101: "device"}.get(status, "run")
+        raise Fault(kind, f"{function}: {_name(status)}")
+
+
+def _name(status: int) -> str:
+    """Such as CUDA_ERROR_OUT_OF_MEMORY."""
+    text = ctypes.c_char_p()
+    library = _library()
+    if hasattr(library, "cuGetErrorName") and not library.cuGetErrorName(ctypes.c_int(status), ctypes.byref(text)):
+        return (text.value or b"").decode()
+    return f"CUDA error {status}"
+
+
+def made(function: str, *arguments: Any) -> int:
+    """Calls a function that makes something; gives its handle."""
+    handle = ctypes.c_void_p()
+    call(function, ctypes.byref(handle), *arguments)
+    return handle.value or 0
+
+
+def captured(stream: int) -> int:
+    """Ends the capture of a stream; gives the graph's handle."""
+    graph = ctypes.c_void_p()
+    call("cuStreamEndCapture", stream, ctypes.byref(graph))
+    return graph.value or 0
+
+
+def describe() -> dict[str, Any]:
+    """Device 0, without a context or TensorRT: `gpu`, `compute_capability`, and the newest `cuda` that its driver can.
+
+    Raises:
+        Fault: Of kind "device": there is no driver, or no device.
+    """
+    device = _device()
+    name = ctypes.create_string_buffer(256)
+    call("cuDeviceGetName", name, len(name), device)
+    major, minor = (_number("cuDeviceGetAttribute", attribute, device) for attribute in COMPUTE_CAPABILITY)
+    version = _number("cuDriverGetVersion")
+    return {
+        "gpu": name.value.decode(),
+        "compute_capability": f"{major}.{minor}",
+        "cuda": f"{version // 1000}.{version % 1000 // 10}",
+    }
+
+
+def _device() -> int:
+    call("cuInit", 0)
+    return _number("cuDeviceGet", 0)
+
+
+def _number(function: str, *arguments: int) -> int:
+    """Calls a function that tells a number; gives that."""
+    found = ctypes.c_int()
+    call(function, ctypes.byref(found), *arguments)
+    return found.value
+
+
+def primary() -> None:
+    """Makes the primary context of device 0 current, which the CUDA runtime and pycuda.autoprimaryctx use too."""
+    call("cuCtxSetCurrent", made("cuDevicePrimaryCtxRetain", _device()))
+
+
+class Stream:
+    """A stream of our own, in order with the legacy default stream."""
+
+    def __init__(self) -> None:
+        self.handle = made("cuStreamCreate", 0)
+
+    def synchronize(self) -> None:
+        """Waits for all that was put on it."""
+        call("cuStreamSynchronize", self.handle)
+
+    def close(self) -> None:
+        """Frees it."""
+        handle, self.handle = self.handle, 0
+        if handle:
+            call("cuStreamDestroy_v2", handle)
+
+
+class Event:
+    """A point in a stream that notes when the GPU came by."""
+
+    def __init__(self) -> None:
+        self._handle = made("cuEventCreate", 0)
+
+    def record(self, stream: int) -> None:
+        """Puts it on a stream, by handle; 0 is the legacy default stream."""
+        call("cuEventRecord", self._handle, stream)
+
+    def since(self, earlier: Event) -> float:
+        """Milliseconds from another to this one; both must have been passed."""
+        found = ctypes.c_float()
+        call("cuEventElapsedTime", ctypes.byref(found), earlier._handle, self._handle)
+        return found.value
+
+    def close(self) -> None:
+        """Frees it."""
+        handle, self._handle = self._handle, 0
+        if handle:
+            call("cuEventDestroy_v2", handle)

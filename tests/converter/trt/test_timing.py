@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lmconv.trt import timing
+from lmconv.trt.faults import Fault
+
+
+@pytest.mark.parametrize(
+    ("medians", "expected"),
+    [
+        ([], False),
+        ([5.0, 5.0, 5.0], False),  # nothing to compare these three with
+        ([5.0, 5.0, 5.0, 5.0], True),
+        ([5.0, 4.0, 3.0, 2.0], False),
+        ([9.0, 5.0, 5.0, 5.0, 4.9], False),  # 2 % better than before
+        ([9.0, 5.0, 5.0, 5.0, 4.96], True),  # 0.8 % is noise
+        ([5.0, 6.0, 7.0, 8.0], True),  # slower is no gain
+        ([5.0, 6.0, 7.0, 4.0], False),
+    ],
+)
+def test_clocks_have_settled_when_three_windows_in_a_row_gain_nothing(medians: list[float], expected: bool) -> None:
+    assert timing.settled(medians) is expected
+
+
+class Time:
+    """Seconds that pass only while something runs."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_warm_up_ends_when_runs_stop_getting_faster() -> None:
+    clock, costs = Time(), itertools.chain(np.linspace(0.02, 0.01, 100).tolist(), itertools.repeat(0.01))
+
+    def run() -> None:
+        clock.now += next(costs)
+
+    found = timing.warm_up(run, clock=clock)
+    assert found["settled"] is True
+    assert 100 < found["runs"] < 150
+    assert found["seconds"] == pytest.approx(clock.now)
+    assert found["windows"][-1] == pytest.approx(10.0)
+    assert found["windows"][0] > 19
+
+
+def test_a_warm_up_that_never_settles_ends_after_its_time_and_says_so() -> None:
+    clock, costs = Time(), (0.1 * 0.95**index + 0.001 for index in itertools.count())
+
+    def run() -> None:
+        clock.now += next(costs)
+
+    found = timing.warm_up(run, longest=1.0, clock=clock)
+    assert found["settled"] is False
+    assert 1.0 <= found["seconds"] < 2.0
+
+
+class OnTheCpu:
+    """Steps without a GPU; notes their order."""
+
+    stream: Any = None
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def set(self, arrays: Mapping[str, Any]) -> None:
+        self.done.append("set")
+
+    def copy_in(self) -> None:
+        self.done.append("copy_in")
+
+    def execute(self) -> None:
+        self.done.append("execute")
+
+    def copy_out(self) -> None:
+        self.done.append("copy_out")
+
+    def wait(self) -> None:
+        self.done.append("wait")
+
+    def results(self) -> Mapping[str, Any]:
+        self.done.append("results")
+        return {}
+
+
+def test_on_the_cpu_there_is_wall_time_alone_and_the_others_say_why() -> None:
+    steps = OnTheCpu()
+    timed = timing.Timed(steps, {}, state=lambda: {"temperature": 40})
+    assert set(timed.times(7)) == {"wall"}
+    assert len(timed.times(7)["wall"]) == 7
+    assert timed.left_out == dict.fromkeys(("execute", "graph", "copy_in", "copy_out"), "it runs on the CPU")
+    assert timed.warm_up["before"] == timed.warm_up["after"] == {"temperature": 40}
+    assert timed.warm_up["settled"] is True
+    timed.close()
+
+
+def test_wall_time_is_of_the_whole_way_from_the_host_and_back() -> None:
+    steps = OnTheCpu()
+    timing.Timed(steps, {}).close()
+    assert steps.done[:12] == ["set", "copy_in", "execute", "copy_out", "wait", "results"] * 2
+
+
+class Ticks:
+    """Stands for `driver.Event`: each that is recorded is a millisecond after the one before."""
+
+    now = 0
+
+    def __init__(self) -> None:
+        self.at = self.closed = 0
+
+    def record(self, stream: int) -> None:
+        Ticks.now += 1
+        self.at = Ticks.now
+
+    def since(self, earlier: Ticks) -> float:
+        return float(self.at - earlier.at)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class OnAStream(OnTheCpu):
+    stream: Any = SimpleNamespace(handle=7)
+
+
+class Captured:
+    """A graph that may fail to launch."""
+
+    def __init__(self, steps: OnTheCpu, fault: Fault | None = None) -> None:
+        self.steps, self.fault, self.closed = steps, fault, False
+
+    def launch(self) -> None:
+        self.steps.done.append("launch")
+        if self.fault:
+            raise self.fault
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_all_kinds_are_timed_in_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is put between which events; that they are right on a GPU, this cannot show."""
+    monkeypatch.setattr("lmconv.trt.driver.Event", Ticks)
+    steps = OnAStream()
+    graph = Captured(steps)
+    timed = timing.Timed(steps, {}, capture=lambda: graph)
+    steps.done.clear()
+    times = timed.times(3)
+    assert {kind: len(found) for kind, found in times.items()} == dict.fromkeys(timing.KINDS, 3)
+    assert {times[kind][0] for kind in ("execute", "graph", "copy_in", "copy_out")} == {1.0}
+    whole = ["set", "copy_in", "execute", "copy_out", "wait", "results"]
+    assert steps.done[-13:] == [*whole, *whole[:-1], "launch", "wait"]
+    timed.close()
+    assert graph.closed
+
+
+@pytest.mark.parametrize("when", ["captured", "launched"])
+def test_a_graph_that_fails_is_left_out_and_says_why(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    monkeypatch.setattr("lmconv.trt.driver.Event", Ticks)
+    fault = Fault("run", "cuStreamEndCapture: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED")
+
+    def capture() -> timing.Captured:
+        if when == "captured":
+            raise fault
+        return Captured(OnAStream(), fault)
+
+    timed = timing.Timed(OnAStream(), {}, capture=capture)
+    assert timed.left_out == {"graph": fault.message}
+    assert set(timed.times(2)) == {"execute", "wall", "copy_in", "copy_out"}
+
+
+def test_without_a_cuda_driver_an_event_is_a_fault() -> None:
+    """Such as of a machine without a GPU; where there is one, this shows nothing."""
+    from lmconv.trt import driver
+
+    try:
+        driver.primary()
+    except Fault as fault:
+        assert fault.kind == "device"  # noqa: PT017 (a machine with a GPU has no fault)
+    else:
+        pytest.skip("there is a GPU here")
