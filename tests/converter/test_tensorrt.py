@@ -209,11 +209,11 @@ def test_half_a_line_of_a_process_that_died_spoils_no_other() -> None:
 def test_a_ledger_that_cannot_be_read_or_written_is_one_clear_error() -> None:
     ledger.path().parent.parent.mkdir(parents=True)
     ledger.path().parent.write_text("no folder")
-    with pytest.raises(InputError, match="cannot (read|write) .*engines.txt"):
+    with pytest.raises(InputError, match=r"cannot (read|write) .*engines.txt"):
         ledger.note("a" * 64)
     ledger.path().parent.unlink()
     ledger.path().mkdir(parents=True)
-    with pytest.raises(InputError, match="cannot read .*engines.txt"):
+    with pytest.raises(InputError, match=r"cannot read .*engines.txt"):
         ledger.known("a" * 64)
 
 
