@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from lmconv.checkpoints import cache_folder
+from lmconv.errors import InputError
 from lmconv.files import writing
 
 
@@ -19,11 +20,17 @@ def path() -> Path:
 
 
 def known(digest: str) -> bool:
-    """Whether an engine of this sha256 may be loaded."""
+    """Whether an engine of this sha256 may be loaded.
+
+    Raises:
+        InputError: The ledger cannot be read.
+    """
     try:
         return digest in path().read_text(encoding="utf-8").split()
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise InputError(f"cannot read {path()}: {error.strerror}", hint="it lists the engines you trust") from error
 
 
 def note(digest: str) -> None:

@@ -9,7 +9,8 @@ from tests.converter.test_tensorrt import HERE, engine
 from tests.helpers import Cli, contents
 
 from lmconv import plugins
-from lmconv.trt import device
+from lmconv.console import Console
+from lmconv.trt import device, log
 
 NEEDED = plugins.load("targets", "tensorrt").requires()
 MISSING = pytest.mark.skipif(NEEDED is None, reason="TensorRT and a GPU are here")
@@ -84,3 +85,12 @@ def test_doctor_tells_the_gpu_or_that_there_is_none(cli: Cli) -> None:
     gpu = cli("doctor", "--json").document["machine"]["gpu"]
     assert (gpu is None) == (device.missing() is not None)
     assert ("compute capability" in cli("doctor").out) == (gpu is not None)
+
+
+def test_what_tensorrt_logs_is_shown_where_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
+    for verbose in (False, True):
+        with Console(verbose=verbose).logs():
+            log.hear("WARNING", f"heard {verbose}")
+            log.hear("VERBOSE", "every tactic")
+    log.hear("ERROR", "after")
+    assert capfd.readouterr().err == "lmconv.tensorrt: heard True\n"

@@ -26,7 +26,7 @@ from lmconv.targets import tensorrt
 from lmconv.trt import device
 from lmconv.trt.build import Options, Plan
 from lmconv.trt.faults import KINDS, Fault
-from lmconv.types import Arrays, BuildOptions, Decode, Precision, Preprocess, landmark_spec
+from lmconv.types import Arrays, BuildOptions, Decode, OpenOptions, Precision, Preprocess, landmark_spec
 
 HERE = {
     "gpu": "NVIDIA H100 80GB HBM3",
@@ -206,10 +206,15 @@ def test_half_a_line_of_a_process_that_died_spoils_no_other() -> None:
     assert not ledger.known("b" * 20 + "c" * 64)
 
 
-def test_a_ledger_that_cannot_be_written_is_one_clear_error() -> None:
-    ledger.path().mkdir(parents=True)
-    with pytest.raises((InputError, IsADirectoryError)):
+def test_a_ledger_that_cannot_be_read_or_written_is_one_clear_error() -> None:
+    ledger.path().parent.parent.mkdir(parents=True)
+    ledger.path().parent.write_text("no folder")
+    with pytest.raises(InputError, match=r"cannot (read|write) .*engines.txt"):
         ledger.note("a" * 64)
+    ledger.path().parent.unlink()
+    ledger.path().mkdir(parents=True)
+    with pytest.raises(InputError, match=r"cannot read .*engines.txt"):
+        ledger.known("a" * 64)
 
 
 # Loading
@@ -246,12 +251,12 @@ def test_an_engine_of_another_machine_is_3_with_the_exact_remedy(
 
 
 @pytest.mark.skipif(device.missing() is None, reason="TensorRT and a GPU are here")
-def test_an_engine_that_fits_is_loaded_only_where_a_device_is(
-    cli: Cli, small: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_that_fits_is_loaded_only_where_a_device_is(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt, "requires", lambda: None)
     monkeypatch.setattr(device, "describe", lambda: dict(HERE))
-    cli("verify", engine(small, HERE), "--trust").refused(3, "no engine can be used here")
+    artifact = artifacts.read(engine(small, HERE))
+    with pytest.raises(MissingRuntime, match=r"no engine can be used here: .*build it here: lmconv export tiny.onnx"):
+        tensorrt.open_artifact(artifact, OpenOptions(trust=True))
 
 
 # The command that makes an artefact again

@@ -189,14 +189,15 @@ def _hold_float32(
     """
     import tensorrt as trt
 
-    names, held = [node.name for node in nodes], {node.name for node in exact}
+    names, held = [node.layer for node in nodes], {node.layer for node in exact}
     tensors: set[str] = set()
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         outputs = [layer.get_output(place) for place in range(layer.num_outputs)]
         inputs = [layer.get_input(place) for place in range(layer.num_inputs)]
         node = graph.owner(layer.name, layer.metadata, names)
-        if not (node in held if node else any(tensor and tensor.name in tensors for tensor in inputs)):
+        exact_here = node in held if node else any(tensor and tensor.name in tensors for tensor in inputs)
+        if not exact_here or layer.type == trt.LayerType.CAST:  # at a cast the island ends
             continue
         tensors.update(tensor.name for tensor in outputs)
         layer.precision = trt.float32  # trt: 8

@@ -72,7 +72,9 @@ def test_nodes_are_those_of_onnx() -> None:
 def test_a_node_without_a_name_is_called_after_what_it_computes() -> None:
     model = tiny_onnx()
     model.graph.node[1].name = ""
-    assert [node.label for node in graph.nodes(model.SerializeToString())] == ["conv", "b", "flatten", "fc"]
+    found = graph.nodes(model.SerializeToString())
+    assert [node.label for node in found] == ["conv", "b", "flatten", "fc"]
+    assert [node.layer for node in found] == ["conv", "node_of_b", "flatten", "fc"]
 
 
 def test_the_float32_nodes_of_a_float16_graph_are_found() -> None:
