@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -180,8 +180,21 @@ def portions(count: int, batches: tuple[int, int, int] | None) -> list[tuple[int
 
 
 def filled(array: NDArray[Any], size: int) -> NDArray[Any]:
-    """An array with zeros added along its first axis."""
+    """An array with zeros added along its first axis, up to a size."""
+    if len(array) == size:
+        return array
     return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
+
+
+def in_portions(
+    run: Callable[[Arrays], dict[str, NDArray[Any]]], inputs: Arrays, batches: tuple[int, int, int] | None
+) -> dict[str, NDArray[Any]]:
+    """Runs any number of inputs on what takes a profile's batches; what is filled up is cut off again."""
+    parts = []
+    for start, stop, size in portions(len(next(iter(inputs.values()))), batches):
+        found = run({name: filled(value[start:stop], size) for name, value in inputs.items()})
+        parts.append({name: value[: stop - start] for name, value in found.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 class TensorRtSession:
@@ -195,13 +208,8 @@ class TensorRtSession:
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `lmconv.types.Session`."""
-        count = len(next(iter(inputs.values())))
-        parts = []
         with faults():
-            for start, stop, size in portions(count, self._engine.batches):
-                given = {name: filled(value[start:stop], size) for name, value in inputs.items()}
-                parts.append({name: value[: stop - start] for name, value in self._engine.run(given).items()})
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            return in_portions(self._engine.run, inputs, self._engine.batches)
 
     def __enter__(self) -> Self:
         return self

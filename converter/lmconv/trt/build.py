@@ -78,7 +78,10 @@ def build(onnx: bytes, options: Options) -> Plan:
     import tensorrt as trt
 
     start = time.perf_counter()
-    nodes = graph.nodes(onnx)
+    try:
+        nodes = graph.nodes(onnx)
+    except ValueError as error:
+        raise Fault("build", str(error), "copy it again, or export it again") from error
     with log.heard() as said, device.calls("building the engine", "build", options.workspace):
         try:
             builder = trt.Builder(log.logger())
@@ -186,14 +189,15 @@ def _hold_float32(
     """
     import tensorrt as trt
 
-    names, held = [node.name for node in nodes], {node.name for node in exact}
+    names, held = [node.layer for node in nodes], {node.layer for node in exact}
     tensors: set[str] = set()
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         outputs = [layer.get_output(place) for place in range(layer.num_outputs)]
         inputs = [layer.get_input(place) for place in range(layer.num_inputs)]
         node = graph.owner(layer.name, layer.metadata, names)
-        if not (node in held if node else any(tensor and tensor.name in tensors for tensor in inputs)):
+        exact_here = node in held if node else any(tensor and tensor.name in tensors for tensor in inputs)
+        if not exact_here or layer.type == trt.LayerType.CAST:  # at a cast the island ends
             continue
         tensors.update(tensor.name for tensor in outputs)
         layer.precision = trt.float32  # trt: 8

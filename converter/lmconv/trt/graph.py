@@ -38,6 +38,11 @@ class Node:
         """Its name, or what it computes where it has none."""
         return self.name or (self.outputs[0] if self.outputs else "")
 
+    @property
+    def layer(self) -> str:
+        """What TensorRT's parser calls its layers (`getNodeName` of onnx-tensorrt)."""
+        return self.name or (f"node_of_{self.outputs[0]}" if self.outputs else "")
+
 
 def fields(message: bytes) -> Iterator[tuple[int, Any]]:
     """Number and value of every field of a message: integers, or the bytes of all else.

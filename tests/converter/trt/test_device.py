@@ -1,0 +1,81 @@
+"""What is said of a GPU, of what nvidia-smi prints; that a machine without one says so is in tests/cli."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lmconv.trt import device
+from lmconv.trt.faults import Fault
+
+SMI = """#!/bin/sh
+case "$*" in
+  *clocks_event_reasons*) echo 'Field "clocks_event_reasons.active" is not a valid field to query.'; exit 2;;
+  *clocks_throttle_reasons*) echo "1980, 2619, 34, 117.52, P0, 3, 0x0000000000000004";;
+esac
+"""
+
+
+def test_the_state_is_read() -> None:
+    cells = ["1980", "2619", "34", "117.52", "P0", "0", "0x0000000000000024"]
+    assert device.parsed(cells) == {
+        "sm_mhz": 1980,
+        "memory_mhz": 2619,
+        "temperature_c": 34,
+        "power_w": 117.52,
+        "performance_state": "P0",
+        "utilisation_percent": 0,
+        "throttle": ["software power cap", "software thermal slowdown"],
+    }
+
+
+def test_what_a_gpu_does_not_tell_is_none() -> None:
+    found = device.parsed(["1980", "[N/A]", "34", "[Not Supported]", "[N/A]", "[N/A]", "[N/A]"])
+    assert found["sm_mhz"] == 1980
+    assert [key for key, value in found.items() if value is None] == [
+        "memory_mhz",
+        "power_w",
+        "performance_state",
+        "utilisation_percent",
+        "throttle",
+    ]
+
+
+def test_without_nvidia_smi_nothing_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = device.state()
+    assert set(found) == {*device.FIELDS, "throttle"}
+    assert set(found.values()) == {None}
+
+
+def test_an_older_driver_is_asked_in_its_own_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "nvidia-smi").write_text(SMI, encoding="utf-8")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    found = device.state("0000:01:00.0")
+    assert (found["sm_mhz"], found["throttle"]) == (1980, ["software power cap"])
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"), [(0, []), (1, ["idle"]), (0x48, ["hardware slowdown", "hardware thermal slowdown"])]
+)
+def test_what_slows_the_clocks_is_told_in_words(mask: int, words: list[str]) -> None:
+    assert device.throttles(mask) == words
+
+
+def test_an_unknown_reason_is_told_as_such() -> None:
+    assert device.throttles(0x1000 | 0x4) == ["software power cap", "unknown (0x1000)"]
+
+
+@pytest.mark.parametrize(("number", "version"), [(12040, "12.4"), (13000, "13.0"), (11080, "11.8")])
+def test_cuda_numbers_its_versions(number: int, version: str) -> None:
+    assert device.cuda_version(number) == version
+
+
+@pytest.mark.skipif(device.missing() is None, reason="TensorRT and a GPU are here")
+def test_without_a_device_or_package_nothing_is_touched() -> None:
+    with pytest.raises(Fault, match="no engine can be used here: ") as error:
+        device.describe()
+    assert error.value.kind == "device"
+    assert error.value.hint

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+
+from lmconv.trt.fits import mismatch, numbers
+
+A10 = {
+    "gpu": "NVIDIA A10",
+    "compute_capability": "8.6",
+    "tensorrt": "10.9.0",
+    "cuda": "12.8",
+    "driver": "570.10",
+    "platform": "linux-x86_64",
+    "version_compatible": False,
+    "hardware_compatible": False,
+}
+H100 = A10 | {"gpu": "NVIDIA H100", "compute_capability": "9.0", "tensorrt": "11.4.0", "cuda": "13.0"}
+T4 = A10 | {"gpu": "Tesla T4", "compute_capability": "7.5"}
+
+
+def test_the_same_machine_fits_whatever_its_driver() -> None:
+    assert mismatch(A10, A10 | {"driver": "580.1", "cuda": "13.0"}) is None
+
+
+def test_another_machine_is_told_in_one_line() -> None:
+    assert mismatch(A10, H100) == (
+        "built for NVIDIA A10 (sm_86) with TensorRT 10.9.0; here NVIDIA H100 (sm_90) with TensorRT 11.4.0: it runs on "
+        "the compute capability that it was built for, it runs with the TensorRT that it was built with"
+    )
+
+
+@pytest.mark.parametrize(
+    ("built", "here", "reason"),
+    [
+        ({}, {"gpu": "NVIDIA A40"}, "the GPU that it was built for"),
+        ({}, {"compute_capability": "8.9"}, "the compute capability that it was built for"),
+        ({}, {"tensorrt": "10.9.1"}, "the TensorRT that it was built with"),
+        ({}, {"platform": "linux-aarch64"}, "it runs on linux-x86_64, and this is linux-aarch64"),
+        ({"cuda": "13.0"}, {}, "built under CUDA 13, and this driver has 12"),
+        ({"cuda": "12.9"}, {}, None),
+        ({"version_compatible": True}, {"tensorrt": "10.16.1"}, None),
+        ({"version_compatible": True}, {"tensorrt": "11.0.0"}, None),
+        ({"version_compatible": True}, {"tensorrt": "10.8.0"}, "the same TensorRT or a newer one"),
+        ({"version_compatible": True, "tensorrt": "8.6.1"}, {"tensorrt": "10.0.1"}, None),
+        ({"version_compatible": True, "tensorrt": "8.6.1"}, {"tensorrt": "11.4.0"}, "engines of 10 and newer"),
+        ({"version_compatible": True}, {"gpu": "NVIDIA A40"}, "the GPU that it was built for"),
+        ({"hardware_compatible": True}, {"gpu": "NVIDIA H100", "compute_capability": "9.0"}, None),
+        ({"hardware_compatible": True}, {"gpu": "NVIDIA B200", "compute_capability": "10.0"}, None),
+        ({"hardware_compatible": True}, T4, "compute capability 8.0 and newer"),
+        ({"hardware_compatible": True}, {"tensorrt": "10.9.1"}, "the TensorRT that it was built with"),
+    ],
+)
+def test_what_fits_and_what_does_not(built: dict[str, object], here: dict[str, object], reason: str | None) -> None:
+    found = mismatch(A10 | built, A10 | here)
+    assert found is None if reason is None else reason in (found or "")
+
+
+@pytest.mark.parametrize("key", ["gpu", "compute_capability", "tensorrt", "platform"])
+def test_what_the_manifest_does_not_tell_does_not_fit(key: str) -> None:
+    assert mismatch({name: value for name, value in A10.items() if name != key}, A10)
+    assert mismatch({}, A10)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("10.16.1.11", (10, 16, 1, 11)), ("8.6.1.post1", (8, 6, 1)), (None, ()), ("", ()), ("x", ())]
+)
+def test_a_version_is_read_as_far_as_it_is_numbers(text: object, found: tuple[int, ...]) -> None:
+    assert numbers(text) == found

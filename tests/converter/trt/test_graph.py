@@ -1,0 +1,131 @@
+"""An ONNX file read without onnx, against onnx."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, shape_inference
+from tests.helpers import tiny_onnx
+
+from lmconv.pipeline import plain
+from lmconv.plugins import load
+from lmconv.source import resolve
+from lmconv.trt import graph
+from lmconv.types import Pass, PassContext
+
+
+def halved(tiny: Path, tmp_path: Path) -> onnx.ModelProto:
+    """The tiny network in float16."""
+    base = plain(resolve(str(tiny)), tmp_path)
+    float16: Pass = load("passes", "float16")
+    model, _ = float16.apply(base.model, PassContext(spec=base.artifact.spec))
+    return model
+
+
+def island() -> onnx.ModelProto:
+    """float16, but for a float32 island of two nodes between casts, and integers beside it."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["h"], name="down", to=TensorProto.FLOAT16),
+        helper.make_node("Relu", ["h"], ["r"], name="half"),
+        helper.make_node("Cast", ["r"], ["f"], name="up", to=TensorProto.FLOAT),
+        helper.make_node("Exp", ["f"], ["e"], name="exact"),
+        helper.make_node("Constant", [], ["c"], value=helper.make_tensor("", TensorProto.FLOAT, [1], [2.0])),
+        helper.make_node("Mul", ["e", "c"], ["m"], name="exact_too"),
+        helper.make_node("ArgMax", ["m"], ["i"], name="place", axis=1),
+        helper.make_node("Cast", ["i"], ["j"], name="whole", to=TensorProto.FLOAT16),
+        helper.make_node("Cast", ["m"], ["n"], name="down_again", to=TensorProto.FLOAT16),
+        helper.make_node("Add", ["n", "j"], ["s"], name="half_again"),
+        helper.make_node("Cast", ["s"], ["y"], name="out", to=TensorProto.FLOAT),
+    ]
+    value = helper.make_tensor_value_info
+    inputs, outputs = [value("x", TensorProto.FLOAT, [1, 4])], [value("y", TensorProto.FLOAT, [1, 4])]
+    return helper.make_model(helper.make_graph(nodes, "g", inputs, outputs))
+
+
+def expected(model: onnx.ModelProto) -> list[str]:
+    """The nodes that touch float32, by onnx's own inference."""
+    inferred = shape_inference.infer_shapes(model).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.input)}
+    kinds |= {value.name: value.type.tensor_type.elem_type for value in inferred.output}
+    kinds |= {tensor.name: tensor.data_type for tensor in inferred.initializer}
+    skipped = ("Cast", "Constant", "QuantizeLinear", "DequantizeLinear")
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type not in skipped
+        and TensorProto.FLOAT in {kinds.get(name) for name in (*node.input, *node.output)}
+    ]
+
+
+def test_nodes_are_those_of_onnx() -> None:
+    model = tiny_onnx()
+    model.graph.node[2].input.append("")  # an optional input left out
+    found = graph.nodes(model.SerializeToString())
+    assert [(node.name, node.operator, node.inputs, node.outputs) for node in found] == [
+        (node.name, node.op_type, tuple(filter(None, node.input)), tuple(node.output)) for node in model.graph.node
+    ]
+
+
+def test_a_node_without_a_name_is_called_after_what_it_computes() -> None:
+    model = tiny_onnx()
+    model.graph.node[1].name = ""
+    found = graph.nodes(model.SerializeToString())
+    assert [node.label for node in found] == ["conv", "b", "flatten", "fc"]
+    assert [node.layer for node in found] == ["conv", "node_of_b", "flatten", "fc"]
+
+
+def test_the_float32_nodes_of_a_float16_graph_are_found() -> None:
+    model = island()
+    found = [node.name for node in graph.float32_nodes(model.SerializeToString())]
+    assert found == expected(model) == ["exact", "exact_too", "place"]
+
+
+def test_they_are_those_that_onnx_finds_in_a_converted_network(tiny: Path, tmp_path: Path) -> None:
+    model = halved(tiny, tmp_path)
+    assert [node.name for node in graph.float32_nodes(model.SerializeToString())] == expected(model)
+    assert any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
+
+
+@pytest.mark.parametrize("damage", [b"\x0a\xff", b"\x07", b"\xff" * 9])
+def test_what_is_no_onnx_file_is_a_value_error(damage: bytes) -> None:
+    with pytest.raises(ValueError, match="ONNX file"):
+        graph.nodes(damage)
+
+
+def test_big_tensors_are_skipped_not_read() -> None:
+    model = tiny_onnx()
+    big = onnx.numpy_helper.from_array(np.zeros((1000, 1000), np.float32), "big")
+    model.graph.initializer.append(big)
+    assert len(graph.float32_nodes(model.SerializeToString())) == 4
+
+
+NAMES = ["features.0/Conv", "conv", "conv_1"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "metadata", "owner"),
+    [
+        ("conv", "", "conv"),
+        ("conv", None, "conv"),
+        ("(Unnamed Layer* 3) [Shuffle]", "", None),
+        ("anything", "[ONNX Layer: conv_1]", "conv_1"),
+        ("conv_2", "", None),
+    ],
+)
+def test_a_layer_belongs_to_the_node_that_it_is_called_after(layer: str, metadata: str, owner: str | None) -> None:
+    assert graph.owner(layer, metadata, NAMES) == owner
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Error Code 10: Could not find any implementation for node {ForeignNode[conv...conv_1]}.", ("conv", "conv_1")),
+        ("Could not find any implementation for node features.0/Conv + relu.", ("features.0/Conv",)),
+        ("Conv_12 convolves", ()),
+    ],
+)
+def test_the_nodes_that_a_message_names_are_found(text: str, found: tuple[str, ...]) -> None:
+    assert graph.named(text, NAMES) == found
