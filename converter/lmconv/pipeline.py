@@ -502,6 +502,7 @@ def steps(
             "compact_px": choices.compact_px,
             "replay": canonical(replay),
             "settings": canonical(settings),
+            "channels": target.channels,
         }
         step: Pass = plugins.load("passes", name)
         key = (*key, name, *(asked[field] for field in step.uses))
@@ -514,6 +515,7 @@ def steps(
                 compact_px=choices.compact_px,
                 replay=replay,
                 settings=settings,
+                channels=target.channels,
             )
             after = optimise(found.model, [name], context, found.outputs or None)
             base.optimised[key] = replace(

@@ -281,6 +281,10 @@ class Mix:
         )
 
 
+CHANNELS = (1, 4, 8, 16)
+"""Numbers of channels that vector instructions of a CPU work on at once: none, SSE, AVX2, AVX512."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassContext:
     """What a pass may use besides the graph.
@@ -294,6 +298,7 @@ class PassContext:
         compact_px: How far compaction may move a landmark on a face, input pixels; None where it has to be exact.
         replay: What an earlier run of this pass decided by measuring: to be done again as it was.
         settings: Of the quantiser, see `Mix`.
+        channels: See `Target`.
     """
 
     spec: ModelSpec
@@ -303,6 +308,7 @@ class PassContext:
     compact_px: float | None = None
     replay: Json | None = None
     settings: Json = field(default_factory=dict)
+    channels: tuple[int, ...] = CHANNELS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -377,6 +383,8 @@ class Target:
         engines: Whether it builds engines, which `BuildOptions` are for.
         rewrites: Passes that make it faster here, by precision, in order: each has been measured, see docs/passes.md.
         last: Passes that the runtime found here cannot do without, after all others and after wrapping.
+        channels: Multiples of channels that compaction tries where it removes some; the first where nothing can be
+            timed.
     """
 
     name: str
@@ -393,6 +401,7 @@ class Target:
     rewrites: Mapping[Precision, tuple[str, ...]] = field(default_factory=dict)
     on_arm: QuantScheme | None = None
     last: Callable[[], tuple[str, ...]] = tuple
+    channels: tuple[int, ...] = CHANNELS
 
     def scheme(self, cpu: Cpu) -> QuantScheme:
         """How it wants int8 for a kind of CPU."""

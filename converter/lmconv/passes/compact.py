@@ -1,8 +1,7 @@
 """Channels without effect removed everywhere they are coupled. Exact up to reassociation.
 
 Some runtimes are faster with more channels than are needed: where layers would lose channels, graphs whose layers keep
-a multiple of 4, 8 or 16 of them are timed on the target beside the smallest one, and the fastest is taken; of those
-that are as fast, the smallest.
+the multiples that the target names are timed on it, and the fastest is taken; of those that are as fast, the smallest.
 """
 
 from __future__ import annotations
@@ -14,9 +13,6 @@ from lmconv.compaction.compact import compact as without_dead_channels
 from lmconv.latency import faster
 from lmconv.types import Json, Pass, PassContext
 
-MULTIPLES = (4, 8, 16)
-"""Numbers of channels that vector instructions work on at once: SSE, AVX2, AVX512."""
-
 NOISE = 0.05
 """Gains closer than this are one, and fewer channels are then the better choice."""
 
@@ -26,16 +22,17 @@ def compact(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPro
     if context.replay:
         multiple = int(context.replay["multiple"])
         return _decided(multiple, without_dead_channels(model, multiple=multiple), {})
-    smallest = without_dead_channels(model)
+    fewest, *others = context.channels
+    smallest = without_dead_channels(model, multiple=fewest)
     if smallest.model is model or context.measure is None:
-        return _decided(1, smallest, {})
-    found = {1: smallest} | {multiple: without_dead_channels(model, multiple=multiple) for multiple in MULTIPLES}
+        return _decided(fewest, smallest, {})
+    found = {fewest: smallest} | {multiple: without_dead_channels(model, multiple=multiple) for multiple in others}
     times = context.measure([each.model for each in found.values()])
     gains = {multiple: faster(times[0], mine) for multiple, mine in zip(found, times, strict=True)}
     fastest = max(gain.median for gain in gains.values())
     best = next(multiple for multiple, gain in gains.items() if gain.median > fastest * (1 - NOISE))
-    figures = {str(multiple): gain.to_json() for multiple, gain in gains.items() if multiple > 1}
-    return _decided(best, found[best], {"measured": {"faster than multiple 1": figures}})
+    figures = {str(multiple): gain.to_json() for multiple, gain in gains.items() if multiple != fewest}
+    return _decided(best, found[best], {"measured": {f"faster than multiple {fewest}": figures}})
 
 
 def _decided(multiple: int, found: Compacted, figures: Json) -> tuple[onnx.ModelProto, Json]:
@@ -48,5 +45,5 @@ plugin = Pass(
     summary="channels that never change or that nobody reads, removed everywhere they are coupled",
     apply=compact,
     tolerance=1e-6,
-    uses=("measure", "replay"),
+    uses=("measure", "replay", "channels"),
 )

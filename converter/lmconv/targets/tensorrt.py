@@ -303,6 +303,7 @@ plugin = Target(
     build=build,
     open=open_artifact,
     last=last,
+    channels=(8, 16, 32),  # tensor cores multiply fp16 in eights and int8 in sixteens
     check=check,
     engines=True,
     ios=("tensor", "image"),  # it has uint8 as a network's input only, and no Gather of it

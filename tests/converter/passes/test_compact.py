@@ -82,3 +82,8 @@ def test_a_network_without_dead_channels_is_not_measured() -> None:
     assert found is model
     assert parameters(found) == 3 * 5 + 5 + 5 * 2 * 9 + 2
     assert [layer["kept"] for layer in decisions["layers"]] == [{}, {}]
+
+
+def test_a_target_that_needs_multiples_gets_the_first_where_nothing_can_be_measured(model: onnx.ModelProto) -> None:
+    found, decisions = compact(model, PassContext(spec=SPEC, channels=(8, 16)))
+    assert (width(found), decisions["multiple"]) == (16, 8)

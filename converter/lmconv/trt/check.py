@@ -1,0 +1,276 @@
+"""Builds, runs, compares and times prepared graphs on this machine's GPU: `python -m lmconv.trt.check FOLDER`.
+
+FOLDER holds `cases.json`, graphs, inputs and what the source networks answer, as `scripts/gpu_check.py prepare` writes
+them. What was found goes to `found.json` and `found.npz` in it, after every model, and a model that is there already is
+not done again: a host that ends early loses one model. `scripts/gpu_check.py judge` makes the record of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmconv.trt import device
+from lmconv.trt.build import Options, Plan, build
+from lmconv.trt.engine import Engine
+from lmconv.trt.faults import Fault
+from lmconv.trt.turns import Worker, in_turn, python
+
+Json = dict[str, Any]
+Arrays = dict[str, Any]
+
+CALLS = 10_000
+"""How often an engine is run to see whether anything leaks."""
+LEAK = 1 << 20
+"""Bytes of device memory or of this process that may be fewer after all these calls."""
+SAMPLES, BLOCKS = 200, 5
+"""Timed runs of each contestant at each batch size, and in how many turns."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Checks what is asked for; 0 where all of it held, 1 where something did not, 3 without a GPU."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", default="*", help="models whose names match, such as 'mobilenet_v2*'")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no further model after so many")
+    parser.add_argument("--torch", help="a Python that has PyTorch and lmconv's sources: PyTorch is timed, too")
+    given = parser.parse_args(arguments)
+    if missing := device.missing():
+        print(f"error: no engine can be built here: {missing}", file=sys.stderr)
+        return 3
+    found = Found(given.folder)
+    end = time.monotonic() + given.seconds
+    for model in found.cases["models"]:
+        if not fnmatch.fnmatch(model["name"], given.only) or model["name"] in found.models:
+            continue
+        if time.monotonic() > end:
+            print(f"left for another call: {model['name']}", flush=True)
+            continue
+        found.add(model["name"], *check(model, given.folder, given.torch))
+    if "mistakes" not in found.document and found.models:
+        found.document["mistakes"] = mistakes(given.folder, found.cases["mistakes"])
+        found.write()
+    for line in found.failures():
+        print(f"failed: {line}", flush=True)
+    return 1 if found.failures() else 0
+
+
+class Found:
+    """What was found so far, kept in the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cases: Json = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
+        self.document: Json = {"digest": self.cases["digest"], "machine": device.describe(), "models": {}}
+        self.arrays: Arrays = {}
+        if (folder / "found.json").exists():
+            kept = json.loads((folder / "found.json").read_text(encoding="utf-8"))
+            if all(kept[key] == self.document[key] for key in ("digest", "machine")):
+                self.document = kept
+                with np.load(folder / "found.npz", allow_pickle=False) as file:
+                    self.arrays = {name: file[name] for name in file.files}
+
+    @property
+    def models(self) -> Json:
+        """What was found of each model."""
+        models: Json = self.document["models"]
+        return models
+
+    def add(self, name: str, row: Json, arrays: Arrays) -> None:
+        """Keeps what was found of a model."""
+        self.models[name] = row
+        self.arrays.update(arrays)
+        self.write()
+
+    def write(self) -> None:
+        """Writes both files, whole or not at all."""
+        new = self.folder / "new.npz"
+        np.savez_compressed(new, **self.arrays)
+        new.replace(self.folder / "found.npz")
+        text = self.folder / "new.json"
+        text.write_text(json.dumps(self.document, indent=1), encoding="utf-8")
+        text.replace(self.folder / "found.json")
+
+    def failures(self) -> list[str]:
+        """What did not hold, one line each."""
+        rows = [(name, row) for model in self.models.values() for name, row in model["cases"].items()]
+        lines = [f"{name}: {reason}" for name, row in rows for reason in row["failed"]]
+        return lines + [
+            f"{name}: {row['said']}" for name, row in self.document.get("errors", {}).items() if not row["ok"]
+        ]
+
+
+def check(model: Json, folder: Path, torch: str | None) -> tuple[Json, Arrays]:
+    """Builds and runs the engines of one model, then times them in turn; gives a row, and outputs by `CASE/NAME`."""
+    row: Json = {"cases": {}, "latency": {}}
+    arrays: Arrays = {}
+    with np.load(folder / model["inputs"], allow_pickle=False) as file:
+        inputs, expected = file["input"], file["landmarks"]
+    engines: dict[str, Path] = {}
+    for case in model["cases"]:
+        start = time.monotonic()
+        try:
+            found, outputs, engines[case["name"]] = one(case, folder, inputs, expected)
+        except Fault as fault:
+            found, outputs = {"failed": [str(fault)]}, {}
+        row["cases"][case["name"]] = found
+        if case["kept"]:
+            arrays.update({f"{case['name']}/{name}": value for name, value in outputs.items()})
+        seconds = round(time.monotonic() - start, 1)
+        print(json.dumps({"case": case["name"], "seconds": seconds, **summary(found)}), flush=True)
+    commands = {name: python("lmconv.trt.worker", path) for name, path in engines.items()}
+    if torch:
+        words = {name: [word.format(folder=folder) for word in line] for name, line in model["torch"].items()}
+        # What the Python that runs this was told of its own libraries is not for another.
+        other = ["env", "-u", "PYTHONHOME", "-u", "LD_LIBRARY_PATH", torch]
+        commands.update({name: [*other, *line] for name, line in words.items()})
+    profiles = {case["name"]: case["profile"] for case in model["cases"]}
+    for batch in model["batches"]:
+        able = {name for name in commands if name not in profiles or profiles[name][0] <= batch <= profiles[name][2]}
+        row["latency"][str(batch)] = timed({name: commands[name] for name in commands if name in able}, batch)
+    return row, arrays
+
+
+def one(case: Json, folder: Path, inputs: Any, expected: Any) -> tuple[Json, Arrays, Path]:
+    """Builds one engine, twice, and runs it; raises Fault where that is impossible."""
+    onnx = (folder / case["onnx"]).read_bytes()
+    options = Options(precision=case["precision"], profile=tuple(case["profile"]))
+    plan = build(onnx, options)
+    again = build(onnx, replace(options, cache=plan.cache))
+    path = folder / "engines" / f"{case['name']}.engine"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(plan.engine)
+    found: Json = {"build": built(plan), "rebuilt": built(again), "cache_changed": again.cache != plan.cache}
+    smallest, best, largest = case["profile"]
+    with Engine(plan.engine) as engine:
+        outputs = in_chunks(engine, inputs, best)
+        found["batches"] = {
+            str(size): apart(in_chunks(engine, inputs, size)["landmarks"], outputs["landmarks"])
+            for size in (smallest, 3, largest)
+        }
+        if case["leak"]:
+            found["leak"] = leak(engine, inputs)
+    found["off"] = apart(outputs["landmarks"], expected)
+    found["failed"] = list(complaints(found, case))
+    return found, outputs, path
+
+
+def complaints(found: Json, case: Json) -> list[str]:
+    """What an engine did not hold to; landmarks are judged again, in pixels and ION, where the record is made."""
+    lines = []
+    if not found["off"]["max"] <= case["limit"]:  # not a number is off
+        lines.append(f"landmarks are {found['off']['max']:.2g} off the source network's, allowed {case['limit']:g}")
+    for size, off in found["batches"].items():
+        if not off["max"] <= case["limit"]:
+            lines.append(f"batch {size} gives landmarks {off['max']:.2g} off those of another")
+    if found["cache_changed"]:
+        lines.append("building again from its timing cache changed the cache")
+    for what, lost in found.get("leak", {}).items():
+        if lost > LEAK:
+            lines.append(f"{CALLS} calls lost {lost:,} bytes of {what} memory")
+    return lines
+
+
+def in_chunks(engine: Engine, inputs: Any, size: int) -> Arrays:
+    """Runs all inputs, so many at once, the last ones repeated to fill up; inputs repeated where there are fewer."""
+    parts: list[Arrays] = []
+    for start in range(0, len(inputs), size):
+        chunk = inputs[start : start + size]
+        filled = np.resize(chunk, (size, *chunk.shape[1:]))
+        parts.append({name: value[: len(chunk)] for name, value in engine.run({"input": filled}).items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def apart(found: Any, expected: Any) -> dict[str, float]:
+    """Largest and mean absolute difference; not a number where either is."""
+    off = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+    return {"max": float(off.max()), "mean": float(off.mean())}
+
+
+def leak(engine: Engine, inputs: Any) -> dict[str, int]:
+    """Bytes of device memory and of this process that many calls with changing batches cost."""
+    import pycuda.driver as cuda
+
+    def used() -> dict[str, int]:
+        free, _ = cuda.mem_get_info()
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return {"device": -free, "host": pages * os.sysconf("SC_PAGE_SIZE")}
+
+    sizes = (2, 1, 2)
+    for size in sizes * 20:
+        engine.run({"input": inputs[:size]})
+    before = used()
+    for call in range(CALLS):
+        engine.run({"input": inputs[: sizes[call % len(sizes)]]})
+    after = used()
+    return {what: after[what] - before[what] for what in before}
+
+
+def timed(commands: dict[str, list[str]], batch: int) -> Json:
+    """Times all contestants in turn at a batch size: what `lmconv.trt.turns.in_turn` gives, as JSON."""
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker(command, name)) for name, command in commands.items()]
+        found = in_turn(workers, batch, SAMPLES, BLOCKS)
+    return {**found._asdict(), "faults": {name: str(fault) for name, fault in found.faults.items()}}
+
+
+def mistakes(folder: Path, cases: Json) -> Json:
+    """What users do wrong: each has to end in a Fault of the right kind, never in a crash."""
+    first = cases["engine"]
+    path = folder / "engines" / f"{first}.engine"
+    rows: Json = {}
+
+    def attempt(name: str, kind: str, action: Callable[[], object], names: Sequence[str] = ()) -> None:
+        try:
+            action()
+            rows[name] = {"ok": False, "said": "nothing was refused"}
+        except Fault as fault:
+            named = all(node in fault.nodes for node in names)
+            rows[name] = {"ok": fault.kind == kind and named, "kind": fault.kind, "said": str(fault)}
+        print(json.dumps({"mistake": name, **rows[name]}), flush=True)
+
+    def run(batch: int) -> None:
+        with Engine(path.read_bytes()) as engine:
+            engine.run({"input": np.zeros((batch, *engine.inputs[0].shape[1:]), np.float32)})
+
+    def closed() -> None:
+        with Engine(path.read_bytes()) as engine:
+            shape = engine.inputs[0].shape[1:]
+        engine.run({"input": np.zeros((1, *shape), np.float32)})
+
+    plan = path.read_bytes() if path.exists() else b""
+    attempt("a batch above the profile", "shape", lambda: run(cases["above"]))
+    attempt("an engine cut short", "load", lambda: Engine(plan[: len(plan) // 2]))
+    attempt("a file that is no engine", "load", lambda: Engine(b"no engine"))
+    attempt("an engine that was closed", "run", closed)
+    unknown = (folder / cases["unknown"]).read_bytes()
+    options = Options(precision="fp32", profile=(1, 1, 1))
+    attempt("an operator that TensorRT does not have", "build", lambda: build(unknown, options), cases["nodes"])
+    attempt("a file that is no graph", "build", lambda: build(b"no graph", options))
+    return rows
+
+
+def built(plan: Plan) -> Json:
+    """What is kept of a build."""
+    return {"seconds": round(plan.seconds, 3), "bytes": len(plan.engine), "layers": plan.layers, "memory": plan.memory}
+
+
+def summary(found: Json) -> Json:
+    """What is said of a case while it runs."""
+    built = {"build_s": found["build"]["seconds"]} if "build" in found else {}
+    return {**built, **{key: found[key] for key in ("off", "leak", "failed") if key in found}}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
