@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHARED ?= ../shared/data
 
-.PHONY: setup demo test check lint clean
+.PHONY: setup demo test check lint gpu-check clean
 
 setup: .venv/ready
 
@@ -25,6 +25,10 @@ lint: setup
 
 check: lint test
 	$(BIN)/pytest -m slow
+
+# On a machine with a GPU: the networks at hand as engines, and benchmarks/gpu-NAME.json.
+gpu-check: setup
+	$(BIN)/python scripts/gpu_check.py run build/gpu-check
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

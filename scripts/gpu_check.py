@@ -3,6 +3,7 @@
     gpu_check.py prepare OUT          graphs, faces and the networks' answers, for a host that has no network
     gpu_check.py judge OUT            the record `benchmarks/gpu-NAME.json`, from what such a host found
     gpu_check.py run OUT              both, and the check between them, where this machine has TensorRT and a GPU
+    gpu_check.py rehearse OUT         the same without a GPU: ONNX Runtime computes the graphs, nothing is timed
 
 What runs on the GPU host is `lmconv.trt`, which needs Python 3.9 and NumPy besides TensorRT and pycuda:
 docs/tensorrt.md says how. Trained weights come from LMCONV_WEIGHTS, annotated faces from LMCONV_FACES; int8 is
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
@@ -37,6 +39,7 @@ from lmconv.latency import latency
 from lmconv.loss import Budget, loss, losses
 from lmconv.preprocess import network_input
 from lmconv.reference import MAPS, Reference
+from lmconv.runtime import OrtSession
 from lmconv.session import Outputs, outputs
 from lmconv.source import open_source, resolve
 from lmconv.trt import check, device
@@ -78,7 +81,7 @@ NETWORKS = (
 def main(arguments: list[str] | None = None) -> int:
     """Does one of the three; gives the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["prepare", "judge", "run"])
+    parser.add_argument("what", choices=["prepare", "judge", "run", "rehearse"])
     parser.add_argument("out", type=Path)
     parser.add_argument("--tensorrt", type=int, choices=[8, 10, 11], help="of the host; default: 8, or the one here")
     parser.add_argument("--only", nargs="*", help="networks")
@@ -90,13 +93,14 @@ def main(arguments: list[str] | None = None) -> int:
         if given.what != "judge":
             major = given.tensorrt or (int(device.describe()["tensorrt"].split(".")[0]) if given.what == "run" else 8)
             prepare(given.out, major, [each for each in NETWORKS if not given.only or each.name in given.only])
+        if given.what == "rehearse":
+            gather(given.out)
+            rehearse(given.out / "host")
         if given.what == "run":
             gather(given.out)
-            code = check.main([str(given.out / "host"), "--torch", sys.executable])
-            if code not in (0, 1):
-                return code
+            check.main([str(given.out / "host"), "--torch", sys.executable])
         if given.what != "prepare":
-            return judge(given.out, given.record)
+            return judge(given.out, given.out if given.what == "rehearse" else given.record)
     except LmconvError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -235,6 +239,26 @@ def gather(out: Path) -> None:
         shutil.copytree(part, out / "host", dirs_exist_ok=True)
 
 
+def rehearse(host: Path) -> None:
+    """Writes what a host would find, by ONNX Runtime on this machine's CPU: all but TensorRT is as there."""
+    cases: Json = json.loads((host / "cases.json").read_text(encoding="utf-8"))
+    (host / "found.json").unlink(missing_ok=True)
+    found = check.Found(host, {"gpu": "rehearsal on a CPU", "tensorrt": None, "onnxruntime": onnxruntime.__version__})
+    for model in cases["models"]:
+        arrays: Json = {}
+        with np.load(host / model["inputs"], allow_pickle=False) as file:
+            inputs, expected = file["input"], file["landmarks"]
+        row: Json = {"cases": {}, "latency": {}}
+        for case in model["cases"]:
+            with OrtSession(host / case["onnx"]) as session:
+                outputs = check.in_chunks(session, inputs, case["profile"][1])
+            off: Json = {"off": check.apart(outputs["landmarks"], expected)}
+            row["cases"][case["name"]] = off | {"failed": check.complaints(off, case)}
+            if case["kept"]:
+                arrays |= {f"{case['name']}/{name}": value for name, value in outputs.items()}
+        found.add(model["name"], row, arrays)
+
+
 class Answers:
     """A `Session` that gives what the host's engine gave for the same inputs, in the same order."""
 
@@ -274,7 +298,7 @@ def judge(out: Path, record: Path) -> int:
         "machine": found["machine"],
         "prepared_with": cases["made"],
         "graphs": cases["digest"],
-        "proven": f"TensorRT {found['machine']['tensorrt']} on {found['machine']['gpu']}; no other version was run",
+        "proven": proven(found["machine"]),
         "not_done": [model["name"] for model in cases["models"] if model["name"] not in found["models"]],
         "failed": failed,
         "models": models,
@@ -286,6 +310,13 @@ def judge(out: Path, record: Path) -> int:
     for line in (*lines(document), f"{path}: {'failed: ' + ', '.join(failed) if failed else 'all passed'}"):
         print(line)
     return 1 if failed else 0
+
+
+def proven(machine: Json) -> str:
+    """What a record shows."""
+    if machine["tensorrt"] is None:
+        return "nothing of TensorRT: ONNX Runtime computed the graphs"
+    return f"TensorRT {machine['tensorrt']} on {machine['gpu']}; no other version was run"
 
 
 def _judged(model: Json, found: Json, arrays: Arrays, out: Path) -> Json:

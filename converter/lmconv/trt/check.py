@@ -13,11 +13,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing := device.missing():
         print(f"error: no engine can be built here: {missing}", file=sys.stderr)
         return 3
-    found = Found(given.folder)
+    found = Found(given.folder, device.describe())
     end = time.monotonic() + given.seconds
     for model in found.cases["models"]:
         if not fnmatch.fnmatch(model["name"], given.only) or model["name"] in found.models:
@@ -66,13 +66,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if found.failures() else 0
 
 
+class Runs(Protocol):
+    """What in_chunks runs; an Engine is one."""
+
+    def run(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """Outputs by name."""
+
+
 class Found:
     """What was found so far, kept in the folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, machine: Json) -> None:
         self.folder = folder
         self.cases: Json = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
-        self.document: Json = {"digest": self.cases["digest"], "machine": device.describe(), "models": {}}
+        self.document: Json = {"digest": self.cases["digest"], "machine": machine, "models": {}}
         self.arrays: Arrays = {}
         if (folder / "found.json").exists():
             kept = json.loads((folder / "found.json").read_text(encoding="utf-8"))
@@ -171,10 +178,10 @@ def complaints(found: Json, case: Json) -> list[str]:
     lines = []
     if not found["off"]["max"] <= case["limit"]:  # not a number is off
         lines.append(f"landmarks are {found['off']['max']:.2g} off the source network's, allowed {case['limit']:g}")
-    for size, off in found["batches"].items():
+    for size, off in found.get("batches", {}).items():
         if not off["max"] <= case["limit"]:
             lines.append(f"batch {size} gives landmarks {off['max']:.2g} off those of another")
-    if found["cache_changed"]:
+    if found.get("cache_changed"):
         lines.append("building again from its timing cache changed the cache")
     for what, lost in found.get("leak", {}).items():
         if lost > LEAK:
@@ -182,7 +189,7 @@ def complaints(found: Json, case: Json) -> list[str]:
     return lines
 
 
-def in_chunks(engine: Engine, inputs: Any, size: int) -> Arrays:
+def in_chunks(engine: Runs, inputs: Any, size: int) -> Arrays:
     """Runs all inputs, so many at once, the last ones repeated to fill up; inputs repeated where there are fewer."""
     parts: list[Arrays] = []
     for start in range(0, len(inputs), size):
