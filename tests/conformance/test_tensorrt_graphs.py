@@ -77,7 +77,7 @@ def test_every_version_gets_what_it_takes_and_it_computes_the_sources_landmarks(
     lowered, current = found[LAST[8]], found[LAST[10]]
     moved = gap(lowered, current, plain.source.spec)
     off = moved.landmarks.max_abs if moved.max_map is None else moved.max_map
-    assert off <= (1e-3 if precision == Precision.FP16 else 0)
+    assert off <= (TOLERANCE[precision] if precision == Precision.FP16 else 0)
     apart = gap(current, plain.reference.outputs, plain.source.spec)
     if apart.max_map is not None:
         assert apart.max_map <= MAP_TOLERANCE[precision]

@@ -300,7 +300,7 @@ plugin = Pass(
     name="opset17",
     summary="the opset before, for TensorRT 8.6",
     apply=opset17,
-    tolerance=1e-4,  # 0 in float32; in float16 ONNX Runtime rounds less often beside a Resize of another opset
+    tolerance=1e-3,  # 0 in float32 and int8; in float16 ONNX Runtime rounds elsewhere by the opset of Resize and Split
     required=True,
     opset=BEFORE,
 )
