@@ -497,7 +497,7 @@ def steps(
         later = tuple(each for each in names[index + 1 :] if each != "float16" and precision != Precision.MIXED)
         asked = {
             "crops": crops,
-            "scheme": (scheme.activations, scheme.bracket, scheme.weights, scheme.fuse_sums),
+            "scheme": scheme,
             "measure": (target.name, later) if here else None,
             "compact_px": choices.compact_px,
             "replay": canonical(replay),

@@ -241,6 +241,7 @@ class QuantScheme:
         reason: Why, in one sentence; written to the recipe.
         weights: `"int8"`, which a DQ node reads, or the same values as `"float32"`, which pass a Q/DQ pair.
         fuse_sums: Whether a layer that only a sum reads gives it float values, as one kernel computes both.
+        balance: Share of a channel's range that equalisation moves into the weights of a dense reader, 0 to 1.
     """
 
     activations: Literal["uint8", "int8"]
@@ -248,6 +249,7 @@ class QuantScheme:
     reason: str
     weights: Literal["int8", "float32"] = "int8"
     fuse_sums: bool = False
+    balance: float = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

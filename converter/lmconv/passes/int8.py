@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 
 import numpy as np
 import onnx
@@ -33,9 +34,9 @@ def int8(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto,
 
 def settings_of(scheme: QuantScheme) -> Settings:
     """How a target wants its graph quantised."""
-    return Settings(
-        activations=scheme.activations, bracket=scheme.bracket, weights=scheme.weights, fuse_sums=scheme.fuse_sums
-    )
+    wanted = asdict(scheme)
+    del wanted["reason"]
+    return Settings(**wanted)
 
 
 plugin = Pass(

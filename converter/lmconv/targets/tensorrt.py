@@ -53,13 +53,15 @@ QUANTISATION = QuantScheme(
     bracket=False,
     weights="float32",
     fuse_sums=True,
-    reason="it parses symmetric signed Q/DQ only, 8.6 reads no int8 constant, and a convolution adds a shortcut itself",
+    balance=1.0,
+    reason="it parses symmetric signed Q/DQ only, and a convolution adds a shortcut itself",
 )
 """See NVIDIA's developer guide, "Explicit Quantization" and "Q/DQ Layer-Placement Recommendations".
 
-In 8 a DQ node reads no constant (https://github.com/microsoft/onnxruntime/issues/11535 and pull request 9616), so
-weights are float32 and pass a Q/DQ pair; 10 and 11 take that as well. A sum is computed by the convolution before it if
-the other operand alone is quantised; a Q node between the two would part them.
+Float32 weights that pass a Q/DQ pair are the form that all versions document; a DQ node that reads an int8 constant was
+refused by some of 8 (https://github.com/microsoft/onnxruntime/issues/11535). Symmetric numbers have 127 steps for what
+ReLU leaves, so that equalisation gives the activations all the room there is (docs/precision.md). A sum is computed by
+the convolution before it if the other operand alone is quantised; a Q node between the two would part them.
 """
 ERRORS: Mapping[str, type[LmconvError]] = {
     "device": MissingRuntime,
