@@ -16,6 +16,7 @@ from lmconv.types import Precision
         ("openvino", Precision.BF16, {"ion_loss": 5.0}),
         ("openvino", Precision.INT8, {"ion_loss": 5.0}),
         ("tensorrt", Precision.INT8, {"ion_loss": 5.0}),
+        ("tensorrt", Precision.FP32, {"max_abs": 1e-4}),
         ("onnx", Precision.INT8, {"ion_loss": 10.0}),
     ],
 )

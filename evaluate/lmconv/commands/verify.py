@@ -26,9 +26,10 @@ others.
 An artefact that takes a frame gets seeded frames with boxes, and whole pictures; its fp32 gate is max_px <= 0.05 in
 place of max_abs (heatmaps: max_map <= 0.01 and, on faces, mean_px <= 0.05).
 
-With -v every subset is shown. Default gates: fp32 max_abs <= 1e-5; fp16 max_px <= 0.1; bf16 and int8 ion_loss <= 5 %
-(int8 on onnx 10 %). Of heatmaps: fp32 max_map <= 1e-4 too; fp16 max_map <= 0.01 and, on faces, mean_px <= 0.1. A gate
-that needs faces is not judged without them, and then the artefact has not passed. Of random weights no ION is given.
+With -v every subset is shown. Default gates: fp32 max_abs <= 1e-5 (tensorrt 1e-4); fp16 max_px <= 0.1; bf16 and int8
+ion_loss <= 5 % (int8 on onnx 10 %). Of heatmaps: fp32 max_map <= 1e-4 too; fp16 max_map <= 0.01 and, on faces, mean_px
+<= 0.1. A gate that needs faces is not judged without them, and then the artefact has not passed. Of random weights no
+ION is given.
 
 \b
 Examples:
