@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import math
 import os
 import shutil
 import sys
@@ -294,22 +295,32 @@ def judge(out: Path, record: Path) -> int:
     }
     failed = [name for name, row in found.get("mistakes", {}).items() if not row["ok"]]
     failed += [name for model in models.values() for name, case in model["cases"].items() if not case["passed"]]
+    left = [model["name"] for model in cases["models"] if model["name"] not in found["models"]]
     document: Json = {
         "machine": found["machine"],
         "prepared_with": cases["made"],
         "graphs": cases["digest"],
         "proven": proven(found["machine"]),
-        "not_done": [model["name"] for model in cases["models"] if model["name"] not in found["models"]],
+        "not_done": left + [part for part in ("mistakes",) if part not in found],
         "failed": failed,
         "models": models,
         "mistakes": found.get("mistakes", {}),
     }
     name = found["machine"]["gpu"].lower().replace("nvidia", "").split()
     path = record / f"gpu-{'-'.join(name)}.json"
-    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(finite(document), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     for line in (*lines(document), f"{path}: {'failed: ' + ', '.join(failed) if failed else 'all passed'}"):
         print(line)
     return 1 if failed else 0
+
+
+def finite(value: Any) -> Any:
+    """A document as JSON can say it: an engine that gives no numbers is worth a record, too."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    return [finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def proven(machine: Json) -> str:

@@ -74,7 +74,7 @@ def test_what_decides_an_engine_is_recorded(builder: list[Options], tmp_path: Pa
     assert built.execution == {"tf32": False, "batches": [1, 4, 16]}
     told = {name: HERE[name] for name in ("gpu", "compute_capability", "tensorrt", "cuda", "driver", "platform")}
     assert built.machine == told | {"version_compatible": True, "hardware_compatible": False}
-    wanted = Options(precision="fp16", profile=(1, 4, 16), workspace=1 << 28, level=5, version_compatible=True)
+    wanted = Options(profile=(1, 4, 16), workspace=1 << 28, level=5, version_compatible=True)
     assert builder == [wanted]
 
 

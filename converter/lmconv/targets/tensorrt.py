@@ -133,7 +133,6 @@ def build(
         plan = build_plan(
             model.SerializeToString(deterministic=True),
             Options(
-                precision=str(precision),
                 profile=profile,
                 workspace=options.workspace,
                 level=options.builder_level,

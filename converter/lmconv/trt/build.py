@@ -25,7 +25,6 @@ class Options:
     """How an engine is built.
 
     Attributes:
-        precision: What the graph computes in: "fp32", "fp16" or "int8".
         profile: Smallest, best and largest batch of a graph whose batch is free; None where it is fixed.
         workspace: Bytes of device memory for scratch.
         level: TensorRT's `builder_optimization_level`, 0 to 5.
@@ -34,7 +33,6 @@ class Options:
         hardware_compatible: Whether other GPUs may, from compute capability 8.0 on.
     """
 
-    precision: str = "fp32"
     profile: tuple[int, int, int] | None = None
     workspace: int = WORKSPACE
     level: int = LEVEL
@@ -91,8 +89,8 @@ def build(onnx: bytes, options: Options) -> Plan:
         # The parser refers to the network's weights until the engine is built.
         parser = _parse(onnx, network, nodes)
         config = _config(builder, options)
-        if _major() < 10 and options.precision == "fp16":
-            _hold_float32(network, config, graph.float32_nodes(onnx), nodes)
+        if _major() < 10:
+            _permit(network, config, onnx, nodes)
         _add_profile(builder, network, config, options.profile)
         serialised = builder.build_serialized_network(network, config)
         if serialised is None:
@@ -161,11 +159,6 @@ def _config(builder: trt.Builder, options: Options) -> trt.IBuilderConfig:
     sources = (trt.TacticSource.EDGE_MASK_CONVOLUTIONS, trt.TacticSource.JIT_CONVOLUTIONS)
     config.set_tactic_sources(sum(1 << int(source) for source in sources))
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if _major() < 10:  # weakly typed: what the graph says has to be permitted
-        if options.precision == "fp16":
-            config.set_flag(trt.BuilderFlag.FP16)  # trt: 8
-        if options.precision == "int8":
-            config.set_flag(trt.BuilderFlag.INT8)  # trt: 8
     if options.version_compatible:
         # The lean runtime goes into the plan (no EXCLUDE_LEAN_RUNTIME): a file more to ship would be a file to lose.
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
@@ -177,6 +170,25 @@ def _config(builder: trt.Builder, options: Options) -> trt.IBuilderConfig:
     return config
 
 
+def _permit(
+    network: trt.INetworkDefinition, config: trt.IBuilderConfig, onnx: bytes, nodes: Sequence[graph.Node]
+) -> None:
+    """Permits what the graph holds, and no more: 8 is weakly typed.
+
+    Without Q/DQ the flag of int8 would ask for a calibrator; where there are Q/DQ, they say what is int8, and holding
+    the operators between them to float32 would undo them.
+    """
+    import tensorrt as trt
+
+    half, quantised = graph.holds_float16(onnx), graph.is_quantised(nodes)
+    if half:
+        config.set_flag(trt.BuilderFlag.FP16)  # trt: 8
+    if quantised:
+        config.set_flag(trt.BuilderFlag.INT8)  # trt: 8
+    if half and not quantised:
+        _hold_float32(network, config, graph.float32_nodes(onnx), nodes)
+
+
 def _hold_float32(
     network: trt.INetworkDefinition,
     config: trt.IBuilderConfig,
@@ -185,7 +197,8 @@ def _hold_float32(
 ) -> None:
     """Holds to float32 what the graph computes in float32: where float16 is permitted, 8 may use it anywhere.
 
-    A layer that the parser added by itself (a shuffle for broadcasting, say) is held where it reads what is held.
+    A layer that the parser added by itself (a shuffle for broadcasting, say) is held where it reads what is held. One
+    that gives no float (a shape, an index) is left alone: a precision is refused there.
     """
     import tensorrt as trt
 
@@ -199,11 +212,13 @@ def _hold_float32(
         exact_here = node in held if node else any(tensor and tensor.name in tensors for tensor in inputs)
         if not exact_here or layer.type == trt.LayerType.CAST:  # at a cast the island ends
             continue
+        floats = [place for place, tensor in enumerate(outputs) if tensor.dtype == trt.float32]
+        if not floats:
+            continue
         tensors.update(tensor.name for tensor in outputs)
         layer.precision = trt.float32  # trt: 8
-        for place, tensor in enumerate(outputs):
-            if tensor.dtype == trt.float32:
-                layer.set_output_type(place, trt.float32)  # trt: 8
+        for place in floats:
+            layer.set_output_type(place, trt.float32)  # trt: 8
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)  # trt: 8
 
 

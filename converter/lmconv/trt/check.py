@@ -2,7 +2,8 @@
 
 FOLDER holds `cases.json`, graphs, inputs and what the source networks answer, as `scripts/gpu_check.py prepare` writes
 them. What was found goes to `found.json` and `found.npz` in it, after every model, and a model that is there already is
-not done again: a host that ends early loses one model. `scripts/gpu_check.py judge` makes the record of them.
+not done again: a host that ends early loses one model, which comes last in the next call. `scripts/gpu_check.py judge`
+makes the record of them.
 """
 
 from __future__ import annotations
@@ -51,19 +52,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 3
     found = Found(given.folder, device.describe())
     end = time.monotonic() + given.seconds
-    for model in found.cases["models"]:
+    for model in sorted(found.cases["models"], key=lambda model: model["name"] in found.begun):
         if not fnmatch.fnmatch(model["name"], given.only) or model["name"] in found.models:
             continue
         if time.monotonic() > end:
             print(f"left for another call: {model['name']}", flush=True)
             continue
+        found.begin(model["name"])
         found.add(model["name"], *check(model, given.folder, given.torch))
-    if "mistakes" not in found.document and found.models:
+        if not usable():
+            print(f"failed: the GPU is of no more use to this process after {model['name']}: call again", flush=True)
+            return 1
+    if "mistakes" not in found.document and engine_file(given.folder, found.cases["mistakes"]["engine"]).exists():
         found.document["mistakes"] = mistakes(given.folder, found.cases["mistakes"])
         found.write()
     for line in found.failures():
         print(f"failed: {line}", flush=True)
     return 1 if found.failures() else 0
+
+
+def usable() -> bool:
+    """Whether CUDA still works here: after an illegal address, say, it does not until the process ends."""
+    import pycuda.driver as cuda
+
+    try:
+        cuda.Context.synchronize()
+    except cuda.Error:
+        return False
+    return True
 
 
 class Runs(Protocol):
@@ -94,6 +110,18 @@ class Found:
         models: Json = self.document["models"]
         return models
 
+    @property
+    def begun(self) -> list[str]:
+        """The models that were begun; one of them that is not in `models` may have ended the process."""
+        names: list[str] = self.document.setdefault("begun", [])
+        return names
+
+    def begin(self, name: str) -> None:
+        """Notes that a model is begun."""
+        if name not in self.begun:
+            self.begun.append(name)
+        self.write()
+
     def add(self, name: str, row: Json, arrays: Arrays) -> None:
         """Keeps what was found of a model."""
         self.models[name] = row
@@ -114,7 +142,7 @@ class Found:
         rows = [(name, row) for model in self.models.values() for name, row in model["cases"].items()]
         lines = [f"{name}: {reason}" for name, row in rows for reason in row["failed"]]
         return lines + [
-            f"{name}: {row['said']}" for name, row in self.document.get("errors", {}).items() if not row["ok"]
+            f"{name}: {row['said']}" for name, row in self.document.get("mistakes", {}).items() if not row["ok"]
         ]
 
 
@@ -129,8 +157,8 @@ def check(model: Json, folder: Path, torch: str | None) -> tuple[Json, Arrays]:
         start = time.monotonic()
         try:
             found, outputs, engines[case["name"]] = one(case, folder, inputs, expected)
-        except Fault as fault:
-            found, outputs = {"failed": [str(fault)]}, {}
+        except Exception as error:  # whatever it is, the other cases have their turn
+            found, outputs = {"failed": [said(error)]}, {}
         row["cases"][case["name"]] = found
         if case["kept"]:
             arrays.update({f"{case['name']}/{name}": value for name, value in outputs.items()})
@@ -145,17 +173,31 @@ def check(model: Json, folder: Path, torch: str | None) -> tuple[Json, Arrays]:
     profiles = {case["name"]: case["profile"] for case in model["cases"]}
     for batch in model["batches"]:
         able = {name for name in commands if name not in profiles or profiles[name][0] <= batch <= profiles[name][2]}
-        row["latency"][str(batch)] = timed({name: commands[name] for name in commands if name in able}, batch)
+        try:
+            row["latency"][str(batch)] = timed({name: commands[name] for name in commands if name in able}, batch)
+        except Exception as error:  # what was built and compared is worth keeping without it
+            print(f"failed: {model['name']} cannot be timed at batch {batch}: {said(error)}", flush=True)
+            row["latency"][str(batch)] = {"times": {}, "faults": {"all": said(error)}}
     return row, arrays
+
+
+def said(error: Exception) -> str:
+    """An error in a line: a Fault is one of ours, any other a mistake of this program or what it stands on."""
+    return str(error) if isinstance(error, Fault) else f"{type(error).__name__}: {error}"
+
+
+def engine_file(folder: Path, case: str) -> Path:
+    """Where the engine of a case is kept."""
+    return folder / "engines" / f"{case}.engine"
 
 
 def one(case: Json, folder: Path, inputs: Any, expected: Any) -> tuple[Json, Arrays, Path]:
     """Builds one engine, twice, and runs it; raises Fault where that is impossible."""
     onnx = (folder / case["onnx"]).read_bytes()
-    options = Options(precision=case["precision"], profile=tuple(case["profile"]))
+    options = Options(profile=tuple(case["profile"]))
     plan = build(onnx, options)
     again = build(onnx, replace(options, cache=plan.cache))
-    path = folder / "engines" / f"{case['name']}.engine"
+    path = engine_file(folder, case["name"])
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(plan.engine)
     found: Json = {"build": built(plan), "rebuilt": built(again), "cache_changed": again.cache != plan.cache}
@@ -215,7 +257,7 @@ def leak(engine: Engine, inputs: Any) -> dict[str, int]:
         return {"device": -free, "host": pages * os.sysconf("SC_PAGE_SIZE")}
 
     sizes = (2, 1, 2)
-    for size in sizes * 20:
+    for size in sizes * 200:  # what libraries keep for good, they have by then
         engine.run({"input": inputs[:size]})
     before = used()
     for call in range(CALLS):
@@ -234,8 +276,7 @@ def timed(commands: dict[str, list[str]], batch: int) -> Json:
 
 def mistakes(folder: Path, cases: Json) -> Json:
     """What users do wrong: each has to end in a Fault of the right kind, never in a crash."""
-    first = cases["engine"]
-    path = folder / "engines" / f"{first}.engine"
+    path = engine_file(folder, cases["engine"])
     rows: Json = {}
 
     def attempt(name: str, kind: str, action: Callable[[], object], names: Sequence[str] = ()) -> None:
@@ -245,6 +286,8 @@ def mistakes(folder: Path, cases: Json) -> Json:
         except Fault as fault:
             named = all(node in fault.nodes for node in names)
             rows[name] = {"ok": fault.kind == kind and named, "kind": fault.kind, "said": str(fault)}
+        except Exception as error:  # no Fault: that is what it is to find
+            rows[name] = {"ok": False, "kind": None, "said": said(error)}
         print(json.dumps({"mistake": name, **rows[name]}), flush=True)
 
     def run(batch: int) -> None:
@@ -256,13 +299,13 @@ def mistakes(folder: Path, cases: Json) -> Json:
             shape = engine.inputs[0].shape[1:]
         engine.run({"input": np.zeros((1, *shape), np.float32)})
 
-    plan = path.read_bytes() if path.exists() else b""
+    plan = path.read_bytes()
     attempt("a batch above the profile", "shape", lambda: run(cases["above"]))
     attempt("an engine cut short", "load", lambda: Engine(plan[: len(plan) // 2]))
     attempt("a file that is no engine", "load", lambda: Engine(b"no engine"))
     attempt("an engine that was closed", "run", closed)
     unknown = (folder / cases["unknown"]).read_bytes()
-    options = Options(precision="fp32", profile=(1, 1, 1))
+    options = Options(profile=(1, 1, 1))
     attempt("an operator that TensorRT does not have", "build", lambda: build(unknown, options), cases["nodes"])
     attempt("a file that is no graph", "build", lambda: build(b"no graph", options))
     return rows

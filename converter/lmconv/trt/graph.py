@@ -126,6 +126,19 @@ def float32_nodes(onnx: bytes) -> list[Node]:
     return found
 
 
+def holds_float16(onnx: bytes) -> bool:
+    """Whether a graph has float16 tensors: as constants, as inputs, or by a Cast."""
+    graph = _graph(onnx)
+    given = {_first(each, 2, 0) for each in _all(graph, 5)}
+    given |= {_first(_first(_first(each, 2, b""), 1, b""), 1, 0) for each in _all(graph, 11)}
+    return FLOAT16 in given | {node.kind for node in nodes(onnx)}
+
+
+def is_quantised(found: Iterable[Node]) -> bool:
+    """Whether there is a Q or DQ node."""
+    return any(node.operator in ("QuantizeLinear", "DequantizeLinear") for node in found)
+
+
 def _kind(node: Node, inputs: Sequence[int]) -> int:
     """Data type of a node's outputs, as far as floats are concerned: that of the first float it reads."""
     if node.operator in WHOLE:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from lmconv.trt import check, device
+from lmconv.trt.faults import Fault
 
 CASE = {"limit": 0.01}
 HELD = {
@@ -63,3 +66,59 @@ def test_without_a_gpu_it_ends_with_3_and_what_is_missing(capsys: pytest.Capture
         pytest.skip("a GPU is here")
     assert check.main(["nowhere"]) == 3
     assert capsys.readouterr().err.startswith("error: no engine can be built here: ")
+
+
+MODEL = {
+    "name": "net",
+    "inputs": "net.npz",
+    "cases": [{"name": name, "profile": [1, 1, 8], "kept": True} for name in ("first", "second")],
+    "batches": [1],
+    "torch": {},
+}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    np.savez(tmp_path / "net.npz", input=np.zeros((2, 1)), landmarks=np.zeros((2, 1)))
+    cases = {"digest": "1", "models": [], "mistakes": {}}
+    (tmp_path / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
+    return tmp_path
+
+
+def test_a_case_that_cannot_be_built_leaves_the_others_their_turn(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(case: dict[str, Any], *_: object) -> tuple[dict[str, Any], dict[str, Any], Path]:
+        if case["name"] == "first":
+            raise ValueError("nobody expected it")
+        return {"failed": []}, {"landmarks": np.ones(2)}, host / "second.engine"
+
+    asked: list[list[str]] = []
+    monkeypatch.setattr(check, "one", one)
+    monkeypatch.setattr(check, "timed", lambda commands, batch: asked.append(list(commands)))
+    row, arrays = check.check(MODEL, host, None)
+    assert row["cases"]["first"]["failed"] == ["ValueError: nobody expected it"]
+    assert list(arrays) == ["second/landmarks"]
+    assert asked == [["second"]]
+
+
+def test_where_nothing_could_be_built_nothing_is_timed(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(*_: object) -> None:
+        raise Fault("build", "it has no such operator")
+
+    monkeypatch.setattr(check, "one", one)
+    row, _ = check.check(MODEL, host, None)
+    assert [case["failed"] for case in row["cases"].values()] == [["it has no such operator"]] * 2
+    assert row["latency"]["1"]["times"] == {}
+    assert "all" not in row["latency"]["1"]["faults"]
+
+
+def test_what_was_begun_and_not_ended_is_known_to_the_next_call(host: Path) -> None:
+    check.Found(host, {"gpu": "one"}).begin("net")
+    again = check.Found(host, {"gpu": "one"})
+    assert again.begun == ["net"]
+    assert again.models == {}
+
+
+def test_mistakes_that_were_taken_are_failures(host: Path) -> None:
+    found = check.Found(host, {})
+    found.document["mistakes"] = {"a file that is no engine": {"ok": False, "said": "nothing was refused"}}
+    assert found.failures() == ["a file that is no engine: nothing was refused"]

@@ -89,6 +89,15 @@ def test_they_are_those_that_onnx_finds_in_a_converted_network(tiny: Path, tmp_p
     assert any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
 
 
+def test_what_8_has_to_be_permitted_is_in_the_graph(tiny: Path, tmp_path: Path) -> None:
+    half, plain = halved(tiny, tmp_path).SerializeToString(), tiny_onnx().SerializeToString()
+    assert graph.holds_float16(half)
+    assert not graph.holds_float16(plain)
+    assert not graph.is_quantised(graph.nodes(plain))
+    quantised = graph.Node("q", "QuantizeLinear", ("a",), ("b",))
+    assert graph.is_quantised([*graph.nodes(plain), quantised])
+
+
 @pytest.mark.parametrize("damage", [b"\x0a\xff", b"\x07", b"\xff" * 9])
 def test_what_is_no_onnx_file_is_a_value_error(damage: bytes) -> None:
     with pytest.raises(ValueError, match="ONNX file"):
