@@ -44,7 +44,10 @@ def load(plan: bytes) -> tuple[trt.Runtime, trt.ICudaEngine]:
     import tensorrt as trt
 
     with log.heard() as said:
-        runtime = trt.Runtime(log.logger())
+        try:
+            runtime = trt.Runtime(log.logger())
+        except TypeError as error:  # how pybind11 says that there is none
+            raise Fault("device", f"TensorRT makes no runtime: {said.reason}", "see its log with -v") from error
         # A version-compatible plan holds the runtime that runs it. Whoever loads an engine trusts it anyway: it is
         # code, and nothing else.
         runtime.engine_host_code_allowed = True
@@ -242,8 +245,10 @@ class Engine:
         CUDA graph is then of no more use.
 
         Raises:
-            Fault: Of kind shape or memory.
+            Fault: Of kind shape or memory; of kind run: it was closed.
         """
+        if "_context" not in vars(self):
+            raise Fault("run", "the engine was closed", "open it again")
         if reasons := unfit(arrays, self.inputs, self.batches):
             raise Fault("shape", *reasons)
         shapes = {name: tuple(array.shape) for name, array in arrays.items()}

@@ -244,7 +244,7 @@ def plan(workers: int, samples: int, blocks: int, seed: int = 0) -> list[tuple[i
     found: list[tuple[int, list[int]]] = []
     for block in range(blocks):
         order = drawn.sample(range(workers), workers)
-        if found and order[0] == found[-1][1][-1]:
+        if order and found and order[0] == found[-1][1][-1]:
             order.reverse()
         found.append((samples * (block + 1) // blocks - samples * block // blocks, order))
     return found

@@ -151,8 +151,12 @@ class Engine:
 
         found = self._engine
         arrays = {one.name: noise(one.dtype, one.shape, batch) for one in found.inputs}
+        bus = device.describe()["bus"]  # pycuda may have taken another than the first
         return Timed(
-            found, arrays, capture=lambda: cudagraph.Graph(found.stream.handle, found.execute), state=device.state
+            found,
+            arrays,
+            capture=lambda: cudagraph.Graph(found.stream.handle, found.execute),
+            state=lambda: device.state(bus),
         )
 
     def close(self) -> None:

@@ -66,3 +66,10 @@ def test_without_a_gpu_an_engine_is_a_fault_and_no_crash() -> None:
     with pytest.raises(Fault) as error:
         Engine(b"no engine")
     assert error.value.kind == "device"
+
+
+def test_an_engine_that_was_closed_is_a_fault() -> None:
+    closed = Engine.__new__(Engine)  # as `close` leaves it
+    with pytest.raises(Fault, match="was closed") as caught:
+        closed.run(images(2, 3, 4, 4))
+    assert caught.value.kind == "run"

@@ -164,3 +164,7 @@ def test_turns_change_their_order_and_none_follows_itself() -> None:
 
 def test_there_are_no_more_turns_than_samples() -> None:
     assert [count for count, _ in plan(2, 3, 10)] == [1, 1, 1]
+
+
+def test_without_workers_there_is_nobody_to_order() -> None:
+    assert plan(0, 10, 5) == [(2, [])] * 5
