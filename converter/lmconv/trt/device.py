@@ -6,6 +6,8 @@ import contextlib
 import os
 import platform
 import subprocess
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -41,6 +43,20 @@ THROTTLES = {
 """The bits of NVML's nvmlClocksEventReasons."""
 
 
+_thread = threading.local()
+
+
+class _Current:
+    """Takes a context from a thread that ends: pycuda aborts the process where one is current still."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # the interpreter ends, and CUDA is gone
+            self._context.pop()
+
+
 def missing_packages() -> tuple[str, ...]:
     """Which of tensorrt and pycuda are not installed."""
     return tuple(name for name in PACKAGES if find_spec(name) is None)
@@ -54,12 +70,15 @@ def missing() -> str | None:
     """
     if names := missing_packages():
         return f"not installed: {', '.join(names)}"
+    first = "pycuda.autoprimaryctx" not in sys.modules
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pycuda warns, too, before it raises
-            import pycuda.autoprimaryctx  # noqa: F401  finds a device, and makes its primary context current
+            import pycuda.autoprimaryctx as primary  # finds a device, and makes its primary context current
     except Exception as error:  # ImportError without a driver; pycuda's own types without a device
         return f"no CUDA device is here: {_line(error)}"
+    if first and threading.current_thread() is not threading.main_thread():  # in the main one it ends by itself
+        _thread.current = _Current(primary.context)
     try:
         import tensorrt  # noqa: F401
     except Exception as error:  # its libraries are loaded on import
@@ -80,6 +99,7 @@ def ready() -> None:
 
     if cuda.Context.get_current() is None:  # this is another thread than the one that came first
         primary.context.push()
+        _thread.current = _Current(primary.context)
 
 
 def describe() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,21 @@ def test_without_a_device_or_package_nothing_is_touched() -> None:
         device.describe()
     assert error.value.kind == "device"
     assert error.value.hint
+
+
+def test_a_thread_gives_its_context_back_when_it_ends() -> None:
+    class Context:
+        ended = 0
+
+        def pop(self) -> None:
+            self.ended = threading.get_ident()
+
+    context = Context()
+
+    def work() -> None:
+        device._thread.current = device._Current(context)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert context.ended == thread.ident
