@@ -220,6 +220,14 @@ def test_a_ledger_that_cannot_be_read_or_written_is_one_clear_error() -> None:
 # Loading
 
 
+def test_rubbish_in_the_ledger_trusts_nothing_and_hinders_nothing() -> None:
+    ledger.path().parent.mkdir(parents=True, exist_ok=True)
+    ledger.path().write_bytes(b"\xff\xfe\x00" * 1000)
+    assert not ledger.known("a" * 64)
+    ledger.note("a" * 64)
+    assert ledger.known("a" * 64)
+
+
 def engine(small: Path, machine: Mapping[str, object], **recipe: object) -> Path:
     """An artefact of the tiny network that says it is an engine."""
     folder = small / "tensorrt-fp32"
