@@ -267,6 +267,13 @@ def test_an_engine_that_fits_is_loaded_only_where_a_device_is(small: Path, monke
         tensorrt.open_artifact(artifact, OpenOptions(trust=True))
 
 
+def test_what_a_manifest_says_cannot_command_a_terminal(cli: Cli, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt, "requires", lambda: None)
+    monkeypatch.setattr(device, "describe", lambda: dict(HERE))
+    folder = engine(small, HERE | {"gpu": "A10\x9b2J\nerror: all is well\x08"})
+    cli("verify", folder, "--trust").refused(3, r"built for A10\x9b2J error: all is well\x08 (sm_90)")
+
+
 # The command that makes an artefact again
 
 
