@@ -16,10 +16,10 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import math
 import os
 import shutil
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,8 +34,8 @@ from onnx import helper
 from lmconv import checkpoints, crops, machine, parity, pipeline, plugins
 from lmconv.accuracy import accuracy, paired, to_json
 from lmconv.compare import difference
-from lmconv.errors import InputError, LmconvError, MissingRuntime
-from lmconv.files import canonical, digest, sha256
+from lmconv.errors import GateFailed, InputError, LmconvError, MissingRuntime, UsageError
+from lmconv.files import canonical, digest, sha256, writing
 from lmconv.latency import latency
 from lmconv.loss import Budget, loss, losses
 from lmconv.preprocess import network_input
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("what", choices=["prepare", "judge", "run", "rehearse"])
     parser.add_argument("out", type=Path)
     parser.add_argument("--tensorrt", type=int, choices=[8, 10, 11], help="of the host; default: 8, or the one here")
-    parser.add_argument("--only", nargs="*", help="networks")
+    parser.add_argument("--only", nargs="+", help="networks", metavar="NETWORK")
     parser.add_argument("--record", type=Path, default=Path("benchmarks"), help="where the record goes")
     given = parser.parse_args(arguments)
     try:
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise MissingRuntime("no engine can be built here", hint=missing)
         if given.what != "judge":
             major = given.tensorrt or (int(device.describe()["tensorrt"].split(".")[0]) if given.what == "run" else 8)
-            prepare(given.out, major, [each for each in NETWORKS if not given.only or each.name in given.only])
+            prepare(given.out, major, chosen(given.only))
         if given.what == "rehearse":
             gather(given.out)
             rehearse(given.out / "host")
@@ -108,16 +108,36 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def prepare(out: Path, major: int, networks: list[Network]) -> None:
-    """Writes `OUT/part0`, `OUT/part1`, … for the host, and `OUT/build`, which `judge` reads again."""
+def chosen(names: list[str] | None) -> list[Network]:
+    """The networks of these names, all where none are given."""
+    known = [each.name for each in NETWORKS]
+    for name in names or ():
+        if name not in known:
+            raise UsageError(f"--only {name} is none of the networks that are checked", hint=", ".join(known))
+    return [each for each in NETWORKS if not names or each.name in names]
+
+
+def annotated() -> Path:
+    """The folder of annotated faces."""
     faces = os.environ.get("LMCONV_FACES")
     if not faces:
-        raise InputError("int8 is calibrated on annotated faces, and LMCONV_FACES names none", hint="see README.md")
+        hint = "export LMCONV_FACES=DIR, see README.md"
+        raise InputError("int8 is calibrated and judged on annotated faces, and LMCONV_FACES names none", hint=hint)
+    crops.find_dataset(Path(faces))
+    return Path(faces)
+
+
+def prepare(out: Path, major: int, networks: list[Network]) -> None:
+    """Writes `OUT/part0`, `OUT/part1`, … for the host, and `OUT/build`, which `judge` reads again.
+
+    Parts that are there already stay until the new ones are ready.
+    """
+    faces = annotated()
     staging = out / "files"
-    for folder in (staging, *out.glob("part*")):
-        shutil.rmtree(folder, ignore_errors=True)
-    staging.mkdir(parents=True)
-    models = [_prepared(network, out, staging, Path(faces), major) for network in networks]
+    shutil.rmtree(staging, ignore_errors=True)
+    with writing(out):
+        staging.mkdir(parents=True)
+    models = [_prepared(network, out, staging, faces, major) for network in networks]
     unknown = helper.make_graph(
         [helper.make_node("DoesNotExist", ["input"], ["landmarks"], name="the_unknown_node", domain="")],
         "unknown",
@@ -125,7 +145,7 @@ def prepare(out: Path, major: int, networks: list[Network]) -> None:
         [helper.make_tensor_value_info("landmarks", 1, ["N", 3, 8, 8])],
     )
     onnx.save(helper.make_model(unknown, opset_imports=[helper.make_opsetid("", 17)]), staging / "unknown.onnx")
-    first = models[0]["cases"][0]
+    first = next(case for model in models for case in model["cases"])  # fp32, which nothing refuses
     mistakes = {"engine": first["name"], "above": first["profile"][2] + 1, "unknown": "unknown.onnx"}
     cases: Json = {
         "tensorrt": major,
@@ -134,6 +154,8 @@ def prepare(out: Path, major: int, networks: list[Network]) -> None:
         "mistakes": mistakes | {"nodes": ["the_unknown_node"]},
     }
     cases["digest"] = digest(cases | {"files": [sha256(path) for path in sorted(staging.glob("*.onnx"))]})
+    for folder in out.glob("part*"):
+        shutil.rmtree(folder)
     parts = _parts(staging, out)
     (parts / "cases.json").write_text(canonical(cases), encoding="utf-8")
     tree = Path(check.__file__).parent
@@ -157,10 +179,17 @@ def _prepared(network: Network, out: Path, staging: Path, faces: Path, major: in
             inputs, expected = [*inputs, images], [*expected, outputs(session, spec, images, maps=0).landmarks]
     file = f"{network.name}.npz"
     np.savez_compressed(staging / file, input=np.concatenate(inputs), landmarks=np.concatenate(expected))
-    cases = []
+    cases: list[Json] = []
+    left_out: Json = {}
     for precision in PRECISIONS:
         print(f"{network.name} {precision}", flush=True)
-        onnx.save(_graph(base, precision, given, major), staging / f"{network.name}-{precision}.onnx")
+        try:
+            graph = _graph(base, precision, given, major)
+        except GateFailed as error:  # one of many is not worth the others
+            left_out[f"{network.name}-{precision}"] = str(error)
+            print(f"{network.name} {precision} is left out: {error}", flush=True)
+            continue
+        onnx.save(graph, staging / f"{network.name}-{precision}.onnx")
         cases += [_case(f"{network.name}-{precision}", end, precision, profile) for end, profile in network.profiles]
     if path:
         print(f"{network.name} fp16, not compacted", flush=True)
@@ -177,7 +206,15 @@ def _prepared(network: Network, out: Path, staging: Path, faces: Path, major: in
     words = ["-m", "lmconv.contestants.pytorch", f"{{folder}}/plain/{network.name}", "--device", "cuda"]
     words += ["--weights", f"{{folder}}/weights/{path.name}"] if path else []
     torch = {"torch eager": words, "torch compiled": [*words, "--compiled"]}
-    return {"name": network.name, "inputs": file, "cases": cases, "batches": network.batches, "torch": torch}
+    return {
+        "name": network.name,
+        "source": base.artifact.parents["source"],
+        "inputs": file,
+        "cases": cases,
+        "left_out": left_out,
+        "batches": network.batches,
+        "torch": torch,
+    }
 
 
 def _case(graph: str, end: str, precision: Precision, profile: tuple[int, int, int]) -> Json:
@@ -283,11 +320,12 @@ class Answers:
 def judge(out: Path, record: Path) -> int:
     """Writes the record of what the host found; 0 where all gates passed, else 1."""
     host = out / "host"
-    cases: Json = json.loads((out / "part0" / "cases.json").read_text(encoding="utf-8"))
-    found: Json = json.loads((host / "found.json").read_text(encoding="utf-8"))
+    cases = _document(out / "part0" / "cases.json", ("digest", "models", "made"), "gpu_check.py prepare writes it")
+    hint = f"copy found.json and found.npz from the host to {host}"
+    found = _document(host / "found.json", ("digest", "machine", "models"), hint)
     if found["digest"] != cases["digest"]:
         raise InputError(f"{host / 'found.json'} is of other graphs", hint="prepare, check and judge in turn")
-    arrays: Arrays = dict(np.load(host / "found.npz", allow_pickle=False))
+    arrays = _arrays(host / "found.npz", hint)
     models = {
         model["name"]: _judged(model, found["models"][model["name"]], arrays, out)
         for model in cases["models"]
@@ -296,31 +334,60 @@ def judge(out: Path, record: Path) -> int:
     failed = [name for name, row in found.get("mistakes", {}).items() if not row["ok"]]
     failed += [name for model in models.values() for name, case in model["cases"].items() if not case["passed"]]
     left = [model["name"] for model in cases["models"] if model["name"] not in found["models"]]
+    left_out = {name: why for model in cases["models"] for name, why in model.get("left_out", {}).items()}
+    trained = [model for model in cases["models"] if model.get("source", {}).get("seed") is None]
+    failed += [name for model in trained for name in model.get("left_out", {})]
     document: Json = {
         "machine": found["machine"],
         "prepared_with": cases["made"],
         "graphs": cases["digest"],
         "proven": proven(found["machine"]),
         "not_done": left + [part for part in ("mistakes",) if part not in found],
+        "left_out": left_out,
         "failed": failed,
         "models": models,
         "mistakes": found.get("mistakes", {}),
     }
     name = found["machine"]["gpu"].lower().replace("nvidia", "").split()
     path = record / f"gpu-{'-'.join(name)}.json"
-    path.write_text(json.dumps(finite(document), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    with writing(path):
+        record.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(_finite(document), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     for line in (*lines(document), f"{path}: {'failed: ' + ', '.join(failed) if failed else 'all passed'}"):
         print(line)
     return 1 if failed else 0
 
 
-def finite(value: Any) -> Any:
-    """A document as JSON can say it: an engine that gives no numbers is worth a record, too."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+def _document(path: Path, keys: tuple[str, ...], hint: str) -> Json:
+    """A JSON file that has these keys."""
+    try:
+        document: Json = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
+    except ValueError as error:
+        raise InputError(f"{path} is no whole JSON file: {error}", hint=hint) from error
+    if not isinstance(document, dict) or any(key not in document for key in keys):
+        raise InputError(f"{path} has not all of {', '.join(keys)}", hint=hint)
+    return document
+
+
+def _arrays(path: Path, hint: str) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}", hint=hint) from error
+    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise InputError(f"{path} is no whole file of arrays: {error}", hint=hint) from error
+
+
+def _finite(value: Any) -> Any:
+    """What JSON can say: numbers that are not finite, as a failed engine gives them, become words."""
     if isinstance(value, dict):
-        return {key: finite(one) for key, one in value.items()}
-    return [finite(one) for one in value] if isinstance(value, list | tuple) else value
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return str(value) if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def proven(machine: Json) -> str:
@@ -334,6 +401,11 @@ def _judged(model: Json, found: Json, arrays: Arrays, out: Path) -> Json:
     path = checkpoints.find(model["name"])
     source = resolve(model["name"], weights=path, seed=None if path else 0)
     base = pipeline.plain(source, out / "build")
+    here = base.artifact.parents["source"]
+    if model.get("source", here) != here:
+        was, now = (each.get("file") or f"random weights, seed {each.get('seed')}" for each in (model["source"], here))
+        hint = "set LMCONV_WEIGHTS as it was then, or prepare again"
+        raise InputError(f"{model['name']} was prepared with {was}, and now its weights are {now}", hint=hint)
     precisions = {case["name"]: Precision(case["precision"]) for case in model["cases"]}
     judged = {}
     for name, row in found["cases"].items():
@@ -358,7 +430,7 @@ def _figures(base: pipeline.Plain, found: Arrays, precision: Precision, *, train
     if precision == Precision.FP16 and spec.heatmaps is None:
         gates["max_px"] = seeded.max_px <= FP16_PX
     if trained:
-        faces = crops.load(Path(os.environ["LMCONV_FACES"]), spec)
+        faces = crops.load(annotated(), spec)
         with open_source(base.source) as network:
             expected = parity.on_faces(network, spec, faces)
         answered: Outputs = parity.on_faces(session, spec, faces)

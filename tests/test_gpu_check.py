@@ -1,4 +1,4 @@
-"""`scripts/gpu_check.py rehearse`: the check on a GPU with ONNX Runtime in TensorRT's place."""
+"""scripts/gpu_check.py where something is missing: one line and an exit code, and what is there already stays."""
 
 from __future__ import annotations
 
@@ -9,11 +9,54 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.realdata, pytest.mark.slow]
+from lmconv.trt import device
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu_check.py"
 
 
+def refused(code: int, said: str, *arguments: object) -> None:
+    ran = subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert ran.returncode == code
+    assert said in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(device.missing() is None, reason="TensorRT and a GPU are here")
+def test_without_a_gpu_it_ends_with_3_before_any_work(tmp_path: Path) -> None:
+    refused(3, "no engine can be built here", "run", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_networks_and_missing_faces_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = tmp_path / "part0" / "cases.json"
+    kept.parent.mkdir()
+    kept.touch()
+    refused(2, "--only pfdl is none of the networks", "prepare", tmp_path, "--only", "pfdl")
+    monkeypatch.delenv("LMCONV_FACES", raising=False)
+    refused(4, "LMCONV_FACES names none", "prepare", tmp_path, "--only", "pfld")
+    monkeypatch.setenv("LMCONV_FACES", str(tmp_path / "nowhere"))
+    refused(4, "nowhere does not exist", "prepare", tmp_path, "--only", "pfld")
+    assert kept.exists()
+
+
+def test_half_of_what_a_host_found_is_4(tmp_path: Path) -> None:
+    refused(4, "cases.json cannot be read", "judge", tmp_path)
+    for folder in ("part0", "host"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "part0" / "cases.json").write_text('{"digest": "a", "models": [], "made": {}}', encoding="utf-8")
+    refused(4, "copy found.json and found.npz", "judge", tmp_path)
+    found = tmp_path / "host" / "found.json"
+    found.write_text('{"digest": ', encoding="utf-8")
+    refused(4, "is no whole JSON file", "judge", tmp_path)
+    found.write_text('{"digest": "b", "machine": {}, "models": {}}', encoding="utf-8")
+    refused(4, "is of other graphs", "judge", tmp_path)
+    found.write_text('{"digest": "a", "machine": {}, "models": {}}', encoding="utf-8")
+    (tmp_path / "host" / "found.npz").write_bytes(b"PK\x03\x04 half")
+    refused(4, "found.npz is no whole file", "judge", tmp_path)
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
 def test_the_graphs_for_the_host_are_within_what_the_record_is_judged_by(shared: Path, tmp_path: Path) -> None:
     environment = {"LMCONV_WEIGHTS": str(shared / "weights"), "LMCONV_FACES": str(shared / "faces")}
     line = [sys.executable, str(SCRIPT), "rehearse", str(tmp_path / "out"), "--only", "pfld"]

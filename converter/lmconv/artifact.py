@@ -6,6 +6,7 @@ document. A file must be the canonical JSON of its content, so that no byte of i
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator
@@ -97,6 +98,7 @@ def read(path: Path) -> Artifact:
 def _read(path: Path) -> Artifact:
     manifest = path / MANIFEST
     try:
+        _regular(manifest)
         text = manifest.read_bytes().decode("utf-8")  # read_text would hide a changed line ending
         document = json.loads(text)
     except FileNotFoundError as error:
@@ -108,6 +110,7 @@ def _read(path: Path) -> Artifact:
     try:
         plain = {field.name: document[field.name] for field in fields(Artifact) if field.name not in ("path", "spec")}
         plain["precision"] = Precision(plain["precision"])
+        _shaped(plain)
         return Artifact(path=path, spec=spec_from_json(document["spec"]), **plain)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{manifest} is not a manifest of format {FORMAT}: {error!r}", hint="export again") from error
@@ -125,11 +128,34 @@ def _check(path: Path, text: str, document: Any) -> None:
         if Path(name).name != name:
             raise InputError(f"{path / MANIFEST} names {name!r}, a file outside the artefact", hint="export again")
         try:
+            _regular(file)
             found = sha256(file)
         except OSError as error:
             raise InputError(f"{file} is missing or cannot be read: {error.strerror}", hint="export again") from error
         if found != expected:
             raise InputError(f"{file} was changed after it was written: its sha256 differs", hint="export again")
+
+
+def _regular(file: Path) -> None:
+    """Refuses what is there and would never end, such as a pipe or a link to a device."""
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(file))
+
+
+def _shaped(plain: Json) -> None:
+    """Raises KeyError or TypeError where a manifest that is sealed has not what every command reads of one."""
+    machine, engine = plain["machine"], plain["recipe"].get("engine")
+    for part in (plain["execution"], plain["parents"]["source"], machine or {}, engine or {}):
+        if not isinstance(part, dict):
+            raise TypeError(f"not an object: {part!r:.60}")
+    source = plain["parents"]["source"]
+    if not isinstance(source["sha256"], str) or not isinstance(source["file"], str) == (source.get("seed") is None):
+        raise TypeError("its source is neither a file nor a seed")
+    for step in plain["recipe"]["passes"]:
+        _ = (step["pass"], step["decisions"], step["refused"])
+    for name, kind in (("batches", list), ("workspace", int), ("builder_level", int)):
+        if engine and not isinstance(engine.get(name), kind | None):
+            raise TypeError(f"an engine's {name} is {engine[name]!r:.60}")
 
 
 def record(artifact: Artifact, **measured: Json) -> Artifact:

@@ -9,7 +9,7 @@ import traceback
 import click
 
 from lmconv import plugins
-from lmconv.console import REPORT
+from lmconv.console import REPORT, one_line
 from lmconv.errors import Bug, LmconvError, UsageError
 
 
@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _fail(error: LmconvError, arguments: list[str]) -> int:
-    click.echo(f"error: {error}", err=True)
+    click.echo(one_line(f"error: {error}"), err=True)
     if "--json" in arguments:
         click.echo(json.dumps({"error": error.to_json()}, indent=1))
     return error.exit_code

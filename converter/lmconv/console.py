@@ -94,8 +94,14 @@ def attempt(console: Console, action: Callable[[], T], errors: list[Json], **lab
         known = Bug(f"{type(error).__name__}: {error}".strip(), hint=REPORT)
     errors.append(known.to_json() | {key: str(value) for key, value in label.items()})
     unsaid = " ".join(str(value) for value in label.values() if str(value) not in known.message)
-    click.echo(f"error: {unsaid}{': ' if unsaid else ''}{known}", err=True)
+    click.echo(one_line(f"error: {unsaid}{': ' if unsaid else ''}{known}"), err=True)
     return None
+
+
+def one_line(text: str) -> str:
+    """A message without what would end its line or command a terminal: some of it may be from a file of another's."""
+    line = " ".join(part.strip() for part in text.splitlines())
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
 
 
 class Finite(click.FloatRange):

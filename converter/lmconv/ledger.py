@@ -26,7 +26,7 @@ def known(digest: str) -> bool:
         InputError: The ledger cannot be read.
     """
     try:
-        return digest in path().read_text(encoding="utf-8").split()
+        return digest.encode() in path().read_bytes().split()  # bytes: rubbish in it is no line of ours
     except FileNotFoundError:
         return False
     except OSError as error:

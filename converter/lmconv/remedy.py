@@ -19,7 +19,8 @@ def command(artifact: Artifact) -> str:
 
 def _arguments(artifact: Artifact) -> Iterator[str]:
     spec, source = artifact.spec, artifact.parents["source"]
-    yield source["file"] if spec.backbone == ONNX else spec.backbone
+    name: str = source["file"] if spec.backbone == ONNX else spec.backbone
+    yield f"./{name}" if name.startswith("-") else name  # not an option
     if source.get("seed") is not None:
         yield from ("--random-weights", "--seed", str(source["seed"]))
     elif spec.backbone != ONNX:

@@ -138,13 +138,23 @@ def _facts(model: onnx.ModelProto, version: int) -> Facts:
             makers.update(dict.fromkeys(node.output, node))
             for name in filter(None, dict.fromkeys(node.input)):
                 readers.setdefault(name, []).append(node)
-            tensor = attribute(node, "value", None) if node.op_type == "Constant" else None
-            if tensor is not None:
-                constants[node.output[0]] = numpy_helper.to_array(tensor)
+            if node.op_type == "Constant" and (value := _held(node)) is not None:
+                constants[node.output[0]] = value
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
     return Facts(
         version=version, opset=opset, types=types, ranks=ranks, constants=constants, makers=makers, readers=readers
     )
+
+
+def _held(node: onnx.NodeProto) -> NDArray[Any] | None:
+    """What a Constant holds, in whichever of its attributes; None of what is no dense array of numbers."""
+    if (tensor := attribute(node, "value", None)) is not None:
+        return numpy_helper.to_array(tensor)
+    for name, kind in (("value_int", np.int64), ("value_float", np.float32)):
+        for given in (attribute(node, name, None), attribute(node, f"{name}s", None)):
+            if given is not None:
+                return np.array(given, kind)
+    return None
 
 
 def _opset(facts: Facts) -> Iterator[str]:
@@ -277,12 +287,12 @@ def _per_channel(node: onnx.NodeProto, facts: Facts, count: int) -> Iterator[str
         if reader.op_type == "Gemm":
             wanted = 0 if attribute(reader, "transB", 0) else 1
         axis = attribute(node, "axis", 1)
-        if wanted is not None and axis % rank != wanted:
+        if wanted is not None and (not rank or axis % rank != wanted):
             yield f"has a step for each {count} along axis {axis}, and {reader.op_type} needs axis {wanted}"
 
 
 def _dequantise(node: onnx.NodeProto, facts: Facts) -> Iterator[str]:
-    if facts.types.get(node.input[0]) not in (TensorProto.INT8, None):
+    if node.input and facts.types.get(node.input[0]) not in (TensorProto.INT8, None):
         kind = _called(facts.types[node.input[0]])
         yield f"reads {kind}, and TensorRT restores int8 only: quantise signed, and leave biases float"
 

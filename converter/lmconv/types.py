@@ -242,6 +242,7 @@ class QuantScheme:
         weights: `"int8"`, which a DQ node reads, or the same values as `"float32"`, which pass a Q/DQ pair.
         fuse_sums: Whether a layer that only a sum reads gives it float values, as one kernel computes both.
         balance: Share of a channel's range that equalisation moves into the weights of a dense reader, 0 to 1.
+        float_stem: How many of the first layers stay float, at most a quarter of them all.
     """
 
     activations: Literal["uint8", "int8"]
@@ -250,6 +251,7 @@ class QuantScheme:
     weights: Literal["int8", "float32"] = "int8"
     fuse_sums: bool = False
     balance: float = 0.5
+    float_stem: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from lmconv import artifact as artifacts
 from lmconv import pipeline, plugins
 from lmconv.errors import InputError
 from lmconv.files import canonical, digest
-from lmconv.types import Artifact, Crop, Precision, Preprocess, landmark_spec
+from lmconv.types import Artifact, Crop, Json, Precision, Preprocess, landmark_spec
 
 NAMES = ["plain", "onnx-fp32", "openvino-fp32"]
 
@@ -288,3 +288,32 @@ def test_every_command_refuses_a_newer_artefact(cli: Cli, small: Path) -> None:
     (small / "onnx-fp32" / "manifest.json").write_text('{"format": 2}', encoding="utf-8")
     for command in ("verify", "bench", "inspect"):
         cli(command, small / "onnx-fp32").refused(4, "has format 2", "update lmconv")
+
+
+# What somebody made by hand
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"machine": "a GPU"},
+        {"execution": []},
+        {"parents": {}},
+        {"parents": {"source": {"file": None, "sha256": "0"}}},
+        {"recipe": {}},
+        {"recipe": {"passes": [{}]}},
+        {"recipe": {"passes": [], "engine": {"workspace": "much"}}},
+    ],
+    ids=str,
+)
+def test_a_sealed_manifest_of_another_shape_is_refused_by_every_command(small: Path, cli: Cli, change: Json) -> None:
+    document = json.loads((small / "onnx-fp32" / "manifest.json").read_text(encoding="utf-8"))
+    artifacts.write(small / "onnx-fp32", document | change)
+    cli("inspect", small / "onnx-fp32").refused(4, "is not a manifest of format 1")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx"])
+def test_what_would_be_read_for_ever_is_not_read(small: Path, cli: Cli, name: str) -> None:
+    (small / "onnx-fp32" / name).unlink()
+    (small / "onnx-fp32" / name).symlink_to("/dev/zero")
+    cli("inspect", small / "onnx-fp32").refused(4, "no regular file")

@@ -18,12 +18,10 @@ def test_the_docs_say_what_each_target_wants() -> None:
     wanted = [(name, cpu, target.scheme(cpu)) for name, target in targets.items() for cpu in get_args(Cpu)]
     rows = [
         f"| {name} | {cpu} | {scheme.activations} | {scheme.weights} | {'yes' if scheme.bracket else 'no'} "
-        f"| {'yes' if scheme.fuse_sums else 'no'} | {scheme.balance:g} | {scheme.reason} |"
+        f"| {'yes' if scheme.fuse_sums else 'no'} | {scheme.balance:g} | {scheme.float_stem} | {scheme.reason} |"
         for name, cpu, scheme in wanted
     ]
-    header = (
-        "| target | cpu | activations | weights | bracket | sums | balance | why |\n|---|---|---|---|---|---|---|---|\n"
-    )
+    header = "| target | cpu | activations | weights | bracket | sums | balance | stem | why |\n|---|---|---|---|---|---|---|---|---|\n"
     assert header + "\n".join(rows) + "\n\n" in PAGE.read_text(encoding="utf-8")
 
 

@@ -220,6 +220,14 @@ def test_a_ledger_that_cannot_be_read_or_written_is_one_clear_error() -> None:
 # Loading
 
 
+def test_rubbish_in_the_ledger_trusts_nothing_and_hinders_nothing() -> None:
+    ledger.path().parent.mkdir(parents=True, exist_ok=True)
+    ledger.path().write_bytes(b"\xff\xfe\x00" * 1000)
+    assert not ledger.known("a" * 64)
+    ledger.note("a" * 64)
+    assert ledger.known("a" * 64)
+
+
 def engine(small: Path, machine: Mapping[str, object], **recipe: object) -> Path:
     """An artefact of the tiny network that says it is an engine."""
     folder = small / "tensorrt-fp32"
@@ -257,6 +265,13 @@ def test_an_engine_that_fits_is_loaded_only_where_a_device_is(small: Path, monke
     artifact = artifacts.read(engine(small, HERE))
     with pytest.raises(MissingRuntime, match=r"no engine can be used here: .*build it here: lmconv export tiny.onnx"):
         tensorrt.open_artifact(artifact, OpenOptions(trust=True))
+
+
+def test_what_a_manifest_says_cannot_command_a_terminal(cli: Cli, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt, "requires", lambda: None)
+    monkeypatch.setattr(device, "describe", lambda: dict(HERE))
+    folder = engine(small, HERE | {"gpu": "A10\x9b2J\nerror: all is well\x08"})
+    cli("verify", folder, "--trust").refused(3, r"built for A10\x9b2J error: all is well\x08 (sm_90)")
 
 
 # The command that makes an artefact again

@@ -277,3 +277,10 @@ def test_half_precision_steps_are_for_later_versions() -> None:
 def test_the_latest_opset_that_is_documented_is_taken(version: int) -> None:
     assert complaints(graph(node("Relu", "x", "y"), opset=LATEST_OPSET[version]), version) == []
     assert complaints(graph(node("Relu", "x", "y"), opset=LATEST_OPSET[version] + 1), version)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_constant_is_one_in_whichever_attribute_it_is_held(version: int) -> None:
+    held = [node("Constant", "", "axes", value_ints=[2, 3]), node("Constant", "", "axis", value_int=2)]
+    model = graph(*held, node("ReduceMean", "x axes", "mean"), node("CumSum", "mean axis", "y"), opset=18)
+    assert [line for line in complaints(model, version) if "opset" not in line] == []

@@ -31,6 +31,7 @@ class Settings:
             would rather fuse what follows.
         weights: `"int8"`, which a DQ node reads, or the same values as `"float32"`, which pass a Q/DQ pair.
         fuse_sums: Whether a layer that only a sum reads gives it float values, as one kernel computes both.
+        float_stem: How many of the first layers stay float, at most a quarter of them all.
         float_head: Whether a fully connected last layer stays float: it is small, and its errors are the landmarks'.
         crops: Most crops used, evenly spread.
         float_layers: Layers that stay float, by the name of their output.
@@ -43,6 +44,7 @@ class Settings:
     bracket: bool = True
     weights: Literal["int8", "float32"] = "int8"
     fuse_sums: bool = False
+    float_stem: int = 0
     float_head: bool = True
     crops: int = 64
     float_layers: frozenset[str] = frozenset()
@@ -89,7 +91,8 @@ def plan(graph: Graph, settings: Settings) -> Plan:
     layers = {node.output[0]: node for node in graph.proto.node if _is_layer(graph, node, features)}
     if settings.float_head and len(layers) > 1 and next(reversed(layers.values())).op_type != "Conv":
         layers.popitem()
-    layers = {name: node for name, node in layers.items() if name not in settings.float_layers}
+    stem = list(layers)[: min(settings.float_stem, len(layers) // 4)]
+    layers = {name: node for name, node in layers.items() if name not in settings.float_layers.union(stem)}
     if settings.bracket:
         layers = {name: node for name, node in layers.items() if _fused(graph, node) not in graph.outputs}
     tensors: set[str] = set()

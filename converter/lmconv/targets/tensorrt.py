@@ -53,14 +53,16 @@ QUANTISATION = QuantScheme(
     bracket=False,
     weights="float32",
     fuse_sums=True,
-    balance=1.0,
+    balance=0.75,
+    float_stem=3,
     reason="it parses symmetric signed Q/DQ only, and a convolution adds a shortcut itself",
 )
 """See NVIDIA's developer guide, "Explicit Quantization" and "Q/DQ Layer-Placement Recommendations".
 
 Float32 weights that pass a Q/DQ pair are the form that all versions document; a DQ node that reads an int8 constant was
 refused by some of 8 (https://github.com/microsoft/onnxruntime/issues/11535). Symmetric numbers have 127 steps for what
-ReLU leaves, so that equalisation gives the activations all the room there is (docs/precision.md). A sum is computed by
+ReLU leaves: so equalisation gives the activations more room than elsewhere, and the first layers, which lose most, stay
+float (docs/precision.md). A sum is computed by
 the convolution before it if the other operand alone is quantised; a Q node between the two would part them.
 """
 ERRORS: Mapping[str, type[LmconvError]] = {

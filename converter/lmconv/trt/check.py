@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -40,17 +41,33 @@ SAMPLES, BLOCKS = 200, 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Checks what is asked for; 0 where all of it held, 1 where something did not, 3 without a GPU."""
+    """Checks what is asked for; the exit code.
+
+    0 where all of it held, 1 where something did not, 2 where no model is called so, 3 without a GPU, 4 where files are
+    missing or broken.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", default="*", help="models whose names match, such as 'mobilenet_v2*'")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no further model after so many")
     parser.add_argument("--torch", help="a Python that has PyTorch and lmconv's sources: PyTorch is timed, too")
     given = parser.parse_args(arguments)
-    if missing := device.missing():
-        print(f"error: no engine can be built here: {missing}", file=sys.stderr)
+    if reason := device.missing():
+        print(f"error: no engine can be built here: {reason}", file=sys.stderr)
         return 3
-    found = Found(given.folder, device.describe())
+    try:
+        found = Found(given.folder, device.describe())
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        said = f"{type(error).__name__}: {error}"
+        print(f"error: {given.folder} does not hold what `gpu_check.py prepare` writes: {said}", file=sys.stderr)
+        return 4
+    names = [model["name"] for model in found.cases["models"]]
+    if not fnmatch.filter(names, given.only):
+        print(f"error: no model is called {given.only} (there are {', '.join(names)})", file=sys.stderr)
+        return 2
+    if lacking := missing(found.cases, given.folder):
+        print(f"error: {given.folder} lacks {', '.join(lacking)}: copy all parts into it", file=sys.stderr)
+        return 4
     end = time.monotonic() + given.seconds
     for model in sorted(found.cases["models"], key=lambda model: model["name"] in found.begun):
         if not fnmatch.fnmatch(model["name"], given.only) or model["name"] in found.models:
@@ -80,6 +97,14 @@ def usable() -> bool:
     except cuda.Error:
         return False
     return True
+
+
+def missing(cases: Json, folder: Path) -> list[str]:
+    """Files that are not in the folder, though the check reads them: of a part that was not copied."""
+    wanted = [cases["mistakes"]["unknown"]]
+    for model in cases["models"]:
+        wanted += [model["inputs"], *(case["onnx"] for case in model["cases"])]
+    return [name for name in dict.fromkeys(wanted) if not (folder / name).is_file()]
 
 
 class Runs(Protocol):

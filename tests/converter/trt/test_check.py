@@ -122,3 +122,44 @@ def test_mistakes_that_were_taken_are_failures(host: Path) -> None:
     found = check.Found(host, {})
     found.document["mistakes"] = {"a file that is no engine": {"ok": False, "said": "nothing was refused"}}
     assert found.failures() == ["a file that is no engine: nothing was refused"]
+
+
+CASES = {
+    "digest": "x",
+    "mistakes": {"unknown": "unknown.onnx"},
+    "models": [{"name": "tiny", "inputs": "tiny.npz", "cases": [{"onnx": "tiny-fp32.onnx"}]}],
+}
+
+
+@pytest.fixture
+def copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine that says it has a GPU, and a folder to which not all was copied."""
+    monkeypatch.setattr(device, "missing", lambda: None)
+    monkeypatch.setattr(device, "describe", lambda: {"gpu": "NVIDIA A10"})
+    (tmp_path / "cases.json").write_text(json.dumps(CASES), encoding="utf-8")
+    (tmp_path / "unknown.onnx").touch()
+    (tmp_path / "tiny.npz").touch()
+    return tmp_path
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_models_that_are_not_there_are_not_passed(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main([str(copied), "--only", "tinny"]) == 2
+    assert "no model is called tinny (there are tiny)" in said(capsys)
+
+
+def test_a_part_that_was_not_copied_is_missed_before_any_work(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main([str(copied)]) == 4
+    assert "lacks tiny-fp32.onnx" in said(capsys)
+
+
+@pytest.mark.parametrize("name", ["cases.json", "found.json"])
+def test_half_a_file_is_4(copied: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (copied / name).write_text('{"digest": ', encoding="utf-8")
+    assert check.main([str(copied)]) == 4
+    assert "does not hold what" in said(capsys)
