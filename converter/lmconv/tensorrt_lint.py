@@ -7,7 +7,6 @@ that nothing is refused that TensorRT would take.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -111,7 +110,7 @@ def complaints(model: onnx.ModelProto, version: int) -> list[str]:
     """
     facts = _facts(model, version)
     graphs = list(naming.graphs(model.graph))
-    found = [*_opset(facts), *_inputs(model.graph, facts), *_names(graphs)]
+    found = [*_opset(facts), *_inputs(model.graph, facts)]
     for graph in graphs:
         for node in graph.node:
             found += [f"node {node.name or node.output[0]} ({node.op_type}) {what}" for what in _of(node, facts)]
@@ -171,13 +170,6 @@ def _inputs(graph: onnx.GraphProto, facts: Facts) -> Iterator[str]:
         free = [place for place, dim in enumerate(value.type.tensor_type.shape.dim) if not dim.HasField("dim_value")]
         if free not in ([], [0]):
             yield f"input {value.name} has free axes {free}: only the first, the batch, may be free"
-
-
-def _names(graphs: list[onnx.GraphProto]) -> Iterator[str]:
-    counts = Counter(node.name for graph in graphs for node in graph.node if node.name)
-    for name, count in counts.items():
-        if count > 1:
-            yield f"{count} nodes are called {name}: rename all but one"
 
 
 def _of(node: onnx.NodeProto, facts: Facts) -> Iterator[str]:

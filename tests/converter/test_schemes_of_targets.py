@@ -21,7 +21,8 @@ def test_the_docs_say_what_each_target_wants() -> None:
         f"| {'yes' if scheme.fuse_sums else 'no'} | {scheme.balance:g} | {scheme.float_stem} | {scheme.reason} |"
         for name, cpu, scheme in wanted
     ]
-    header = "| target | cpu | activations | weights | bracket | sums | balance | stem | why |\n|---|---|---|---|---|---|---|---|---|\n"
+    columns = ("target", "cpu", "activations", "weights", "bracket", "sums", "balance", "stem", "why")
+    header = f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n"
     assert header + "\n".join(rows) + "\n\n" in PAGE.read_text(encoding="utf-8")
 
 

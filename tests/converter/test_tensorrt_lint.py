@@ -156,11 +156,6 @@ BROKEN: dict[str, tuple[onnx.ModelProto, tuple[int, ...], tuple[str, ...]]] = {
     "another free axis": (
         graph(node("Relu", "x", "y"), shape=("N", 8, "h", "w")), VERSIONS, ("input x has free axes [0, 2, 3]",),
     ),
-    "two nodes of one name": (
-        graph(helper.make_node("Relu", ["x"], ["a"], name="n"), helper.make_node("Relu", ["a"], ["y"], name="n")),
-        VERSIONS,
-        ("2 nodes are called n", "rename"),
-    ),
     "unsigned": (
         quantised(x_zero=np.array(0, np.uint8)), VERSIONS, ("node x_q (QuantizeLinear)", "zero point of uint8"),
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,6 +133,8 @@ def build(
         before = _read(cache)
         if options.locked and before is None:
             raise Fault("locked", f"there is no timing cache {cache}", "build once without --locked")
+        for file in (ledger.path(), *([cache] if cache and not options.locked else [])):
+            _check_writable(file)
         plan = build_plan(
             model.SerializeToString(deterministic=True),
             Options(
@@ -180,6 +183,13 @@ def _read(cache: Path | None) -> bytes | None:
         return cache.read_bytes() if cache and cache.exists() else None
     except OSError as error:
         raise InputError(f"cannot read {cache}: {error.strerror}", hint="name another --timing-cache") from error
+
+
+def _check_writable(file: Path) -> None:
+    """Finds out before minutes of building whether a file can be written."""
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=file.parent).close()
 
 
 def _keep(cache: Path | None, before: bytes | None, plan: Plan, *, locked: bool) -> None:
