@@ -172,13 +172,15 @@ def _prepared(network: Network, out: Path, staging: Path, faces: Path, major: in
     )
     base = pipeline.plain(source, out / "build", crops=given)
     spec, reference = base.artifact.spec, _reference(base)
-    inputs, expected = [reference.inputs["input"]], [reference.outputs.landmarks]
+    judged = "heatmaps" if spec.heatmaps else "landmarks"
+    inputs, expected = [reference.inputs["input"]], [getattr(reference.outputs, judged)]
     if path:
         images = network_input(crops.load(faces, spec).images, spec.preprocess)
         with open_source(source) as session:
             inputs, expected = [*inputs, images], [*expected, outputs(session, spec, images, maps=0).landmarks]
     file = f"{network.name}.npz"
-    np.savez_compressed(staging / file, input=np.concatenate(inputs), landmarks=np.concatenate(expected))
+    arrays: Json = {"input": np.concatenate(inputs), judged: np.concatenate(expected)}
+    np.savez_compressed(staging / file, **arrays)
     cases: list[Json] = []
     left_out: Json = {}
     for precision in PRECISIONS:
@@ -190,14 +192,19 @@ def _prepared(network: Network, out: Path, staging: Path, faces: Path, major: in
             print(f"{network.name} {precision} is left out: {error}", flush=True)
             continue
         onnx.save(graph, staging / f"{network.name}-{precision}.onnx")
-        cases += [_case(f"{network.name}-{precision}", end, precision, profile) for end, profile in network.profiles]
+        limit = _limit(graph, arrays, judged, precision, trained=path is not None)
+        cases += [
+            _case(f"{network.name}-{precision}", end, precision, profile, judged, limit)
+            for end, profile in network.profiles
+        ]
     if path:
         print(f"{network.name} fp16, not compacted", flush=True)
         onnx.save(
             _graph(base, Precision.FP16, given, major, compacted=False), staging / f"{network.name}-fp16-plain.onnx"
         )
         cases += [
-            _case(f"{network.name}-fp16-plain", end, Precision.FP16, profile) for end, profile in network.profiles
+            _case(f"{network.name}-fp16-plain", end, Precision.FP16, profile, judged, LIMITS[Precision.FP16])
+            for end, profile in network.profiles
         ]
     shutil.copytree(base.artifact.path, staging / "plain" / network.name)
     if path:
@@ -217,13 +224,27 @@ def _prepared(network: Network, out: Path, staging: Path, faces: Path, major: in
     }
 
 
-def _case(graph: str, end: str, precision: Precision, profile: tuple[int, int, int]) -> Json:
+def _limit(graph: onnx.ModelProto, arrays: Json, judged: str, precision: Precision, *, trained: bool) -> float:
+    """How far an engine may be from the network on the host.
+
+    Random weights lose to rounding what no training bounds: three times what ONNX Runtime loses with the same graph.
+    """
+    if trained:
+        return LIMITS[precision]
+    with OrtSession(graph.SerializeToString()) as session:
+        found = check.in_chunks(session, arrays["input"], len(arrays["input"]))
+    scale = float(np.ptp(arrays[judged])) if judged == "heatmaps" else 1.0
+    return max(LIMITS[precision] * scale, 3 * check.apart(found[judged], arrays[judged])["max"])
+
+
+def _case(graph: str, end: str, precision: Precision, profile: tuple[int, int, int], judged: str, limit: float) -> Json:
     return {
         "name": graph + end,
         "onnx": f"{graph}.onnx",
         "precision": str(precision),
         "profile": profile,
-        "limit": LIMITS[precision],
+        "judged": judged,
+        "limit": limit,
         "kept": not end and "plain" not in graph,
         "leak": not end and precision == Precision.FP16 and "plain" not in graph,
     }
@@ -285,12 +306,13 @@ def rehearse(host: Path) -> None:
     for model in cases["models"]:
         arrays: Json = {}
         with np.load(host / model["inputs"], allow_pickle=False) as file:
-            inputs, expected = file["input"], file["landmarks"]
+            arrays_in = dict(file)
+        inputs = arrays_in["input"]
         row: Json = {"cases": {}, "latency": {}}
         for case in model["cases"]:
             with OrtSession(host / case["onnx"]) as session:
                 outputs = check.in_chunks(session, inputs, case["profile"][1])
-            off: Json = {"off": check.apart(outputs["landmarks"], expected)}
+            off: Json = {"off": check.apart(outputs[case["judged"]], arrays_in[case["judged"]])}
             row["cases"][case["name"]] = off | {"failed": check.complaints(off, case)}
             if case["kept"]:
                 arrays |= {f"{case['name']}/{name}": value for name, value in outputs.items()}
@@ -427,7 +449,9 @@ def _figures(base: pipeline.Plain, found: Arrays, precision: Precision, *, train
     gates: dict[str, bool] = {}
     if precision == Precision.FP32:
         gates["max_abs"] = seeded.max_abs <= LIMITS[precision]
-    if precision == Precision.FP16 and spec.heatmaps is None:
+    if seeded.max_map is not None:
+        gates["max_map"] = seeded.max_map <= pipeline.MAP_TOLERANCE[precision]
+    if precision == Precision.FP16 and trained:
         gates["max_px"] = seeded.max_px <= FP16_PX
     if trained:
         faces = crops.load(annotated(), spec)

@@ -176,12 +176,12 @@ def check(model: Json, folder: Path, torch: str | None) -> tuple[Json, Arrays]:
     row: Json = {"cases": {}, "latency": {}}
     arrays: Arrays = {}
     with np.load(folder / model["inputs"], allow_pickle=False) as file:
-        inputs, expected = file["input"], file["landmarks"]
+        known = {name: file[name] for name in file.files}
     engines: dict[str, Path] = {}
     for case in model["cases"]:
         start = time.monotonic()
         try:
-            found, outputs, engines[case["name"]] = one(case, folder, inputs, expected)
+            found, outputs, engines[case["name"]] = one(case, folder, known)
         except Exception as error:  # whatever it is, the other cases have their turn
             found, outputs = {"failed": [said(error)]}, {}
         row["cases"][case["name"]] = found
@@ -216,8 +216,9 @@ def engine_file(folder: Path, case: str) -> Path:
     return folder / "engines" / f"{case}.engine"
 
 
-def one(case: Json, folder: Path, inputs: Any, expected: Any) -> tuple[Json, Arrays, Path]:
+def one(case: Json, folder: Path, known: Arrays) -> tuple[Json, Arrays, Path]:
     """Builds one engine, twice, and runs it; raises Fault where that is impossible."""
+    inputs, judged = known["input"], case["judged"]
     onnx = (folder / case["onnx"]).read_bytes()
     options = Options(profile=tuple(case["profile"]))
     plan = build(onnx, options)
@@ -230,24 +231,25 @@ def one(case: Json, folder: Path, inputs: Any, expected: Any) -> tuple[Json, Arr
     with Engine(plan.engine) as engine:
         outputs = in_chunks(engine, inputs, best)
         found["batches"] = {
-            str(size): apart(in_chunks(engine, inputs, size)["landmarks"], outputs["landmarks"])
+            str(size): apart(in_chunks(engine, inputs, size)[judged], outputs[judged])
             for size in (smallest, 3, largest)
         }
         if case["leak"]:
             found["leak"] = leak(engine, inputs)
-    found["off"] = apart(outputs["landmarks"], expected)
+    found["off"] = apart(outputs[judged], known[judged])
     found["failed"] = list(complaints(found, case))
     return found, outputs, path
 
 
 def complaints(found: Json, case: Json) -> list[str]:
-    """What an engine did not hold to; landmarks are judged again, in pixels and ION, where the record is made."""
+    """What an engine did not hold to; it is judged again, in pixels and ION, where the record is made."""
+    judged = case["judged"]
     lines = []
     if not found["off"]["max"] <= case["limit"]:  # not a number is off
-        lines.append(f"landmarks are {found['off']['max']:.2g} off the source network's, allowed {case['limit']:g}")
+        lines.append(f"{judged} are {found['off']['max']:.2g} off the source network's, allowed {case['limit']:g}")
     for size, off in found.get("batches", {}).items():
         if not off["max"] <= case["limit"]:
-            lines.append(f"batch {size} gives landmarks {off['max']:.2g} off those of another")
+            lines.append(f"batch {size} gives {judged} {off['max']:.2g} off those of another")
     if found.get("cache_changed"):
         lines.append("building again from its timing cache changed the cache")
     for what, lost in found.get("leak", {}).items():
