@@ -28,7 +28,7 @@ while True:
                     for _ in range(20):
                         written.write(name * 500)
                         written.flush()
-            content["recipe"] = {"name": name}
+            content["recipe"] = {"name": name, "passes": []}
             artifacts.write(new, content)
         time.sleep(0.02)
 """
