@@ -23,6 +23,8 @@ from lmconv.trt.faults import Fault
 from lmconv.trt.turns import Worker, in_turn, python
 from lmconv.types import OpenOptions
 
+pytestmark = pytest.mark.slow  # PyTorch and ONNX Runtime, in processes of their own
+
 
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
@@ -118,7 +120,6 @@ def ran(steps: ort.Steps | pytorch.Steps, inputs: Inputs) -> Inputs:
     return steps.results()
 
 
-@pytest.mark.slow
 def test_a_compiled_network_takes_turns_too(stack: ExitStack, own_build: Path) -> None:
     compiled = network(stack, own_build, "--compiled")
     found = in_turn([compiled], 2, 6, 2, state=dict)
