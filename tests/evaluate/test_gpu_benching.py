@@ -149,6 +149,7 @@ def test_a_rehearsal_on_the_cpu_times_all_contestants_and_records_them(own_build
     assert len(steps) >= 2 * 3 * 10
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_writes_what_was_found(
     cli: Cli, own_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +173,7 @@ def test_the_command_prints_and_writes_what_was_found(
     assert out.splitlines()[-1] == "NVIDIA T1, CUDA 12.4, TensorRT -"
 
 
+@pytest.mark.slow
 def test_an_artefact_that_fails_is_an_error_and_the_others_are_timed(own_build: Path, tmp_path: Path) -> None:
     place = Path(shutil.copytree(own_build, tmp_path / "own"))
     shutil.copytree(place / ARTIFACT, place / "flat-Flat" / "other")

@@ -97,6 +97,7 @@ def test_a_worker_that_fails_half_way_is_one_clear_error_and_the_others_go_on(
     assert found.faults[way].kind == "run"
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_ended_after_its_time_with_all_that_it_started(stack: ExitStack) -> None:
     hanging = worker(stack, "hangs")
     pid = hanging.ask(do="about")["about"]["pid"]
