@@ -63,8 +63,8 @@ QUANTISATION = QuantScheme(
 Float32 weights that pass a Q/DQ pair are the form that all versions document; a DQ node that reads an int8 constant was
 refused by some of 8 (https://github.com/microsoft/onnxruntime/issues/11535). Symmetric numbers have 127 steps for what
 ReLU leaves: so equalisation gives the activations more room than elsewhere, and the first layers, which lose most, stay
-float (docs/precision.md). A sum is computed by
-the convolution before it if the other operand alone is quantised; a Q node between the two would part them.
+float (docs/precision.md). A sum is computed by the convolution before it if the other operand alone is quantised; a Q
+node between the two would part them.
 """
 ERRORS: Mapping[str, type[LmconvError]] = {
     "device": MissingRuntime,
