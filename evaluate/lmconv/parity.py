@@ -52,6 +52,7 @@ class Parity:
         max_ion: Largest drift of a face, ION points; None without faces.
         mean_ion: Its mean.
         max_map: Largest difference of a heatmap's value on random inputs, fractions of their range; None without maps.
+            For detection that of a raw number, by the range of its output.
         mean_map: Its mean.
         undecided: Points left out of all these, as rounding may move them, see `lmconv.heatmaps.undecided`.
         n: Number of inputs.
@@ -113,7 +114,9 @@ def parity(
     """Compares an artefact with its source."""
     overall = _overall(gap(found.random, expected.random, spec), against)
     if found.odd and expected.odd:
-        overall = _both(overall, gap(found.odd, expected.odd, spec).landmarks)
+        odd = gap(found.odd, expected.odd, spec)
+        worst = max(overall.max_map or 0.0, odd.max_map or 0.0)
+        overall = dataclasses.replace(_both(overall, odd.landmarks), max_map=worst)
     if crops is None or found.faces is None or expected.faces is None:
         return overall
     apart = gap(found.faces, expected.faces, spec)
