@@ -20,12 +20,21 @@ FRAME_PX = 0.05
 """How far fp32 may be from the host path where the crop is cut inside the artefact, pixels of the crop."""
 
 
+RAW: dict[Precision, dict[str, float]] = {
+    Precision.FP32: {"max_abs": 1e-4},
+    Precision.FP16: {"max_abs": 1e-1},
+    Precision.BF16: {"max_abs": 1.0},
+}
+"""What raw outputs of a network for detection are held to."""
+
+
 def limits(
     target: str,
     precision: Precision,
     given: Mapping[str, float | None],
     *,
     heatmaps: bool = False,
+    detects: bool = False,
     io: Io = "tensor",
     compact_px: float | None = None,
 ) -> dict[str, float]:
@@ -46,6 +55,8 @@ def limits(
     if heatmaps:
         defaults[Precision.FP32]["max_map"] = 1e-4
         defaults[Precision.FP16] = {"max_map": 1e-2, "mean_px": 0.1}
+    if detects:
+        defaults |= RAW
     if io == "frame":
         defaults[Precision.FP32] = {"max_map": 1e-2, "mean_px": FRAME_PX} if heatmaps else {"max_px": FRAME_PX}
     if compact_px is not None:
