@@ -34,7 +34,7 @@ class OnnxSource:
         model = load_onnx(path)
         self._input = graph_inputs(model)[0].name
         self._free = not isinstance(_shape(graph_inputs(model)[0])[0], int)
-        self._output = model.graph.output[0].name
+        self._outputs = [value.name for value in model.graph.output]
         self._spec = source.spec
         try:
             self._session = OrtSession(path, threads=threads)
@@ -45,7 +45,10 @@ class OnnxSource:
         """See `lmconv.types.Session`; a file with batch size 1 is run once per input."""
         images, spec = inputs["input"], self._spec
         batches = [images] if self._free else np.split(images, len(images))
-        found = np.concatenate([self._session.run({self._input: batch})[self._output] for batch in batches])
+        parts = [self._session.run({self._input: batch}) for batch in batches]
+        if spec.task == "detection":
+            return {tensor.name: np.concatenate([part[tensor.name] for part in parts]) for tensor in spec.outputs}
+        found = np.concatenate([part[self._outputs[0]] for part in parts])
         kept = slice(*spec.output_slice) if spec.output_slice else slice(None)
         if spec.heatmaps:
             maps = found[:, kept]

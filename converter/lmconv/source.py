@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from lmconv import checkpoints, machine, plugins, usercode
 from lmconv.errors import InputError, UsageError
@@ -90,7 +90,9 @@ def resolve(
         spec, path = _backbone(model, landmarks, decode), _checkpoint(model, weights, seed)
     spec = replace(spec, name=name_of(model, name), preprocess=preprocess or spec.preprocess)
     digest = _digest(path) if path else _description(spec, seed)
-    return Source(spec=spec, path=path, sha256=digest, seed=None if path else seed, factory=factory)
+    return Source(
+        spec=spec, path=path, sha256=digest, seed=None if path else seed, factory=factory, kind=_kind(spec.backbone)
+    )
 
 
 def check(
@@ -197,8 +199,8 @@ def recover(artifact: Artifact, weights: Path | None = None, model: str | None =
         model: `FILE.py:NAME` for a user's own network: code that a manifest names is never run.
     """
     parent, spec = artifact.parents["source"], replace(artifact.spec, io="tensor")
-    own = usercode.is_factory(spec.backbone)
-    if (own and model is None) or (spec.backbone != ONNX and not machine.has("torch")):
+    own, kind = usercode.is_factory(spec.backbone), _kind(spec.backbone)
+    if (own and model is None) or (kind == "torch" and not machine.has("torch")):
         return None
     factory = model if own and model else ""
     if parent.get("seed") is not None:
@@ -207,7 +209,15 @@ def recover(artifact: Artifact, weights: Path | None = None, model: str | None =
         found = weights if _digest(weights) == parent["sha256"] else None
     else:
         found = checkpoints.find_digest(parent["sha256"], parent["file"], extra=weights, digest_of=_digest)
-    return Source(spec=spec, path=found, sha256=parent["sha256"], factory=factory) if found else None
+    return Source(spec=spec, path=found, sha256=parent["sha256"], factory=factory, kind=kind) if found else None
+
+
+def _kind(backbone: str) -> Literal["torch", "onnx"]:
+    """What runs the networks of a backbone, as a spec names it."""
+    if backbone == ONNX:
+        return "onnx"
+    known = backbone in plugins.names("backbones")
+    return "onnx" if known and plugins.load("backbones", backbone).build is None else "torch"
 
 
 def open_source(source: Source, *, threads: int = 0) -> Opened:
