@@ -220,16 +220,22 @@ def _document(tallies: Sequence[Tally], artifact: Artifact, settings: Settings, 
         }
         for tally in tallies
     ]
-    frames, seconds = sum(tally.frames for tally in tallies), sum(tally.seconds for tally in tallies)
     return {
         "artifact": str(artifact.path),
         "detector": None if settings.boxes else settings.detector,
         "out": str(out) if out else None,
         "inputs": rows,
-        "frames": frames,
+        "frames": sum(tally.frames for tally in tallies),
         "faces": sum(tally.faces for tally in tallies),
-        "fps": round(frames / seconds, 1) if seconds else 0.0,
+        "fps": _fps(tallies),
     }
+
+
+def _fps(tallies: Sequence[Tally]) -> float:
+    """Frames per second of all inputs, but for the first frame."""
+    seconds = tallies[-1].began + tallies[-1].seconds - tallies[0].began if tallies else 0.0
+    frames = sum(tally.frames for tally in tallies)
+    return round((frames - 1) / seconds, 1) if seconds else 0.0
 
 
 def _text(document: Json) -> str:

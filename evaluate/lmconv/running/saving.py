@@ -37,12 +37,13 @@ class Tally:
     frames: int = 0
     faces: int = 0
     empty: int = 0
+    began: float = 0.0
     seconds: float = 0.0
 
     @property
     def fps(self) -> float:
-        """Frames per second, from the start of the first to the end of the last."""
-        return self.frames / self.seconds if self.seconds else 0.0
+        """Frames per second: of those after the first, as that one waits for the networks to be opened."""
+        return (self.frames - 1) / self.seconds if self.seconds else 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,10 +64,8 @@ class Saver:
     _files: ExitStack = field(default_factory=ExitStack)
     _lines: TextIO | None = None
     _video: tuple[ExitStack, cv2.VideoWriter] | None = None
-    _since: float = 0.0
 
     def __enter__(self) -> Self:
-        self._since = time.perf_counter()
         return self
 
     def __exit__(
@@ -91,11 +90,12 @@ class Saver:
             with writing(self.out):
                 self._save(self.out, result, drawn)
         now = time.perf_counter()
+        if not tally.frames:
+            tally.began = now
+        tally.seconds = now - tally.began
         tally.frames += 1
         tally.faces += len(result.faces)
         tally.empty += not result.faces
-        tally.seconds += now - self._since
-        self._since = now
         return drawn
 
     def _tally(self, item: Item) -> Tally:
