@@ -146,6 +146,11 @@ class ModelSpec:
         return int(height), int(width)
 
     @property
+    def detects(self) -> bool:
+        """Whether it is a network for detection, which is compared by its raw outputs."""
+        return self.task == "detection"
+
+    @property
     def batch(self) -> int | None:
         """The batch size a static graph is tied to, None where it is free."""
         size = self.inputs[0].shape[0]
@@ -359,7 +364,8 @@ class Pass:
         apply: Gives a new model (the argument may be changed) and what it decided, for the recipe; figures that differ
             from run to run under the key `measured`.
         tolerance: Largest allowed mean absolute difference of the landmarks, fractions of the input, on real crops
-            (where given) and on noise; where the network gives heatmaps, of these, fractions of their range.
+            (where given) and on noise; where the network gives heatmaps, of these, fractions of their range; for
+            detection, so of the raw output that changes most.
         required: Whether the artefact is impossible without it; another pass is left out when it is refused.
         calibrated: Whether it needs real crops; it is then judged on crops alone, as noise is outside its range.
         uses: The fields of PassContext that its result depends on, besides the spec.
