@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from lmconv.boxes import suppress, surest
+from lmconv.boxes import suppress
 from lmconv.detection import Detections, Detector, Run, detections
 from lmconv.types import Uint8
 
@@ -30,11 +30,9 @@ def light(name: str, summary: str) -> Detector:
 def _find(runs: Sequence[Run], picture: Uint8) -> Detections:
     resized = cv2.resize(picture, SIZE, interpolation=cv2.INTER_LINEAR)
     found = runs[0]({"input": cv2.dnn.blobFromImage(resized, 1 / 128, mean=(127, 127, 127), swapRB=True)})
-    scores = found["scores"][0, :, 1]
-    sure = np.flatnonzero(scores > SCORE)
-    sure = sure[surest(scores[sure], CANDIDATES)]
-    boxes, scores = found["boxes"][0, sure], scores[sure]
-    kept = suppress(boxes, scores, OVERLAP)
+    sure = found["scores"][0, :, 1] > SCORE
+    boxes, scores = found["boxes"][0, sure], found["scores"][0, sure, 1]
+    kept = suppress(boxes, scores, OVERLAP, most=CANDIDATES)
     height, width = picture.shape[:2]
     return detections(boxes[kept] * np.array([width, height, width, height], np.float32), scores[kept])
 
