@@ -60,6 +60,7 @@ class CropSet:
         problems: What was left out and why, one line each.
         scenes: Reads the pictures again: each face with its picture and the tight box of its points, in this order.
         pictures: Reads their files again: the first 16 hex digits of the sha256 of each, sorted, none twice.
+        normaliser: What their errors are divided by, by name; None for what is usual with their points.
     """
 
     images: Uint8
@@ -71,6 +72,7 @@ class CropSet:
     problems: tuple[str, ...]
     scenes: Callable[[], Iterator[Scene]]
     pictures: Callable[[], tuple[str, ...]]
+    normaliser: str | None = None
 
 
 def square(points: Float64, crop: Crop) -> Square:

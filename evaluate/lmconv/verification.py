@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import numpy as np
 from lmconv import accuracy, gates, parity, plugins, reference
 from lmconv import artifact as artifacts
 from lmconv.accuracy import Interval, SubsetAccuracy
-from lmconv.crops import CropSet, load
+from lmconv.crops import CropSet, find_dataset, load
+from lmconv.curves import Errors
 from lmconv.errors import InputError, MissingRuntime, OtherPoints
 from lmconv.gates import Verdict
 from lmconv.parity import Parity, Points
@@ -27,6 +30,8 @@ class Verification:
     """What was found out about one artefact; ION is missing without faces, the source's without the source.
 
     Where this machine does not compute what the artefact says (`caveat`), figures are given and no gate is judged.
+    `normaliser` is what errors are divided by, None without faces; `curves` are the errors of every face, of the
+    artefact and of its source.
     """
 
     artifact: Artifact
@@ -38,6 +43,8 @@ class Verification:
     ion: Mapping[str, SubsetAccuracy] | None
     source_ion: Mapping[str, SubsetAccuracy] | None
     delta_ion: Mapping[str, Interval] | None
+    normaliser: str | None = None
+    curves: tuple[Errors, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -50,8 +57,11 @@ class Verifier:
     """Verifies several artefacts; what they share is computed once.
 
     Attributes:
-        data: Folder of annotated faces, or None.
+        data: Folder or file of annotated faces, or None.
         split: Which part of it: "test", "train" or "all".
+        dataset: The name of its layout; by default the one that it matches.
+        most: So many faces are enough, evenly spread; None for all.
+        normaliser: What errors are divided by, by name; None for what is usual with a number of points.
         weights: A checkpoint or folder to look in for the source network.
         model: `FILE.py:NAME`, what builds a user's own network: code that a manifest names is never run.
         trust: See `OpenOptions`.
@@ -61,6 +71,9 @@ class Verifier:
 
     data: Path | None = None
     split: str = "test"
+    dataset: str | None = None
+    most: int | None = None
+    normaliser: str | None = None
     weights: Path | None = None
     model: str | None = None
     trust: bool = False
@@ -68,6 +81,7 @@ class Verifier:
     notes: list[str] = field(default_factory=list)
     _crops: dict[object, CropSet | None] = field(default_factory=dict)
     _sources: dict[object, tuple[Source, Points] | None] = field(default_factory=dict)
+    _found: dict[object, Source | None] = field(default_factory=dict)
 
     def verify(self, path: Path) -> Verification:
         """Verifies one artefact, and records the result in its manifest.
@@ -83,7 +97,12 @@ class Verifier:
             raise MissingRuntime(f"{path} needs {artifact.target}, which is not here", hint=missing)
         if doubt := artifacts.doubt(artifact):
             self.notes.append(f"{path}: {doubt}")
-        crops = self._faces(artifact.spec)
+        with ThreadPoolExecutor(1) as aside:  # importing PyTorch takes about as long as decoding some hundred faces
+            loading = aside.submit(self._faces, artifact.spec)
+            source = self._recover(artifact)
+            if source and source.kind == "torch" and self.data:
+                importlib.import_module("lmconv.network")
+            crops = loading.result()
         if crops:
             _check_unseen(artifact, crops)
         with target.open(artifact, OpenOptions(trust=self.trust)) as session:
@@ -140,6 +159,8 @@ class Verifier:
             ion=_accuracy(errors, crops),
             source_ion=_accuracy(before, crops),
             delta_ion=_paired(errors, before, crops),
+            normaliser=_named(spec, crops) if errors is not None else None,
+            curves=_curves(artifact, errors, before, crops),
         )
 
     def _faces(self, spec: ModelSpec) -> CropSet | None:
@@ -155,23 +176,33 @@ class Verifier:
         if spec.detects:
             self.notes.append(f"{spec.name}: a detector has no ION, and faces are left out")
             return None
-        if scheme(spec.landmarks) is None:
+        rule = scheme(spec.landmarks)
+        if rule is None:
             self.notes.append(f"{spec.name}: ION is not defined for {spec.landmarks} points, and faces are left out")
             return None
+        if rule.normaliser(self.normaliser) is not rule.normaliser():
+            measure = rule.normaliser(self.normaliser).measure
+            self.notes.append(f"{spec.name}: ION is divided by {self.normaliser}, the {measure}")
         try:
-            crops = load(data, spec, self.split)
+            crops = load(data, spec, self.split, dataset=find_dataset(data, self.dataset), most=self.most)
         except OtherPoints as error:
             self.notes.append(f"{error.message}: they are left out")
             return None
         self.notes += crops.problems
-        return crops
+        return dataclasses.replace(crops, normaliser=self.normaliser)
+
+    def _recover(self, artifact: Artifact) -> Source | None:
+        key = (artifact.parents["source"]["sha256"], artifact.spec)
+        if key not in self._found:
+            self._found[key] = recover(artifact, self.weights, self.model)
+        return self._found[key]
 
     def _source(self, artifact: Artifact, crops: CropSet | None) -> tuple[Source, Points] | None:
         spec = artifact.spec
         digest = artifact.parents["source"]["sha256"]
         key = (digest, spec)
         if key not in self._sources:
-            source = recover(artifact, self.weights, self.model)
+            source = self._recover(artifact)
             if source is None:
                 self.notes.append(
                     f"{_missing(artifact, self.model, self.weights)}: {spec.name} is compared with reference.npz"
@@ -220,6 +251,22 @@ def _paired(errors: Float64 | None, before: Float64 | None, crops: CropSet | Non
     return accuracy.paired(errors, before, crops.subsets)
 
 
+def _named(spec: ModelSpec, crops: CropSet | None) -> str | None:
+    rule = scheme(spec.landmarks) if crops else None
+    return crops.normaliser or rule.default if crops and rule else None
+
+
+def _curves(
+    artifact: Artifact, errors: Float64 | None, before: Float64 | None, crops: CropSet | None
+) -> tuple[Errors, ...]:
+    of = ((False, errors), (True, before))
+    return tuple(
+        Errors(name=str(artifact.path), source=source, values=values, subsets=crops.subsets)
+        for source, values in of
+        if values is not None and crops is not None
+    )
+
+
 def to_json(result: Verification) -> dict[str, object]:
     """The row of `lmconv verify --json`; a figure that is not finite is null."""
     artifact = result.artifact
@@ -244,6 +291,7 @@ def _record(result: Verification) -> dict[str, dict[str, object]]:
             "limits": dict(result.limits),
             "figures": _finite(result.figures),
             "parity": _finite(dataclasses.asdict(result.parity)),
+            "normaliser": result.normaliser,
             "ion": None if result.ion is None else accuracy.to_json(result.ion),
             "source_ion": None if result.source_ion is None else accuracy.to_json(result.source_ion),
             "delta_ion": None if result.delta_ion is None else accuracy.to_json(result.delta_ion),
