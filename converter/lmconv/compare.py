@@ -17,15 +17,15 @@ class Difference:
     Attributes:
         max_abs: Largest absolute difference of a coordinate, fractions of the input; or of a raw number.
         mean_abs: Mean of the same.
-        max_px: Largest distance of a point, input pixels; None of raw outputs.
+        max_px: Largest distance of a point, input pixels; not a number of raw outputs.
         mean_px: Mean of the same.
         n: Number of inputs.
     """
 
     max_abs: float
     mean_abs: float
-    max_px: float | None
-    mean_px: float | None
+    max_px: float
+    mean_px: float
     n: int
 
 
@@ -65,7 +65,7 @@ def raw_difference(a: Mapping[str, Float32], b: Mapping[str, Float32]) -> Differ
         raise ValueError(f"outputs of other shapes cannot be compared: {apart}")
     deltas = np.concatenate([np.abs(a[name].astype(np.float64) - b[name]).ravel() for name in b])
     worst, mean = (float(deltas.max()), float(deltas.mean())) if np.isfinite(deltas).all() else (np.inf, np.inf)
-    return Difference(max_abs=worst, mean_abs=mean, max_px=None, mean_px=None, n=len(next(iter(b.values()))))
+    return Difference(max_abs=worst, mean_abs=mean, max_px=np.nan, mean_px=np.nan, n=len(next(iter(b.values()))))
 
 
 def map_difference(a: Float32, b: Float32) -> tuple[float, float]:

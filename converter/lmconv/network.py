@@ -62,7 +62,7 @@ def _whose(state: checkpoints.State, source: Source) -> str:
     """Whose weights these are, as a hint; empty where they are nobody's."""
     for name, landmarks in identify(state):
         if name != source.spec.backbone:
-            return f"these are the weights of {name}, {landmarks} points"
+            return f"these are the weights of {name}" + (f", {landmarks} points" if landmarks else "")
         if landmarks != source.spec.landmarks:
             return f"this network has {landmarks} points: use --landmarks {landmarks}"
     return ""

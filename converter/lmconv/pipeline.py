@@ -72,10 +72,11 @@ TOLERANCE = {
 fp32 is held to parity here; for the others this stops broken artefacts, and `lmconv verify` judges the rest.
 """
 
-RAW_TOLERANCE = TOLERANCE | {Precision.FP32: 1e-4, Precision.FP16: 2e-1, Precision.BF16: 1.0}
-"""The same for the raw outputs of a network for detection, whose offsets are of the order of one, or of ten."""
 MAP_TOLERANCE = TOLERANCE | {Precision.FP32: 1e-4}
-"""The same for heatmaps: there OpenVINO's float32 is 1.5e-5 off ONNX Runtime's, on white noise in OpenSeeFace."""
+"""The same for heatmaps: there OpenVINO's float32 is 1.5e-5 off ONNX Runtime's, on white noise in OpenSeeFace.
+
+And for the raw outputs of a network for detection, by the range of each; in fp32 as they are.
+"""
 
 
 ENGINE_TOLERANCE = 1e-4
@@ -634,9 +635,11 @@ def _accept(folder: Path, plugin: Target, precision: Precision, reference: Refer
     framed = artifact.spec.io == "frame"
     held = Precision.BF16 if framed and artifacts.bound_px(artifact) else precision
     least = FRAME_TOLERANCE if framed else ENGINE_TOLERANCE if plugin.engines else 0
-    tolerance, what = (RAW_TOLERANCE, "outputs") if artifact.spec.detects else (TOLERANCE, "landmarks")
-    gaps = {what: (apart.landmarks.max_abs, max(tolerance[held], least))}
-    if apart.max_map is not None:
+    gaps = {"landmarks": (apart.landmarks.max_abs, max(TOLERANCE[held], least))}
+    if artifact.spec.detects:
+        off = apart.landmarks.max_abs if precision == Precision.FP32 else apart.max_map or 0.0
+        gaps = {"outputs": (off, MAP_TOLERANCE[held])}
+    elif apart.max_map is not None:
         maps = {"heatmaps": (apart.max_map, max(MAP_TOLERANCE[held], FRAME_MAP_TOLERANCE if framed else 0))}
         gaps = gaps | maps if precision == Precision.FP32 and not framed else maps
     for what, (off, allowed) in gaps.items():

@@ -38,7 +38,8 @@ class Gap:
 
     Attributes:
         landmarks: Of the points that the other's heatmaps decide, where it has any; of raw outputs, of them all.
-        max_map: Largest difference of a heatmap's value, fractions of their range; None without heatmaps.
+        max_map: Largest difference of a heatmap's value, fractions of their range; None without heatmaps. Of raw
+            outputs so, by the range of each; its mean is that of the one that is furthest off.
         mean_map: Its mean.
         undecided: How many points are left out.
     """
@@ -52,7 +53,9 @@ class Gap:
 def gap(found: Outputs, expected: Outputs, spec: ModelSpec) -> Gap:
     """Compares two networks on the same inputs."""
     if spec.detects:
-        return Gap(landmarks=raw_difference(found.raw, expected.raw))
+        parts = [map_difference(found.raw[name], values) for name, values in expected.raw.items()]
+        largest, means = zip(*parts, strict=True)
+        return Gap(landmarks=raw_difference(found.raw, expected.raw), max_map=max(largest), mean_map=max(means))
     points, near = found.landmarks, expected.undecided
     if near is not None:
         points = np.where(near[..., None], expected.landmarks, points)

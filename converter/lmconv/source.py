@@ -90,6 +90,8 @@ def resolve(
         spec, path = _backbone(model, landmarks, decode, size), _checkpoint(model, weights, seed)
     spec = replace(spec, name=name_of(model, name), preprocess=preprocess or spec.preprocess)
     digest = _digest(path) if path else _description(spec, seed)
+    if _kind(model) == "onnx":
+        _check_published(model, path, digest)
     return Source(
         spec=spec, path=path, sha256=digest, seed=None if path else seed, factory=factory, kind=_kind(spec.backbone)
     )
@@ -115,7 +117,7 @@ def check(
             place = model.removesuffix(":")
             raise UsageError(f"{place} is a file", hint=f"name what builds the network in it: {place}:build")
         raise plugins.unknown("model", model, known)
-    named: ModelSpec | None = None if own or file else plugins.load("backbones", model).spec
+    named = spec_of(model) if landmarks or size or decode else None
     free, detects = bool(named and named.sample), bool(named and named.detects)
     for wrong, message, hint in (
         (file and is_file, f"{model} holds its own weights", "leave --weights out"),
@@ -153,6 +155,11 @@ def _onnx(path: Path, output_slice: tuple[int, int] | None, decode: Decode | Non
     return spec
 
 
+def spec_of(model: str, size: tuple[int, int] | None = None) -> ModelSpec | None:
+    """The spec of a backbone, with this size of its input where it takes any; None of a file or a user's network."""
+    return _backbone(model, None, None, size) if model in plugins.names("backbones") else None
+
+
 def _backbone(model: str, landmarks: int | None, decode: Decode | None, size: tuple[int, int] | None) -> ModelSpec:
     backbone: Backbone = plugins.load("backbones", model)
     spec = backbone.spec
@@ -174,6 +181,14 @@ def _checkpoint(model: str, weights: Path | None, seed: int | None) -> Path | No
         hint = f"give --weights FILE, or put {checkpoints.file_names(model)[0]} there"
         raise InputError(f"no checkpoint of {model} in {where}", hint=hint)
     return found and _existing(found)
+
+
+def _check_published(model: str, path: Path | None, digest: str) -> None:
+    """Refuses another file than was published of a network whose file is all that there is of it."""
+    known = checkpoints.known().get(model)
+    if known and known.sha256 and digest not in known.sha256:
+        hint = f"what its outputs mean is not known; `lmconv weights list` says where {known.file} is from"
+        raise InputError(f"{path} is not the published file of {model}: its sha256 differs", hint=hint)
 
 
 def _existing(path: Path) -> Path:

@@ -45,13 +45,14 @@ class Parity:
         max_abs: Largest difference of a coordinate, fractions of the input, over random inputs and faces; for detection
             of a raw number.
         mean_abs: Its mean.
-        max_px: Largest distance of a point, pixels of the network's input; None for detection.
+        max_px: Largest distance of a point, pixels of the network's input; not a number for detection.
         mean_px: Its mean.
         max_px_faces: `max_px` on the faces alone; None without faces.
         mean_px_faces: Its mean.
         max_ion: Largest drift of a face, ION points; None without faces.
         mean_ion: Its mean.
         max_map: Largest difference of a heatmap's value on random inputs, fractions of their range; None without maps.
+            For detection that of a raw number, by the range of its output.
         mean_map: Its mean.
         undecided: Points left out of all these, as rounding may move them, see `lmconv.heatmaps.undecided`.
         n: Number of inputs.
@@ -60,8 +61,8 @@ class Parity:
     against: Literal["torch", "onnx", "reference"]
     max_abs: float
     mean_abs: float
-    max_px: float | None
-    mean_px: float | None
+    max_px: float
+    mean_px: float
     n: int
     max_px_faces: float | None = None
     mean_px_faces: float | None = None
@@ -113,7 +114,9 @@ def parity(
     """Compares an artefact with its source."""
     overall = _overall(gap(found.random, expected.random, spec), against)
     if found.odd and expected.odd:
-        overall = _both(overall, gap(found.odd, expected.odd, spec).landmarks)
+        odd = gap(found.odd, expected.odd, spec)
+        worst = max(overall.max_map or 0.0, odd.max_map or 0.0)
+        overall = dataclasses.replace(_both(overall, odd.landmarks), max_map=worst)
     if crops is None or found.faces is None or expected.faces is None:
         return overall
     apart = gap(found.faces, expected.faces, spec)
@@ -131,19 +134,12 @@ def parity(
 def _both(overall: Parity, other: Difference) -> Parity:
     """With the figures of other inputs."""
     n, total = other.n, other.n + overall.n
-
-    def worst(one: float | None, two: float | None) -> float | None:
-        return None if one is None or two is None else max(one, two)
-
-    def mean(one: float | None, two: float | None) -> float | None:
-        return None if one is None or two is None else (one * overall.n + two * n) / total
-
     return dataclasses.replace(
         overall,
         max_abs=max(overall.max_abs, other.max_abs),
         mean_abs=(overall.mean_abs * overall.n + other.mean_abs * n) / total,
-        max_px=worst(overall.max_px, other.max_px),
-        mean_px=mean(overall.mean_px, other.mean_px),
+        max_px=max(overall.max_px, other.max_px),
+        mean_px=(overall.mean_px * overall.n + other.mean_px * n) / total,
         n=total,
     )
 

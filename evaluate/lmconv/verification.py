@@ -119,7 +119,7 @@ class Verifier:
         )
         figures = {
             "max_abs": gap.max_abs,
-            "max_px": gap.max_px,
+            "max_px": None if spec.detects else gap.max_px,
             "mean_px": gap.mean_px_faces,
             "max_map": gap.max_map,
             "compact_px": gap.max_px_faces,

@@ -58,9 +58,7 @@ def freeze(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProt
 
     def shift(count: int, part: str, faces: Float32) -> float:
         after = _landmarks(_frozen(model, candidates, count), context, faces)
-        moved = difference(after, before[part], context.spec.input_size).max_px
-        assert moved is not None  # of landmarks it never is
-        return moved
+        return difference(after, before[part], context.spec.input_size).max_px
 
     low, high = 0, len(candidates.layers) + 1  # so many are fine, so many are not
     while high - low > 1:
