@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import collections
 import functools
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmconv import plugins
+from lmconv import footage, plugins
 from lmconv.errors import InputError, OtherPoints, UsageError
 from lmconv.files import sha256
 from lmconv.preprocess import network_input
@@ -22,6 +25,9 @@ from lmconv.types import Crop, Float32, Float64, ModelSpec, Uint8
 
 if TYPE_CHECKING:
     from lmconv.data import Dataset, Face, Listing
+
+Boxes: TypeAlias = "Callable[[Face, Uint8], Float32 | None]"
+"""Gives the box of an annotated face in its picture: (4,) float32, x1, y1, x2, y2, pixels; None where it has none."""
 
 LARGEST = 4
 """How many times the picture's longer side a square may be: a larger one is a broken annotation, and needs memory
@@ -33,6 +39,8 @@ JUDGED = 600
 """On how many faces an export is judged, at most."""
 ENOUGH = 100
 """How many faces that calibration has not seen have to be there, for them to be judged on alone."""
+DECODERS = 2
+"""Threads that decode pictures, and how many pictures they are ahead at most."""
 
 # How far a calibration crop may differ from the plain one.
 SCALE = (0.9, 1.15)
@@ -53,8 +61,9 @@ class CropSet:
         subsets: The subsets each face counts in, its source folder last.
         totals: How many faces each published subset has in full.
         problems: What was left out and why, one line each.
-        scenes: Reads the pictures again: each face with its picture and the tight box of its points, in this order.
+        scenes: Reads the pictures again: each face with its picture and its box, in this order.
         pictures: Reads their files again: the first 16 hex digits of the sha256 of each, sorted, none twice.
+        missed: Names of the annotated faces that are not in it, as a detector has no box for them.
     """
 
     images: Uint8
@@ -66,6 +75,7 @@ class CropSet:
     problems: tuple[str, ...]
     scenes: Callable[[], Iterator[Scene]]
     pictures: Callable[[], tuple[str, ...]]
+    missed: tuple[str, ...] = ()
 
 
 def square(points: Float64, crop: Crop) -> Square:
@@ -79,28 +89,34 @@ def square(points: Float64, crop: Crop) -> Square:
         (left, top, side), whole pixels.
     """
     if crop.box != "landmarks":
-        raise UsageError(f"crops around a {crop.box} box are not supported yet", hint='use a spec with box "landmarks"')
+        raise UsageError(f"crops around a {crop.box}'s box need one", hint="name it: --boxes detector:rfb320")
     return around((*points.min(axis=0), *points.max(axis=0)), crop)
 
 
-def find_dataset(folder: Path) -> Dataset:
-    """The dataset plug-in whose layout a folder holds.
+def find_dataset(folder: Path, name: str | None = None) -> Dataset:
+    """The dataset plug-in whose layout a folder holds, or a file with annotations; that of a name, where one is given.
 
     Raises:
         InputError: There is no such folder, or no plug-in knows its layout, or several do: figures of one data set are
             not to be mixed with those of another.
+        UsageError: No plug-in has that name.
     """
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise InputError(f"{folder} {what}", hint="name a folder with annotated faces")
-    known: dict[str, Dataset] = plugins.load_all("datasets")
+    known: dict[str, Dataset] = {name: plugins.load("datasets", name)} if name else plugins.load_all("datasets")
+    if not folder.exists():
+        raise InputError(f"{folder} does not exist", hint="name a folder with annotated faces")
+    if name:
+        return known[name]
     for test in ("matches", "matches_bare"):
         fitting = [dataset for dataset in known.values() if getattr(dataset, test)(folder)]
         if len(fitting) > 1:
             names = " and ".join(dataset.name for dataset in fitting)
-            raise InputError(f"{folder} holds faces of {names}", hint="name a folder that holds one of them")
+            hint = "name a folder that holds one of them, or choose one by --dataset where the command has it"
+            raise InputError(f"{folder} holds faces of {names}", hint=hint)
         if fitting:
             return fitting[0]
+    if not folder.is_dir():
+        hint = "name a folder with annotated faces, or a file of them: CSV, JSON, dlib's XML, a list (docs/datasets.md)"
+        raise InputError(f"{folder} is not a folder, nor a file of annotations that is known", hint=hint)
     summaries = "; ".join(dataset.summary for dataset in known.values())
     raise InputError(f"{folder} has no annotated faces in a known layout", hint=f"known: {summaries}")
 
@@ -117,8 +133,9 @@ def load(
     *,
     dataset: Dataset | None = None,
     most: int | None = None,
+    boxes: Boxes | None = None,
 ) -> CropSet:
-    """Cuts all faces of a folder out for a network. One picture is in memory at a time, and the crops.
+    """Cuts all faces of a folder out for a network. A few pictures are in memory at a time, and the crops.
 
     Args:
         folder: Holds annotated faces.
@@ -126,6 +143,7 @@ def load(
         split: `"test"`, `"train"` or `"all"`.
         dataset: The layout; by default the one that the folder matches.
         most: A sample of so many faces is enough, evenly spread over their names.
+        boxes: What says where faces are; by default their points.
 
     Raises:
         InputError: No faces, or a broken one; names the file.
@@ -134,26 +152,36 @@ def load(
     if most is not None and most < len(listing.faces):
         places = np.linspace(0, len(listing.faces) - 1, most).round().astype(int)
         listing = replace(listing, faces=tuple(listing.faces[place] for place in places))
-    return _cut_out(listing, spec)
+    return _cut_out(listing, spec, boxes)
 
 
-def _cut_out(listing: Listing, spec: ModelSpec) -> CropSet:
-    n = len(listing.faces)
-    images = np.empty((n, *spec.input_size, 3), np.uint8)
-    squares = np.empty((n, 3), np.int64)
-    for index, (face, picture) in enumerate(_pictures(listing.faces)):
-        squares[index] = around = _square_of(face, picture, spec.crop)
-        images[index] = cut(picture, around, spec.input_size)
+def _cut_out(listing: Listing, spec: ModelSpec, boxes: Boxes | None = None) -> CropSet:
+    images = np.empty((len(listing.faces), *spec.input_size, 3), np.uint8)
+    squares = np.empty((len(listing.faces), 3), np.int64)
+    faces: list[Face] = []
+    found, missed = [], []
+    for face, picture in _pictures(listing.faces):
+        box = boxes(face, picture) if boxes else None
+        if boxes and box is None:
+            missed.append(face.name)
+            continue
+        squares[len(faces)] = around = _square_of(face, picture, spec.crop, box)
+        images[len(faces)] = cut(picture, around, spec.input_size)
+        faces.append(face)
+        found.append(_whole(face, box))
+    if not faces:
+        raise InputError(f"none of {len(missed)} annotated faces is found", hint="name another detector, or none")
     return CropSet(
-        images=images,
-        squares=squares,
-        truth=np.stack([face.points for face in listing.faces]),
-        names=tuple(face.name for face in listing.faces),
-        subsets=tuple(face.subsets for face in listing.faces),
-        totals=listing.totals,
+        images=images[: len(faces)],
+        squares=squares[: len(faces)],
+        truth=np.stack([face.points for face in faces]),
+        names=tuple(face.name for face in faces),
+        subsets=tuple(face.subsets for face in faces),
+        totals={**collections.Counter(subset for face in listing.faces for subset in face.subsets), **listing.totals},
         problems=listing.problems,
-        scenes=functools.partial(_scenes, listing.faces),
+        scenes=functools.partial(_scenes, faces, found),
         pictures=functools.cache(functools.partial(_digests, listing.faces)),
+        missed=tuple(missed),
     )
 
 
@@ -161,11 +189,16 @@ def _digests(faces: Sequence[Face]) -> tuple[str, ...]:
     return tuple(sorted({sha256(path)[:16] for path in {face.image for face in faces}}))
 
 
-def _scenes(faces: Sequence[Face]) -> Iterator[Scene]:
-    """Boxes are in whole pixels: a coordinate that float32 rounds up to one would have another square."""
-    for face, picture in _pictures(faces):
-        box = np.concatenate([np.floor(face.points.min(axis=0)), np.ceil(face.points.max(axis=0))])
-        yield Scene(frame=picture, boxes=box[None].astype(np.float32))
+def _scenes(faces: Sequence[Face], boxes: Sequence[Float32]) -> Iterator[Scene]:
+    for (_, picture), box in zip(_pictures(faces), boxes, strict=True):
+        yield Scene(frame=picture, boxes=box[None])
+
+
+def _whole(face: Face, box: Float32 | None) -> Float32:
+    """(4,) float32: its box in whole pixels: a coordinate that float32 rounds up to one would have another square."""
+    if box is not None:
+        return np.trunc(box)
+    return np.concatenate([np.floor(face.points.min(axis=0)), np.ceil(face.points.max(axis=0))]).astype(np.float32)
 
 
 def calibration(
@@ -264,21 +297,42 @@ def _varied(image: Uint8, square: Square, size: tuple[int, int], draws: Float64)
 
 
 def _listing(folder: Path, spec: ModelSpec, split: str, dataset: Dataset | None) -> Listing:
+    """The faces that have the network's points; how many others there are is said in `problems`."""
     listing = (dataset or find_dataset(folder)).faces(folder, split)
-    others = sorted({len(face.points) for face in listing.faces} - {spec.landmarks})
-    if others:
-        points = f"{spec.name} finds {spec.landmarks} points, the faces in {folder} have {others[0]}"
+    others = collections.Counter(len(face.points) for face in listing.faces)
+    fitting = others.pop(spec.landmarks, 0)
+    if not fitting:
+        points = f"{spec.name} finds {spec.landmarks} points, the faces in {folder} have {min(others)}"
         raise OtherPoints(points, hint=f"name a folder of faces with {spec.landmarks} points")
-    return listing
+    if not others:
+        return listing
+    left = tuple(f"{folder}: {count} faces with {points} points left out" for points, count in sorted(others.items()))
+    chosen = tuple(face for face in listing.faces if len(face.points) == spec.landmarks)
+    return replace(listing, faces=chosen, problems=(*listing.problems, *left))
 
 
 def _pictures(faces: Sequence[Face]) -> Iterator[tuple[Face, Uint8]]:
-    """Each face with its decoded picture; faces of one picture follow each other, so one is enough to keep."""
-    last, picture = None, np.empty((0, 0, 3), np.uint8)
-    for face in faces:
-        if face.image != last:
-            last, picture = face.image, _decode(face.image)
-        yield face, picture
+    """Each face with its decoded picture; faces of one picture follow each other, so that it is decoded once."""
+    for is_video, run in itertools.groupby(faces, key=lambda face: face.frame is not None):
+        some = list(run)
+        yield from footage.frames(some) if is_video else _decoded(some)
+
+
+def _decoded(faces: Sequence[Face]) -> Iterator[tuple[Face, Uint8]]:
+    """Pictures, some decoded ahead by threads: OpenCV lets go of the interpreter meanwhile."""
+    runs = [(image, list(run)) for image, run in itertools.groupby(faces, key=lambda face: face.image)]
+    with ThreadPoolExecutor(DECODERS) as pool:
+        waiting: collections.deque[Future[Uint8]] = collections.deque()
+        try:
+            for place, (_, run) in enumerate(runs):
+                for image, _ in runs[place + len(waiting) : place + DECODERS + 1]:
+                    waiting.append(pool.submit(_decode, image))
+                picture = waiting.popleft().result()
+                for face in run:
+                    yield face, picture
+        finally:
+            for one in waiting:
+                one.cancel()
 
 
 def _decode(path: Path) -> Uint8:
@@ -298,16 +352,16 @@ def _decode(path: Path) -> Uint8:
     return as_uint8(picture)
 
 
-def _square_of(face: Face, picture: Uint8, crop: Crop) -> Square:
-    """The square of a face that can be cut out of its picture."""
+def _square_of(face: Face, picture: Uint8, crop: Crop, box: Float32 | None = None) -> Square:
+    """The square of a face that can be cut out of its picture; around its points, where no other box is given."""
     height, width = picture.shape[:2]
     hint = f"is this the annotation of {face.image.name}, {width} x {height} pixels?"
     if not np.ptp(face.points, axis=0).all():
-        raise InputError(f"{face.annotation}: the points span no area", hint=hint)
+        raise InputError(f"{face.place}: the points span no area", hint=hint)
     # As stored, coordinates may begin at 0 or at 1: both ends belong to the picture.
     if not ((face.points >= 0) & (face.points <= (width, height))).all(axis=1).any():
-        raise InputError(f"{face.annotation}: every point is outside the picture", hint=hint)
-    left, top, side = square(face.points, crop)
+        raise InputError(f"{face.place}: every point is outside the picture", hint=hint)
+    left, top, side = square(face.points, crop) if box is None else around(box.tolist(), crop)
     if not 1 <= side <= LARGEST * max(width, height):
-        raise InputError(f"{face.annotation}: the points need a crop of {side} pixels", hint=hint)
+        raise InputError(f"{face.place}: the points need a crop of {side} pixels", hint=hint)
     return left, top, side
