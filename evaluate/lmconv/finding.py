@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from lmconv import artifact as artifacts
-from lmconv import checkpoints, plugins
+from lmconv import plugins
+from lmconv.boxes import overlap
+from lmconv.data import Face
 from lmconv.detection import Detections, Detector, Run
-from lmconv.errors import InputError, UsageError
-from lmconv.types import OpenOptions, Session, Target, Uint8
-
-FILES = {"rfb320": "version-RFB-320.onnx", "slim320": "version-slim-320.onnx"}
+from lmconv.errors import UsageError
+from lmconv.source import open_source, resolve
+from lmconv.types import Float32, OpenOptions, Session, Target, Uint8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,20 +62,51 @@ def open_finder(named: str, *, weights: Path | None = None, threads: int = 0, tr
             if detector.open is not None:
                 yield Finder(detector=detector, find=detector.open(weights, threads))
                 return
-            sessions = [_published(network, weights, threads) for network in detector.networks]
+            sources = [resolve(network, weights=weights) for network in detector.networks]
+            sessions: list[Session] = [open_source(source, threads=threads) for source in sources]
         else:
             detector, sessions = _artefacts(named, OpenOptions(threads=threads, trust=trust))
         runs: list[Run] = [stack.enter_context(session).run for session in sessions]
         yield Finder(detector=detector, find=lambda picture: detector.find(runs, picture))
 
 
-def _published(network: str, weights: Path | None, threads: int) -> Session:
-    from lmconv.runtime import OrtSession
+@contextmanager
+def chosen(boxes: str, *, weights: Path | None = None, trust: bool = False) -> Iterator[Finder | None]:
+    """Opens what `--boxes` names: None for "landmarks", and of "detector:NAME" what `open_finder` takes as that."""
+    kind, _, named = boxes.partition(":")
+    if boxes == "landmarks":
+        yield None
+    elif kind == "detector" and named:
+        folder = weights if weights and weights.is_dir() else None  # a file is the checkpoint of another network
+        with open_finder(named, weights=folder, trust=trust) as finder:
+            yield finder
+    else:
+        raise UsageError(f"--boxes {boxes!r} cannot be read", hint="landmarks, detector:NAME or detector:ARTIFACT,...")
 
-    path = next(checkpoints.candidates(lambda path: path.name == FILES[network], weights), None)
-    if path is None:
-        raise InputError(f"no checkpoint of {network}", hint=f"give --weights FILE, or put {FILES[network]} there")
-    return OrtSession(path, threads=threads)
+
+LEAST = 0.3
+"""How far the box of an annotated face overlaps with that of its points, at least."""
+
+
+def located(find: Callable[[Uint8], Detections]) -> Callable[[Face, Uint8], Float32 | None]:
+    """Gives each annotated face the box that overlaps most with the tight one of its points.
+
+    A picture is searched once, and what was found there kept.
+
+    Returns:
+        What `crops.load` takes as `boxes`.
+    """
+    known: dict[tuple[Path, int | None], Float32] = {}
+
+    def box(face: Face, picture: Uint8) -> Float32 | None:
+        place = face.image, face.frame
+        if place not in known:
+            known[place] = find(picture).boxes
+        tight = np.concatenate([face.points.min(axis=0), face.points.max(axis=0)])
+        shares = overlap(tight, known[place])
+        return known[place][shares.argmax()] if (shares > LEAST).any() else None
+
+    return box
 
 
 def _artefacts(named: str, options: OpenOptions) -> tuple[Detector, list[Session]]:
