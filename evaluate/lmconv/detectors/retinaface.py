@@ -80,4 +80,6 @@ def _find(
     return detections(boxes[kept], scores[kept], points)
 
 
-plugin = dense("retinaface", "RetinaFace, MobileNet 0.25: faces of any size down to 16 pixels, with five points", LEVELS)
+plugin = dense(
+    "retinaface", "RetinaFace, MobileNet 0.25: faces of any size down to 16 pixels, with five points", LEVELS
+)
