@@ -155,6 +155,11 @@ def _onnx(path: Path, output_slice: tuple[int, int] | None, decode: Decode | Non
     return spec
 
 
+def names(task: Literal["landmarks", "detection"]) -> list[str]:
+    """Names of the backbones for a task."""
+    return [name for name, found in plugins.load_all("backbones").items() if found.spec.task == task]
+
+
 def spec_of(model: str, size: tuple[int, int] | None = None) -> ModelSpec | None:
     """The spec of a backbone, with this size of its input where it takes any; None of a file or a user's network."""
     return _backbone(model, None, None, size) if model in plugins.names("backbones") else None

@@ -390,9 +390,14 @@ def _all(models: tuple[str, ...], options: Json) -> tuple[tuple[str, ...], list[
     if models or options["name"]:
         raise UsageError("--all is every network, by its own name", hint="leave --all out, or what contradicts it")
     known = plugins.names("backbones")
-    found = [model for model in known if options["seed"] is not None or checkpoints.find(model, options["weights"])]
-    reason = "no trained weights here (--random-weights converts it all the same)"
-    return tuple(found), [{"model": model, "reason": reason} for model in known if model not in found]
+    found = [model for model in known if checkpoints.find(model, options["weights"])]
+    built = [model for model in known if model not in found and not checkpoints.is_published_as_onnx(model)]
+    if options["seed"] is not None:
+        found, built = sorted([*found, *built]), []
+    reason = "no trained weights here"
+    hints = dict.fromkeys(built, f"{reason} (--random-weights converts it all the same)")
+    missing = [model for model in known if model not in found]
+    return tuple(found), [{"model": model, "reason": hints.get(model, reason)} for model in missing]
 
 
 def _possible(
