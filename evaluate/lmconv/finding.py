@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from lmconv import artifact as artifacts
-from lmconv import checkpoints, plugins
+from lmconv import plugins
 from lmconv.detection import Detections, Detector, Run
-from lmconv.errors import InputError, UsageError
+from lmconv.errors import UsageError
+from lmconv.source import open_source, resolve
 from lmconv.types import OpenOptions, Session, Target, Uint8
-
-FILES = {"rfb320": "version-RFB-320.onnx", "slim320": "version-slim-320.onnx"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,20 +60,12 @@ def open_finder(named: str, *, weights: Path | None = None, threads: int = 0, tr
             if detector.open is not None:
                 yield Finder(detector=detector, find=detector.open(weights, threads))
                 return
-            sessions = [_published(network, weights, threads) for network in detector.networks]
+            sources = [resolve(network, weights=weights) for network in detector.networks]
+            sessions: list[Session] = [open_source(source, threads=threads) for source in sources]
         else:
             detector, sessions = _artefacts(named, OpenOptions(threads=threads, trust=trust))
         runs: list[Run] = [stack.enter_context(session).run for session in sessions]
         yield Finder(detector=detector, find=lambda picture: detector.find(runs, picture))
-
-
-def _published(network: str, weights: Path | None, threads: int) -> Session:
-    from lmconv.runtime import OrtSession
-
-    path = next(checkpoints.candidates(lambda path: path.name == FILES[network], weights), None)
-    if path is None:
-        raise InputError(f"no checkpoint of {network}", hint=f"give --weights FILE, or put {FILES[network]} there")
-    return OrtSession(path, threads=threads)
 
 
 def _artefacts(named: str, options: OpenOptions) -> tuple[Detector, list[Session]]:

@@ -1,8 +1,8 @@
 """RetinaFace with a MobileNet 0.25 trunk: https://github.com/biubug6/Pytorch_Retinaface (Deng et al. 2020).
 
 The published script gives it pictures in full size, and so loses faces that are larger than its largest prior, 512
-pixels, and takes others for faces: here a picture is made no larger than FaceBoxes takes it. Thresholds are those of the
-script; its five points, which it computes and drops, are given.
+pixels, and takes others for faces: here a picture is made no larger than FaceBoxes takes it. Thresholds are those of
+the script; its five points, which it computes and drops, are given.
 """
 
 from __future__ import annotations
