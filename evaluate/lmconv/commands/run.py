@@ -185,6 +185,8 @@ def _run(
     def speed() -> str:
         return f"{saver.tallies[-1].fps:.0f} frames/s" if saver.tallies else ""
 
+    if not items:
+        return
     steps = stream.steps(items)
     with console.progress(steps, "faces", speed) as step, stream.results(items, artifact, settings) as results:
         for result in results:

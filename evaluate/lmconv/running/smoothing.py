@@ -31,6 +31,9 @@ class OneEuro:
     derivative: float = 1.0
 
 
+SETTINGS = OneEuro()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Smoothed:
     """A face after the filter.
@@ -45,7 +48,7 @@ class Smoothed:
 
 
 def smooth(
-    last: Smoothed | None, points: Float64, *, seconds: float, size: float, settings: OneEuro = OneEuro()
+    last: Smoothed | None, points: Float64, *, seconds: float, size: float, settings: OneEuro = SETTINGS
 ) -> Smoothed:
     """The next state of a face.
 

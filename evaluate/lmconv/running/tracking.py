@@ -24,6 +24,10 @@ Locate: TypeAlias = Callable[[Sequence[Square]], Float64]
 
 SAME = 0.3
 """Intersection over union from which two boxes are one face: of two frames, or of landmarks and a detector."""
+AGREE = 0.5
+"""That from which a followed face stays as it is when the detector finds it; below, it has drifted and is cut out anew.
+RFB-320's boxes and PFLD's landmarks of 107 faces in pictures of 300-W overlap by 0.67 in the median, 95 % by 0.56 or more.
+"""
 TWICE = 0.7
 """That of two faces which have become one: the younger is lost."""
 GROWTH = 1.5
@@ -67,8 +71,12 @@ def step(
     last = {face.track: face for face in before.faces} | faces
     pairs = matched([face.box for face in last.values()], [np.array(row.box) for row in found])
     numbers = {row: list(last)[track] for track, row in pairs}
-    kept = {numbers[row]: faces[numbers[row]] for row in numbers if numbers[row] in faces}
-    others = [row for row in range(len(found)) if numbers.get(row) not in faces]
+    kept = {
+        number: faces[number]
+        for row, number in numbers.items()
+        if number in faces and _agree(faces[number], found[row])
+    }
+    others = [row for row in range(len(found)) if numbers.get(row) not in kept]
     born, made = before.born, dict(kept)
     for row, points in zip(others, locate([found[row].square for row in others]), strict=True):
         number = numbers.get(row)
@@ -78,6 +86,10 @@ def step(
         made[number] = Face(found=found[row], landmarks=points, track=number)
     ordered = tuple(made[number] for number in sorted(made, key=lambda number: number or 0))
     return Tracks(faces=ordered, since=0, born=born)
+
+
+def _agree(face: Face, found: Found) -> bool:
+    return bool(overlap(face.box, np.array(found.box)) >= AGREE)
 
 
 def _followed(faces: Sequence[Face], locate: Locate, size: tuple[int, int], crop: Crop) -> dict[int | None, Face]:
