@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import functools
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lmconv import plugins
+from lmconv import footage, plugins
 from lmconv.errors import InputError, OtherPoints, UsageError
 from lmconv.files import sha256
 from lmconv.preprocess import network_input
@@ -33,6 +36,8 @@ JUDGED = 600
 """On how many faces an export is judged, at most."""
 ENOUGH = 100
 """How many faces that calibration has not seen have to be there, for them to be judged on alone."""
+DECODERS = 2
+"""Threads that decode pictures, and how many pictures they are ahead at most."""
 
 # How far a calibration crop may differ from the plain one.
 SCALE = (0.9, 1.15)
@@ -83,24 +88,30 @@ def square(points: Float64, crop: Crop) -> Square:
     return around((*points.min(axis=0), *points.max(axis=0)), crop)
 
 
-def find_dataset(folder: Path) -> Dataset:
-    """The dataset plug-in whose layout a folder holds.
+def find_dataset(folder: Path, name: str | None = None) -> Dataset:
+    """The dataset plug-in whose layout a folder holds, or a file with annotations; that of a name, where one is given.
 
     Raises:
         InputError: There is no such folder, or no plug-in knows its layout, or several do: figures of one data set are
             not to be mixed with those of another.
+        UsageError: No plug-in has that name.
     """
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise InputError(f"{folder} {what}", hint="name a folder with annotated faces")
-    known: dict[str, Dataset] = plugins.load_all("datasets")
+    known: dict[str, Dataset] = {name: plugins.load("datasets", name)} if name else plugins.load_all("datasets")
+    if not folder.exists():
+        raise InputError(f"{folder} does not exist", hint="name a folder with annotated faces")
+    if name:
+        return known[name]
     for test in ("matches", "matches_bare"):
         fitting = [dataset for dataset in known.values() if getattr(dataset, test)(folder)]
         if len(fitting) > 1:
             names = " and ".join(dataset.name for dataset in fitting)
-            raise InputError(f"{folder} holds faces of {names}", hint="name a folder that holds one of them")
+            hint = "name a folder that holds one of them, or choose one by --dataset where the command has it"
+            raise InputError(f"{folder} holds faces of {names}", hint=hint)
         if fitting:
             return fitting[0]
+    if not folder.is_dir():
+        hint = "name a folder with annotated faces, or a file of them: CSV, JSON, dlib's XML, a list (docs/datasets.md)"
+        raise InputError(f"{folder} is not a folder, nor a file of annotations that is known", hint=hint)
     summaries = "; ".join(dataset.summary for dataset in known.values())
     raise InputError(f"{folder} has no annotated faces in a known layout", hint=f"known: {summaries}")
 
@@ -118,7 +129,7 @@ def load(
     dataset: Dataset | None = None,
     most: int | None = None,
 ) -> CropSet:
-    """Cuts all faces of a folder out for a network. One picture is in memory at a time, and the crops.
+    """Cuts all faces of a folder out for a network. A few pictures are in memory at a time, and the crops.
 
     Args:
         folder: Holds annotated faces.
@@ -264,21 +275,42 @@ def _varied(image: Uint8, square: Square, size: tuple[int, int], draws: Float64)
 
 
 def _listing(folder: Path, spec: ModelSpec, split: str, dataset: Dataset | None) -> Listing:
+    """The faces that have the network's points; how many others there are is said in `problems`."""
     listing = (dataset or find_dataset(folder)).faces(folder, split)
-    others = sorted({len(face.points) for face in listing.faces} - {spec.landmarks})
-    if others:
-        points = f"{spec.name} finds {spec.landmarks} points, the faces in {folder} have {others[0]}"
+    others = collections.Counter(len(face.points) for face in listing.faces)
+    fitting = others.pop(spec.landmarks, 0)
+    if not fitting:
+        points = f"{spec.name} finds {spec.landmarks} points, the faces in {folder} have {min(others)}"
         raise OtherPoints(points, hint=f"name a folder of faces with {spec.landmarks} points")
-    return listing
+    if not others:
+        return listing
+    left = tuple(f"{folder}: {count} faces with {points} points left out" for points, count in sorted(others.items()))
+    chosen = tuple(face for face in listing.faces if len(face.points) == spec.landmarks)
+    return replace(listing, faces=chosen, problems=(*listing.problems, *left))
 
 
 def _pictures(faces: Sequence[Face]) -> Iterator[tuple[Face, Uint8]]:
-    """Each face with its decoded picture; faces of one picture follow each other, so one is enough to keep."""
-    last, picture = None, np.empty((0, 0, 3), np.uint8)
-    for face in faces:
-        if face.image != last:
-            last, picture = face.image, _decode(face.image)
-        yield face, picture
+    """Each face with its decoded picture; faces of one picture follow each other, so that it is decoded once."""
+    for is_video, run in itertools.groupby(faces, key=lambda face: face.frame is not None):
+        some = list(run)
+        yield from footage.frames(some) if is_video else _decoded(some)
+
+
+def _decoded(faces: Sequence[Face]) -> Iterator[tuple[Face, Uint8]]:
+    """Pictures, some decoded ahead by threads: OpenCV lets go of the interpreter meanwhile."""
+    runs = [(image, list(run)) for image, run in itertools.groupby(faces, key=lambda face: face.image)]
+    with ThreadPoolExecutor(DECODERS) as pool:
+        waiting: collections.deque[Future[Uint8]] = collections.deque()
+        try:
+            for place, (_, run) in enumerate(runs):
+                for image, _ in runs[place + len(waiting) : place + DECODERS + 1]:
+                    waiting.append(pool.submit(_decode, image))
+                picture = waiting.popleft().result()
+                for face in run:
+                    yield face, picture
+        finally:
+            for one in waiting:
+                one.cancel()
 
 
 def _decode(path: Path) -> Uint8:
@@ -303,11 +335,11 @@ def _square_of(face: Face, picture: Uint8, crop: Crop) -> Square:
     height, width = picture.shape[:2]
     hint = f"is this the annotation of {face.image.name}, {width} x {height} pixels?"
     if not np.ptp(face.points, axis=0).all():
-        raise InputError(f"{face.annotation}: the points span no area", hint=hint)
+        raise InputError(f"{face.place}: the points span no area", hint=hint)
     # As stored, coordinates may begin at 0 or at 1: both ends belong to the picture.
     if not ((face.points >= 0) & (face.points <= (width, height))).all(axis=1).any():
-        raise InputError(f"{face.annotation}: every point is outside the picture", hint=hint)
+        raise InputError(f"{face.place}: every point is outside the picture", hint=hint)
     left, top, side = square(face.points, crop)
     if not 1 <= side <= LARGEST * max(width, height):
-        raise InputError(f"{face.annotation}: the points need a crop of {side} pixels", hint=hint)
+        raise InputError(f"{face.place}: the points need a crop of {side} pixels", hint=hint)
     return left, top, side

@@ -15,21 +15,32 @@ class Face:
     """One annotated face.
 
     Attributes:
-        image: The picture.
+        image: The picture, or the video that it is a frame of.
         annotation: The file that holds its points.
         points: (L, 2) float64, pixels of the picture, x before y, values as the annotation has them.
         subsets: Every subset it counts in, its source folder last: `("common", "lfpw/testset")`.
+        key: What it is called in its source folder, where the file name of the picture does not say it.
+        line: Of the annotation, where that holds many faces; counted from 1.
+        frame: Of the video, counted from 0; None of a picture.
     """
 
     image: Path
     annotation: Path
     points: Float64
     subsets: tuple[str, ...]
+    key: str = ""
+    line: int | None = None
+    frame: int | None = None
 
     @property
     def name(self) -> str:
-        """Source folder and file name of the picture, the same wherever the data lies."""
-        return f"{self.subsets[-1]}/{self.image.name}"
+        """Source folder and file name of the picture, the same wherever the data lies; no other face has it."""
+        return f"{self.subsets[-1]}/{self.key or self.image.name}"
+
+    @property
+    def place(self) -> str:
+        """Where its points are written, for messages."""
+        return f"{self.annotation}:{self.line}" if self.line else str(self.annotation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +63,7 @@ class Dataset:
     """A layout of annotated faces: the plug-in of `datasets/<one>.py`.
 
     Attributes:
-        matches: Whether a folder holds this layout; False where it does not exist.
+        matches: Whether a folder, or a file with annotations, holds this layout; False where it does not exist.
         matches_bare: Whether a folder that holds no data set's layout can be read as it all the same.
         faces: The faces of a folder in the split `"test"`, `"train"` or `"all"`; an `InputError` when there are none.
     """

@@ -35,11 +35,11 @@ class Layout:
     bare: bool = False
 
     def matches(self, folder: Path) -> bool:
-        """Whether a folder holds this layout; False where it does not exist."""
+        """Whether a folder holds this layout, with points; False where it does not exist."""
         folder = folder.absolute()
         if not folder.is_dir():
             return False
-        return bool(self._parts(folder))
+        return any(points for _, part in self._parts(folder) for _, points in pts.files(part).values())
 
     def matches_bare(self, folder: Path) -> bool:
         """Whether a folder without the layout holds pictures with points that can be read all the same."""
@@ -69,7 +69,7 @@ class Layout:
     def _parts(self, folder: Path) -> list[tuple[str, Path]]:
         """The parts at or below a folder, as (name, folder), sorted."""
         # A user may also give a part, or `helen`: then the layout starts above.
-        roots = [folder.parent.parent, folder.parent, *_below(folder, DEPTH)]
+        roots = [folder.parent.parent, folder.parent, *below(folder, DEPTH)]
         places = {(part, root / part) for root in roots for part in self.splits["all"]}
         inside = [(part, path) for part, path in sorted(places) if path.is_relative_to(folder)]
         return [(part, path) for part, path in inside if path.is_dir() and pts.files(path)]
@@ -90,9 +90,10 @@ class Layout:
         return chosen or ([(folder.name, folder)] if self.bare else [])
 
 
-def _below(folder: Path, depth: int) -> Iterator[Path]:
+def below(folder: Path, depth: int) -> Iterator[Path]:
+    """A folder and those up to so many levels below it."""
     yield folder
     if depth:
         for child in pts.entries(folder):
             if child.is_dir():
-                yield from _below(child, depth - 1)
+                yield from below(child, depth - 1)

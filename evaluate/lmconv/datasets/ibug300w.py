@@ -1,5 +1,7 @@
 """300-W as iBUG distributes it: `afw`, `helen/{testset,trainset}`, `ibug`, `lfpw/{testset,trainset}`, or any of them.
 
+The 600 pictures of the challenge itself, `01_Indoor` and `02_Outdoor`, are test faces too, as the subset `private`.
+
 Each folder holds pictures and, beside each, a `.pts` file of the same name with 68 points. Coordinates stay as stored:
 the first pixel is (1, 1) there, but the published networks were trained and judged without subtracting it.
 
@@ -11,18 +13,27 @@ from __future__ import annotations
 from lmconv.data import Dataset
 from lmconv.layouts import Layout
 
-TEST = ("helen/testset", "ibug", "lfpw/testset")
+TEST = ("01_Indoor", "02_Outdoor", "helen/testset", "ibug", "lfpw/testset")
 TRAIN = ("afw", "helen/trainset", "lfpw/trainset")
 
 LAYOUT = Layout(
     title="300-W",
     splits={"test": TEST, "train": TRAIN, "all": (*TEST, *TRAIN)},
     landmarks=68,
-    subsets={"helen/testset": "common", "lfpw/testset": "common", "ibug": "challenge"},
+    subsets={
+        "01_Indoor": "private",
+        "02_Outdoor": "private",
+        "helen/testset": "common",
+        "lfpw/testset": "common",
+        "ibug": "challenge",
+    },
     totals={
         "common": 554,
         "challenge": 135,
         "full": 689,
+        "private": 600,
+        "01_Indoor": 300,
+        "02_Outdoor": 300,
         "afw": 337,
         "helen/testset": 330,
         "helen/trainset": 2000,
@@ -35,7 +46,7 @@ LAYOUT = Layout(
 
 plugin = Dataset(
     name="ibug300w",
-    summary="300-W: afw, helen, ibug, lfpw with 68-point .pts files, or one folder of such pictures",
+    summary="300-W: afw, helen, ibug, lfpw, 01_Indoor, 02_Outdoor, or a folder of pictures with 68-point .pts files",
     matches=LAYOUT.matches,
     matches_bare=LAYOUT.matches_bare,
     faces=LAYOUT.faces,
