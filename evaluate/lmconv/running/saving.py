@@ -75,7 +75,7 @@ class Saver:
         self._files.close()
 
     def save(self, result: Result) -> Uint8:
-        """Draws and saves one result; gives the drawn picture, (H, W, 3) uint8, BGR.
+        """Draws into the picture of one result, saves it, and gives it: (H, W, 3) uint8, BGR.
 
         Raises:
             Exception: That of the result, where there is one.
@@ -85,10 +85,10 @@ class Saver:
         if frame.picture is None:
             raise frame.error or AssertionError("neither a picture nor an error")
         tally = self._tally(frame.item)
-        drawn = draw(frame.picture, result.faces, self.scheme)
+        draw(frame.picture, result.faces, self.scheme)
         if self.out:
             with writing(self.out):
-                self._save(self.out, result, drawn)
+                self._save(self.out, result, frame.picture)
         now = time.perf_counter()
         if not tally.frames:
             tally.began = now
@@ -96,7 +96,7 @@ class Saver:
         tally.frames += 1
         tally.faces += len(result.faces)
         tally.empty += not result.faces
-        return drawn
+        return frame.picture
 
     def _tally(self, item: Item) -> Tally:
         if not self.tallies or self.tallies[-1].item is not item:
@@ -138,15 +138,13 @@ class Saver:
             self._video = None
 
 
-def draw(picture: Uint8, faces: tuple[Face, ...], scheme: Scheme | None) -> Uint8:
-    """A copy of a picture with the landmarks, contours and boxes of its faces."""
-    drawn = picture.copy()
+def draw(picture: Uint8, faces: tuple[Face, ...], scheme: Scheme | None) -> None:
+    """Draws landmarks, contours and boxes of faces into a picture: a copy of a large one would be much memory."""
     groups = scheme.groups.values() if scheme else ()
     for face in faces:
         label = "" if face.track is None else str(face.track)
-        draw_box(drawn, np.array(face.found.box), label=label)
-        draw_landmarks(drawn, face.landmarks, groups=groups)
-    return drawn
+        draw_box(picture, np.array(face.found.box), label=label)
+        draw_landmarks(picture, face.landmarks, groups=groups)
 
 
 def line(result: Result) -> Json:
