@@ -58,7 +58,8 @@ class CropSet:
         subsets: The subsets each face counts in, its source folder last.
         totals: How many faces each published subset has in full.
         problems: What was left out and why, one line each.
-        scenes: Reads the pictures again: each face with its picture and the tight box of its points, in this order.
+        scenes: Reads the pictures again: each face with its picture and the tight box of its points, in this order; or
+            those at some places, such as `scenes([3, 7])`.
         pictures: Reads their files again: the first 16 hex digits of the sha256 of each, sorted, none twice.
         normaliser: What their errors are divided by, by name; None for what is usual with their points.
     """
@@ -70,7 +71,7 @@ class CropSet:
     subsets: tuple[tuple[str, ...], ...]
     totals: Mapping[str, int]
     problems: tuple[str, ...]
-    scenes: Callable[[], Iterator[Scene]]
+    scenes: Callable[..., Iterator[Scene]]
     pictures: Callable[[], tuple[str, ...]]
     normaliser: str | None = None
 
@@ -103,19 +104,25 @@ def find_dataset(folder: Path, name: str | None = None) -> Dataset:
         raise InputError(f"{folder} does not exist", hint="name a folder with annotated faces")
     if name:
         return known[name]
-    for test in ("matches", "matches_bare"):
-        fitting = [dataset for dataset in known.values() if getattr(dataset, test)(folder)]
-        if len(fitting) > 1:
-            names = " and ".join(dataset.name for dataset in fitting)
-            hint = "name a folder that holds one of them, or choose one by --dataset where the command has it"
-            raise InputError(f"{folder} holds faces of {names}", hint=hint)
-        if fitting:
-            return fitting[0]
+    fitting = matching(folder)
+    if len(fitting) > 1:
+        names = " and ".join(dataset.name for dataset in fitting)
+        hint = "name a folder that holds one of them, or choose one by --dataset where the command has it"
+        raise InputError(f"{folder} holds faces of {names}", hint=hint)
+    if fitting:
+        return fitting[0]
     if not folder.is_dir():
         hint = "name a folder with annotated faces, or a file of them: CSV, JSON, dlib's XML, a list (docs/datasets.md)"
         raise InputError(f"{folder} is not a folder, nor a file of annotations that is known", hint=hint)
     summaries = "; ".join(dataset.summary for dataset in known.values())
     raise InputError(f"{folder} has no annotated faces in a known layout", hint=f"known: {summaries}")
+
+
+def matching(folder: Path) -> list[Dataset]:
+    """The dataset plug-ins whose layout a folder or file holds; where there is none, those that can read it bare."""
+    known: dict[str, Dataset] = plugins.load_all("datasets")
+    held = [dataset for dataset in known.values() if dataset.matches(folder)]
+    return held or [dataset for dataset in known.values() if dataset.matches_bare(folder)]
 
 
 def check(folder: Path, split: str, spec: ModelSpec) -> None:
@@ -174,9 +181,9 @@ def _digests(faces: Sequence[Face]) -> tuple[str, ...]:
     return tuple(sorted({sha256(path)[:16] for path in {face.image for face in faces}}))
 
 
-def _scenes(faces: Sequence[Face]) -> Iterator[Scene]:
+def _scenes(faces: Sequence[Face], places: Sequence[int] | None = None) -> Iterator[Scene]:
     """Boxes are in whole pixels: a coordinate that float32 rounds up to one would have another square."""
-    for face, picture in _pictures(faces):
+    for face, picture in _pictures(faces if places is None else [faces[place] for place in places]):
         box = np.concatenate([np.floor(face.points.min(axis=0)), np.ceil(face.points.max(axis=0))])
         yield Scene(frame=picture, boxes=box[None].astype(np.float32))
 
