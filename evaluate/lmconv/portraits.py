@@ -17,6 +17,7 @@ from lmconv import marks
 from lmconv.crops import CropSet
 from lmconv.errors import InputError
 from lmconv.files import writing
+from lmconv.report import number
 from lmconv.scheme import scheme
 from lmconv.squares import around, cut
 from lmconv.types import Crop, Float64, Json, Uint8
@@ -84,14 +85,15 @@ def ranked(faces: CropSet, found: Found | None) -> NDArray[np.intp]:
     return np.argsort(-np.where(np.isfinite(found.errors), found.errors, np.inf), kind="stable")
 
 
-def portrait(picture: Uint8, truth: Float64, found: Float64 | None, label: str) -> Uint8:
+def portrait(picture: Uint8, truth: Float64, found: Float64 | None, name: str, ion: str = "") -> Uint8:
     """A face with its annotated points in green and, of a network, those that it found in red, joined to them.
 
     Args:
         picture: (H, W, 3) uint8, BGR.
         truth: (L, 2) float64, pixels.
         found: The same of a network.
-        label: Stands below.
+        name: Stands below.
+        ion: Stands above, large enough for the overview.
 
     Returns:
         (SIDE, SIDE, 3) uint8, BGR.
@@ -108,7 +110,9 @@ def portrait(picture: Uint8, truth: Float64, found: Float64 | None, label: str) 
         marks.draw_lines(shown, here, there)
         marks.draw_landmarks(shown, there, groups=groups, colour=marks.RED)
         marks.draw_landmarks(shown, here)
-    marks.text(shown, label, (6, SIDE - 8), size=1.2)
+    marks.text(shown, name, (6, SIDE - 8), size=1.2)
+    if ion:
+        marks.text(shown, ion, (6, 24), size=2)
     return shown
 
 
@@ -130,9 +134,12 @@ def _portraits(
     """Each rank from 0 with its portrait, in the order in which pictures are read."""
     ranks = np.argsort(order, kind="stable")
     for rank, scene in zip(ranks.tolist(), faces.scenes(order[ranks].tolist()), strict=True):
-        place, ion = order[rank], rows[rank]["ion"]
-        label = f"{'' if found is None else 'ION - ' if ion is None else f'ION {ion:.2f} '}{faces.names[place]}"
-        yield rank, portrait(scene.frame, faces.truth[place], None if found is None else found.points[place], label)
+        place, name = order[rank], faces.names[order[rank]]
+        if found is None:
+            yield rank, portrait(scene.frame, faces.truth[place], None, name)
+        else:
+            ion = f"ION {number(rows[rank]['ion'], '.2f')}"
+            yield rank, portrait(scene.frame, faces.truth[place], found.points[place], name, ion)
 
 
 def _row(rank: int, place: int, faces: CropSet, found: Found | None) -> Json:
