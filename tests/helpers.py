@@ -16,8 +16,9 @@ import numpy as np
 
 if TYPE_CHECKING:
     import onnx
+    import torch
 
-    from lmconv.types import Float64
+    from lmconv.types import Backbone, Float64
 
 SIZE = 32
 POINTS = 68
@@ -130,6 +131,15 @@ def tiny_onnx(
         initializers,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=6)
+
+
+def built(model: str, landmarks: int | None = None) -> torch.nn.Module:
+    """A backbone in PyTorch's initial state."""
+    from lmconv import plugins
+
+    backbone: Backbone = plugins.load("backbones", model)
+    assert backbone.build, f"{model} is published as ONNX"
+    return backbone.build(landmarks or backbone.spec.landmarks)
 
 
 def face(x1: float, y1: float, x2: float, y2: float) -> Float64:

@@ -48,6 +48,7 @@ def spec_from_json(data: Json) -> ModelSpec:
         "crop": Crop(**data["crop"]),
         "heatmaps": Decode(**data["heatmaps"]) if data["heatmaps"] else None,
         "output_slice": tuple(data["output_slice"]) if data["output_slice"] else None,
+        "sample": tuple(data["sample"]) if data.get("sample") else None,  # manifests before detectors have none
     }
     return ModelSpec(**{**data, **parts})
 
@@ -59,7 +60,7 @@ def interface(spec: ModelSpec) -> Json:
         "inputs": [{**asdict(tensor), "shape": list(tensor.shape)} for tensor in spec.takes],
         "outputs": [{**tensor, "shape": list(tensor["shape"])} for tensor in outputs],
         "colour": spec.preprocess.colour,
-        "landmarks": spec.unit,
+        **({} if spec.detects else {"landmarks": spec.unit}),
     }
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 State = Mapping[str, "torch.Tensor"]
 
+SUFFIXES = (".safetensors", ".pth", ".pt", ".pth.tar", ".npz")
+"""Of checkpoints that are not published under a name of their own."""
 COUNTER = ".num_batches_tracked"
 """BatchNorm's step counter: unused in inference, absent from checkpoints older than PyTorch 0.4.1."""
 
@@ -66,7 +68,13 @@ def folders() -> list[Path]:
 def file_names(model: str) -> list[str]:
     """File names under which a checkpoint of this model is looked for, the published one first."""
     published = [known()[model].file] if model in known() else []
-    return [*published, *(f"{model}{suffix}" for suffix in (".safetensors", ".pth", ".pt", ".pth.tar"))]
+    suffixes = (".onnx",) if is_published_as_onnx(model) else SUFFIXES
+    return [*published, *(f"{model}{suffix}" for suffix in suffixes)]
+
+
+def is_published_as_onnx(model: str) -> bool:
+    """Whether an ONNX file is all that was published of a model."""
+    return model in known() and known()[model].file.endswith(".onnx")
 
 
 def find(model: str, extra: Path | None = None) -> Path | None:
@@ -95,9 +103,9 @@ def candidates(test: Callable[[Path], bool], extra: Path | None = None) -> Itera
 
 
 def load(path: Path) -> dict[str, torch.Tensor]:
-    """Reads a state dict: `{"state_dict": …}`, a bare one, DataParallel's `module.` prefix, or safetensors.
+    """Reads a state dict: `{"state_dict": …}`, a bare one, DataParallel's `module.` prefix, safetensors, or `.npz`.
 
-    Never unpickles code (`weights_only=True`).
+    Never unpickles code (`weights_only=True`, `allow_pickle=False`).
 
     Raises:
         InputError: The file is missing, empty, truncated, or something else than a checkpoint.
@@ -124,6 +132,12 @@ def _load(path: Path) -> Any:
 
         return load_file(path)
     import torch
+
+    if path.suffix == ".npz":
+        import numpy as np
+
+        with np.load(path, allow_pickle=False) as file:
+            return {name: torch.from_numpy(file[name]) for name in file.files}
 
     return torch.load(path, map_location="cpu", weights_only=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +12,12 @@ from lmconv.types import Float32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """How far two sets of landmarks are apart.
+    """How far two sets of landmarks are apart, or the raw outputs of two detectors.
 
     Attributes:
-        max_abs: Largest absolute difference of a coordinate, fractions of the input.
+        max_abs: Largest absolute difference of a coordinate, fractions of the input; or of a raw number.
         mean_abs: Mean of the same.
-        max_px: Largest distance of a point, input pixels.
+        max_px: Largest distance of a point, input pixels; not a number of raw outputs.
         mean_px: Mean of the same.
         n: Number of inputs.
     """
@@ -54,11 +55,24 @@ def difference(a: Float32, b: Float32, size: tuple[int, int]) -> Difference:
     )
 
 
+def raw_difference(a: Mapping[str, Float32], b: Mapping[str, Float32]) -> Difference:
+    """Compares the raw outputs of two detectors: (n, …) float32 each, by name, the same shapes in both.
+
+    Not a number in either makes every figure infinite.
+    """
+    apart = {name: (a[name].shape, b[name].shape) for name in b if a[name].shape != b[name].shape}
+    if apart:
+        raise ValueError(f"outputs of other shapes cannot be compared: {apart}")
+    deltas = np.concatenate([np.abs(a[name].astype(np.float64) - b[name]).ravel() for name in b])
+    worst, mean = (float(deltas.max()), float(deltas.mean())) if np.isfinite(deltas).all() else (np.inf, np.inf)
+    return Difference(max_abs=worst, mean_abs=mean, max_px=np.nan, mean_px=np.nan, n=len(next(iter(b.values()))))
+
+
 def map_difference(a: Float32, b: Float32) -> tuple[float, float]:
-    """Compares heatmaps: a point jumps where two cells are next to equal, and the maps say by how little.
+    """Compares heatmaps, or raw outputs: a point jumps where two cells are next to equal, and maps say by how little.
 
     Args:
-        a: (n, L, h, w) float32.
+        a: Such as (n, L, h, w) float32.
         b: The same shape, the reference.
 
     Returns:

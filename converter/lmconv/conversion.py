@@ -237,6 +237,9 @@ def _crops(job: Job, spec: ModelSpec) -> Crops | None:
     from lmconv.pipeline import Crops
 
     folder, split = job.calibration
+    if spec.detects:
+        job.console.note(f"{job.model}: a detector is not compared on faces: those in {folder} are left out")
+        return None
     try:
         check(folder, split, spec)
     except OtherPoints as error:

@@ -45,13 +45,16 @@ def explain(base: Plain, artifact: Artifact, choices: Choices, crops: Crops | No
         "passes": [
             {
                 "pass": name,
-                **_sizes(before.model, after.model),
+                **_sizes(before.model, after.model, base.artifact.spec.input_size),
                 "faster": gain(before, after),
                 "refused": after.recipe[-1]["refused"],
             }
             for name, before, after in zip(names, made, made[1:], strict=False)
         ],
-        "total": {**_sizes(made[0].model, made[-1].model), "faster": gain(made[0], made[-1])},
+        "total": {
+            **_sizes(made[0].model, made[-1].model, base.artifact.spec.input_size),
+            "faster": gain(made[0], made[-1]),
+        },
         "left_out": [
             {"pass": name, "why": _why(name, found, choices, artifact), "faster": gain(float32, found)}
             for name, found in others.items()
@@ -86,9 +89,9 @@ def _why(name: str, found: Optimised, choices: Choices, artifact: Artifact) -> s
     return f"no default for {artifact.target} in {artifact.precision} (docs/passes.md)"
 
 
-def _sizes(before: onnx.ModelProto, after: onnx.ModelProto) -> Json:
+def _sizes(before: onnx.ModelProto, after: onnx.ModelProto, size: tuple[int, int]) -> Json:
     return {
         "parameters": [parameters(before), parameters(after)],
-        "flops": [flops(before), flops(after)],
+        "flops": [flops(before, size), flops(after, size)],
         "nodes": [len(before.graph.node), len(after.graph.node)],
     }

@@ -1,4 +1,7 @@
-"""From the source network to the hub: one ONNX graph, opset 18, `input` (N, 3, H, W) to `landmarks` (N, L, 2)."""
+"""From the source network to the hub: one ONNX graph, opset 18, `input` (N, 3, H, W) to `landmarks` (N, L, 2).
+
+A network for detection keeps its outputs. Where it takes pictures of any size, so does the graph.
+"""
 
 from __future__ import annotations
 
@@ -60,13 +63,29 @@ def _from_torch(source: Source, network: torch.nn.Module) -> tuple[onnx.ModelPro
     _unwrap(model.graph)
     if how := source.spec.heatmaps:
         _decode(model, how)
+    if source.spec.detects:
+        _name_sides(model, source.spec)
     return model, modules
+
+
+def _name_sides(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Free sides of outputs are called as the spec has them: the exporter calls them by how they are computed."""
+    for value, tensor in zip(model.graph.output, spec.outputs, strict=True):
+        for dim, side in zip(value.type.tensor_type.shape.dim, tensor.shape, strict=True):
+            if not dim.HasField("dim_value"):
+                dim.dim_param = str(side)
 
 
 def _dynamo(source: Source, network: torch.nn.Module) -> onnx.ModelProto:
     import torch
 
-    height, width = source.spec.input_size
+    spec, dim = source.spec, torch.export.Dim
+    height, width = spec.input_size
+    free = {0: dim("N")}
+    if spec.sample:  # traced at another size than it is compared at, so that none is written into the graph unseen
+        height, width = height - 13, width - 21
+        free |= {2: dim("H"), 3: dim("W")}
+    names = [tensor.name for tensor in spec.outputs] if spec.detects else ["heatmaps" if spec.heatmaps else "landmarks"]
     for name in ("torch.onnx", "torch.fx", "torch.export"):  # warn at length, of torchvision and of what is raised
         logging.getLogger(name).setLevel(logging.CRITICAL)
     hint, theirs = "PyTorch's exporter cannot trace it; -v shows its traceback", usercode.foreign(source)
@@ -85,8 +104,8 @@ def _dynamo(source: Source, network: torch.nn.Module) -> onnx.ModelProto:
             opset_version=OPSET,
             external_data=False,
             input_names=["input"],
-            output_names=["heatmaps" if source.spec.heatmaps else "landmarks"],
-            dynamic_shapes=({0: torch.export.Dim("N")},),
+            output_names=names,
+            dynamic_shapes=(free,),
             verbose=False,
         )
     if program is None:
@@ -138,7 +157,8 @@ def _from_onnx(source: Source) -> onnx.ModelProto:
     inputs = graph_inputs(model)
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    del model.graph.output[1:]
+    if not source.spec.detects:
+        del model.graph.output[1:]
     # Weights are listed as inputs up to IR 3, and the converter finds them nowhere else then.
     model.ir_version = max(model.ir_version, 4)
     try:
@@ -151,7 +171,9 @@ def _from_onnx(source: Source) -> onnx.ModelProto:
     model.ir_version = 10
     _strip(model)
     naming.rename(model.graph, model.graph.input[0].name, "input")
-    if how := source.spec.heatmaps:
+    if source.spec.detects:
+        pass
+    elif how := source.spec.heatmaps:
         _to_maps(model, source.spec)
         _decode(model, how)
     else:
@@ -227,10 +249,14 @@ def _free_batch(model: onnx.ModelProto, spec: ModelSpec) -> None:
     images = noise(spec, 2, 0)
     try:
         with OrtSession(model.SerializeToString()) as session:
-            name = "heatmaps" if spec.heatmaps else "landmarks"  # an arg-max may jump where nothing is wrong
-            both = session.run({"input": images})[name]
-            alone = np.concatenate([session.run({"input": image[None]})[name] for image in images])
-        free = both.shape == alone.shape and np.allclose(both, alone, atol=1e-5)
+            names = [tensor.name for tensor in spec.outputs]
+            if spec.heatmaps:
+                names.remove("landmarks")  # an arg-max may jump where nothing is wrong
+            both, *alone = (session.run({"input": batch}) for batch in (images, images[:1], images[1:]))
+        whole = {name: np.concatenate([part[name] for part in alone]) for name in names}
+        free = all(
+            both[name].shape == each.shape and np.allclose(both[name], each, atol=1e-5) for name, each in whole.items()
+        )
     except Exception:  # whatever the runtime says of it, the axis is not free
         free = False
     if not free:

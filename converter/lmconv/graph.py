@@ -46,9 +46,12 @@ def parameters(model: onnx.ModelProto) -> int:
     return sum(prod(tensor.dims) for tensor in counted)
 
 
-def flops(model: onnx.ModelProto) -> int:
-    """Floating-point operations of one input: two per multiply-accumulate of Conv, ConvTranspose, Gemm and MatMul."""
-    return sum(2 * macs for macs in layer_macs(model.graph.node, static_shapes(model)).values())
+def flops(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> int:
+    """Floating-point operations of one input: two per multiply-accumulate of Conv, ConvTranspose, Gemm and MatMul.
+
+    Where the input may have any size, they are those of one with this (height, width).
+    """
+    return sum(2 * macs for macs in layer_macs(model.graph.node, static_shapes(model, size)).values())
 
 
 def layer_macs(nodes: Iterable[onnx.NodeProto], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
@@ -71,11 +74,17 @@ def _macs(nodes: Iterable[onnx.NodeProto], shapes: Mapping[str, tuple[int, ...]]
             yield node.output[0], prod(out) * data[-1]
 
 
-def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Shapes of all values for one input (N = 1), where shape inference finds them."""
+def static_shapes(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> dict[str, tuple[int, ...]]:
+    """Shapes of all values for one input (N = 1), where shape inference finds them; see `flops` for `size`."""
     one = onnx.ModelProto()
     one.CopyFrom(model)
     set_batch(one, 1)
+    if size:
+        _, _, *sides = one.graph.input[0].type.tensor_type.shape.dim
+        for dim, side in zip(sides, size, strict=False):
+            dim.dim_value = dim.dim_value or side
+        for value in one.graph.output:  # they may have other sizes then than it says of them
+            value.type.tensor_type.ClearField("shape")
     inferred = shape_inference.infer_shapes(one, data_prop=True).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
     for value in [*inferred.input, *inferred.output, *inferred.value_info]:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def network(source: Source) -> torch.nn.Module:
     """The PyTorch network with its weights, in evaluation mode.
 
-    Its forward gives (N, L, 2) float32, or heatmaps (N, L, h, w) float32 where the spec says so.
+    Its forward gives (N, L, 2) float32, or heatmaps (N, L, h, w) float32 where the spec says so; for detection a tuple
+    in the order of the spec's outputs.
 
     Raises:
         InputError: The checkpoint is broken, or of another network; the hint names it. Or the user's code is wrong.
@@ -47,9 +48,10 @@ def network(source: Source) -> torch.nn.Module:
 def _build(source: Source) -> torch.nn.Module:
     if source.factory:
         return usercode.build(source.factory, source.spec.landmarks)
-    backbone: Backbone = plugins.load("backbones", source.spec.backbone)
+    build = plugins.load("backbones", source.spec.backbone).build
     with _guarded(usercode.foreign(source)):
-        return backbone.build(source.spec.landmarks)
+        module: torch.nn.Module = build(source.spec.landmarks)
+        return module
 
 
 def _guarded(theirs: str, **words: str) -> AbstractContextManager[None]:
@@ -60,7 +62,7 @@ def _whose(state: checkpoints.State, source: Source) -> str:
     """Whose weights these are, as a hint; empty where they are nobody's."""
     for name, landmarks in identify(state):
         if name != source.spec.backbone:
-            return f"these are the weights of {name}, {landmarks} points"
+            return f"these are the weights of {name}" + (f", {landmarks} points" if landmarks else "")
         if landmarks != source.spec.landmarks:
             return f"this network has {landmarks} points: use --landmarks {landmarks}"
     return ""
@@ -90,6 +92,8 @@ def _shapes(name: str, landmarks: int) -> Shapes:
     import torch
 
     backbone: Backbone = plugins.load("backbones", name)
+    if backbone.build is None:
+        return {}
     with torch.device("meta"):
         state = backbone.build(landmarks).state_dict()
     return {key: tuple(value.shape) for key, value in _counted(state).items()}
@@ -112,9 +116,21 @@ def _points(state: checkpoints.State, usual: Shapes, landmarks: int) -> list[int
 
 
 def _wrap(module: torch.nn.Module, source: Source) -> torch.nn.Module:
-    """Of several outputs the first; flat points as (N, L, 2)."""
+    """Of several outputs the first; flat points as (N, L, 2). For detection all of them, as they are."""
     import torch
 
+    if source.spec.task == "detection":
+
+        class Detections(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.net = module
+
+            def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+                found: tuple[torch.Tensor, ...] = self.net(x)
+                return found
+
+        return Detections().eval()
     flat = source.spec.heatmaps is None
 
     class Landmarks(torch.nn.Module):
@@ -186,7 +202,10 @@ class TorchSource:
             torch.set_num_threads(self._threads)
         how = self._source.spec.heatmaps
         with _guarded(self._theirs), torch.inference_mode():
-            found = self.network(torch.tensor(inputs["input"])).numpy()  # a copy: forward may change its input
+            out = self.network(torch.tensor(inputs["input"]))  # a copy: forward may change its input
+        if self._source.spec.task == "detection":
+            return {tensor.name: found.numpy() for tensor, found in zip(self._source.spec.outputs, out, strict=True)}
+        found = out.numpy()
         return {"landmarks": heatmaps.decode(found, how), "heatmaps": found} if how else {"landmarks": found}
 
     def __enter__(self) -> Self:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lmconv import heatmaps
 from lmconv.errors import InputError, UsageError, first_line
 from lmconv.files import digest, sha256
+from lmconv.graph import flops, parameters
 from lmconv.types import ONNX, Arrays, Decode, ModelSpec, Source, landmark_spec
 
 if TYPE_CHECKING:
@@ -34,8 +35,10 @@ class OnnxSource:
         model = load_onnx(path)
         self._input = graph_inputs(model)[0].name
         self._free = not isinstance(_shape(graph_inputs(model)[0])[0], int)
-        self._output = model.graph.output[0].name
+        self._outputs = [value.name for value in model.graph.output]
         self._spec = source.spec
+        if source.spec.detects:
+            _check_detector(model, source)
         try:
             self._session = OrtSession(path, threads=threads)
         except Exception as error:  # ONNX Runtime raises types of its own compiled module
@@ -45,7 +48,10 @@ class OnnxSource:
         """See `lmconv.types.Session`; a file with batch size 1 is run once per input."""
         images, spec = inputs["input"], self._spec
         batches = [images] if self._free else np.split(images, len(images))
-        found = np.concatenate([self._session.run({self._input: batch})[self._output] for batch in batches])
+        parts = [self._session.run({self._input: batch}) for batch in batches]
+        if spec.task == "detection":
+            return {tensor.name: np.concatenate([part[tensor.name] for part in parts]) for tensor in spec.outputs}
+        found = np.concatenate([part[self._outputs[0]] for part in parts])
         kept = slice(*spec.output_slice) if spec.output_slice else slice(None)
         if spec.heatmaps:
             maps = found[:, kept]
@@ -59,6 +65,21 @@ class OnnxSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._session.__exit__(kind, error, trace)
+
+
+def _check_detector(model: onnx.ModelProto, source: Source) -> None:
+    """Refuses a file that does not take and give what the spec of its backbone says.
+
+    Raises:
+        InputError: As said.
+    """
+    spec, inputs = source.spec, graph_inputs(model)
+    found = [_shape(inputs[0])[1:], *(_shape(value)[1:] for value in model.graph.output)]
+    wanted = [list(tensor.shape[1:]) for tensor in (*spec.inputs, *spec.outputs)]
+    names = [value.name for value in model.graph.output]
+    if len(inputs) > 1 or found != wanted or names != [tensor.name for tensor in spec.outputs]:
+        given = f"{_describe(inputs)} and gives {_describe(list(model.graph.output))}"
+        raise InputError(f"{source.label} takes {given}", hint=f"this is not {spec.name}; see `lmconv weights list`")
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
@@ -108,6 +129,15 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             yield from (sparse.values, sparse.indices)
         for item in (item for node in part.node for item in node.attribute):
             yield from (item.t, *item.tensors)
+
+
+def counts(path: Path) -> tuple[int, int]:
+    """Parameters and FLOPs of an ONNX file."""
+    model = load_onnx(path)
+    inputs = graph_inputs(model)
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    return parameters(model), flops(model)
 
 
 def _path(source: Source) -> Path:

@@ -103,7 +103,8 @@ def _attempt(
     if opset != step.opset:
         return model, decisions, before, f"it gives opset {opset}, not {step.opset}"
     if worst > step.tolerance:
-        what = "heatmaps change" if context.spec.heatmaps else "landmarks move"
+        spec = context.spec
+        what = "heatmaps change" if spec.heatmaps else "outputs change" if spec.detects else "landmarks move"
         return model, decisions, before, f"{what} by {worst:.2g} on average, allowed {step.tolerance:g}"
     return result, decisions, after, None
 
@@ -117,7 +118,14 @@ def _outputs(model: onnx.ModelProto, context: PassContext) -> dict[str, Outputs]
 
 
 def _difference(before: Outputs, after: Outputs, context: PassContext) -> float:
-    """Mean absolute difference: of the landmarks, or of the heatmaps where there are any; infinite without a match."""
+    """Mean absolute difference: of the landmarks, or of the heatmaps where there are any; infinite without a match.
+
+    Of raw outputs, the mean over all of them, each by its range.
+    """
+    if before.raw:
+        if any(after.raw[name].shape != values.shape for name, values in before.raw.items()):
+            return np.inf
+        return float(np.mean([map_difference(after.raw[name], values)[1] for name, values in before.raw.items()]))
     if before.landmarks.shape != after.landmarks.shape:
         return np.inf
     if before.heatmaps is not None and after.heatmaps is not None:

@@ -25,7 +25,7 @@ from lmconv.onnx_file import standard
 from lmconv.optimise import Optimised, optimise
 from lmconv.reference import Reference
 from lmconv.session import feed, gap, noise, noise_crops, outputs
-from lmconv.source import Opened, open_source
+from lmconv.source import Opened, is_onnx, open_source
 from lmconv.trial import timed
 from lmconv.types import (
     AS_USUAL,
@@ -74,6 +74,11 @@ fp32 is held to parity here; for the others this stops broken artefacts, and `lm
 
 MAP_TOLERANCE = TOLERANCE | {Precision.FP32: 1e-4}
 """The same for heatmaps: there OpenVINO's float32 is 1.5e-5 off ONNX Runtime's, on white noise in OpenSeeFace."""
+RAW_TOLERANCE = MAP_TOLERANCE | {Precision.FP16: 5e-2}
+"""The same for raw outputs of a network for detection, by the range of each; in fp32 as they are.
+
+Published ones are 2.9e-3 off in fp16, RetinaFace with random weights 2.6e-2.
+"""
 
 
 ENGINE_TOLERANCE = 1e-4
@@ -243,6 +248,25 @@ def check(target: str, precision: Precision, *, faces: bool, io: Io = "tensor") 
     return plugin
 
 
+def check_network(spec: ModelSpec, target: Target, precision: Precision, io: Io) -> None:
+    """Refuses what cannot be made of a network for detection.
+
+    Raises:
+        UsageError: It would be calibrated on faces, or take pictures or frames; or an engine for pictures of any size.
+    """
+    if not spec.detects:
+        return
+    if calibrated(precision):
+        hint = "ask for fp32 or fp16"
+        raise UsageError(f"{spec.name} is a detector, and {precision} is calibrated on crops of faces", hint=hint)
+    if io != "tensor":
+        hint = "leave --io out: `lmconv run` scales pictures for it"
+        raise UsageError(f"{spec.name} is a detector, and --io {io} is for crops of faces", hint=hint)
+    if spec.sample and target.engines:
+        hint = f"fix its size, such as --input 3x{spec.sample[0]}x{spec.sample[1]}"
+        raise UsageError(f"{spec.name} takes pictures of any size, and an engine of {target.name} one size", hint=hint)
+
+
 def calibrated(precision: Precision) -> bool:
     """Whether this precision is calibrated on real faces; what is mixed is chosen on them."""
     if precision == Precision.MIXED:
@@ -262,7 +286,7 @@ def plain(source: Source, out: Path, *, crops: Crops | None = None) -> Plain:
     spec = _exported(source.spec, model)
     simplified = optimise(model, PLAIN, PassContext(spec=spec, crops=crops() if crops else None))
     # An ONNX file computes what its plain graph does; its own operators may be too old to be counted.
-    parents = {"source": {**_identity(source), "flops": flops(simplified.model), **counts}}
+    parents = {"source": {**_identity(source), "flops": flops(simplified.model, spec.input_size), **counts}}
     with artifacts.staged(folder) as new:
         plugin: Target = plugins.load("targets", "onnx")
         built = plugin.build(simplified.model, new, spec, Precision.FP32, AS_USUAL)
@@ -300,15 +324,19 @@ def _reference(session: Opened, source: Source) -> tuple[Reference, Json]:
             found = outputs(session, source.spec, inputs, maps=reference_file.MAPS)
         size = sum(parameter.numel() for parameter in network.parameters())
         counts = {"parameters": size, "flops": counter.get_total_flops() // len(inputs)}
-    if not all(np.isfinite(array).all() for array in (found.landmarks, found.heatmaps) if array is not None):
+    given = (found.landmarks, found.heatmaps, *found.raw.values())
+    if not all(np.isfinite(array).all() for array in given if array is not None):
         raise InputError(f"{source.label} computes NaN or infinity", hint="the network is broken before any conversion")
     return Reference(inputs={"input": inputs}, outputs=found), counts
 
 
 def _exported(spec: ModelSpec, model: onnx.ModelProto) -> ModelSpec:
-    """The spec with what only the graph says: whether its batch axis is free, and the size of heatmaps."""
+    """The spec with what only the graph says: whether its batch axis is free, and the size of heatmaps, or of P."""
     sizes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.output}
-    outputs = [replace(tensor, shape=(*tensor.shape[:2], *sizes[tensor.name][2:])) for tensor in spec.outputs]
+    outputs = [
+        replace(tensor, shape=tuple(size or name for size, name in zip(sizes[tensor.name], tensor.shape, strict=True)))
+        for tensor in spec.outputs
+    ]
     batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or None
     return with_batch(replace(spec, outputs=tuple(outputs)), batch)
 
@@ -323,6 +351,7 @@ def _kept(folder: Path, source: Source) -> Plain | None:
     except Exception:  # damaged or of another version: made again
         return None
     same_spec = replace(found.spec, inputs=source.spec.inputs, outputs=source.spec.outputs) == source.spec
+    same_spec &= found.spec.inputs[0].shape[1:] == source.spec.inputs[0].shape[1:]
     same_source = found.parents["source"] | _identity(source) == found.parents["source"]
     if not (same_spec and same_source and found.versions == versions()):
         return None
@@ -405,6 +434,7 @@ def graph_for(
     if network.batch not in (None, batch or network.batch):
         message = f"{network.name} takes {network.batch} inputs a run, not {batch}"
         raise UsageError(message, hint=f"use --batch {network.batch}")
+    check_network(network, plugin, precision, io)
     wrapping.check(network, io, precision)
     made = list(steps(base, plugin, precision, crops, choices))
     model = copied(made[-1].model)
@@ -568,7 +598,8 @@ def _content(
 ) -> Json:
     spec = ready.spec
     mix = choices.mix if precision == Precision.MIXED else None
-    exporter = "onnx file" if spec.backbone == ONNX else "torch.onnx dynamo"
+    file = parents["source"]["file"] or ""
+    exporter = "onnx file" if spec.backbone == ONNX or is_onnx(file) else "torch.onnx dynamo"
     recipe: Json = {"exporter": exporter, **ready.recipe}
     if mix:
         recipe["mix"] = asdict(mix)
@@ -584,7 +615,7 @@ def _content(
         "recipe": recipe,
         "versions": versions(),
         "parameters": parameters(ready.network.model),
-        "flops": flops(ready.network.model),
+        "flops": flops(ready.network.model, spec.input_size),
         "measured": {
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seconds": round(time.perf_counter() - start, 3),
@@ -607,7 +638,10 @@ def _accept(folder: Path, plugin: Target, precision: Precision, reference: Refer
     held = Precision.BF16 if framed and artifacts.bound_px(artifact) else precision
     least = FRAME_TOLERANCE if framed else ENGINE_TOLERANCE if plugin.engines else 0
     gaps = {"landmarks": (apart.landmarks.max_abs, max(TOLERANCE[held], least))}
-    if apart.max_map is not None:
+    if artifact.spec.detects:
+        off = apart.landmarks.max_abs if precision == Precision.FP32 else apart.max_map or 0.0
+        gaps = {"outputs": (off, RAW_TOLERANCE[held])}
+    elif apart.max_map is not None:
         maps = {"heatmaps": (apart.max_map, max(MAP_TOLERANCE[held], FRAME_MAP_TOLERANCE if framed else 0))}
         gaps = gaps | maps if precision == Precision.FP32 and not framed else maps
     for what, (off, allowed) in gaps.items():

@@ -26,7 +26,7 @@ class Reference:
     Attributes:
         inputs: What the artefact takes, by name: `input` (8, 3, H, W) float32, or `image` (8, H, W, 3) uint8, or
             `frame` (H, W, 3) uint8 and `boxes` (8, 4) float32.
-        outputs: Landmarks of all, heatmaps of the first two.
+        outputs: Landmarks of all, heatmaps of the first two; of a network for detection, all that it gives.
     """
 
     inputs: Arrays
@@ -42,7 +42,7 @@ def answer(session: Session, spec: ModelSpec, reference: Reference) -> Outputs:
 def write(folder: Path, reference: Reference) -> None:
     """Writes a reference into the folder of an artefact."""
     kept = reference.outputs
-    arrays: dict[str, Any] = {**reference.inputs, "landmarks": kept.landmarks}
+    arrays: dict[str, Any] = {**reference.inputs, **(kept.raw or {"landmarks": kept.landmarks})}
     arrays |= {"heatmaps": kept.heatmaps, "undecided": kept.undecided}
     np.savez_compressed(folder / artifacts.REFERENCE, **{key: v for key, v in arrays.items() if v is not None})
 
@@ -54,6 +54,10 @@ def read(artifact: Artifact) -> Reference:
         with np.load(path, allow_pickle=False) as file:
             maps = {key: file.get(key) for key in ("heatmaps", "undecided")}
             inputs = {tensor.name: file[tensor.name] for tensor in artifact.spec.takes}
+            if artifact.spec.detects:
+                raw = {tensor.name: file[tensor.name] for tensor in artifact.spec.outputs}
+                points = np.empty((len(inputs["input"]), 0, 2), np.float32)
+                return Reference(inputs=inputs, outputs=Outputs(landmarks=points, raw=raw))
             return Reference(inputs=inputs, outputs=Outputs(landmarks=file["landmarks"], **maps))
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise InputError(f"{path} cannot be read: {first_line(error)}", hint="export again") from error

@@ -64,7 +64,7 @@ def _network(spec: ModelSpec, file: str) -> Iterator[str]:
     usual = None if own else _backbone(spec.backbone)
     if spec.name != (file.rpartition(".")[0] if spec.backbone == ONNX else spec.backbone):
         yield from ("--name", spec.name)
-    if is_factory(spec.backbone):
+    if is_factory(spec.backbone) or (usual and usual.sample and not spec.sample):
         yield from ("--input", "x".join(map(str, (3, *spec.input_size))))
     if spec.backbone != ONNX and spec.landmarks != (usual.landmarks if usual else None):
         yield from ("--landmarks", str(spec.landmarks))

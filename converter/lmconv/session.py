@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmconv import heatmaps
-from lmconv.compare import Difference, difference, map_difference
+from lmconv.compare import Difference, difference, map_difference, raw_difference
 from lmconv.preprocess import network_input
 from lmconv.squares import around, to_crops
 from lmconv.types import Arrays, Float32, ModelSpec, Session, Uint8
@@ -20,14 +20,16 @@ class Outputs:
     """What a network says of n inputs.
 
     Attributes:
-        landmarks: (n, L, 2) float32, x before y, fractions of the input.
+        landmarks: (n, L, 2) float32, x before y, fractions of the input; L is 0 of a network for detection.
         heatmaps: (m, L, h, w) float32 of the first m inputs; None where they are not kept, or there are none.
         undecided: (n, L) bool, points whose heatmaps leave them to rounding; None for a network that gives points.
+        raw: Of a network for detection all that it gives, (n, …) float32 by name; else empty.
     """
 
     landmarks: Float32
     heatmaps: Float32 | None = None
     undecided: NDArray[np.bool_] | None = None
+    raw: Mapping[str, Float32] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +37,9 @@ class Gap:
     """How far a network is from another.
 
     Attributes:
-        landmarks: Of the points that the other's heatmaps decide, where it has any.
-        max_map: Largest difference of a heatmap's value, fractions of their range; None without heatmaps.
+        landmarks: Of the points that the other's heatmaps decide, where it has any; of raw outputs, of them all.
+        max_map: Largest difference of a heatmap's value, fractions of their range; None without heatmaps. Of raw
+            outputs so, by the range of each; its mean is that of the one that is furthest off.
         mean_map: Its mean.
         undecided: How many points are left out.
     """
@@ -49,6 +52,10 @@ class Gap:
 
 def gap(found: Outputs, expected: Outputs, spec: ModelSpec) -> Gap:
     """Compares two networks on the same inputs."""
+    if spec.detects:
+        parts = [map_difference(found.raw[name], values) for name, values in expected.raw.items()]
+        largest, means = zip(*parts, strict=True)
+        return Gap(landmarks=raw_difference(found.raw, expected.raw), max_map=max(largest), mean_map=max(means))
     points, near = found.landmarks, expected.undecided
     if near is not None:
         points = np.where(near[..., None], expected.landmarks, points)
@@ -90,7 +97,12 @@ def outputs(
     An artefact that takes a `frame`, (H, W, 3) uint8, gets it with every chunk; `inputs` are then the (n, 4) boxes.
     """
     points, kept, near = [], [], []
-    for start, chunk in _chunks(session, spec, inputs, {} if frame is None else {"frame": frame}):
+    chunks = _chunks(session, spec, inputs, {} if frame is None else {"frame": frame})
+    if spec.detects:
+        found = [chunk for _, chunk in chunks]
+        raw = {tensor.name: np.concatenate([part[tensor.name] for part in found]) for tensor in spec.outputs}
+        return Outputs(landmarks=np.empty((len(inputs), 0, 2), np.float32), raw=raw)
+    for start, chunk in chunks:
         points.append(chunk["landmarks"])
         if spec.heatmaps:
             near.append(heatmaps.undecided(chunk["heatmaps"], spec.heatmaps))
@@ -116,7 +128,7 @@ def joined(parts: Sequence[Outputs]) -> Outputs:
 def _chunks(
     session: Session, spec: ModelSpec, inputs: Float32 | Uint8, beside: Arrays
 ) -> Iterator[tuple[int, dict[str, Float32]]]:
-    height, width = spec.input_size
+    height, width = inputs.shape[2:] if spec.detects else spec.input_size
     size = spec.batch or min(64, max(1, PIXELS // (height * width)))
     name = spec.takes[-1].name
     for start in range(0, len(inputs), size):
@@ -124,7 +136,7 @@ def _chunks(
         padding = spec.batch - len(chunk) if spec.batch else 0
         padded = np.concatenate([chunk, np.repeat(chunk[-1:], padding, 0)]) if padding else chunk
         found = {key: value[: len(chunk)] for key, value in session.run({**beside, name: padded}).items()}
-        yield start, found | {"landmarks": _fractions(found["landmarks"], spec, chunk)}
+        yield start, found if spec.detects else found | {"landmarks": _fractions(found["landmarks"], spec, chunk)}
 
 
 def _fractions(points: Float32, spec: ModelSpec, chunk: Float32 | Uint8) -> Float32:

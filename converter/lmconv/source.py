@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from lmconv import checkpoints, machine, plugins, usercode
 from lmconv.errors import InputError, UsageError
@@ -66,7 +66,7 @@ def resolve(
         weights: The checkpoint, or a folder to look in first.
         seed: Where no checkpoint is found: random weights of this seed.
         landmarks: Number of points; by default the backbone's, or what an ONNX file holds.
-        size: (height, width) of the input of the user's own network, pixels.
+        size: (height, width) of the input of the user's own network, or of one that takes pictures of any size; pixels.
         preprocess: Overrides the backbone's constants.
         decode: How heatmaps become points, for networks that give heatmaps.
         output_slice: For an ONNX file: the half-open range of its flat output that holds the points, or of its maps.
@@ -87,10 +87,14 @@ def resolve(
         spec = landmark_spec(typed.name, typed.name, size=size or (0, 0), landmarks=landmarks or 0, heatmaps=decode)
         path = weights and _existing(weights)
     else:
-        spec, path = _backbone(model, landmarks, decode), _checkpoint(model, weights, seed)
+        spec, path = _backbone(model, landmarks, decode, size), _checkpoint(model, weights, seed)
     spec = replace(spec, name=name_of(model, name), preprocess=preprocess or spec.preprocess)
     digest = _digest(path) if path else _description(spec, seed)
-    return Source(spec=spec, path=path, sha256=digest, seed=None if path else seed, factory=factory)
+    if _kind(model) == "onnx":
+        _check_published(model, path, digest)
+    return Source(
+        spec=spec, path=path, sha256=digest, seed=None if path else seed, factory=factory, kind=_kind(spec.backbone)
+    )
 
 
 def check(
@@ -113,11 +117,18 @@ def check(
             place = model.removesuffix(":")
             raise UsageError(f"{place} is a file", hint=f"name what builds the network in it: {place}:build")
         raise plugins.unknown("model", model, known)
+    named = spec_of(model) if landmarks or size or decode else None
+    free, detects = bool(named and named.sample), bool(named and named.detects)
     for wrong, message, hint in (
         (file and is_file, f"{model} holds its own weights", "leave --weights out"),
         (file and seed is not None, f"{model} holds its own weights", "leave --random-weights out"),
         (output_slice and not file, f"--output-slice is for ONNX files, and {model} is none", "leave it out"),
-        (size and not own, f"--input is for a network of your own, and {model} has its size", "leave it out"),
+        (
+            size and not own and not free,
+            f"--input is for a network of your own, and {model} has its size",
+            "leave it out",
+        ),
+        (landmarks and detects, f"{model} is a detector", "leave --landmarks out"),
         (own and not size, f"{model} needs --input", "such as --input 3x112x112"),
         (own and not landmarks, f"{model} needs --landmarks", "such as --landmarks 68"),
         (
@@ -130,7 +141,7 @@ def check(
     ):
         if wrong:
             raise UsageError(message, hint=hint)
-    if decode and not own and not file and not plugins.load("backbones", model).spec.heatmaps:
+    if decode and named and not named.heatmaps:
         raise UsageError(f"{model} gives points, not heatmaps", hint="leave --decode out")
 
 
@@ -144,9 +155,22 @@ def _onnx(path: Path, output_slice: tuple[int, int] | None, decode: Decode | Non
     return spec
 
 
-def _backbone(model: str, landmarks: int | None, decode: Decode | None) -> ModelSpec:
+def names(task: Literal["landmarks", "detection"]) -> list[str]:
+    """Names of the backbones for a task."""
+    return [name for name, found in plugins.load_all("backbones").items() if found.spec.task == task]
+
+
+def spec_of(model: str, size: tuple[int, int] | None = None) -> ModelSpec | None:
+    """The spec of a backbone, with this size of its input where it takes any; None of a file or a user's network."""
+    return _backbone(model, None, None, size) if model in plugins.names("backbones") else None
+
+
+def _backbone(model: str, landmarks: int | None, decode: Decode | None, size: tuple[int, int] | None) -> ModelSpec:
     backbone: Backbone = plugins.load("backbones", model)
     spec = backbone.spec
+    if spec.detects:
+        sides = [replace(tensor, shape=(*tensor.shape[:2], *(size or tensor.shape[2:]))) for tensor in spec.inputs]
+        return replace(spec, inputs=tuple(sides), sample=None if size else spec.sample)
 
     def counted(tensor: TensorSpec) -> TensorSpec:
         return replace(tensor, shape=(tensor.shape[0], landmarks or spec.landmarks, *tensor.shape[2:]))
@@ -157,11 +181,19 @@ def _backbone(model: str, landmarks: int | None, decode: Decode | None) -> Model
 
 def _checkpoint(model: str, weights: Path | None, seed: int | None) -> Path | None:
     found = weights if weights and not weights.is_dir() else checkpoints.find(model, weights)
-    if found is None and seed is None:
+    if found is None and (seed is None or _kind(model) == "onnx"):
         where = weights or "LMCONV_WEIGHTS, weights/ or the user cache"
         hint = f"give --weights FILE, or put {checkpoints.file_names(model)[0]} there"
         raise InputError(f"no checkpoint of {model} in {where}", hint=hint)
     return found and _existing(found)
+
+
+def _check_published(model: str, path: Path | None, digest: str) -> None:
+    """Refuses another file than was published of a network whose file is all that there is of it."""
+    known = checkpoints.known().get(model)
+    if known and known.sha256 and digest not in known.sha256:
+        hint = f"what its outputs mean is not known; `lmconv weights list` says where {known.file} is from"
+        raise InputError(f"{path} is not the published file of {model}: its sha256 differs", hint=hint)
 
 
 def _existing(path: Path) -> Path:
@@ -197,8 +229,8 @@ def recover(artifact: Artifact, weights: Path | None = None, model: str | None =
         model: `FILE.py:NAME` for a user's own network: code that a manifest names is never run.
     """
     parent, spec = artifact.parents["source"], replace(artifact.spec, io="tensor")
-    own = usercode.is_factory(spec.backbone)
-    if (own and model is None) or (spec.backbone != ONNX and not machine.has("torch")):
+    own, kind = usercode.is_factory(spec.backbone), _kind(spec.backbone)
+    if (own and model is None) or (kind == "torch" and not machine.has("torch")):
         return None
     factory = model if own and model else ""
     if parent.get("seed") is not None:
@@ -207,7 +239,15 @@ def recover(artifact: Artifact, weights: Path | None = None, model: str | None =
         found = weights if _digest(weights) == parent["sha256"] else None
     else:
         found = checkpoints.find_digest(parent["sha256"], parent["file"], extra=weights, digest_of=_digest)
-    return Source(spec=spec, path=found, sha256=parent["sha256"], factory=factory) if found else None
+    return Source(spec=spec, path=found, sha256=parent["sha256"], factory=factory, kind=kind) if found else None
+
+
+def _kind(backbone: str) -> Literal["torch", "onnx"]:
+    """What runs the networks of a backbone, as a spec names it."""
+    if backbone == ONNX:
+        return "onnx"
+    known = backbone in plugins.names("backbones")
+    return "onnx" if known and plugins.load("backbones", backbone).build is None else "torch"
 
 
 def open_source(source: Source, *, threads: int = 0) -> Opened:

@@ -95,7 +95,9 @@ class ModelSpec:
         name: What the user calls it; names the artefact's folder.
         backbone: Name of the backbone plug-in, `"onnx"` where the source is an ONNX file, `FILE.py:NAME` for a user's
             own network.
-        landmarks: Number of points L; the output `landmarks` is (N, L, 2) float32.
+        landmarks: Number of points L; the output `landmarks` is (N, L, 2) float32. 0 of a network for detection, whose
+            outputs are raw: `scores`, `boxes` and perhaps `points`, as its backbone says.
+        sample: (height, width) at which a network that takes pictures of any size is compared, timed and counted.
         decode: The network's unit of points: `"fraction"` of its input's width and height, or `"pixels"` of it.
         heatmaps: How the network's maps become points, where it gives maps; they are then the output `heatmaps`,
             (N, L, h, w) float32.
@@ -111,6 +113,7 @@ class ModelSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     task: Literal["landmarks", "detection"] = "landmarks"
+    sample: tuple[int, int] | None = None
     preprocess: Preprocess = Preprocess()
     decode: Literal["fraction", "pixels"] = "fraction"
     heatmaps: Decode | None = None
@@ -138,9 +141,14 @@ class ModelSpec:
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """(height, width) of the network's input, pixels."""
-        height, width = self.inputs[0].shape[2:]
+        """(height, width) of the network's input, pixels; `sample` where it is free."""
+        height, width = self.sample or self.inputs[0].shape[2:]
         return int(height), int(width)
+
+    @property
+    def detects(self) -> bool:
+        """Whether it is a network for detection, which is compared by its raw outputs."""
+        return self.task == "detection"
 
     @property
     def batch(self) -> int | None:
@@ -168,16 +176,52 @@ def landmark_spec(
     )
 
 
+SAMPLE = (240, 320)
+"""`ModelSpec.sample` of the detectors here: the size that the ultra-light ones are made for, so that times compare."""
+
+
+def detection_spec(
+    name: str,
+    *,
+    outputs: Mapping[str, tuple[int | str, ...]],
+    size: tuple[int, int] | None = None,
+    **settings: Any,
+) -> ModelSpec:
+    """The spec of a network for detection: `input` (N, 3, *size) float32, of any size where none is given.
+
+    Args:
+        name: Of the backbone.
+        outputs: Shapes of `scores`, `boxes` and perhaps `points`, in the order in which they are computed; all float32.
+        size: (height, width) that it takes, pixels.
+        settings: See `ModelSpec`.
+    """
+    return ModelSpec(
+        name=name,
+        backbone=name,
+        task="detection",
+        landmarks=0,
+        inputs=(TensorSpec(name="input", dtype="float32", shape=("N", 3, *(size or ("H", "W"))), layout="NCHW"),),
+        outputs=tuple(
+            TensorSpec(name=key, dtype="float32", shape=shape, layout={2: "NC", 3: "NPC", 4: "NCHW"}[len(shape)])
+            for key, shape in outputs.items()
+        ),
+        sample=None if size else SAMPLE,
+        **settings,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backbone:
     """A network architecture: the plug-in of `backbones/<one>.py`.
 
     `build(landmarks)` gives a module in PyTorch's initial state whose forward takes (N, 3, H, W) float32 and gives
-    (N, 2 * landmarks) float32; where the spec has `heatmaps`, maps (N, landmarks, h, w); or a tuple that begins so.
+    (N, 2 * landmarks) float32; where the spec has `heatmaps`, maps (N, landmarks, h, w); or a tuple that begins so. For
+    detection it gives a tuple in the order of the spec's outputs. None where the network was published as an ONNX file,
+    which holds architecture and weights, and has such outputs.
     """
 
     spec: ModelSpec
-    build: Callable[[int], torch.nn.Module]
+    build: Callable[[int], torch.nn.Module] | None
     summary: str
 
 
@@ -191,6 +235,7 @@ class Source:
         sha256: That of the file; of random weights, that of their description.
         seed: Of random weights.
         factory: What builds a user's own network, as they named it: `FILE.py:NAME`; else empty.
+        kind: What runs it.
     """
 
     spec: ModelSpec
@@ -198,11 +243,7 @@ class Source:
     sha256: str
     seed: int | None = None
     factory: str = ""
-
-    @property
-    def kind(self) -> Literal["torch", "onnx"]:
-        """What runs it."""
-        return "onnx" if self.spec.backbone == ONNX else "torch"
+    kind: Literal["torch", "onnx"] = "torch"
 
     @property
     def label(self) -> str:
@@ -323,7 +364,8 @@ class Pass:
         apply: Gives a new model (the argument may be changed) and what it decided, for the recipe; figures that differ
             from run to run under the key `measured`.
         tolerance: Largest allowed mean absolute difference of the landmarks, fractions of the input, on real crops
-            (where given) and on noise; where the network gives heatmaps, of these, fractions of their range.
+            (where given) and on noise; where the network gives heatmaps, of these, fractions of their range; for
+            detection, the mean over its raw outputs, each so.
         required: Whether the artefact is impossible without it; another pass is left out when it is refused.
         calibrated: Whether it needs real crops; it is then judged on crops alone, as noise is outside its range.
         uses: The fields of PassContext that its result depends on, besides the spec.

@@ -92,6 +92,9 @@ def bench(group: list[Artifact], settings: Settings, step: Callable[[], object] 
     """
     rows = Rows()
     first = group[0]
+    if first.spec.sample:
+        size = "x".join(map(str, first.spec.sample))
+        rows.notes.append(f"{first.spec.name} takes pictures of any size: timed at {size}; --input of export fixes one")
     inputs = {"input": noise(first.spec, settings.batch, 0)}
     faces = scene(settings.batch, 0)
     network = replace(first.spec, io="tensor")
@@ -146,6 +149,7 @@ def about(artifact: Artifact) -> Json:
         "target": artifact.target,
         "precision": str(artifact.precision),
         "io": artifact.spec.io,
+        "size": list(artifact.spec.input_size),
         "timed": _timed(artifact),
         "execution": artifact.execution,
     }

@@ -151,6 +151,8 @@ class Guard:
         """Why nothing can be said of its landmarks on faces; empty where it can."""
         if self.calibration is None or self.crops is None:
             return "no annotated faces were given"
+        if artifact.spec.detects:
+            return "it is a detector"
         if not artifacts.trained(artifact):
             return "its weights are random"
         return "" if scheme(artifact.spec.landmarks) else f"ION is not defined for {artifact.spec.landmarks} points"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from lmconv.compare import Difference
 from lmconv.crops import CropSet
 from lmconv.metrics.ion import ion
 from lmconv.reference import Reference, answer
@@ -24,12 +25,15 @@ class Points:
     """What one network says of the same inputs.
 
     Attributes:
-        random: Landmarks (64, L, 2), and heatmaps where it gives any, on seeded random inputs.
+        random: Landmarks (64, L, 2), and heatmaps where it gives any, on seeded random inputs; for detection all its
+            outputs.
+        odd: The same of 8 inputs of another size, odd in both directions, of a network that takes any size.
         faces: The landmarks (n, L, 2) on faces, fractions of the crop; None without faces.
     """
 
     random: Outputs
     faces: Outputs | None = None
+    odd: Outputs | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,15 +42,17 @@ class Parity:
 
     Attributes:
         against: The PyTorch network, the ONNX file it came from, or the outputs kept in reference.npz.
-        max_abs: Largest difference of a coordinate, fractions of the input, over random inputs and faces.
+        max_abs: Largest difference of a coordinate, fractions of the input, over random inputs and faces; for detection
+            of a raw number.
         mean_abs: Its mean.
-        max_px: Largest distance of a point, pixels of the network's input.
+        max_px: Largest distance of a point, pixels of the network's input; not a number for detection.
         mean_px: Its mean.
         max_px_faces: `max_px` on the faces alone; None without faces.
         mean_px_faces: Its mean.
         max_ion: Largest drift of a face, ION points; None without faces.
         mean_ion: Its mean.
         max_map: Largest difference of a heatmap's value on random inputs, fractions of their range; None without maps.
+            For detection that of a raw number, by the range of its output.
         mean_map: Its mean.
         undecided: Points left out of all these, as rounding may move them, see `lmconv.heatmaps.undecided`.
         n: Number of inputs.
@@ -78,7 +84,15 @@ def points(session: Session, spec: ModelSpec, crops: CropSet | None, *, frames: 
         if frames
         else outputs(session, spec, feed(noise_crops(spec, RANDOM_INPUTS, SEED), spec)),
         faces=None if crops is None else on_faces(session, spec, crops),
+        odd=_odd(session, spec) if spec.sample else None,
     )
+
+
+def _odd(session: Session, spec: ModelSpec) -> Outputs:
+    """Runs a network that takes pictures of any size on some of another size than it is exported and compared at."""
+    height, width = spec.input_size
+    other = replace(spec, sample=(height // 2 | 1, width // 2 | 1))
+    return outputs(session, other, feed(noise_crops(other, 8, SEED), other))
 
 
 def on_faces(session: Session, spec: ModelSpec, crops: CropSet, *, chunk: int = 64) -> Outputs:
@@ -98,25 +112,35 @@ def parity(
     found: Points, expected: Points, crops: CropSet | None, spec: ModelSpec, against: Literal["torch", "onnx"]
 ) -> Parity:
     """Compares an artefact with its source."""
-    random = gap(found.random, expected.random, spec)
-    overall = _overall(random, against)
+    overall = _overall(gap(found.random, expected.random, spec), against)
+    if found.odd and expected.odd:
+        odd = gap(found.odd, expected.odd, spec)
+        worst = max(overall.max_map or 0.0, odd.max_map or 0.0)
+        overall = dataclasses.replace(_both(overall, odd.landmarks), max_map=worst)
     if crops is None or found.faces is None or expected.faces is None:
         return overall
     apart = gap(found.faces, expected.faces, spec)
     faces, drifts = apart.landmarks, drift(found.faces, expected.faces, crops)
-    n, total = faces.n, faces.n + overall.n
     return dataclasses.replace(
-        overall,
-        max_abs=max(overall.max_abs, faces.max_abs),
-        mean_abs=(overall.mean_abs * overall.n + faces.mean_abs * n) / total,
-        max_px=max(overall.max_px, faces.max_px),
-        mean_px=(overall.mean_px * overall.n + faces.mean_px * n) / total,
-        n=total,
+        _both(overall, faces),
         undecided=overall.undecided + apart.undecided,
         max_px_faces=faces.max_px,
         mean_px_faces=faces.mean_px,
         max_ion=float(drifts.max()),
         mean_ion=float(drifts.mean()),
+    )
+
+
+def _both(overall: Parity, other: Difference) -> Parity:
+    """With the figures of other inputs."""
+    n, total = other.n, other.n + overall.n
+    return dataclasses.replace(
+        overall,
+        max_abs=max(overall.max_abs, other.max_abs),
+        mean_abs=(overall.mean_abs * overall.n + other.mean_abs * n) / total,
+        max_px=max(overall.max_px, other.max_px),
+        mean_px=(overall.mean_px * overall.n + other.mean_px * n) / total,
+        n=total,
     )
 
 

@@ -132,12 +132,13 @@ class Verifier:
             artifact.precision,
             self.limits,
             heatmaps=spec.heatmaps is not None,
+            detects=spec.detects,
             io=spec.io,
             compact_px=artifacts.bound_px(artifact),
         )
         figures = {
             "max_abs": gap.max_abs,
-            "max_px": gap.max_px,
+            "max_px": None if spec.detects else gap.max_px,
             "mean_px": gap.mean_px_faces,
             "max_map": gap.max_map,
             "compact_px": gap.max_px_faces,
@@ -172,6 +173,9 @@ class Verifier:
 
     def _load(self, data: Path, spec: ModelSpec) -> CropSet | None:
         """The faces, or None with a note where they have other points, or such as ION is not defined for."""
+        if spec.detects:
+            self.notes.append(f"{spec.name}: a detector has no ION, and faces are left out")
+            return None
         rule = scheme(spec.landmarks)
         if rule is None:
             self.notes.append(f"{spec.name}: ION is not defined for {spec.landmarks} points, and faces are left out")

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers import Cli, add_face, face
+from tests.helpers import Cli, add_face, built, face
 
 from lmconv import artifact as artifacts
 from lmconv import plugins
-from lmconv.types import Backbone
 
 SMALL = ("drawn68", "pfld")
 
@@ -114,10 +113,9 @@ def test_drawn_faces_beside_photographs_are_not_mixed_with_them(cli: Cli, tmp_pa
 
 
 def saved(model: str, landmarks: int, folder: Path) -> Path:
-    backbone: Backbone = plugins.load("backbones", model)
     torch.manual_seed(0)
     path = folder / f"some_{model}.pth"
-    torch.save(backbone.build(landmarks).state_dict(), path)
+    torch.save(built(model, landmarks).state_dict(), path)
     return path
 
 

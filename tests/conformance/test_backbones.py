@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.helpers import built
 
 from lmconv import plugins
 from lmconv.checkpoints import fill
@@ -14,35 +15,53 @@ from lmconv.network import identify
 from lmconv.types import Backbone
 
 NAMES = plugins.names("backbones")
+BACKBONES: dict[str, Backbone] = plugins.load_all("backbones")
+BUILT = [name for name, found in BACKBONES.items() if found.build]
+LANDMARKS = [name for name, found in BACKBONES.items() if not found.spec.detects]
 
 
 @cache
 def network(name: str) -> torch.nn.Module:
-    backbone: Backbone = plugins.load("backbones", name)
     torch.manual_seed(0)
-    return backbone.build(backbone.spec.landmarks).eval()
+    return built(name).eval()
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=BUILT)
 def backbone(request: pytest.FixtureRequest) -> Backbone:
-    found: Backbone = plugins.load("backbones", request.param)
-    return found
+    return BACKBONES[request.param]
 
 
-def test_its_spec_says_what_it_takes_and_gives(backbone: Backbone) -> None:
-    spec = backbone.spec
-    assert spec.name == spec.backbone in NAMES
-    assert backbone.summary
+@pytest.mark.parametrize("name", NAMES)
+def test_its_spec_says_what_it_takes(name: str) -> None:
+    spec = BACKBONES[name].spec
+    assert spec.name == spec.backbone == name
+    assert BACKBONES[name].summary
     assert [tensor.name for tensor in spec.inputs] == ["input"]
-    assert spec.inputs[0].shape == ("N", 3, *spec.input_size)
+    assert spec.inputs[0].shape == ("N", 3, *(("H", "W") if spec.sample else spec.input_size))
+    assert spec.batch is None
+    assert spec.detects == (spec.landmarks == 0)
+
+
+@pytest.mark.parametrize("name", LANDMARKS)
+def test_its_spec_says_what_it_gives(name: str) -> None:
+    spec = BACKBONES[name].spec
     maps = [("heatmaps", ("N", spec.landmarks, "h", "w"))] if spec.heatmaps else []
     outputs = [(tensor.name, tensor.shape) for tensor in spec.outputs]
     assert outputs == [("landmarks", ("N", spec.landmarks, 2)), *maps]
-    assert spec.batch is None
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*LANDMARKS}))
+def test_the_spec_of_a_detector_says_what_it_gives(name: str) -> None:
+    outputs = BACKBONES[name].spec.outputs
+    assert [tensor.name for tensor in outputs] == ["scores", "boxes", "points"][: len(outputs)]
+    numbers = [tensor.shape[1 if tensor.layout == "NCHW" else -1] for tensor in outputs]
+    assert numbers == [2, 4, 10][: len(outputs)]
 
 
 def shape(backbone: Backbone, batch: int, landmarks: int) -> tuple[int, ...]:
     """What its first output has: two numbers a point, or a heatmap a point, whatever its size."""
+    if backbone.spec.detects:
+        return batch, *(side for side in backbone.spec.outputs[0].shape[1:2] if isinstance(side, int))
     return (batch, landmarks) if backbone.spec.heatmaps else (batch, 2 * landmarks)
 
 
@@ -55,25 +74,29 @@ def test_it_gives_the_same_alone_and_in_a_batch(backbone: Backbone) -> None:
     images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         together, alone = (first(network(backbone.spec.name)(batch)) for batch in (images, images[1:]))
-    assert together.shape[:2] == shape(backbone, 2, backbone.spec.landmarks)
-    assert together.dim() == (4 if backbone.spec.heatmaps else 2)
+    expected = shape(backbone, 2, backbone.spec.landmarks)
+    assert together.shape[: len(expected)] == expected
+    dims = len(backbone.spec.outputs[0].shape) if backbone.spec.detects else 4 if backbone.spec.heatmaps else 2
+    assert together.dim() == dims
     assert together.dtype == torch.float32
     assert torch.isfinite(together).all()
     torch.testing.assert_close(together[1:], alone, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("landmarks", "batch"), [(39, 1), (98, 5)])
-def test_it_is_built_for_another_number_of_points(backbone: Backbone, landmarks: int, batch: int) -> None:
+@pytest.mark.parametrize("name", LANDMARKS)
+def test_it_is_built_for_another_number_of_points(name: str, landmarks: int, batch: int) -> None:
+    backbone = BACKBONES[name]
     height, width = backbone.spec.input_size
     with torch.device("meta"):
-        out = backbone.build(landmarks).eval()(torch.empty(batch, 3, height, width))
+        out = built(name, landmarks).eval()(torch.empty(batch, 3, height, width))
     assert first(out).shape[:2] == shape(backbone, batch, landmarks)
 
 
 def test_it_loads_its_own_state_dict(backbone: Backbone) -> None:
     state = network(backbone.spec.name).state_dict()
     with torch.device("meta"):  # what the weights of the other one are does not matter
-        other = backbone.build(backbone.spec.landmarks)
+        other = built(backbone.spec.name)
     other.to_empty(device="cpu")
     fill(other, state, Path("own"))
     loaded = other.state_dict()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tests.helpers import built
 from torch import Tensor, nn
 
 from lmconv import plugins
@@ -24,7 +25,7 @@ SIZE = (48, 40)
 POINTS = 5
 TOLERANCE = 1e-5
 SMALL, TWINS, HEATMAPS = "pfld", "mobilenet_v2_56", "hourglass2"
-MODELS = plugins.names("backbones")
+MODELS = [name for name in plugins.names("backbones") if not plugins.load("backbones", name).spec.detects]
 QUICK = ("drawn68",)
 
 
@@ -38,7 +39,7 @@ def threads() -> Iterator[None]:
 
 def randomised(model: str, seed: int = 0) -> nn.Module:
     backbone: Backbone = plugins.load("backbones", model)
-    network = backbone.build(backbone.spec.landmarks)
+    network = built(model)
     randomise(network, backbone.spec.input_size, seed, preprocess=backbone.spec.preprocess)
     return network.eval()
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from tests.goldens import make
+from tests.helpers import built
 
 from lmconv import checkpoints, plugins, source
 from lmconv.errors import InputError
 from lmconv.export import export
 from lmconv.files import sha256
 from lmconv.graph import initializers
-from lmconv.types import Backbone
 
 PARAMETERS = {
     "hrnet_w18_small_v2": (13_827_128, 13.83),
@@ -55,9 +55,8 @@ TRAINED = ("mobilenet_v2_56", "mobilenet_v2_se_56")
 
 def empty(model: str) -> torch.nn.Module:
     """A network without memory for its weights."""
-    backbone: Backbone = plugins.load("backbones", model)
     with torch.device("meta"):
-        return backbone.build(backbone.spec.landmarks).eval()
+        return built(model).eval()
 
 
 def count(module: torch.nn.Module) -> int:

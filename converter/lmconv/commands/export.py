@@ -184,6 +184,8 @@ def plugin(
     options = source_arguments(weights, (seed or 0) if random_weights else None, **network)
     models, left_out = _all(models, options) if everything else (models, [])
     _check_models(models, options)
+    possible, impossible = _possible(models, wanted, options["size"], everything=everything)
+    skipped += impossible
     _check_faces(wanted, calibration)
     outcome = Outcome(document={"artifacts": [], "skipped": [*left_out, *skipped]})
     for row in outcome.document["skipped"]:
@@ -207,8 +209,9 @@ def plugin(
         budget=budget,
         console=console,
     )
-    jobs = [replace(job, model=model) for model in models] if wanted else []
-    with console.progress(len(jobs) * (1 + len(wanted)), "converting") as step:
+    asked = {model: tuple(each for each in possible[model] if each in wanted) for model in models}
+    jobs = [replace(job, model=model, wanted=each) for model, each in asked.items() if each]
+    with console.progress(sum(1 + len(job.wanted) for job in jobs), "converting") as step:
         for job in jobs:
             done = convert_apart(job, step) if len(jobs) > 1 else convert(job, step)
             outcome.document["artifacts"] += done.artifacts
@@ -387,9 +390,44 @@ def _all(models: tuple[str, ...], options: Json) -> tuple[tuple[str, ...], list[
     if models or options["name"]:
         raise UsageError("--all is every network, by its own name", hint="leave --all out, or what contradicts it")
     known = plugins.names("backbones")
-    found = [model for model in known if options["seed"] is not None or checkpoints.find(model, options["weights"])]
-    reason = "no trained weights here (--random-weights converts it all the same)"
-    return tuple(found), [{"model": model, "reason": reason} for model in known if model not in found]
+    found = [model for model in known if checkpoints.find(model, options["weights"])]
+    built = [model for model in known if model not in found and not checkpoints.is_published_as_onnx(model)]
+    if options["seed"] is not None:
+        found, built = sorted([*found, *built]), []
+    reason = "no trained weights here"
+    hints = dict.fromkeys(built, f"{reason} (--random-weights converts it all the same)")
+    missing = [model for model in known if model not in found]
+    return tuple(found), [{"model": model, "reason": hints.get(model, reason)} for model in missing]
+
+
+def _possible(
+    models: tuple[str, ...], wanted: list[Wanted], size: tuple[int, int] | None, *, everything: bool
+) -> tuple[dict[str, list[Wanted]], list[Json]]:
+    """What each network can be made into, and what is left out: of networks that are named, nothing is."""
+    from lmconv import source
+    from lmconv.pipeline import calibrated, check_network
+
+    skipped: list[Json] = []
+    possible = {model: list(wanted) for model in models}
+    special = [each for each in wanted if calibrated(each[1]) or each[2] != "tensor" or _engines(each[0])]
+    for model in models if special else ():
+        spec = source.spec_of(model, size)
+        if spec is None:
+            continue
+        for each in special:
+            try:
+                check_network(spec, plugins.load("targets", each[0]), each[1], each[2])
+            except UsageError as error:
+                if not everything:
+                    raise
+                possible[model].remove(each)
+                told = {"model": model, "target": each[0], "precision": str(each[1]), "io": each[2]}
+                skipped.append({**told, "reason": error.message})
+    return possible, skipped
+
+
+def _engines(target: str) -> bool:
+    return bool(plugins.load("targets", target).engines)
 
 
 def _check_models(models: tuple[str, ...], options: Json) -> None:

@@ -13,7 +13,7 @@ from lmconv.errors import InputError
 from lmconv.files import writing
 
 if TYPE_CHECKING:
-    from lmconv.types import Artifact, Json, TensorSpec
+    from lmconv.types import Artifact, Json, ModelSpec, TensorSpec
 
 HELP = """Checks an artefact's files against its manifest and prints what it is and how it was made.
 
@@ -46,7 +46,7 @@ def plugin(console: Console, *, artifact: Path, layers: bool, picture: Path | No
         f"{found.parameters:,} parameters, {found.flops / 1e9:.3f} GFLOP",
         *(f"takes      {_tensor(tensor)}" for tensor in found.spec.takes),
         *(f"gives      {_tensor(tensor)}" for tensor in found.spec.outputs),
-        f"units      pixels in {found.spec.preprocess.colour}, landmarks in {UNITS[found.spec.unit]}",
+        f"units      pixels in {found.spec.preprocess.colour}, {_given(found.spec)}",
         f"execution  {json.dumps(found.execution)}",
         f"source     {artifacts.weights(found)}, sha256 {source['sha256']}, {source['parameters']:,} parameters, "
         f"{source['flops'] / 1e9:.3f} GFLOP",
@@ -58,6 +58,10 @@ def plugin(console: Console, *, artifact: Path, layers: bool, picture: Path | No
         parts = {key: _short(shown[key]) for key in ("spec", "recipe", "versions", "measured")}
         lines.append(json.dumps(parts, indent=1))
     return Outcome(document=shown, text="\n".join(lines))
+
+
+def _given(spec: ModelSpec) -> str:
+    return "outputs as the network gives them" if spec.detects else f"landmarks in {UNITS[spec.unit]}"
 
 
 def _tensor(tensor: TensorSpec) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from lmconv import checkpoints, machine, plugins
+from lmconv import checkpoints, machine, onnx_file, plugins
 from lmconv.console import Console, Outcome, attempt, command, table
 from lmconv.errors import MissingRuntime
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lmconv.types import Backbone, Json
 
 HELP = """Lists the networks that can be converted: input, points, parameters, FLOPs, published ION, weights found.
@@ -37,27 +39,35 @@ def plugin(console: Console) -> Outcome:
 
 
 def _row(name: str) -> Json:
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
     backbone: Backbone = plugins.load("backbones", name)
     spec = backbone.spec
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        network = backbone.build(spec.landmarks).eval()
-        network(torch.empty(1, *(int(side) for side in spec.inputs[0].shape[1:])))
     known = checkpoints.known().get(spec.name)
     found = checkpoints.find(spec.name)
+    parameters, flops = _counted(backbone, found)
     return {
         "name": spec.name,
         "task": spec.task,
         "summary": backbone.summary,
         "input": list(spec.inputs[0].shape),
         "landmarks": spec.landmarks,
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "flops": counter.get_total_flops(),
+        "parameters": parameters,
+        "flops": flops,
         "published_ion": dict(known.ion) if known else None,
         "weights": str(found) if found else None,
     }
+
+
+def _counted(backbone: Backbone, found: Path | None) -> tuple[int, int] | tuple[None, None]:
+    """Parameters and FLOPs, of one that takes pictures of any size at its sample's; of ONNX what its file has."""
+    if backbone.build is None:
+        return onnx_file.counts(found) if found else (None, None)
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network = backbone.build(backbone.spec.landmarks).eval()
+        network(torch.empty(1, 3, *backbone.spec.input_size))
+    return sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops()
 
 
 def _cells(row: Json) -> list[str]:
@@ -65,9 +75,9 @@ def _cells(row: Json) -> list[str]:
     return [
         row["name"],
         "x".join(str(side) for side in row["input"][1:]),
-        str(row["landmarks"]),
-        f"{row['parameters']:,}",
-        f"{row['flops'] / 1e9:.3f}",
+        str(row["landmarks"]) if row["task"] == "landmarks" else "boxes",
+        "-" if row["parameters"] is None else f"{row['parameters']:,}",
+        "-" if row["flops"] is None else f"{row['flops'] / 1e9:.3f}",
         f"{ion['common']:.2f}" if "common" in ion else "-",
         f"{ion['full']:.2f}" if "full" in ion else "-",
         row["weights"] or "not found",

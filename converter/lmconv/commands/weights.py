@@ -84,7 +84,7 @@ def add(console: Console, *, file: Path, model: str | None) -> Outcome:
 
 
 def _plain_name(model: str, file: Path) -> str:
-    return f"{model}.safetensors" if file.suffix == ".safetensors" else f"{model}.pth"
+    return f"{model}{file.suffix}" if file.suffix in (".npz", ".onnx", ".safetensors") else f"{model}.pth"
 
 
 @command(
@@ -107,21 +107,28 @@ def verify(console: Console, *, files: tuple[Path, ...]) -> Outcome:
 
 def _verified(file: Path, model: str | None) -> Json:
     """Loads a checkpoint into its network; raises `InputError` where it does not fit."""
-    from lmconv.network import identify, network
-    from lmconv.source import resolve
+    from lmconv.network import identify
+    from lmconv.source import is_onnx, open_source, resolve
 
     landmarks = None
     if model is None:
-        fitting = identify(checkpoints.load(file))
+        fitting = _published(file) if is_onnx(file.name) else identify(checkpoints.load(file))
         if not fitting:
             raise InputError(f"{file} fits no network of `lmconv models`", hint="name one with --model to see why")
         model, landmarks = fitting[0]
     elif model not in plugins.names("backbones"):
         raise plugins.unknown("model", model, plugins.names("backbones"))
-    network(resolve(model, weights=file, landmarks=landmarks))
+    with open_source(resolve(model, weights=file, landmarks=landmarks)):
+        pass
     digest, known = sha256(file), checkpoints.known().get(model)
     meaning = known.sha256.get(digest) if known else None
     return {"path": str(file), "model": model, "sha256": digest, "known": meaning or "not a known file, but it fits"}
+
+
+def _published(file: Path) -> list[tuple[str, None]]:
+    """Networks that are published as an ONNX file of this name, or with these bytes."""
+    known = checkpoints.known().items()
+    return [(name, None) for name, one in known if file.name == one.file or sha256(file) in one.sha256]
 
 
 for _command in (list_, add, verify):

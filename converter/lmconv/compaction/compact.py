@@ -67,18 +67,19 @@ class Compacted:
     whole: Mapping[str, list[str]] = field(default_factory=dict)
 
 
-def compact(model: onnx.ModelProto, *, multiple: int = 1) -> Compacted:
+def compact(model: onnx.ModelProto, *, multiple: int = 1, size: tuple[int, int] | None = None) -> Compacted:
     """Removes every channel that is provably without effect.
 
     Args:
         model: A float graph of opset 18, its batch axis first; it is not changed.
         multiple: Layers keep a number of channels that this divides, as far as they have them: some runtimes are
             faster with more channels.
+        size: (height, width) of what it is looked at with, where it takes any.
 
     Returns:
         A graph of the same inputs and outputs, equal up to rounding; `model` itself where nothing can be removed.
     """
-    current, seen = model, observe(model)
+    current, seen = model, observe(model, size)
     before = _layers(seen)
     while True:
         live = liveness(seen)
@@ -87,7 +88,7 @@ def compact(model: onnx.ModelProto, *, multiple: int = 1) -> Compacted:
         smaller = write(current, live)
         if smaller is None:
             return Compacted(model=current, layers=_reports(before, live), whole=_whole(live))
-        current, seen = smaller, observe(smaller)
+        current, seen = smaller, observe(smaller, size)
 
 
 def _widen(live: Liveness, multiple: int) -> None:

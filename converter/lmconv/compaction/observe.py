@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,8 @@ class Observed:
         return computed | {name: value.shape for name, value in self.constants.items()}
 
 
-def observe(model: onnx.ModelProto) -> Observed:
-    """Runs a graph on random inputs and keeps everything it computes."""
+def observe(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Observed:
+    """Runs a graph on random inputs, of this (height, width) where any will do, and keeps everything it computes."""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     nodes = []
     for node in model.graph.node:
@@ -66,7 +67,7 @@ def observe(model: onnx.ModelProto) -> Observed:
     inputs = [value for value in model.graph.input if value.name not in constants]
     outputs = [value.name for value in model.graph.output]
     batch = inputs[0].type.tensor_type.shape.dim[0].dim_value or BATCH
-    fed = {value.name: _random(value, batch) for value in inputs}
+    fed = {value.name: _random(value, (batch, 0, *(size or (0, 0)))) for value in inputs}
     values = {**fed, **_run(model, nodes, fed)}
     for node in list(nodes):
         if _folds(node, constants) and not set(node.output) & set(outputs):
@@ -92,9 +93,9 @@ def _constant(node: onnx.NodeProto) -> NDArray[Any]:
     return numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.array(value)
 
 
-def _random(value: onnx.ValueInfoProto, batch: int) -> NDArray[Any]:
+def _random(value: onnx.ValueInfoProto, free: tuple[int, ...]) -> NDArray[Any]:
     kind = value.type.tensor_type
-    shape = [batch, *(dim.dim_value for dim in kind.shape.dim[1:])]
+    shape = [dim.dim_value or side for dim, side in zip_longest(kind.shape.dim, free[: len(kind.shape.dim)])]
     numbers = np.random.default_rng(0).uniform(0, 1, shape)
     return numbers.astype(helper.tensor_dtype_to_np_dtype(kind.elem_type))
 

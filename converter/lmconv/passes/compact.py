@@ -6,6 +6,8 @@ the multiples that the target names are timed on it, and the fastest is taken; o
 
 from __future__ import annotations
 
+import functools
+
 import onnx
 
 from lmconv.compaction.compact import Compacted
@@ -19,14 +21,15 @@ NOISE = 0.05
 
 def compact(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
     """Compacts a float graph."""
+    compacted = functools.partial(without_dead_channels, model, size=context.spec.input_size)
     if context.replay:
         multiple = int(context.replay["multiple"])
-        return _decided(multiple, without_dead_channels(model, multiple=multiple), {})
+        return _decided(multiple, compacted(multiple=multiple), {})
     fewest, *others = context.channels
-    smallest = without_dead_channels(model, multiple=fewest)
+    smallest = compacted(multiple=fewest)
     if smallest.model is model or context.measure is None:
         return _decided(fewest, smallest, {})
-    found = {fewest: smallest} | {multiple: without_dead_channels(model, multiple=multiple) for multiple in others}
+    found = {fewest: smallest} | {multiple: compacted(multiple=multiple) for multiple in others}
     times = context.measure([each.model for each in found.values()])
     gains = {multiple: faster(times[0], mine) for multiple, mine in zip(found, times, strict=True)}
     fastest = max(gain.median for gain in gains.values())

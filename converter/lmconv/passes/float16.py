@@ -58,7 +58,7 @@ def float16(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPro
     """
     graph = model.graph
     kept = _last_layer(graph)
-    last = graph.node[min(kept)].name
+    last = ", ".join(graph.node[index].name for index in sorted(kept) if graph.node[index].op_type in WEIGHTED)
     height, width = context.spec.input_size
     count = min(32, max(4, CORRECTION_PIXELS // (height * width)))
     inputs = noise(context.spec, count, CORRECTION_SEED)
@@ -182,16 +182,27 @@ def _rounded(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _last_layer(graph: onnx.GraphProto) -> set[int]:
-    """Indices of the last weighted node and of all nodes that depend on it."""
-    last = max((index for index, node in enumerate(graph.node) if node.op_type in WEIGHTED), default=-1)
-    if last < 0:
+    """Indices of the weighted nodes that no other comes after, and of all nodes that depend on them.
+
+    One it is in most networks; each of a detector's heads has one.
+    """
+    weighted = {index for index, node in enumerate(graph.node) if node.op_type in WEIGHTED}
+    if not weighted:
         raise GateFailed("the graph has no convolution or linear layer: nothing to convert")
-    kept, names = {last}, set(graph.node[last].output)
-    for index in range(last + 1, len(graph.node)):
-        if names & set(graph.node[index].input):
-            kept.add(index)
-            names |= set(graph.node[index].output)
-    return kept
+    feeding: set[str] = set()  # values that a weighted node depends on
+    last = set()
+    for index, node in reversed(list(enumerate(graph.node))):
+        before = bool(feeding.intersection(node.output))
+        if index in weighted and not before:
+            last.add(index)
+        if before or index in weighted:
+            feeding.update(node.input)
+    names: set[str] = set()
+    for index, node in enumerate(graph.node):
+        if index in last or names.intersection(node.input):
+            last.add(index)
+            names.update(node.output)
+    return last
 
 
 def _float_values(model: onnx.ModelProto, kept: set[int]) -> dict[str, int]:

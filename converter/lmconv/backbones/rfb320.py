@@ -1,0 +1,16 @@
+"""RFB-320, the ultra-light face detector (Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB), as published in ONNX."""
+
+from __future__ import annotations
+
+from lmconv.types import Backbone, Preprocess, detection_spec
+
+plugin = Backbone(
+    spec=detection_spec(
+        "rfb320",
+        size=(240, 320),
+        preprocess=Preprocess(colour="RGB", scale=1.0, mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0)),
+        outputs={"scores": ("N", 4420, 2), "boxes": ("N", 4420, 4)},
+    ),
+    build=None,
+    summary="Ultra-light RFB-320: face boxes",
+)
