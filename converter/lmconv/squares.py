@@ -22,6 +22,8 @@ Square: TypeAlias = tuple[int, int, int]
 def around(box: Sequence[float], crop: Crop) -> Square:
     """The square around a box.
 
+    A detector's box is cut to whole pixels towards zero first, as those scripts do; a box of landmarks grows to them.
+
     Args:
         box: x1, y1, x2, y2, pixels of the picture.
         crop: Which of its sides, and how much larger.
@@ -29,6 +31,8 @@ def around(box: Sequence[float], crop: Crop) -> Square:
     Returns:
         (left, top, side), whole pixels.
     """
+    if crop.box == "detector":
+        box = [math.trunc(side) for side in box]
     x1, y1 = math.floor(box[0]), math.floor(box[1])
     x2, y2 = math.ceil(box[2]), math.ceil(box[3])
     width, height = x2 - x1 + 1, y2 - y1 + 1

@@ -30,6 +30,10 @@ place of max_abs (heatmaps: max_map <= 0.01 and, on faces, mean_px <= 0.05).
 is --normaliser: inter-ocular, inter-pupil, box-diagonal or box-side, as far as the points have it (docs/points.md).
 --curve writes the cumulative error curves of all artefacts and their sources.
 
+With --boxes detector:NAME faces are cut around the detector's box that overlaps most with that of their landmarks, by
+more than 0.3: what they are cut around where nobody has annotated them. Faces that it does not find are named, and
+counted in "of". These figures are not kept in the artefact's manifest.
+
 With -v every subset is shown, with failure rate and AUC at 10 and at 8 %. Default gates: fp32 max_abs <= 1e-5 (tensorrt
 1e-4); fp16 max_px <= 0.1; bf16 and int8 ion_loss <= 5 % (int8 on onnx 10 %). Of heatmaps: fp32 max_map <= 1e-4 too;
 fp16 max_map <= 0.01 and, on faces, mean_px <= 0.1. A gate that needs faces is not judged without them, and then the
@@ -40,6 +44,7 @@ Examples:
   lmconv verify build/pfld/onnx-fp32
   lmconv verify build/pfld/* --data 300w/ --max-drift 0.5
   lmconv verify build/pfld/* --data 300w/ --normaliser inter-pupil --curve ced.svg
+  lmconv verify build/pfld/* --data 300w/ --boxes detector:rfb320
 """
 
 
@@ -57,6 +62,13 @@ Examples:
 @click.option("--most", type=click.IntRange(1), help="At most so many faces, evenly spread over the data set.")
 @click.option("--normaliser", help="What errors are divided by; default: what is usual with the points.")
 @click.option("--curve", type=click.Path(path_type=Path), help="Write cumulative error curves: FILE.csv or FILE.svg.")
+@click.option(
+    "--boxes",
+    metavar="BOXES",
+    default="landmarks",
+    show_default=True,
+    help="What faces are cut around: their landmarks, or detector:NAME, or detector:ARTIFACT,... of its networks.",
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
 @click.option("--model", help="FILE.py:NAME of a network of your own; its code runs only when you name it.")
 @click.option("--trust", is_flag=True, help=TRUST)
@@ -76,6 +88,7 @@ def plugin(
     most: int | None,
     normaliser: str | None,
     curve: Path | None,
+    boxes: str,
     weights: Path | None,
     model: str | None,
     trust: bool,
@@ -90,28 +103,31 @@ def plugin(
         usercode.check(model)
     _check(dataset, normaliser, curve)
     from lmconv import curves
+    from lmconv.finding import chosen
     from lmconv.verification import Verifier, to_json
 
     given = {"max_abs": max_abs, "max_px": max_px, "mean_px": max_mean_px, "max_map": max_map}
     given |= {"ion_loss": max_ion_loss, "drift": max_drift}
-    verifier = Verifier(
-        data=data,
-        split=split,
-        dataset=dataset,
-        most=most,
-        normaliser=normaliser,
-        weights=weights,
-        model=model,
-        trust=trust,
-        limits=given,
-    )
     outcome, drawn = Outcome(document={"artifacts": []}), list[curves.Errors]()
-    with console.progress(len(artifacts), "verifying") as step:
-        for path in artifacts:
-            row = attempt(console, functools.partial(verifier.verify, path), outcome.errors, path=path)
-            outcome.document["artifacts"] += [to_json(row)] if row else []
-            drawn += row.curves if row else ()
-            step()
+    with chosen(boxes, weights=weights, trust=trust) as finder:
+        verifier = Verifier(
+            data=data,
+            split=split,
+            dataset=dataset,
+            most=most,
+            normaliser=normaliser,
+            finder=finder,
+            weights=weights,
+            model=model,
+            trust=trust,
+            limits=given,
+        )
+        with console.progress(len(artifacts), "verifying") as step:
+            for path in artifacts:
+                row = attempt(console, functools.partial(verifier.verify, path), outcome.errors, path=path)
+                outcome.document["artifacts"] += [to_json(row)] if row else []
+                drawn += row.curves if row else ()
+                step()
     if curve and drawn:
         curves.write(curve, drawn)
     elif curve:
