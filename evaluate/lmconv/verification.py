@@ -31,9 +31,9 @@ class Verification:
     """What was found out about one artefact; ION is missing without faces, the source's without the source.
 
     Where this machine does not compute what the artefact says (`caveat`), figures are given and no gate is judged.
+    `boxes` is the detector whose boxes the faces were cut around, or "landmarks"; those it `missed` are not among them.
     `normaliser` is what errors are divided by, None without faces; `curves` are the errors of every face, of the
     artefact and of its source.
-    `boxes` is the detector whose boxes the faces were cut around, or "landmarks"; those it `missed` are not among them.
     """
 
     artifact: Artifact
@@ -45,10 +45,10 @@ class Verification:
     ion: Mapping[str, SubsetAccuracy] | None
     source_ion: Mapping[str, SubsetAccuracy] | None
     delta_ion: Mapping[str, Interval] | None
-    normaliser: str | None = None
-    curves: tuple[Errors, ...] = ()
     boxes: str = "landmarks"
     missed: tuple[str, ...] = ()
+    normaliser: str | None = None
+    curves: tuple[Errors, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -169,10 +169,10 @@ class Verifier:
             ion=_accuracy(errors, crops),
             source_ion=_accuracy(before, crops),
             delta_ion=_paired(errors, before, crops),
-            normaliser=_named(spec, crops) if errors is not None else None,
-            curves=_curves(artifact, errors, before, crops),
             boxes=self.finder.detector.name if self.finder else "landmarks",
             missed=crops.missed if crops else (),
+            normaliser=_named(spec, crops) if errors is not None else None,
+            curves=_curves(artifact, errors, before, crops),
         )
 
     def _faces(self, spec: ModelSpec) -> CropSet | None:
@@ -196,8 +196,8 @@ class Verifier:
             measure = rule.normaliser(self.normaliser).measure
             self.notes.append(f"{spec.name}: ION is divided by {self.normaliser}, the {measure}")
         try:
-            listed = find_dataset(data, self.dataset)
-            crops = load(data, self._seen(spec), self.split, dataset=listed, most=self.most, boxes=self._boxes)
+            dataset = find_dataset(data, self.dataset)
+            crops = load(data, self._seen(spec), self.split, dataset=dataset, most=self.most, boxes=self._boxes)
         except OtherPoints as error:
             self.notes.append(f"{error.message}: they are left out")
             return None

@@ -116,11 +116,11 @@ def plugin(
             dataset=dataset,
             most=most,
             normaliser=normaliser,
+            finder=finder,
             weights=weights,
             model=model,
             trust=trust,
             limits=given,
-            finder=finder,
         )
         with console.progress(len(artifacts), "verifying") as step:
             for path in artifacts:

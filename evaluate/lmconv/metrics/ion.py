@@ -32,7 +32,7 @@ def ion(predicted: Float32 | Float64, truth: Float64, normaliser: str | None = N
     """
     if predicted.shape != truth.shape or truth.ndim != 3:
         raise ValueError(f"points of shape {predicted.shape} cannot be judged by an annotation of shape {truth.shape}")
-    rule = _scheme(truth.shape[1]).normaliser(normaliser)
+    rule = scheme_of(truth.shape[1]).normaliser(normaliser)
     scale = rule.sizes(truth)
     if not (scale > 0).all():
         face = int(np.argmin(scale > 0))
@@ -43,7 +43,8 @@ def ion(predicted: Float32 | Float64, truth: Float64, normaliser: str | None = N
     return np.where(np.isfinite(errors), errors, np.inf)
 
 
-def _scheme(landmarks: int) -> Scheme:
+def scheme_of(landmarks: int) -> Scheme:
+    """The scheme of faces with this many points; a `UsageError` where no plug-in knows one."""
     found = scheme(landmarks)
     if found is None:
         known: dict[str, Scheme] = plugins.load_all("schemes")
