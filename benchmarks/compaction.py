@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lmconv import artifact as artifacts
-from lmconv import plugins
+from lmconv import source
 from lmconv.report import markdown
 
 TARGETS = ("onnx", "openvino")
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", help="Networks; all where none are named.")
     arguments = parser.parse_args()
     out: Path = arguments.out
-    rows = [row for model in arguments.models or plugins.names("backbones") for row in network(model, out)]
+    rows = [row for model in arguments.models or source.names("landmarks") for row in network(model, out)]
     (out / "compaction.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print(sizes(rows))
     print()

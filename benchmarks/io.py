@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", action="append", help="only this network; may be repeated")
     arguments = parser.parse_args()
-    known = arguments.model or [name for name in plugins.names("backbones") if checkpoints.find(name, None)]
+    known = arguments.model or [name for name in source.names("landmarks") if checkpoints.find(name, None)]
     rows = []
     for model in known:
         rows += network(model, arguments.out)

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from lmconv import artifact, pipeline, plugins
+from lmconv import artifact, pipeline, plugins, source
 from lmconv.crops import calibration
 from lmconv.graph import set_batch
 from lmconv.latency import interleaved, latency
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of timing for each row")
     settings = parser.parse_args()
     rows = []
-    for name in settings.networks or [*plugins.names("backbones"), "leftovers"]:
+    for name in settings.networks or [*source.names("landmarks"), "leftovers"]:
         model, spec = network(name, settings.out)
         for target in settings.to or ["onnx", "openvino"]:
             for before, after, label in pairs(model, spec, target, settings):

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from lmconv import plugins
+from lmconv import source
 from lmconv.report import markdown
 
 TARGETS = ("onnx", "openvino")
@@ -38,8 +38,9 @@ def main() -> None:
         print(cross_check(arguments.cross_check, arguments.out))
         return
     out: Path = arguments.out
-    rows = [alone(model, out / "alone") for model in plugins.names("backbones")]
-    together, seconds, memory = run("export", "--all", *options(out / "together"))
+    models = source.names("landmarks")
+    rows = [alone(model, out / "alone") for model in models]
+    together, seconds, memory = run("export", *models, *options(out / "together"))
     failed = json.loads(together)["errors"]
     largest = max(row["memory_mb"] for row in rows)
     document = {

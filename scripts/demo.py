@@ -27,9 +27,9 @@ def main(shared: Path, out: Path) -> int:
     for variable, folder in (("LMCONV_WEIGHTS", shared / "weights"), ("LMCONV_FACES", shared / "faces")):
         if folder.is_dir():
             os.environ.setdefault(variable, str(folder))
-    from lmconv import checkpoints, plugins
+    from lmconv import checkpoints, source
 
-    found = {model: checkpoints.find(model) for model in plugins.names("backbones") if model != OWN}
+    found = {model: checkpoints.find(model) for model in source.names("landmarks") if model != OWN}
     models = [model for model, path in found.items() if path]
     left_out = [f"{model}: no trained weights here" for model, path in found.items() if not path]
     precisions, codes = PRECISIONS, []

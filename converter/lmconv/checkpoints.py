@@ -68,8 +68,13 @@ def folders() -> list[Path]:
 def file_names(model: str) -> list[str]:
     """File names under which a checkpoint of this model is looked for, the published one first."""
     published = [known()[model].file] if model in known() else []
-    suffixes = (".onnx",) if published and published[0].endswith(".onnx") else SUFFIXES
+    suffixes = (".onnx",) if is_published_as_onnx(model) else SUFFIXES
     return [*published, *(f"{model}{suffix}" for suffix in suffixes)]
+
+
+def is_published_as_onnx(model: str) -> bool:
+    """Whether an ONNX file is all that was published of a model."""
+    return model in known() and known()[model].file.endswith(".onnx")
 
 
 def find(model: str, extra: Path | None = None) -> Path | None:
@@ -132,7 +137,10 @@ def _load(path: Path) -> Any:
         import numpy as np
 
         with np.load(path, allow_pickle=False) as file:
-            return {name: torch.from_numpy(file[name]) for name in file.files}
+            try:
+                return {name: torch.from_numpy(file[name]) for name in file.files}
+            except ValueError as error:  # an array of Python objects
+                raise pickle.UnpicklingError(str(error)) from error
 
     return torch.load(path, map_location="cpu", weights_only=True)
 

@@ -120,12 +120,12 @@ def _outputs(model: onnx.ModelProto, context: PassContext) -> dict[str, Outputs]
 def _difference(before: Outputs, after: Outputs, context: PassContext) -> float:
     """Mean absolute difference: of the landmarks, or of the heatmaps where there are any; infinite without a match.
 
-    Of raw outputs, that of the one which changes most, by its range.
+    Of raw outputs, the mean over all of them, each by its range.
     """
     if before.raw:
         if any(after.raw[name].shape != values.shape for name, values in before.raw.items()):
             return np.inf
-        return max(map_difference(after.raw[name], values)[1] for name, values in before.raw.items())
+        return float(np.mean([map_difference(after.raw[name], values)[1] for name, values in before.raw.items()]))
     if before.landmarks.shape != after.landmarks.shape:
         return np.inf
     if before.heatmaps is not None and after.heatmaps is not None:

@@ -73,9 +73,11 @@ fp32 is held to parity here; for the others this stops broken artefacts, and `lm
 """
 
 MAP_TOLERANCE = TOLERANCE | {Precision.FP32: 1e-4}
-"""The same for heatmaps: there OpenVINO's float32 is 1.5e-5 off ONNX Runtime's, on white noise in OpenSeeFace.
+"""The same for heatmaps: there OpenVINO's float32 is 1.5e-5 off ONNX Runtime's, on white noise in OpenSeeFace."""
+RAW_TOLERANCE = MAP_TOLERANCE | {Precision.FP16: 5e-2}
+"""The same for raw outputs of a network for detection, by the range of each; in fp32 as they are.
 
-And for the raw outputs of a network for detection, by the range of each; in fp32 as they are.
+Published ones are 3.5e-3 off in fp16, RetinaFace with random weights 2.6e-2.
 """
 
 
@@ -638,7 +640,7 @@ def _accept(folder: Path, plugin: Target, precision: Precision, reference: Refer
     gaps = {"landmarks": (apart.landmarks.max_abs, max(TOLERANCE[held], least))}
     if artifact.spec.detects:
         off = apart.landmarks.max_abs if precision == Precision.FP32 else apart.max_map or 0.0
-        gaps = {"outputs": (off, MAP_TOLERANCE[held])}
+        gaps = {"outputs": (off, RAW_TOLERANCE[held])}
     elif apart.max_map is not None:
         maps = {"heatmaps": (apart.max_map, max(MAP_TOLERANCE[held], FRAME_MAP_TOLERANCE if framed else 0))}
         gaps = gaps | maps if precision == Precision.FP32 and not framed else maps

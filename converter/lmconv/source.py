@@ -155,6 +155,11 @@ def _onnx(path: Path, output_slice: tuple[int, int] | None, decode: Decode | Non
     return spec
 
 
+def names(task: Literal["landmarks", "detection"]) -> list[str]:
+    """Names of the backbones for a task."""
+    return [name for name, found in plugins.load_all("backbones").items() if found.spec.task == task]
+
+
 def spec_of(model: str, size: tuple[int, int] | None = None) -> ModelSpec | None:
     """The spec of a backbone, with this size of its input where it takes any; None of a file or a user's network."""
     return _backbone(model, None, None, size) if model in plugins.names("backbones") else None
@@ -224,7 +229,8 @@ def recover(artifact: Artifact, weights: Path | None = None, model: str | None =
         model: `FILE.py:NAME` for a user's own network: code that a manifest names is never run.
     """
     parent, spec = artifact.parents["source"], replace(artifact.spec, io="tensor")
-    own, kind = usercode.is_factory(spec.backbone), _kind(spec.backbone)
+    own = usercode.is_factory(spec.backbone)
+    kind: Literal["torch", "onnx"] = "onnx" if is_onnx(parent["file"] or "") else "torch"
     if (own and model is None) or (kind == "torch" and not machine.has("torch")):
         return None
     factory = model if own and model else ""

@@ -365,7 +365,7 @@ class Pass:
             from run to run under the key `measured`.
         tolerance: Largest allowed mean absolute difference of the landmarks, fractions of the input, on real crops
             (where given) and on noise; where the network gives heatmaps, of these, fractions of their range; for
-            detection, so of the raw output that changes most.
+            detection, the mean over its raw outputs, each so.
         required: Whether the artefact is impossible without it; another pass is left out when it is refused.
         calibrated: Whether it needs real crops; it is then judged on crops alone, as noise is outside its range.
         uses: The fields of PassContext that its result depends on, besides the spec.

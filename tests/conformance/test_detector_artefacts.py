@@ -1,0 +1,72 @@
+"""What every network for detection must do as an artefact: the raw outputs of its source, at every size it takes.
+
+A new file in `backbones/` is tested by being there; those that are published as ONNX have no seeded weights, and are
+tested where their files are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lmconv import artifact as artifacts
+from lmconv import pipeline, plugins, reference
+from lmconv.pipeline import Plain
+from lmconv.session import gap, noise, outputs
+from lmconv.source import names, open_source, resolve
+from lmconv.types import Artifact, OpenOptions, Precision, Target
+
+DETECTORS = names("detection")
+BUILT = [name for name in DETECTORS if plugins.load("backbones", name).build]
+QUICK = ("mtcnn_pnet",)
+SIZES = ((12, 12), (45, 62), (131, 97), (240, 320))
+"""(height, width): smallest, odd in one and in both directions, and what comparisons are made at."""
+LIMITS = {Precision.FP32: 1e-4, Precision.FP16: 5e-2}
+"""Of any raw number; of any by the range of its output, with weights that nobody trained."""
+WANTED = [(target, precision) for precision in LIMITS for target in ("onnx", "openvino")]
+
+
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    published = [] if name in BUILT else [pytest.mark.realdata]
+    return published if name in QUICK else [*published, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=marks(name)) for name in DETECTORS])
+def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Plain:
+    """The plain graph of a detector: with seeded weights, or as published."""
+    weights = None if request.param in BUILT else request.getfixturevalue("shared") / "detectors"
+    folder: Path = tmp_path_factory.mktemp("plain")
+    return pipeline.plain(resolve(request.param, weights=weights, seed=None if weights else 0), folder)
+
+
+@pytest.mark.parametrize(
+    ("target", "precision"),
+    [pytest.param(*each, marks=[] if each[1] == Precision.FP32 else [pytest.mark.slow]) for each in WANTED],
+)
+def test_an_artefact_gives_what_the_network_gives_at_every_size(
+    plain: Plain, target: str, precision: Precision, tmp_path: Path
+) -> None:
+    made = pipeline.build(plain, target, precision, out=tmp_path)
+    tells_what_it_gives(made)
+    plugin: Target = plugins.load("targets", target)
+    own = plain.source.spec
+    specs = [replace(own, sample=size) for size in SIZES] if own.sample else [own]
+    with open_source(plain.source) as network, plugin.open(made, OpenOptions(threads=1)) as session:
+        for spec in specs:
+            for count in (1, 3):
+                inputs = noise(spec, count, 5)
+                apart = gap(outputs(session, spec, inputs), outputs(network, spec, inputs), spec)
+                off = apart.landmarks.max_abs if precision == Precision.FP32 else apart.max_map
+                assert off is not None
+                assert off <= LIMITS[precision], (spec.input_size, count)
+
+
+def tells_what_it_gives(made: Artifact) -> None:
+    kept = reference.read(made).outputs.raw
+    assert list(kept) == [tensor.name for tensor in made.spec.outputs]
+    interface = artifacts.interface(made.spec)
+    assert [tensor["name"] for tensor in interface["outputs"]] == list(kept)
+    assert "landmarks" not in interface
+    assert interface["inputs"][0]["shape"][0] == "N"
