@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import logging
 import math
@@ -51,10 +52,19 @@ class Console:
             ours.removeHandler(handler)
 
     @contextmanager
-    def progress(self, steps: int, label: str) -> Iterator[Callable[..., None]]:
-        """Shows a progress bar, on a terminal; gives what to call after each step, or after so many."""
+    def progress(
+        self, steps: int | None, label: str, beside: Callable[[], str] | None = None
+    ) -> Iterator[Callable[..., None]]:
+        """Shows a progress bar, on a terminal; gives what to call after each step, or after so many.
+
+        `steps` is None where nobody knows how many there will be; `beside` gives what else stands there.
+        """
         hidden = self.quiet or not sys.stderr.isatty()
-        with click.progressbar(length=steps, label=label, file=sys.stderr, hidden=hidden) as bar:
+        show = None if beside is None else lambda _: beside()
+        unknown = itertools.count() if steps is None else None
+        with click.progressbar(
+            unknown, length=steps, label=label, file=sys.stderr, hidden=hidden, item_show_func=show
+        ) as bar:
             yield lambda done=1: bar.update(done)
 
 

@@ -1,0 +1,157 @@
+"""How fast `lmconv run` is: `python benchmarks/run.py OUT`.
+
+Makes `OUT/clip.mp4`, 300 frames of 640 x 480 that pan over two pictures of `LMCONV_FACES` (300-W, test split) so that
+one face is in view, and runs the command on it as a user does, several times each way in turn: with tracking, and with
+RFB-320 on every frame; frames per second are the command's own, from before the first frame is decoded to after the
+last one is written. Then times ONNX Runtime and OpenVINO on the same networks, interleaved, one face a call, with one
+thread and with all, for what https://github.com/cunjian/pytorch_face_landmark says of them ("about 10 times faster").
+Weights come from `LMCONV_WEIGHTS`. Prints two Markdown tables and writes `OUT/run.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from lmconv import artifact as artifacts
+from lmconv import crops, pipeline, plugins, source
+from lmconv.latency import interleaved
+from lmconv.report import markdown
+from lmconv.session import noise
+from lmconv.types import Float64, OpenOptions, Precision, Target, Uint8
+
+FRAMES, WIDTH, HEIGHT, RATE = 300, 640, 480, 30.0
+FACE = 180
+"""Height of the face in the clip, pixels."""
+PICTURES = ("lfpw/testset/image_0003.png", "lfpw/testset/image_0074.png")
+"""Each has one face."""
+WAYS = {
+    "tracking": (),
+    "tracking, smoothed": ("--smooth",),
+    "RFB-320 on every frame": ("--no-track",),
+}
+MODELS = ("pfld", "mobilefacenet")
+TARGETS = ("onnx", "openvino")
+SAMPLES = 300
+
+
+def main() -> None:
+    """Runs everything; see the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--runs", type=int, default=5, help="of the command, each way")
+    arguments = parser.parse_args()
+    out = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    write_clip(out / "clip.mp4", Path(os.environ["LMCONV_FACES"]))
+    for model in MODELS:
+        plain = pipeline.plain(source.resolve(model), out)
+        for target in TARGETS:
+            pipeline.build(plain, target, Precision.FP32, out=out)
+    speeds = runs(out, arguments.runs)
+    ratios = [ratio(out / model, threads) for model in MODELS for threads in (1, 0)]
+    found = {"fps": speeds, "ratios": ratios}
+    (out / "run.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(_speeds(speeds), "", _ratios(ratios), sep="\n")
+
+
+def write_clip(path: Path, faces: Path) -> None:
+    """Writes the clip, MPEG-4 part 2 in MP4."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), RATE, (WIDTH, HEIGHT))
+    for frame in clip(faces):
+        writer.write(frame)
+    writer.release()
+
+
+def clip(folder: Path) -> Iterator[Uint8]:
+    """Its frames, (480, 640, 3) uint8, BGR: half of them in each of the two pictures."""
+    spec = source.resolve("pfld", seed=0).spec
+    faces = crops.load(folder, spec, "test")
+    for name, points, shown in zip(faces.names, faces.truth, faces.scenes(), strict=True):
+        if name in PICTURES:
+            yield from pan(shown.frame, points)
+
+
+def pan(picture: Uint8, points: Float64) -> Iterator[Uint8]:
+    """A view that goes around the face once, at most a seventh of its width off, so that the face never leaves it."""
+    scale = FACE / float(np.ptp(points[:, 1]))
+    x, y = points.mean(axis=0)
+    for turn in np.linspace(0, 2 * np.pi, FRAMES // 2, endpoint=False):
+        right, down = WIDTH / 2 + WIDTH / 7 * np.sin(turn), HEIGHT / 2 + HEIGHT / 7 * np.sin(2 * turn)
+        matrix = np.array([[scale, 0, right - scale * x], [0, scale, down - scale * y]])
+        frame = cv2.warpAffine(
+            picture, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        yield np.asarray(frame, np.uint8)
+
+
+def runs(out: Path, count: int) -> dict[str, list[float]]:
+    """Frames per second of every run, each way in turn."""
+    speeds: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(count):
+        for way, options in WAYS.items():
+            line = [sys.executable, "-c", "from lmconv.cli import main; main()", "run"]
+            line += [str(out / "pfld" / "openvino-fp32"), str(out / "clip.mp4"), "--json", "--out", str(out / "run")]
+            done = subprocess.run([*line, *options], stdout=subprocess.PIPE, check=True)
+            document = json.loads(done.stdout)
+            assert (document["frames"], document["faces"]) == (FRAMES, FRAMES), document
+            speeds[way].append(document["fps"])
+            print(way, document["fps"], file=sys.stderr, flush=True)
+    return speeds
+
+
+def ratio(folder: Path, threads: int) -> dict[str, Any]:
+    """Times of one network on both runtimes, and of how many calls one does in a call of the other."""
+    with ExitStack() as stack:
+        calls = []
+        for name in TARGETS:
+            made = artifacts.read(folder / f"{name}-fp32")
+            target: Target = plugins.load("targets", name)
+            session = stack.enter_context(target.open(made, OpenOptions(threads=threads)))
+            inputs = {"input": noise(made.spec, 1, 0)}
+            calls.append(lambda session=session, inputs=inputs: session.run(inputs))
+        first, second = interleaved(calls, SAMPLES)
+    low, middle, high = np.quantile(_medians(first / second), [0.025, 0.5, 0.975])
+    about = {"model": folder.name, "threads": threads or os.cpu_count()}
+    return about | {"ms": [float(np.median(first)), float(np.median(second))], "ratio": [middle, low, high]}
+
+
+def _medians(values: Float64) -> Float64:
+    """Medians of 1000 bootstrap samples."""
+    picks = np.random.default_rng(0).integers(0, len(values), (1000, len(values)))
+    return np.asarray(np.median(values[picks], axis=1))
+
+
+def _speeds(speeds: dict[str, list[float]]) -> str:
+    rows = [
+        [way, f"{np.median(found):.0f}", f"{min(found):.0f} to {max(found):.0f}", str(len(found))]
+        for way, found in speeds.items()
+    ]
+    return markdown(["PFLD, OpenVINO fp32", "frames/s, median", "runs", "n"], rows)
+
+
+def _ratios(ratios: list[dict[str, Any]]) -> str:
+    rows = [
+        [
+            row["model"],
+            str(row["threads"]),
+            *(f"{ms:.2f}" for ms in row["ms"]),
+            "{:.2f} [{:.2f}, {:.2f}]".format(*row["ratio"]),
+        ]
+        for row in ratios
+    ]
+    return markdown(["network", "threads", "ONNX Runtime, ms", "OpenVINO, ms", "ratio"], rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Reads pictures of every kind as a camera would have given them: eight bits, three channels, upright."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmconv.errors import InputError
+from lmconv.squares import as_uint8
+from lmconv.types import Uint8
+
+
+def read(path: Path) -> Uint8:
+    """Reads a picture: turned as its EXIF data says, grey and palettes as colours, without alpha.
+
+    Of 16 bits a channel the upper eight are kept.
+
+    Returns:
+        (H, W, 3) uint8, BGR.
+
+    Raises:
+        InputError: It cannot be read or decoded, or is larger than OpenCV is told to take.
+    """
+    import cv2
+
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+        picture = None if empty else cv2.imread(str(path), cv2.IMREAD_COLOR)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}", hint="check the file and its permissions") from error
+    except cv2.error as error:
+        if error.func == "validateInputImageSize":
+            raise InputError(
+                f"{path} has too many pixels", hint="scale it down, or allow them by --max-pixels"
+            ) from error
+        raise InputError(f"{path} cannot be decoded: {error.err}", hint="restore the file, or leave it out") from error
+    if picture is None:
+        what = "is empty" if empty else "is broken, or not a picture that OpenCV can decode"
+        raise InputError(f"{path} {what}", hint="restore the file, or leave it out")
+    return as_uint8(picture)

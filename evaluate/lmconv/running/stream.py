@@ -1,0 +1,228 @@
+"""From inputs to faces with landmarks, in order: one thread decodes, another runs the networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from lmconv import artifact as artifacts
+from lmconv import plugins
+from lmconv.errors import InputError, MissingRuntime, UsageError
+from lmconv.finding import Finder, open_finder
+from lmconv.running import boxfile, videos
+from lmconv.running.faces import Face, Found, from_boxes, locate
+from lmconv.running.inputs import Item
+from lmconv.running.overlap import ahead
+from lmconv.running.pictures import read
+from lmconv.running.smoothing import Smoothed, smooth
+from lmconv.running.tracking import Tracks, step
+from lmconv.types import Artifact, OpenOptions, Session, Target, Uint8
+
+WAITING = 4
+"""How many frames of a video may wait for the next thread; of pictures, which may be large, one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How faces are found and followed.
+
+    Attributes:
+        detector: See `lmconv.finding.open_finder`.
+        weights: Of the detector.
+        boxes: A file that stands for it; see `lmconv.running.boxfile`.
+        track: Whether faces of a video are followed from their last landmarks.
+        every: After how many frames the detector looks again.
+        smooth: Whether landmarks of a video pass the one-euro filter.
+        options: What the networks are opened with.
+    """
+
+    detector: str
+    weights: Path | None = None
+    boxes: Path | None = None
+    track: bool = True
+    every: int = 15
+    smooth: bool = False
+    options: OpenOptions = field(default_factory=OpenOptions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Frame:
+    """A picture, or a frame of a video; or what went wrong with an input, then without a picture.
+
+    Attributes:
+        picture: (H, W, 3) uint8, BGR, upright.
+        index: Of a video, from 0.
+        fps: Of a video, frames per second.
+    """
+
+    item: Item
+    picture: Uint8 | None = None
+    index: int | None = None
+    fps: float | None = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Result:
+    """A frame with its faces, in a fixed order: as the detector has them, in a video by their numbers."""
+
+    frame: Frame
+    faces: tuple[Face, ...] = ()
+
+
+FindIn: TypeAlias = Callable[[Frame, Uint8], list[Found] | None]
+
+
+def checked(path: Path, options: OpenOptions) -> Artifact:
+    """Reads an artefact and checks that it finds landmarks and can be run here.
+
+    Raises:
+        UsageError: It finds faces.
+        InputError: It is missing or broken.
+        MissingRuntime: What runs it is not here.
+    """
+    artifact = artifacts.read(path)
+    if artifact.spec.task != "landmarks":
+        raise UsageError(
+            f"{path} finds faces, not landmarks", hint=f"name an artefact of landmarks, and --detector {path}"
+        )
+    target: Target = plugins.load("targets", artifact.target)
+    target.check(artifact, options)
+    if missing := target.requires():
+        raise MissingRuntime(f"{path} needs {artifact.target}, which is not here", hint=missing)
+    return artifact
+
+
+def steps(items: Sequence[Item]) -> int | None:
+    """How many results there will be, as far as that is known."""
+    counts = [1 if item.kind == "picture" else _length(item) for item in items]
+    return None if None in counts else sum(filter(None, counts))
+
+
+def _length(item: Item) -> int | None:
+    if item.kind != "video":
+        return None
+    try:
+        with videos.opened(item) as capture:
+            return videos.announced(capture)
+    except InputError:  # said when its turn comes
+        return 1
+
+
+@contextmanager
+def results(items: Sequence[Item], artifact: Artifact, settings: Settings) -> Iterator[Iterator[Result]]:
+    """Everything that is found, in order; leaving the context ends the threads."""
+    depth = 1 if any(item.kind == "picture" for item in items) else WAITING
+    with ahead(_decoded(items), depth) as frames, ahead(_found(frames, artifact, settings), depth) as found:
+        yield found
+
+
+def _decoded(items: Iterable[Item]) -> Generator[Frame]:
+    for item in items:
+        try:
+            yield from _frames(item)
+        except Exception as error:  # of this input: the others go on
+            yield Frame(item=item, error=error)
+
+
+def _frames(item: Item) -> Generator[Frame]:
+    if item.kind == "picture" and isinstance(item.source, Path):
+        yield Frame(item=item, picture=read(item.source))
+        return
+    with videos.opened(item) as capture:
+        fps = videos.rate(capture)
+        for index, picture in enumerate(videos.pictures(item, capture)):
+            yield Frame(item=item, picture=picture, index=index, fps=fps)
+
+
+def _found(frames: Iterator[Frame], artifact: Artifact, settings: Settings) -> Generator[Result]:
+    """The networks are opened here, as some may only be used in the thread that did."""
+    target: Target = plugins.load("targets", artifact.target)
+    with _finder(artifact, settings) as find, target.open(artifact, settings.options) as session:
+        item, video = None, _Video(session, artifact, settings)
+        for frame in frames:
+            if frame.item is not item:
+                item, video = frame.item, _Video(session, artifact, settings)
+            if frame.picture is None or video.failed:
+                if frame.error:
+                    yield Result(frame=frame)
+                continue
+            try:
+                yield Result(frame=frame, faces=video.faces(frame, frame.picture, find))
+            except Exception as error:  # of this input: the others go on
+                video.failed = True
+                yield Result(frame=replace(frame, picture=None, error=error))
+
+
+@contextmanager
+def _finder(artifact: Artifact, settings: Settings) -> Iterator[FindIn]:
+    if settings.boxes:
+        boxes = boxfile.read(settings.boxes, artifact.spec.crop)
+        yield lambda frame, picture: boxes.find(frame.item, frame.index, picture)
+        return
+    with _detector(settings) as finder:
+
+        def find(frame: Frame, picture: Uint8) -> list[Found]:
+            found = finder(picture)
+            return from_boxes(found.boxes, found.scores, finder.detector.crop, picture)
+
+        yield find
+
+
+@contextmanager
+def _detector(settings: Settings) -> Iterator[Finder]:
+    options = settings.options
+    with ExitStack() as stack:
+        try:
+            opening = open_finder(
+                settings.detector, weights=settings.weights, threads=options.threads, trust=options.trust
+            )
+            finder = stack.enter_context(opening)
+        except InputError as error:
+            raise InputError(error.message, hint=f"{error.hint}; or say where faces are by --boxes FILE") from error
+        yield finder
+
+
+class _Video:
+    """What is remembered from frame to frame of one input."""
+
+    def __init__(self, session: Session, artifact: Artifact, settings: Settings) -> None:
+        self.failed = False
+        self._session, self._spec, self._settings = session, artifact.spec, settings
+        self._tracks, self._smoothed = Tracks(), dict[int | None, Smoothed]()
+
+    def faces(self, frame: Frame, picture: Uint8, find: FindIn) -> tuple[Face, ...]:
+        """The faces of the next frame."""
+        if frame.index is None:
+            found = find(frame, picture) or []
+            points = locate(self._session, self._spec, picture, [row.square for row in found])
+            return tuple(Face(found=row, landmarks=each) for row, each in zip(found, points, strict=True))
+        self._tracks = step(
+            self._tracks,
+            lambda: find(frame, picture),
+            lambda squares: locate(self._session, self._spec, picture, squares),
+            size=picture.shape[:2],
+            crop=self._spec.crop,
+            every=self._settings.every if self._settings.track else 1,
+            follow=self._settings.track,
+        )
+        return self._steady(1 / (frame.fps or videos.RATE)) if self._settings.smooth else self._tracks.faces
+
+    def _steady(self, seconds: float) -> tuple[Face, ...]:
+        """The faces with their landmarks after the filter; what follows them sees those before it."""
+        last = self._smoothed
+        self._smoothed = {
+            face.track: smooth(
+                last.get(face.track),
+                face.landmarks,
+                seconds=seconds,
+                size=max(1.0, float(np.ptp(face.landmarks, axis=0).max())),
+            )
+            for face in self._tracks.faces
+        }
+        return tuple(replace(face, landmarks=self._smoothed[face.track].points) for face in self._tracks.faces)

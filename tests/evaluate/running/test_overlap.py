@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator
+
+import pytest
+
+from lmconv.running.overlap import ahead
+
+
+def numbers(ended: list[str], most: int = 1000) -> Generator[int]:
+    try:
+        yield from range(most)
+    finally:
+        ended.append(threading.current_thread().name)
+
+
+def test_items_come_in_their_order() -> None:
+    with ahead(numbers([], 100), 3) as items:
+        assert list(items) == list(range(100))
+
+
+def test_the_generator_is_closed_in_its_own_thread_when_nobody_wants_more() -> None:
+    ended: list[str] = []
+    with ahead(numbers(ended), 2) as items:
+        assert next(items) == 0
+    assert ended
+    assert ended != [threading.current_thread().name]
+
+
+def test_no_more_is_done_than_may_wait() -> None:
+    done: list[int] = []
+
+    def work() -> Generator[int]:
+        for number in range(100):
+            done.append(number)
+            yield number
+
+    with ahead(work(), 2) as items:
+        next(items)
+        time.sleep(0.2)
+        assert len(done) <= 4
+
+
+def test_an_error_comes_after_the_items_before_it() -> None:
+    def work() -> Generator[int]:
+        yield 1
+        raise ValueError("no more")
+
+    with ahead(work(), 2) as items:
+        assert next(items) == 1
+        with pytest.raises(ValueError, match="no more"):
+            next(items)

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lmconv.running.faces import Found
+from lmconv.running.tracking import Tracks, matched, step
+from lmconv.squares import Square, around
+from lmconv.types import Crop, Float64
+
+SIZE = (480, 640)
+CROP = Crop()
+
+
+def face(x: float, y: float, side: float = 100) -> Float64:
+    """Landmarks whose tight box is a square around a place."""
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [0, 0]])
+    return np.array([x, y]) + side / 2 * corners
+
+
+def found(x: float, y: float, side: float = 120) -> Found:
+    box = (x - side / 2, y - side / 2, x + side / 2, y + side / 2)
+    return Found(box=box, square=around(box, Crop(box="detector", scale=1.0)), score=0.9)
+
+
+@dataclass
+class World:
+    """Frames with faces at places: a detector that sees all of them, and a network that finds the nearest."""
+
+    places: list[tuple[float, float]]
+    side: float = 100
+    looks: int = 0
+    asked: list[int] = field(default_factory=list)
+    blind: bool = False
+
+    def find(self) -> list[Found] | None:
+        self.looks += 1
+        return None if self.blind else [found(x, y) for x, y in self.places]
+
+    def locate(self, squares: Sequence[Square]) -> Float64:
+        self.asked.append(len(squares))
+        points = [self._nearest(left + side / 2, top + side / 2) for left, top, side in squares]
+        return np.array(points).reshape(-1, 5, 2)
+
+    def _nearest(self, x: float, y: float) -> Float64:
+        if not self.places:
+            return face(x + 500, y)
+        place = min(self.places, key=lambda place: abs(place[0] - x) + abs(place[1] - y))
+        return face(*place, self.side)
+
+    def step(self, tracks: Tracks, *, every: int = 5, follow: bool = True) -> Tracks:
+        return step(tracks, self.find, self.locate, size=SIZE, crop=CROP, every=every, follow=follow)
+
+
+def numbers(tracks: Tracks) -> list[int | None]:
+    return [each.track for each in tracks.faces]
+
+
+def centres(tracks: Tracks) -> list[float]:
+    return [float(each.landmarks[-1, 0]) for each in tracks.faces]
+
+
+def test_the_detector_looks_at_first_and_then_every_so_often() -> None:
+    world, tracks, looks = World([(100, 100)]), Tracks(), []
+    for _ in range(11):
+        tracks = world.step(tracks)
+        looks.append(world.looks)
+    assert looks == [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3]
+    assert numbers(tracks) == [0]
+
+
+def test_faces_that_move_keep_their_numbers() -> None:
+    world, tracks = World([(100, 100), (400, 200)]), Tracks()
+    for _ in range(20):
+        world.places = [(x + 8, y + 3) for x, y in world.places]
+        tracks = world.step(tracks)
+        assert numbers(tracks) == [0, 1]
+    assert centres(tracks) == [260, 560]
+    assert set(world.asked) <= {0, 2}  # all faces in one call
+
+
+def test_a_new_face_gets_a_new_number_when_the_detector_looks() -> None:
+    world, tracks = World([(100, 100)]), Tracks()
+    tracks = world.step(tracks)
+    world.places.insert(0, (400, 200))
+    seen = []
+    for _ in range(5):
+        tracks = world.step(tracks)
+        seen.append(numbers(tracks))
+    assert seen == [[0], [0], [0], [0], [0, 1]]
+    assert centres(tracks) == [100, 400]
+
+
+def test_a_face_that_jumps_is_lost_and_looked_for_at_once() -> None:
+    world = World([(100, 100)])
+    tracks = world.step(Tracks())
+    world.places = [(500, 300)]
+    tracks = world.step(tracks)
+    assert world.looks == 2
+    assert (numbers(tracks), centres(tracks)) == ([1], [500])
+
+
+def test_a_face_that_leaves_is_lost_and_looked_for_on_every_frame() -> None:
+    world = World([(100, 100)])
+    tracks = world.step(Tracks())
+    world.places = []
+    for _ in range(3):
+        tracks = world.step(tracks)
+        assert tracks.faces == ()
+    assert world.looks == 4
+
+
+def test_a_face_of_another_size_is_lost_and_one_in_its_place_keeps_the_number() -> None:
+    world = World([(100, 100)])
+    tracks = world.step(Tracks())
+    world.side = 170
+    tracks = world.step(tracks)
+    assert world.looks == 2
+    assert numbers(tracks) == [0]
+    assert tracks.faces[0].found.score == 0.9
+
+
+def test_what_the_detector_does_not_confirm_is_lost() -> None:
+    world = World([(100, 100), (400, 200)])
+    tracks = world.step(Tracks())
+    detector = [found(400, 200)]
+    for _ in range(5):
+        tracks = step(tracks, lambda: detector, world.locate, size=SIZE, crop=CROP, every=5)
+    assert numbers(tracks) == [1]
+
+
+def test_a_face_that_drifted_is_cut_out_anew_when_the_detector_looks() -> None:
+    world = World([(100, 100)])
+    tracks = world.step(Tracks())
+    world.side = 70
+    for _ in range(5):
+        tracks = world.step(tracks)
+    assert numbers(tracks) == [0]
+    assert tracks.faces[0].found.score == 0.9
+
+
+def test_two_that_became_one_are_one() -> None:
+    world = World([(100, 100), (180, 100)])
+    tracks = world.step(Tracks())
+    world.places = [(140, 100)]
+    tracks = world.step(tracks)
+    assert len(tracks.faces) == 1
+
+
+def test_where_nobody_knows_the_faces_those_that_are_followed_stay() -> None:
+    world = World([(100, 100)])
+    tracks = world.step(Tracks())
+    world.blind = True
+    for _ in range(12):
+        tracks = world.step(tracks)
+    assert numbers(tracks) == [0]
+
+
+def test_without_following_faces_are_cut_out_where_they_are_found_and_keep_their_numbers() -> None:
+    world, tracks = World([(100, 100), (400, 200)]), Tracks()
+    for _ in range(5):
+        world.places = [(x + 8, y) for x, y in reversed(world.places)]
+        tracks = world.step(tracks, every=1, follow=False)
+        assert {each.found.score for each in tracks.faces} == {0.9}
+    assert world.looks == 5
+    assert sorted(zip(numbers(tracks), centres(tracks), strict=True)) in ([(0, 140), (1, 440)], [(0, 440), (1, 140)])
+
+
+def test_boxes_are_matched_by_the_greatest_overlap_first() -> None:
+    boxes = [np.array([0.0, 0, 10, 10]), np.array([4.0, 0, 14, 10])]
+    others = [np.array([5.0, 0, 15, 10]), np.array([30.0, 0, 40, 10])]
+    assert matched(boxes, others) == [(1, 0)]
+    assert matched(boxes, []) == []
