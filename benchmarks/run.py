@@ -3,8 +3,8 @@
 Makes `OUT/clip.mp4`, 300 frames of 640 x 480 that pan over two pictures of `LMCONV_FACES` (300-W, test split) so that
 one face is in view, and runs the command on it as a user does, several times each way in turn: with tracking, and with
 RFB-320 on every frame, as published in ONNX and as an OpenVINO artefact. Frames per second are the command's own: from
-the first finished frame to the last, decoding, drawing and encoding included. Then times ONNX Runtime, on the plain graph
-and on its own artefact, and OpenVINO, interleaved, one face a call, with one thread and with all, for what
+the first finished frame to the last, decoding, drawing and encoding included. Then times ONNX Runtime, on the plain
+graph and on its own artefact, and OpenVINO, interleaved, one face a call, with one thread and with all, for what
 https://github.com/cunjian/pytorch_face_landmark says of them ("about 10 times faster").
 Weights come from `LMCONV_WEIGHTS`. Prints two Markdown tables and writes `OUT/run.json`.
 """
