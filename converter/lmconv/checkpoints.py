@@ -137,7 +137,10 @@ def _load(path: Path) -> Any:
         import numpy as np
 
         with np.load(path, allow_pickle=False) as file:
-            return {name: torch.from_numpy(file[name]) for name in file.files}
+            try:
+                return {name: torch.from_numpy(file[name]) for name in file.files}
+            except ValueError as error:  # an array of Python objects
+                raise pickle.UnpicklingError(str(error)) from error
 
     return torch.load(path, map_location="cpu", weights_only=True)
 

@@ -229,7 +229,8 @@ def recover(artifact: Artifact, weights: Path | None = None, model: str | None =
         model: `FILE.py:NAME` for a user's own network: code that a manifest names is never run.
     """
     parent, spec = artifact.parents["source"], replace(artifact.spec, io="tensor")
-    own, kind = usercode.is_factory(spec.backbone), _kind(spec.backbone)
+    own = usercode.is_factory(spec.backbone)
+    kind: Literal["torch", "onnx"] = "onnx" if is_onnx(parent["file"] or "") else "torch"
     if (own and model is None) or (kind == "torch" and not machine.has("torch")):
         return None
     factory = model if own and model else ""

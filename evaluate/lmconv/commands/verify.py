@@ -26,6 +26,9 @@ others.
 An artefact that takes a frame gets seeded frames with boxes, and whole pictures; its fp32 gate is max_px <= 0.05 in
 place of max_abs (heatmaps: max_map <= 0.01 and, on faces, mean_px <= 0.05).
 
+A face detector has no ION: its raw outputs are compared, at an odd size too where it takes any. Its gates are fp32
+max_abs <= 1e-4, fp16 max_map <= 0.01 and bf16 max_map <= 0.05.
+
 With -v every subset is shown. Default gates: fp32 max_abs <= 1e-5 (tensorrt 1e-4); fp16 max_px <= 0.1; bf16 and int8
 ion_loss <= 5 % (int8 on onnx 10 %). Of heatmaps: fp32 max_map <= 1e-4 too; fp16 max_map <= 0.01 and, on faces, mean_px
 <= 0.1. A gate that needs faces is not judged without them, and then the artefact has not passed. Of random weights no
@@ -51,10 +54,14 @@ Examples:
 @click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
 @click.option("--model", help="FILE.py:NAME of a network of your own; its code runs only when you name it.")
 @click.option("--trust", is_flag=True, help=TRUST)
-@click.option("--max-abs", type=Finite(0), help="Largest difference of a coordinate, fractions of the input.")
+@click.option(
+    "--max-abs", type=Finite(0), help="Largest difference of a coordinate, fractions of the input; or of a raw output."
+)
 @click.option("--max-px", type=Finite(0), help="Largest distance of a point, pixels of the network's input.")
 @click.option("--max-mean-px", type=Finite(0), help="Mean distance of a point on faces, pixels of the network's input.")
-@click.option("--max-map", type=Finite(0), help="Largest difference of a heatmap's value, fractions of its range.")
+@click.option(
+    "--max-map", type=Finite(0), help="Largest difference of a heatmap, or raw output, fractions of its range."
+)
 @click.option("--max-ion-loss", type=Finite(-100), help="Rise of the mean ION over the source's, percent of it.")
 @click.option("--max-drift", type=Finite(0), help="Mean drift on faces, ION points.")
 def plugin(
