@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from lmconv.types import Crop, Float32, Float64, ModelSpec, Uint8
 
 if TYPE_CHECKING:
     from lmconv.data import Dataset, Face, Listing
+
+Boxes: TypeAlias = "Callable[[Face, Uint8], Float32 | None]"
+"""Gives the box of an annotated face in its picture: (4,) float32, x1, y1, x2, y2, pixels; None where it has none."""
 
 LARGEST = 4
 """How many times the picture's longer side a square may be: a larger one is a broken annotation, and needs memory
@@ -58,8 +61,9 @@ class CropSet:
         subsets: The subsets each face counts in, its source folder last.
         totals: How many faces each published subset has in full.
         problems: What was left out and why, one line each.
-        scenes: Reads the pictures again: each face with its picture and the tight box of its points, in this order.
+        scenes: Reads the pictures again: each face with its picture and its box, in this order.
         pictures: Reads their files again: the first 16 hex digits of the sha256 of each, sorted, none twice.
+        missed: Names of the annotated faces that are not in it, as a detector has no box for them.
     """
 
     images: Uint8
@@ -71,6 +75,7 @@ class CropSet:
     problems: tuple[str, ...]
     scenes: Callable[[], Iterator[Scene]]
     pictures: Callable[[], tuple[str, ...]]
+    missed: tuple[str, ...] = ()
 
 
 def square(points: Float64, crop: Crop) -> Square:
@@ -84,7 +89,7 @@ def square(points: Float64, crop: Crop) -> Square:
         (left, top, side), whole pixels.
     """
     if crop.box != "landmarks":
-        raise UsageError(f"crops around a {crop.box} box are not supported yet", hint='use a spec with box "landmarks"')
+        raise UsageError(f"crops around a {crop.box}'s box need one", hint="name it: --boxes detector:rfb320")
     return around((*points.min(axis=0), *points.max(axis=0)), crop)
 
 
@@ -128,6 +133,7 @@ def load(
     *,
     dataset: Dataset | None = None,
     most: int | None = None,
+    boxes: Boxes | None = None,
 ) -> CropSet:
     """Cuts all faces of a folder out for a network. A few pictures are in memory at a time, and the crops.
 
@@ -137,6 +143,7 @@ def load(
         split: `"test"`, `"train"` or `"all"`.
         dataset: The layout; by default the one that the folder matches.
         most: A sample of so many faces is enough, evenly spread over their names.
+        boxes: What says where faces are; by default their points.
 
     Raises:
         InputError: No faces, or a broken one; names the file.
@@ -145,26 +152,36 @@ def load(
     if most is not None and most < len(listing.faces):
         places = np.linspace(0, len(listing.faces) - 1, most).round().astype(int)
         listing = replace(listing, faces=tuple(listing.faces[place] for place in places))
-    return _cut_out(listing, spec)
+    return _cut_out(listing, spec, boxes)
 
 
-def _cut_out(listing: Listing, spec: ModelSpec) -> CropSet:
-    n = len(listing.faces)
-    images = np.empty((n, *spec.input_size, 3), np.uint8)
-    squares = np.empty((n, 3), np.int64)
-    for index, (face, picture) in enumerate(_pictures(listing.faces)):
-        squares[index] = around = _square_of(face, picture, spec.crop)
-        images[index] = cut(picture, around, spec.input_size)
+def _cut_out(listing: Listing, spec: ModelSpec, boxes: Boxes | None = None) -> CropSet:
+    images = np.empty((len(listing.faces), *spec.input_size, 3), np.uint8)
+    squares = np.empty((len(listing.faces), 3), np.int64)
+    faces: list[Face] = []
+    found, missed = [], []
+    for face, picture in _pictures(listing.faces):
+        box = boxes(face, picture) if boxes else None
+        if boxes and box is None:
+            missed.append(face.name)
+            continue
+        squares[len(faces)] = around = _square_of(face, picture, spec.crop, box)
+        images[len(faces)] = cut(picture, around, spec.input_size)
+        faces.append(face)
+        found.append(_whole(face, box))
+    if not faces:
+        raise InputError(f"none of {len(missed)} annotated faces is found", hint="name another detector, or none")
     return CropSet(
-        images=images,
-        squares=squares,
-        truth=np.stack([face.points for face in listing.faces]),
-        names=tuple(face.name for face in listing.faces),
-        subsets=tuple(face.subsets for face in listing.faces),
-        totals=listing.totals,
+        images=images[: len(faces)],
+        squares=squares[: len(faces)],
+        truth=np.stack([face.points for face in faces]),
+        names=tuple(face.name for face in faces),
+        subsets=tuple(face.subsets for face in faces),
+        totals={**collections.Counter(subset for face in listing.faces for subset in face.subsets), **listing.totals},
         problems=listing.problems,
-        scenes=functools.partial(_scenes, listing.faces),
+        scenes=functools.partial(_scenes, faces, found),
         pictures=functools.cache(functools.partial(_digests, listing.faces)),
+        missed=tuple(missed),
     )
 
 
@@ -172,11 +189,16 @@ def _digests(faces: Sequence[Face]) -> tuple[str, ...]:
     return tuple(sorted({sha256(path)[:16] for path in {face.image for face in faces}}))
 
 
-def _scenes(faces: Sequence[Face]) -> Iterator[Scene]:
-    """Boxes are in whole pixels: a coordinate that float32 rounds up to one would have another square."""
-    for face, picture in _pictures(faces):
-        box = np.concatenate([np.floor(face.points.min(axis=0)), np.ceil(face.points.max(axis=0))])
-        yield Scene(frame=picture, boxes=box[None].astype(np.float32))
+def _scenes(faces: Sequence[Face], boxes: Sequence[Float32]) -> Iterator[Scene]:
+    for (_, picture), box in zip(_pictures(faces), boxes, strict=True):
+        yield Scene(frame=picture, boxes=box[None])
+
+
+def _whole(face: Face, box: Float32 | None) -> Float32:
+    """(4,) float32: its box in whole pixels: a coordinate that float32 rounds up to one would have another square."""
+    if box is not None:
+        return np.trunc(box)
+    return np.concatenate([np.floor(face.points.min(axis=0)), np.ceil(face.points.max(axis=0))]).astype(np.float32)
 
 
 def calibration(
@@ -330,8 +352,8 @@ def _decode(path: Path) -> Uint8:
     return as_uint8(picture)
 
 
-def _square_of(face: Face, picture: Uint8, crop: Crop) -> Square:
-    """The square of a face that can be cut out of its picture."""
+def _square_of(face: Face, picture: Uint8, crop: Crop, box: Float32 | None = None) -> Square:
+    """The square of a face that can be cut out of its picture; around its points, where no other box is given."""
     height, width = picture.shape[:2]
     hint = f"is this the annotation of {face.image.name}, {width} x {height} pixels?"
     if not np.ptp(face.points, axis=0).all():
@@ -339,7 +361,7 @@ def _square_of(face: Face, picture: Uint8, crop: Crop) -> Square:
     # As stored, coordinates may begin at 0 or at 1: both ends belong to the picture.
     if not ((face.points >= 0) & (face.points <= (width, height))).all(axis=1).any():
         raise InputError(f"{face.place}: every point is outside the picture", hint=hint)
-    left, top, side = square(face.points, crop)
+    left, top, side = square(face.points, crop) if box is None else around(box.tolist(), crop)
     if not 1 <= side <= LARGEST * max(width, height):
         raise InputError(f"{face.place}: the points need a crop of {side} pixels", hint=hint)
     return left, top, side

@@ -11,10 +11,12 @@ import numpy as np
 
 from lmconv import artifact as artifacts
 from lmconv import plugins
+from lmconv.boxes import overlap
+from lmconv.data import Face
 from lmconv.detection import Detections, Detector, Run
 from lmconv.errors import UsageError
 from lmconv.source import open_source, resolve
-from lmconv.types import OpenOptions, Session, Target, Uint8
+from lmconv.types import Float32, OpenOptions, Session, Target, Uint8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,6 +68,45 @@ def open_finder(named: str, *, weights: Path | None = None, threads: int = 0, tr
             detector, sessions = _artefacts(named, OpenOptions(threads=threads, trust=trust))
         runs: list[Run] = [stack.enter_context(session).run for session in sessions]
         yield Finder(detector=detector, find=lambda picture: detector.find(runs, picture))
+
+
+@contextmanager
+def chosen(boxes: str, *, weights: Path | None = None, trust: bool = False) -> Iterator[Finder | None]:
+    """Opens what `--boxes` names: None for "landmarks", and of "detector:NAME" what `open_finder` takes as that."""
+    kind, _, named = boxes.partition(":")
+    if boxes == "landmarks":
+        yield None
+    elif kind == "detector" and named:
+        folder = weights if weights and weights.is_dir() else None  # a file is the checkpoint of another network
+        with open_finder(named, weights=folder, trust=trust) as finder:
+            yield finder
+    else:
+        raise UsageError(f"--boxes {boxes!r} cannot be read", hint="landmarks, detector:NAME or detector:ARTIFACT,...")
+
+
+LEAST = 0.3
+"""How far the box of an annotated face overlaps with that of its points, at least."""
+
+
+def located(find: Callable[[Uint8], Detections]) -> Callable[[Face, Uint8], Float32 | None]:
+    """Gives each annotated face the box that overlaps most with the tight one of its points.
+
+    A picture is searched once, and what was found there kept.
+
+    Returns:
+        What `crops.load` takes as `boxes`.
+    """
+    known: dict[tuple[Path, int | None], Float32] = {}
+
+    def box(face: Face, picture: Uint8) -> Float32 | None:
+        place = face.image, face.frame
+        if place not in known:
+            known[place] = find(picture).boxes
+        tight = np.concatenate([face.points.min(axis=0), face.points.max(axis=0)])
+        shares = overlap(tight, known[place])
+        return known[place][shares.argmax()] if (shares > LEAST).any() else None
+
+    return box
 
 
 def _artefacts(named: str, options: OpenOptions) -> tuple[Detector, list[Session]]:

@@ -12,8 +12,9 @@ import numpy as np
 from lmconv import accuracy, gates, parity, plugins, reference
 from lmconv import artifact as artifacts
 from lmconv.accuracy import Interval, SubsetAccuracy
-from lmconv.crops import CropSet, load
+from lmconv.crops import Boxes, CropSet, load
 from lmconv.errors import InputError, MissingRuntime, OtherPoints
+from lmconv.finding import Finder, located
 from lmconv.gates import Verdict
 from lmconv.parity import Parity, Points
 from lmconv.scheme import scheme
@@ -27,6 +28,7 @@ class Verification:
     """What was found out about one artefact; ION is missing without faces, the source's without the source.
 
     Where this machine does not compute what the artefact says (`caveat`), figures are given and no gate is judged.
+    `boxes` is the detector whose boxes the faces were cut around, or "landmarks"; those it `missed` are not among them.
     """
 
     artifact: Artifact
@@ -38,6 +40,8 @@ class Verification:
     ion: Mapping[str, SubsetAccuracy] | None
     source_ion: Mapping[str, SubsetAccuracy] | None
     delta_ion: Mapping[str, Interval] | None
+    boxes: str = "landmarks"
+    missed: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -56,6 +60,7 @@ class Verifier:
         model: `FILE.py:NAME`, what builds a user's own network: code that a manifest names is never run.
         trust: See `OpenOptions`.
         limits: Gates given by the user, by name; None keeps the default.
+        finder: What says where faces are; by default their points.
         notes: What a person should know of the data and of missing sources.
     """
 
@@ -65,12 +70,17 @@ class Verifier:
     model: str | None = None
     trust: bool = False
     limits: Mapping[str, float | None] = field(default_factory=dict)
+    finder: Finder | None = None
     notes: list[str] = field(default_factory=list)
+    _boxes: Boxes | None = None
     _crops: dict[object, CropSet | None] = field(default_factory=dict)
     _sources: dict[object, tuple[Source, Points] | None] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._boxes = located(self.finder) if self.finder else None
+
     def verify(self, path: Path) -> Verification:
-        """Verifies one artefact, and records the result in its manifest.
+        """Verifies one artefact, and records the result in its manifest, unless it is one on a detector's boxes.
 
         Raises:
             InputError: The artefact or the faces are missing or broken, or it was made with some of these faces.
@@ -88,7 +98,7 @@ class Verifier:
             _check_unseen(artifact, crops)
         with target.open(artifact, OpenOptions(trust=self.trust)) as session:
             result = self._judge(artifact, session, crops)
-        if result.ion or not artifact.measured.get("verified", {}).get("ion"):
+        if self.finder is None and (result.ion or not artifact.measured.get("verified", {}).get("ion")):
             artifacts.record(artifact, **_record(result))
         return result
 
@@ -140,12 +150,14 @@ class Verifier:
             ion=_accuracy(errors, crops),
             source_ion=_accuracy(before, crops),
             delta_ion=_paired(errors, before, crops),
+            boxes=self.finder.detector.name if self.finder else "landmarks",
+            missed=crops.missed if crops else (),
         )
 
     def _faces(self, spec: ModelSpec) -> CropSet | None:
         if self.data is None:
             return None
-        key = (spec.crop, spec.input_size, spec.landmarks)
+        key = (self._seen(spec).crop, spec.input_size, spec.landmarks)
         if key not in self._crops:
             self._crops[key] = self._load(self.data, spec)
         return self._crops[key]
@@ -159,12 +171,23 @@ class Verifier:
             self.notes.append(f"{spec.name}: ION is not defined for {spec.landmarks} points, and faces are left out")
             return None
         try:
-            crops = load(data, spec, self.split)
+            crops = load(data, self._seen(spec), self.split, boxes=self._boxes)
         except OtherPoints as error:
             self.notes.append(f"{error.message}: they are left out")
             return None
         self.notes += crops.problems
+        if self.finder:
+            found, name = len(crops.names), self.finder.detector.name
+            missed = f"; not found: {', '.join(crops.missed)}" if crops.missed else ""
+            self.notes.append(f"{name}: {found} of {found + len(crops.missed)} annotated faces found{missed}")
         return crops
+
+    def _seen(self, spec: ModelSpec) -> ModelSpec:
+        """The spec with the crop that suits the detector; an artefact that takes a frame has its own in its graph."""
+        if self.finder is None:
+            return spec
+        crop = spec.crop if spec.io == "frame" else self.finder.detector.crop
+        return dataclasses.replace(spec, crop=dataclasses.replace(crop, box="detector"))
 
     def _source(self, artifact: Artifact, crops: CropSet | None) -> tuple[Source, Points] | None:
         spec = artifact.spec
@@ -232,6 +255,8 @@ def to_json(result: Verification) -> dict[str, object]:
         "execution": artifact.execution,
         "passed": result.passed,
         "trained": artifacts.trained(artifact),
+        "boxes": result.boxes,
+        "missed": list(result.missed),
         **_record(result)["verified"],
     }
 

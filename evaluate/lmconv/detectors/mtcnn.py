@@ -1,9 +1,9 @@
 """MTCNN (Zhang et al. 2016, https://arxiv.org/abs/1604.02878): three networks, each on what the one before let through.
 
 P-Net looks at every window of pictures of a pyramid, R-Net at what it took for faces, O-Net at what remains, and gives
-five points. Thresholds, roundings and the pyramid are those of https://github.com/TropComplique/mtcnn-pytorch, which the
-published system uses, and so is Pillow, to whose bilinear filter the networks are used: it averages where it shrinks,
-and OpenCV's does not. Unlike there, the box of a crop that reaches beyond the picture stays as it is.
+five points. Thresholds, roundings and the pyramid are those of https://github.com/TropComplique/mtcnn-pytorch, which
+the published system uses, and so is Pillow, to whose bilinear filter the networks are used: it averages where it
+shrinks, and OpenCV's does not. Unlike there, the box of a crop that reaches beyond the picture stays as it is.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SMALLEST = 20
 """The side of the smallest face that is looked for, pixels of the picture."""
 FACTOR = 0.707
 LARGEST = 4_000_000
-"""Pixels that P-Net is shown at once. Of a picture of more than 11 million, the finest scales are left out: memory would
-grow without end."""
+"""Pixels that P-Net is shown at once. Of a picture of more than 11 million, the finest scales are left out: they would
+need memory without end."""
 SCORES = (0.6, 0.7, 0.8)
 SAME_SCALE, SAME = 0.5, 0.7
 """How far boxes may overlap: within a scale of the pyramid, and after each network."""
@@ -100,7 +100,7 @@ def _moved(rows: Float64) -> Float64:
 
 
 def _squared(rows: Float64) -> Float64:
-    """(n, 4) float64, whole pixels: the squares around the middles of boxes, as long as their longer sides, 1 or more."""
+    """(n, 4) float64, whole pixels: the squares around the middles of boxes, as long as their longer sides."""
     sides = rows[:, 2:4] - rows[:, :2] + 1
     longer = sides.max(1, keepdims=True, initial=1)
     corner = rows[:, :2] + sides / 2 - longer / 2
