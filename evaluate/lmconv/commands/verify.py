@@ -26,6 +26,9 @@ others.
 An artefact that takes a frame gets seeded frames with boxes, and whole pictures; its fp32 gate is max_px <= 0.05 in
 place of max_abs (heatmaps: max_map <= 0.01 and, on faces, mean_px <= 0.05).
 
+A face detector has no ION: its raw outputs are compared, at an odd size too where it takes any. Its gates are fp32
+max_abs <= 1e-4, fp16 max_map <= 0.01 and bf16 max_map <= 0.05.
+
 --data is a folder in the layout of a data set, or a file of annotations (docs/datasets.md). What errors are divided by
 is --normaliser: inter-ocular, inter-pupil, box-diagonal or box-side, as far as the points have it (docs/points.md).
 --curve writes the cumulative error curves of all artefacts and their sources.
@@ -33,9 +36,6 @@ is --normaliser: inter-ocular, inter-pupil, box-diagonal or box-side, as far as 
 With --boxes detector:NAME faces are cut around the detector's box that overlaps most with that of their landmarks, by
 more than 0.3: what they are cut around where nobody has annotated them. Faces that it does not find are named, and
 counted in "of". These figures are not kept in the artefact's manifest.
-
-A face detector has no ION: its raw outputs are compared, at an odd size too where it takes any. Its gates are fp32
-max_abs <= 1e-4, fp16 max_map <= 0.01 and bf16 max_map <= 0.05.
 
 With -v every subset is shown, with failure rate and AUC at 10 and at 8 %. Default gates: fp32 max_abs <= 1e-5 (tensorrt
 1e-4); fp16 max_px <= 0.1; bf16 and int8 ion_loss <= 5 % (int8 on onnx 10 %). Of heatmaps: fp32 max_map <= 1e-4 too;
