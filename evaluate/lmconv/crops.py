@@ -61,9 +61,11 @@ class CropSet:
         subsets: The subsets each face counts in, its source folder last.
         totals: How many faces each published subset has in full.
         problems: What was left out and why, one line each.
-        scenes: Reads the pictures again: each face with its picture and its box, in this order.
+        scenes: Reads the pictures again: each face with its picture and its box, in this order; or those at some
+            places, such as `scenes([3, 7])`.
         pictures: Reads their files again: the first 16 hex digits of the sha256 of each, sorted, none twice.
         missed: Names of the annotated faces that are not in it, as a detector has no box for them.
+        normaliser: What their errors are divided by, by name; None for what is usual with their points.
     """
 
     images: Uint8
@@ -73,9 +75,10 @@ class CropSet:
     subsets: tuple[tuple[str, ...], ...]
     totals: Mapping[str, int]
     problems: tuple[str, ...]
-    scenes: Callable[[], Iterator[Scene]]
+    scenes: Callable[..., Iterator[Scene]]
     pictures: Callable[[], tuple[str, ...]]
     missed: tuple[str, ...] = ()
+    normaliser: str | None = None
 
 
 def square(points: Float64, crop: Crop) -> Square:
@@ -106,19 +109,25 @@ def find_dataset(folder: Path, name: str | None = None) -> Dataset:
         raise InputError(f"{folder} does not exist", hint="name a folder with annotated faces")
     if name:
         return known[name]
-    for test in ("matches", "matches_bare"):
-        fitting = [dataset for dataset in known.values() if getattr(dataset, test)(folder)]
-        if len(fitting) > 1:
-            names = " and ".join(dataset.name for dataset in fitting)
-            hint = "name a folder that holds one of them, or choose one by --dataset where the command has it"
-            raise InputError(f"{folder} holds faces of {names}", hint=hint)
-        if fitting:
-            return fitting[0]
+    fitting = matching(folder)
+    if len(fitting) > 1:
+        names = " and ".join(dataset.name for dataset in fitting)
+        hint = "name a folder that holds one of them, or choose one by --dataset where the command has it"
+        raise InputError(f"{folder} holds faces of {names}", hint=hint)
+    if fitting:
+        return fitting[0]
     if not folder.is_dir():
         hint = "name a folder with annotated faces, or a file of them: CSV, JSON, dlib's XML, a list (docs/datasets.md)"
         raise InputError(f"{folder} is not a folder, nor a file of annotations that is known", hint=hint)
     summaries = "; ".join(dataset.summary for dataset in known.values())
     raise InputError(f"{folder} has no annotated faces in a known layout", hint=f"known: {summaries}")
+
+
+def matching(folder: Path) -> list[Dataset]:
+    """The dataset plug-ins whose layout a folder or file holds; where there is none, those that can read it bare."""
+    known: dict[str, Dataset] = plugins.load_all("datasets")
+    held = [dataset for dataset in known.values() if dataset.matches(folder)]
+    return held or [dataset for dataset in known.values() if dataset.matches_bare(folder)]
 
 
 def check(folder: Path, split: str, spec: ModelSpec) -> None:
@@ -189,9 +198,10 @@ def _digests(faces: Sequence[Face]) -> tuple[str, ...]:
     return tuple(sorted({sha256(path)[:16] for path in {face.image for face in faces}}))
 
 
-def _scenes(faces: Sequence[Face], boxes: Sequence[Float32]) -> Iterator[Scene]:
-    for (_, picture), box in zip(_pictures(faces), boxes, strict=True):
-        yield Scene(frame=picture, boxes=box[None])
+def _scenes(faces: Sequence[Face], boxes: Sequence[Float32], places: Sequence[int] | None = None) -> Iterator[Scene]:
+    chosen = range(len(faces)) if places is None else places
+    for (_, picture), place in zip(_pictures([faces[place] for place in chosen]), chosen, strict=True):
+        yield Scene(frame=picture, boxes=boxes[place][None])
 
 
 def _whole(face: Face, box: Float32 | None) -> Float32:

@@ -22,7 +22,6 @@ GREEN: Colour = (96, 220, 64)
 RED: Colour = (64, 64, 255)
 YELLOW: Colour = (64, 220, 255)
 WHITE: Colour = (255, 255, 255)
-BLACK: Colour = (0, 0, 0)
 
 FINE = 4
 """Bits of a pixel that lines and points are drawn to."""
@@ -110,7 +109,7 @@ def draw_box(
 
 
 def text(picture: Uint8, words: str, place: tuple[float, float], *, colour: Colour = WHITE, size: float = 1.0) -> None:
-    """Writes a line of words, its lower left corner at `place`, moved into the picture, with a dark rim.
+    """Writes a line of words, its lower left corner at `place`, moved into the picture, on a dark band.
 
     OpenCV draws ASCII only: other signs become question marks.
     """
@@ -122,8 +121,9 @@ def text(picture: Uint8, words: str, place: tuple[float, float], *, colour: Colo
     height, across = picture.shape[:2]
     x = max(0, min(round(place[0]), across - long))
     y = max(tall, min(round(place[1]), height - below))
-    for ink, thick in ((BLACK, width + 2), (colour, width)):
-        cv2.putText(picture, words, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thick, cv2.LINE_AA)
+    band = picture[max(0, y - tall - 2) : y + below, max(0, x - 2) : x + long + 2]
+    band //= 3
+    cv2.putText(picture, words, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, width, cv2.LINE_AA)
 
 
 def _places(points: Float32 | Float64) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:

@@ -105,7 +105,7 @@ def on_faces(session: Session, spec: ModelSpec, crops: CropSet, *, chunk: int = 
 
 def errors(faces: Outputs, crops: CropSet) -> Float64:
     """(n,) float64: ION of each face against its annotation, percent."""
-    return ion(to_picture(faces.landmarks, crops.squares), crops.truth)
+    return ion(to_picture(faces.landmarks, crops.squares), crops.truth, crops.normaliser)
 
 
 def parity(
@@ -157,7 +157,7 @@ def _overall(apart: Gap, against: Literal["torch", "onnx", "reference"]) -> Pari
 def drift(found: Outputs, expected: Outputs, crops: CropSet) -> Float64:
     """(n,) float64: mean distance of the points of each face, as a percentage of what its scheme measures by."""
     moved = to_picture(found.landmarks, crops.squares) - to_picture(expected.landmarks, crops.squares)
-    return ion(crops.truth + moved, crops.truth)
+    return ion(crops.truth + moved, crops.truth, crops.normaliser)
 
 
 def reference_parity(session: Session, spec: ModelSpec, reference: Reference) -> Parity:

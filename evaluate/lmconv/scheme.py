@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -12,8 +12,51 @@ from lmconv import plugins
 from lmconv.errors import UsageError
 from lmconv.types import Float64
 
-Normaliser: TypeAlias = tuple[int, int] | Callable[[Float64], Float64]
-"""Two points whose distance it is, or a rule: from (n, L, 2) float64, pixels, to (n,) float64, pixels."""
+Rule: TypeAlias = tuple[int, int] | Callable[[Float64], Float64]
+"""Two points whose distance it is, or a function: from (n, L, 2) float64, pixels, to (n,) float64, pixels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Normaliser:
+    """What the error of a point is divided by.
+
+    Attributes:
+        rule: How it is measured.
+        measure: The same in words, which follow "the": `"distance of the outer eye corners"`.
+    """
+
+    rule: Rule
+    measure: str
+
+    def sizes(self, points: Float64) -> Float64:
+        """(n,) float64, pixels: of (n, L, 2) float64 points, pixels, x before y."""
+        if callable(self.rule):
+            return self.rule(points)
+        first, second = self.rule
+        return np.asarray(np.linalg.norm(points[:, first] - points[:, second], axis=-1))
+
+
+def centres(first: Sequence[int], second: Sequence[int]) -> Rule:
+    """The distance between the means of two sets of points, such as those of the eyes."""
+
+    def sizes(points: Float64) -> Float64:
+        apart = points[:, list(first)].mean(axis=1) - points[:, list(second)].mean(axis=1)
+        return np.asarray(np.linalg.norm(apart, axis=-1))
+
+    return sizes
+
+
+BOXES = {
+    "box-diagonal": Normaliser(
+        rule=lambda points: np.asarray(np.linalg.norm(np.ptp(points, axis=1), axis=-1)),
+        measure="diagonal of the box around the annotated points",
+    ),
+    "box-side": Normaliser(
+        rule=lambda points: np.asarray(np.sqrt(np.ptp(points, axis=1).prod(axis=-1))),
+        measure="square root of the area of the box around the annotated points",
+    ),
+}
+"""Normalisers that every scheme has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,34 +79,42 @@ class Scheme:
     Attributes:
         landmarks: Number of points L; no other scheme has as many.
         mirror: L indices: point i of a face is point `mirror[i]` of its mirror image.
-        normaliser: What a point's error is divided by.
-        measure: The same in words, which follow "the": `"distance of the outer eye corners"`.
+        normalisers: What a point's error may be divided by, by name; the first unless another is chosen.
         groups: The lines of a drawn face; every point is in exactly one. Left and right are the person's.
-        source: Where the numbering and the normaliser come from.
+        source: Where the numbering and the first normaliser come from.
     """
 
     name: str
     summary: str
     landmarks: int
     mirror: tuple[int, ...]
-    normaliser: Normaliser
-    measure: str
+    normalisers: Mapping[str, Normaliser]
     groups: Mapping[str, Group]
     source: str
 
-    def sizes(self, points: Float64) -> Float64:
-        """What errors on these faces are divided by.
+    @property
+    def default(self) -> str:
+        """The name of the normaliser that its data sets are published with."""
+        return next(iter(self.normalisers))
 
-        Args:
-            points: (n, L, 2) float64, pixels, x before y.
+    def normaliser(self, name: str | None = None) -> Normaliser:
+        """One of its normalisers, or of those that every scheme has; by default its first.
 
-        Returns:
-            (n,) float64, pixels.
+        Raises:
+            UsageError: It has none of this name; says which there are.
         """
-        if callable(self.normaliser):
-            return self.normaliser(points)
-        first, second = self.normaliser
-        return np.asarray(np.linalg.norm(points[:, first] - points[:, second], axis=-1))
+        known = {**self.normalisers, **BOXES}
+        if name not in (None, *known):
+            raise UsageError(f"{self.name} has no normaliser {name!r}", hint=f"it has {', '.join(known)}")
+        return known[name or self.default]
+
+
+def check_normaliser(name: str) -> None:
+    """Refuses a name that no scheme has; whether the scheme of some faces has it, `Scheme.normaliser` says."""
+    schemes: dict[str, Scheme] = plugins.load_all("schemes")
+    known = dict.fromkeys(name for one in schemes.values() for name in one.normalisers) | dict.fromkeys(BOXES)
+    if name not in known:
+        raise UsageError(f"unknown normaliser {name!r}", hint=f"known: {', '.join(known)}")
 
 
 def scheme(landmarks: int) -> Scheme | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import numpy as np
 from lmconv import accuracy, gates, parity, plugins, reference
 from lmconv import artifact as artifacts
 from lmconv.accuracy import Interval, SubsetAccuracy
-from lmconv.crops import Boxes, CropSet, load
+from lmconv.crops import Boxes, CropSet, find_dataset, load
+from lmconv.curves import Errors
 from lmconv.errors import InputError, MissingRuntime, OtherPoints
 from lmconv.finding import Finder, located
 from lmconv.gates import Verdict
@@ -29,6 +32,8 @@ class Verification:
 
     Where this machine does not compute what the artefact says (`caveat`), figures are given and no gate is judged.
     `boxes` is the detector whose boxes the faces were cut around, or "landmarks"; those it `missed` are not among them.
+    `normaliser` is what errors are divided by, None without faces; `curves` are the errors of every face, of the
+    artefact and of its source.
     """
 
     artifact: Artifact
@@ -42,6 +47,8 @@ class Verification:
     delta_ion: Mapping[str, Interval] | None
     boxes: str = "landmarks"
     missed: tuple[str, ...] = ()
+    normaliser: str | None = None
+    curves: tuple[Errors, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -54,8 +61,11 @@ class Verifier:
     """Verifies several artefacts; what they share is computed once.
 
     Attributes:
-        data: Folder of annotated faces, or None.
+        data: Folder or file of annotated faces, or None.
         split: Which part of it: "test", "train" or "all".
+        dataset: The name of its layout; by default the one that it matches.
+        most: So many faces are enough, evenly spread; None for all.
+        normaliser: What errors are divided by, by name; None for what is usual with a number of points.
         weights: A checkpoint or folder to look in for the source network.
         model: `FILE.py:NAME`, what builds a user's own network: code that a manifest names is never run.
         trust: See `OpenOptions`.
@@ -66,6 +76,9 @@ class Verifier:
 
     data: Path | None = None
     split: str = "test"
+    dataset: str | None = None
+    most: int | None = None
+    normaliser: str | None = None
     weights: Path | None = None
     model: str | None = None
     trust: bool = False
@@ -75,6 +88,7 @@ class Verifier:
     _boxes: Boxes | None = None
     _crops: dict[object, CropSet | None] = field(default_factory=dict)
     _sources: dict[object, tuple[Source, Points] | None] = field(default_factory=dict)
+    _found: dict[object, Source | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._boxes = located(self.finder) if self.finder else None
@@ -93,7 +107,12 @@ class Verifier:
             raise MissingRuntime(f"{path} needs {artifact.target}, which is not here", hint=missing)
         if doubt := artifacts.doubt(artifact):
             self.notes.append(f"{path}: {doubt}")
-        crops = self._faces(artifact.spec)
+        with ThreadPoolExecutor(1) as aside:  # importing PyTorch takes about as long as decoding some hundred faces
+            loading = aside.submit(self._faces, artifact.spec)
+            source = self._recover(artifact)
+            if source and source.kind == "torch" and self.data:
+                importlib.import_module("lmconv.network")
+            crops = loading.result()
         if crops:
             _check_unseen(artifact, crops)
         with target.open(artifact, OpenOptions(trust=self.trust)) as session:
@@ -152,6 +171,8 @@ class Verifier:
             delta_ion=_paired(errors, before, crops),
             boxes=self.finder.detector.name if self.finder else "landmarks",
             missed=crops.missed if crops else (),
+            normaliser=_named(spec, crops) if errors is not None else None,
+            curves=_curves(artifact, errors, before, crops),
         )
 
     def _faces(self, spec: ModelSpec) -> CropSet | None:
@@ -167,11 +188,16 @@ class Verifier:
         if spec.detects:
             self.notes.append(f"{spec.name}: a detector has no ION, and faces are left out")
             return None
-        if scheme(spec.landmarks) is None:
+        rule = scheme(spec.landmarks)
+        if rule is None:
             self.notes.append(f"{spec.name}: ION is not defined for {spec.landmarks} points, and faces are left out")
             return None
+        if rule.normaliser(self.normaliser) is not rule.normaliser():
+            measure = rule.normaliser(self.normaliser).measure
+            self.notes.append(f"{spec.name}: ION is divided by {self.normaliser}, the {measure}")
         try:
-            crops = load(data, self._seen(spec), self.split, boxes=self._boxes)
+            dataset = find_dataset(data, self.dataset)
+            crops = load(data, self._seen(spec), self.split, dataset=dataset, most=self.most, boxes=self._boxes)
         except OtherPoints as error:
             self.notes.append(f"{error.message}: they are left out")
             return None
@@ -180,7 +206,13 @@ class Verifier:
             found, name = len(crops.names), self.finder.detector.name
             missed = f"; not found: {', '.join(crops.missed)}" if crops.missed else ""
             self.notes.append(f"{name}: {found} of {found + len(crops.missed)} annotated faces found{missed}")
-        return crops
+        return dataclasses.replace(crops, normaliser=self.normaliser)
+
+    def _recover(self, artifact: Artifact) -> Source | None:
+        key = (artifact.parents["source"]["sha256"], artifact.spec)
+        if key not in self._found:
+            self._found[key] = recover(artifact, self.weights, self.model)
+        return self._found[key]
 
     def _seen(self, spec: ModelSpec) -> ModelSpec:
         """The spec with the crop that suits the detector; an artefact that takes a frame has its own in its graph."""
@@ -194,7 +226,7 @@ class Verifier:
         digest = artifact.parents["source"]["sha256"]
         key = (digest, spec)
         if key not in self._sources:
-            source = recover(artifact, self.weights, self.model)
+            source = self._recover(artifact)
             if source is None:
                 self.notes.append(
                     f"{_missing(artifact, self.model, self.weights)}: {spec.name} is compared with reference.npz"
@@ -243,6 +275,22 @@ def _paired(errors: Float64 | None, before: Float64 | None, crops: CropSet | Non
     return accuracy.paired(errors, before, crops.subsets)
 
 
+def _named(spec: ModelSpec, crops: CropSet | None) -> str | None:
+    rule = scheme(spec.landmarks) if crops else None
+    return crops.normaliser or rule.default if crops and rule else None
+
+
+def _curves(
+    artifact: Artifact, errors: Float64 | None, before: Float64 | None, crops: CropSet | None
+) -> tuple[Errors, ...]:
+    of = ((False, errors), (True, before))
+    return tuple(
+        Errors(name=str(artifact.path), source=source, values=values, subsets=crops.subsets)
+        for source, values in of
+        if values is not None and crops is not None
+    )
+
+
 def to_json(result: Verification) -> dict[str, object]:
     """The row of `lmconv verify --json`; a figure that is not finite is null."""
     artifact = result.artifact
@@ -269,6 +317,7 @@ def _record(result: Verification) -> dict[str, dict[str, object]]:
             "limits": dict(result.limits),
             "figures": _finite(result.figures),
             "parity": _finite(dataclasses.asdict(result.parity)),
+            "normaliser": result.normaliser,
             "ion": None if result.ion is None else accuracy.to_json(result.ion),
             "source_ion": None if result.source_ion is None else accuracy.to_json(result.source_ion),
             "delta_ion": None if result.delta_ion is None else accuracy.to_json(result.delta_ion),

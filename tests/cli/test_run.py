@@ -23,7 +23,6 @@ from lmconv.metrics.ion import ion
 from lmconv.pts import read_pts
 from lmconv.types import Float64, Precision, Uint8
 
-
 FACE = "00001"
 """The one that moves in videos."""
 

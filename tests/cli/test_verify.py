@@ -25,7 +25,7 @@ KEYS = {
     "delta_ion",
 }
 PARITY = {"against", "max_abs", "mean_abs", "max_px", "mean_px", "max_ion", "mean_ion", "n"}
-ION = {"mean", "low", "high", "n", "of", "failure_rate", "auc"}
+ION = {"mean", "low", "high", "n", "of", "failure_rate", "auc", "failure_rate_8", "auc_8"}
 
 
 @pytest.fixture
@@ -347,3 +347,55 @@ def test_doctor_says_what_to_install() -> None:
 
 def test_models_without_torch_says_what_to_install() -> None:
     python(without("torch"), "models").refused(3, "pip install 'lmconv[torch]'")
+
+
+# Normalisers, curves, data sets
+
+
+def test_another_normaliser_is_chosen_recorded_and_named(cli: Cli, small: Path, tiny: Path, faces: Path) -> None:
+    arguments = ("verify", small / "onnx-fp32", "--weights", tiny, "--data", faces, "--json")
+    usual, other = cli(*arguments), cli(*arguments, "--normaliser", "box-diagonal")
+    rows = [ran.document["artifacts"][0] for ran in (usual, other)]
+    assert [row["normaliser"] for row in rows] == ["inter-ocular", "box-diagonal"]
+    assert rows[0]["ion"]["full"]["mean"] != rows[1]["ion"]["full"]["mean"]
+    assert "ION is divided by box-diagonal, the diagonal of the box" in other.err
+    assert "ION is divided" not in usual.err
+    assert "ION is divided by box-diagonal" in cli("report", small.parent).out
+
+
+def test_curves_of_artefacts_and_sources_are_written(cli: Cli, small: Path, tiny: Path, faces: Path) -> None:
+    arguments = ("verify", small / "onnx-fp32", small / "openvino-fp32", "--weights", tiny, "--data", faces)
+    assert cli(*arguments, "--curve", "ced.csv").code == 0
+    header, *rows = Path("ced.csv").read_text(encoding="utf-8").splitlines()
+    assert header == "network,of,subset,ion,share"
+    full = [row.split(",") for row in rows if ",full," in row and "onnx-fp32,artefact" in row]
+    assert [float(row[-1]) for row in full] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert {",".join(row.split(",")[:2]) for row in rows} == {
+        f"{small / target},{of}" for target in ("onnx-fp32", "openvino-fp32") for of in ("artefact", "source")
+    }
+    assert cli(*arguments, "--curve", "ced.svg").code == 0
+    picture = Path("ced.svg").read_text(encoding="utf-8")
+    assert picture.startswith("<svg ")
+    assert picture.count("stroke-dasharray") == 4, "two sources, each with its entry in the legend"
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (("--normaliser", "ipd"), ("unknown normaliser 'ipd'", "inter-ocular, inter-pupil, box-side, box-diagonal")),
+        (("--curve", "ced.pdf"), ("ced.pdf is neither .csv nor .svg",)),
+        (("--dataset", "wlfw"), ("unknown dataset 'wlfw'", "did you mean wflw?")),
+    ],
+)
+def test_refuses_names_it_does_not_know_before_any_work(cli: Cli, options: tuple[str, str], parts: tuple[str]) -> None:
+    cli("verify", "gone", *options).refused(2, *parts)
+
+
+def test_a_file_of_annotations_is_data_too_and_a_sample_may_do(cli: Cli, small: Path, tiny: Path) -> None:
+    add_face(Path("own"), "a", face(20, 10, 50, 45))
+    header = ",".join(["image", *(f"{axis}{number}" for number in range(68) for axis in "xy")])
+    rows = [",".join(["a.png", *map(str, face(20, 10, 50 + more, 45).ravel())]) for more in range(3)]
+    Path("own/mine.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    ran = cli("verify", small / "onnx-fp32", "--weights", tiny, "--data", "own/mine.csv", "--most", "2", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.document["artifacts"][0]["ion"]["mine"]["n"] == 2

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import get_args
 
 import click
 import numpy as np
 import pytest
+from tests.evaluate.datasets.builders import BUILDERS
 
 from lmconv import artifact as artifacts
-from lmconv import plugins
+from lmconv import crops, plugins
 from lmconv.data import Dataset, Metric
 from lmconv.errors import InputError
 from lmconv.pipeline import convert
 from lmconv.session import landmarks, noise
 from lmconv.source import open_source, resolve
-from lmconv.types import Cpu, OpenOptions, Precision, Target
+from lmconv.types import Cpu, OpenOptions, Precision, Target, landmark_spec
 
 # Targets
 
@@ -94,6 +96,16 @@ def test_a_dataset_is_not_seen_where_it_is_not(dataset: Dataset, tmp_path: Path)
     for split in ("test", "train", "all"):
         with pytest.raises(InputError):
             dataset.faces(empty, split)
+
+
+def test_a_dataset_is_found_by_its_layout_and_cut_into_crops(dataset: Dataset, tmp_path: Path) -> None:
+    build, landmarks = BUILDERS[dataset.name]
+    place = build(tmp_path)
+    assert crops.find_dataset(place) is dataset
+    found = crops.load(place, landmark_spec("toy", "toy", size=(32, 32), landmarks=landmarks))
+    assert len(found.images) == len(set(found.names)) >= 1
+    assert sum(1 for _ in found.scenes()) == len(found.images)
+    assert all(re.fullmatch("[0-9a-f]{16}", digest) for digest in found.pictures())
 
 
 # Metrics

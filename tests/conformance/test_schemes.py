@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lmconv import plugins
-from lmconv.scheme import Group, Scheme, scheme
+from lmconv.scheme import BOXES, Group, Scheme, scheme
 from lmconv.types import Float64
 
 NAMES = plugins.names("schemes")
@@ -35,8 +35,9 @@ def lines(group: Group) -> frozenset[frozenset[int]]:
 def test_declares_itself(one: Scheme) -> None:
     assert one.name in NAMES
     assert one.summary
-    assert one.measure
-    assert not one.measure.startswith("the ")
+    for normaliser in one.normalisers.values():
+        assert normaliser.measure
+        assert not normaliser.measure.startswith("the ")
     assert one.source.strip()
 
 
@@ -50,18 +51,21 @@ def test_the_mirror_moves_every_point_to_one_place_and_back(one: Scheme) -> None
     assert [one.mirror[place] for place in one.mirror] == list(range(one.landmarks))
 
 
-def test_the_normaliser_is_a_size_that_a_mirror_keeps(one: Scheme) -> None:
-    if not callable(one.normaliser):
-        first, second = one.normaliser
-        assert (one.mirror[first], one.mirror[second]) == (second, first)
-    points = faces(one)
-    sizes = one.sizes(points)
-    assert sizes.shape == (3,)
-    assert sizes.dtype == np.float64
-    assert (sizes > 0).all()
-    mirrored = (points * [-1, 1])[:, list(one.mirror)]
-    np.testing.assert_allclose(one.sizes(mirrored), sizes, rtol=1e-12)
-    np.testing.assert_allclose(one.sizes(7 * points + 30), 7 * sizes, rtol=1e-12)
+def test_a_normaliser_is_a_size_that_a_mirror_keeps(one: Scheme) -> None:
+    assert one.normaliser() is one.normalisers[one.default]
+    for name in {*one.normalisers, *BOXES}:
+        chosen = one.normaliser(name)
+        if not callable(chosen.rule):
+            first, second = chosen.rule
+            assert (one.mirror[first], one.mirror[second]) == (second, first)
+        points = faces(one)
+        sizes = chosen.sizes(points)
+        assert sizes.shape == (3,)
+        assert sizes.dtype == np.float64
+        assert (sizes > 0).all()
+        mirrored = (points * [-1, 1])[:, list(one.mirror)]
+        np.testing.assert_allclose(chosen.sizes(mirrored), sizes, rtol=1e-12)
+        np.testing.assert_allclose(chosen.sizes(7 * points + 30), 7 * sizes, rtol=1e-12)
 
 
 def test_every_point_is_in_one_group(one: Scheme) -> None:

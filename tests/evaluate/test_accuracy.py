@@ -12,6 +12,7 @@ from lmconv.accuracy import (
     accuracy,
     accuracy_from_json,
     bootstrap,
+    curve,
     paired,
     paired_from_json,
     to_json,
@@ -137,7 +138,42 @@ def test_json_goes_out_and_comes_back() -> None:
     deltas = paired(errors, errors[::-1], subsets)
     text = json.dumps({"ion": to_json(figures), "delta_ion": to_json(deltas)}, allow_nan=False)
     document = json.loads(text)
-    assert list(document["ion"]["common"]) == ["mean", "low", "high", "n", "of", "failure_rate", "auc"]
+    assert list(document["ion"]["common"]) == [
+        "mean",
+        "low",
+        "high",
+        "n",
+        "of",
+        "failure_rate",
+        "auc",
+        "failure_rate_8",
+        "auc_8",
+    ]
     assert document["ion"]["challenge"]["mean"] is None
     assert accuracy_from_json(document["ion"]) == figures
     assert paired_from_json(document["delta_ion"]) == deltas
+
+
+def test_what_an_earlier_version_wrote_is_still_read() -> None:
+    document = to_json(accuracy(np.array([2.0, 9.0]), [HELEN, HELEN], TOTALS))
+    earlier = {name: {key: row[key] for key in row if not key.endswith("_8")} for name, row in document.items()}
+    figure = accuracy_from_json(earlier)["common"]
+    assert (figure.failure_rate, figure.failure_rate_8, figure.auc_8) == (0.0, None, None)
+
+
+def test_failure_rate_and_auc_at_8_percent_stand_beside_those_at_10() -> None:
+    figure = accuracy(np.array([2.0, 9.0]), [HELEN, HELEN], TOTALS)["common"]
+    assert (figure.failure_rate, figure.failure_rate_8) == (0.0, 50.0)
+    assert figure.auc == pytest.approx(0.45)
+    assert figure.auc_8 == pytest.approx(0.375)
+
+
+def test_the_cumulative_curve_has_a_step_for_each_error_and_its_area_is_the_auc() -> None:
+    at, share = curve(np.array([4.0, 1.0, 4.0, np.inf]))
+    assert at.tolist() == [1.0, 4.0]
+    assert share.tolist() == [0.25, 0.75]
+    errors = np.random.default_rng(0).gamma(4.0, 1.0, 200)
+    at, share = curve(errors)
+    below = at < 10
+    area = np.sum(np.diff([*at[below], 10.0]) * share[below]) / 10
+    assert accuracy(errors, [HELEN] * 200, TOTALS)["common"].auc == pytest.approx(area)

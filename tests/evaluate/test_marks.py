@@ -64,3 +64,6 @@ def test_a_box_has_its_label_inside_the_picture() -> None:
     assert picture[50, 30].any()
     marks.text(picture, "Größe", (500, 500))
     assert picture[-10:].any()
+    white = np.full((60, 80, 3), 255, np.uint8)
+    marks.text(white, "white", (5, 30))
+    assert (white < 128).any(), "white words stay readable on white"

@@ -9,7 +9,7 @@ import pytest
 from tests.helpers import other_package, python
 
 from lmconv import plugins
-from lmconv.errors import InputError
+from lmconv.errors import InputError, UsageError
 from lmconv.metrics.ion import ion
 from lmconv.scheme import Scheme, scheme
 from lmconv.types import Float64
@@ -44,10 +44,11 @@ def test_the_lookup_finds_ours() -> None:
 
 
 FIVE = """
-from lmconv.scheme import Group, Scheme
+from lmconv.scheme import Group, Normaliser, Scheme
 plugin = Scheme(
-    name="five", summary="corners", landmarks={landmarks}, mirror=(1, 0, 2, 4, 3), normaliser=(0, 1),
-    measure="distance of the eyes", groups={{"all": Group(points=(0, 1, 2, 3, 4))}}, source="https://example.org",
+    name="five", summary="corners", landmarks={landmarks}, mirror=(1, 0, 2, 4, 3),
+    normalisers={{"eyes": Normaliser(rule=(0, 1), measure="distance of the eyes")}},
+    groups={{"all": Group(points=(0, 1, 2, 3, 4))}}, source="https://example.org",
 )
 """
 ENTRY = "[lmconv.schemes]\nfive = lmconv_other:plugin\n"
@@ -94,6 +95,21 @@ def test_profiles_are_measured_by_the_diagonal_of_the_box_of_their_points() -> N
 def test_jd_landmark_measures_by_the_root_of_the_area_of_the_box_of_the_points() -> None:
     truth = face(106, p0=(80.0, 100.0), p16=(100.0, 145.0))
     assert ion(truth + SHIFT, truth) == pytest.approx([100 * 5 / 30])
+
+
+def test_another_normaliser_is_chosen_by_name() -> None:
+    eyes = {f"p{index}": (70.0, 100.0) for index in range(36, 42)} | {
+        f"p{index}": (100.0, 140.0) for index in range(42, 48)
+    }
+    truth = face(68, **eyes)
+    assert ion(truth + SHIFT, truth, "inter-pupil") == pytest.approx([100 * 5 / 50])
+    assert ion(truth + SHIFT, truth, "box-side") == pytest.approx([100 * 5 / (30 * 40) ** 0.5])
+    with pytest.raises(
+        UsageError, match=r"ibug68 has no normaliser 'ipd' .it has inter-ocular, inter-pupil, box-diagonal"
+    ):
+        ion(truth, truth, "ipd")
+    with pytest.raises(UsageError, match=r"menpo39 has no normaliser 'inter-ocular' .it has box-diagonal, box-side"):
+        known(39).normaliser("inter-ocular")
 
 
 def test_a_face_without_a_size_is_refused_in_the_words_of_its_scheme() -> None:

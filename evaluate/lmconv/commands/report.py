@@ -78,10 +78,20 @@ def _row(artifact: Artifact) -> Json:
         "parameters": artifact.parameters,
         "trained": store.trained(artifact),
         "verified": artifact.measured.get("verified"),
+        "normaliser": _other(artifact),
         "latency": artifact.measured.get("latency"),
         "guard": artifact.measured.get("guard"),
         "doubt": store.doubt(artifact),
     }
+
+
+def _other(artifact: Artifact) -> str | None:
+    """The normaliser of its ION, where that is not the usual one of its points."""
+    from lmconv.scheme import scheme
+
+    name: str | None = (artifact.measured.get("verified") or {}).get("normaliser")
+    usual = scheme(artifact.spec.landmarks)
+    return name if name and usual and name != usual.default else None
 
 
 def _text(rows: list[Json]) -> str:
@@ -97,7 +107,8 @@ def _takes(row: Json) -> str:
 
 def _caveat(row: Json) -> str:
     caveat = (row["verified"] or {}).get("caveat") or (row["latency"] or {}).get("caveat")
-    return "; ".join(filter(None, (caveat, row["doubt"])))
+    other = row["normaliser"] and f"ION is divided by {row['normaliser']}"
+    return "; ".join(filter(None, (caveat, other, row["doubt"])))
 
 
 def _cells(row: Json) -> list[str]:

@@ -11,14 +11,14 @@ THRESHOLD = 10.0
 """A face with an ION above this, in percent, has failed; one at it has not."""
 
 
-def _failure_rate(errors: Float64) -> float:
-    return 100.0 * float(np.mean(errors > THRESHOLD))
+def above(threshold: float, name: str) -> Metric:
+    """The share of faces above a threshold, ION in percent."""
+
+    def share(errors: Float64) -> float:
+        return 100.0 * float(np.mean(errors > threshold))
+
+    summary = f"share of the faces with an ION above {threshold:g} %"
+    return Metric(name=name, unit="%", summary=summary, better="lower", compute=share)
 
 
-plugin = Metric(
-    name="failure_rate",
-    unit="%",
-    summary=f"share of the faces with an ION above {THRESHOLD:g} %",
-    better="lower",
-    compute=_failure_rate,
-)
+plugin = above(THRESHOLD, "failure_rate")

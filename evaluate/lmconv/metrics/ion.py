@@ -15,15 +15,16 @@ from lmconv.scheme import Scheme, scheme
 from lmconv.types import Float32, Float64
 
 
-def ion(predicted: Float32 | Float64, truth: Float64) -> Float64:
+def ion(predicted: Float32 | Float64, truth: Float64, normaliser: str | None = None) -> Float64:
     """The error of each face: 100 x mean distance of its points / distance of its outer eye corners.
 
     Sagonas et al., "300 Faces in-the-Wild Challenge: The First Facial Landmark Localization Challenge", ICCVW 2013. It
-    is divided by what the scheme with L points says (`Scheme.normaliser`), which need not be the eye corners.
+    is divided by what the scheme with L points says (`Scheme.normalisers`), which need not be the eye corners.
 
     Args:
         predicted: (n, L, 2) float, pixels of the picture, x before y.
         truth: (n, L, 2) float64, the annotation in the same convention.
+        normaliser: Another one of its scheme, by name.
 
     Returns:
         (n,) float64, percent. A face with a predicted point that is not finite is infinitely wrong, so that no mean
@@ -31,7 +32,7 @@ def ion(predicted: Float32 | Float64, truth: Float64) -> Float64:
     """
     if predicted.shape != truth.shape or truth.ndim != 3:
         raise ValueError(f"points of shape {predicted.shape} cannot be judged by an annotation of shape {truth.shape}")
-    rule = _scheme(truth.shape[1])
+    rule = scheme_of(truth.shape[1]).normaliser(normaliser)
     scale = rule.sizes(truth)
     if not (scale > 0).all():
         face = int(np.argmin(scale > 0))
@@ -42,7 +43,8 @@ def ion(predicted: Float32 | Float64, truth: Float64) -> Float64:
     return np.where(np.isfinite(errors), errors, np.inf)
 
 
-def _scheme(landmarks: int) -> Scheme:
+def scheme_of(landmarks: int) -> Scheme:
+    """The scheme of faces with this many points; a `UsageError` where no plug-in knows one."""
     found = scheme(landmarks)
     if found is None:
         known: dict[str, Scheme] = plugins.load_all("schemes")

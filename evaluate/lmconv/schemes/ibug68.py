@@ -7,7 +7,7 @@ of https://github.com/HRNet/HRNet-Facial-Landmark-Detection.
 
 from __future__ import annotations
 
-from lmconv.scheme import Group, Scheme
+from lmconv.scheme import Group, Normaliser, Scheme, centres
 
 plugin = Scheme(
     name="ibug68",
@@ -21,8 +21,12 @@ plugin = Scheme(
         *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55),  # outer lips
         *(64, 63, 62, 61, 60, 67, 66, 65),  # inner lips
     ),
-    normaliser=(36, 45),
-    measure="distance of the outer eye corners",
+    normalisers={
+        "inter-ocular": Normaliser(rule=(36, 45), measure="distance of the outer eye corners"),
+        "inter-pupil": Normaliser(
+            rule=centres(range(36, 42), range(42, 48)), measure="distance of the centres of the eyes' points"
+        ),
+    },
     groups={
         "jaw": Group(points=tuple(range(17))),
         "right brow": Group(points=tuple(range(17, 22))),

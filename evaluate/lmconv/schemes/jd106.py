@@ -9,15 +9,7 @@ Not verified: that the first challenge took the same box.
 
 from __future__ import annotations
 
-import numpy as np
-
-from lmconv.scheme import Group, Scheme
-from lmconv.types import Float64
-
-
-def _side(points: Float64) -> Float64:
-    return np.asarray(np.sqrt(np.ptp(points, axis=1).prod(axis=-1)))
-
+from lmconv.scheme import BOXES, Group, Normaliser, Scheme
 
 plugin = Scheme(
     name="jd106",
@@ -35,8 +27,11 @@ plugin = Scheme(
         *(100, 99, 98, 97, 96, 103, 102, 101),  # inner lips
         *(105, 104),  # pupils
     ),
-    normaliser=_side,
-    measure="square root of the area of the box around the annotated points",
+    normalisers={
+        "box-side": BOXES["box-side"],
+        "inter-ocular": Normaliser(rule=(66, 79), measure="distance of the outer eye corners"),
+        "inter-pupil": Normaliser(rule=(104, 105), measure="distance of the pupils"),
+    },
     groups={
         "jaw": Group(points=tuple(range(33))),
         "right brow": Group(points=tuple(range(33, 42)), closed=True),

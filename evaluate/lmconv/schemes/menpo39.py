@@ -11,23 +11,14 @@ verified: that the benchmark's authors say so; and OpenFace drops points 10 and 
 
 from __future__ import annotations
 
-import numpy as np
-
-from lmconv.scheme import Group, Scheme
-from lmconv.types import Float64
-
-
-def _diagonal(points: Float64) -> Float64:
-    return np.asarray(np.linalg.norm(np.ptp(points, axis=1), axis=-1))
-
+from lmconv.scheme import BOXES, Group, Scheme
 
 plugin = Scheme(
     name="menpo39",
     summary="Menpo profile 39, left and right",
     landmarks=39,
     mirror=tuple(range(39)),
-    normaliser=_diagonal,
-    measure="diagonal of the box around the annotated points",
+    normalisers={"box-diagonal": BOXES["box-diagonal"]},
     groups={
         "jaw": Group(points=tuple(range(12))),
         "brow": Group(points=tuple(range(12, 16))),

@@ -8,7 +8,7 @@ https://github.com/open-mmlab/mmpose has the same mirror.
 
 from __future__ import annotations
 
-from lmconv.scheme import Group, Scheme
+from lmconv.scheme import Group, Normaliser, Scheme
 
 plugin = Scheme(
     name="wflw98",
@@ -25,8 +25,10 @@ plugin = Scheme(
         *(92, 91, 90, 89, 88, 95, 94, 93),  # inner lips
         *(97, 96),  # pupils
     ),
-    normaliser=(60, 72),
-    measure="distance of the outer eye corners",
+    normalisers={
+        "inter-ocular": Normaliser(rule=(60, 72), measure="distance of the outer eye corners"),
+        "inter-pupil": Normaliser(rule=(96, 97), measure="distance of the pupils"),
+    },
     groups={
         "jaw": Group(points=tuple(range(33))),
         "right brow": Group(points=tuple(range(33, 42)), closed=True),

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from lmconv.drawing.folder import write
 from lmconv.pts import write_pts
 from lmconv.types import Float64
 
@@ -159,7 +160,13 @@ def ljson(root: Path) -> Path:
     return root
 
 
+def drawn(root: Path) -> Path:
+    write(root, {"testset": 2, "trainset": 1})
+    return root
+
+
 BUILDERS: dict[str, tuple[Callable[[Path], Path], int]] = {
+    "drawn": (drawn, 68),
     "ibug300w": (private, 68),
     "menpo2d": (menpo, 68),
     "w300vw": (videos, 68),
@@ -170,4 +177,4 @@ BUILDERS: dict[str, tuple[Callable[[Path], Path], int]] = {
     "plain_list": (plain_list, 68),
     "ljson": (ljson, 68),
 }
-"""A tiny set of each data set, and the points of the faces in it."""
+"""A tiny set of every data set that is here, and the points of the faces in it."""

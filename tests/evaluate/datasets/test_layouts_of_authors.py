@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.evaluate.datasets import builders
-from tests.evaluate.datasets.builders import BUILDERS
 
 from lmconv import crops, plugins
 from lmconv.data import Dataset, Listing
@@ -25,18 +23,6 @@ def read(name: str, place: Path, split: str = "test") -> Listing:
 
 def names(listing: Listing) -> list[str]:
     return [face.name for face in listing.faces]
-
-
-@pytest.mark.parametrize("name", BUILDERS)
-def test_a_set_is_found_by_its_layout_and_cut_into_crops(name: str, tmp_path: Path) -> None:
-    build, landmarks = BUILDERS[name]
-    place = build(tmp_path)
-    assert crops.find_dataset(place).name == name
-    spec = landmark_spec("toy", "toy", size=(32, 32), landmarks=landmarks)
-    found = crops.load(place, spec)
-    assert len(found.images) == len(set(found.names)) >= 1
-    assert len(list(found.scenes())) == len(found.images)
-    assert all(re.fullmatch("[0-9a-f]{16}", digest) for digest in found.pictures())
 
 
 # Each of them
