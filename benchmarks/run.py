@@ -2,9 +2,10 @@
 
 Makes `OUT/clip.mp4`, 300 frames of 640 x 480 that pan over two pictures of `LMCONV_FACES` (300-W, test split) so that
 one face is in view, and runs the command on it as a user does, several times each way in turn: with tracking, and with
-RFB-320 on every frame; frames per second are the command's own, from before the first frame is decoded to after the
-last one is written. Then times ONNX Runtime and OpenVINO on the same networks, interleaved, one face a call, with one
-thread and with all, for what https://github.com/cunjian/pytorch_face_landmark says of them ("about 10 times faster").
+RFB-320 on every frame, as published in ONNX and as an OpenVINO artefact. Frames per second are the command's own: from
+the first finished frame to the last, decoding, drawing and encoding included. Then times ONNX Runtime, on the plain
+graph and on its own artefact, and OpenVINO, interleaved, one face a call, with one thread and with all, for what
+https://github.com/cunjian/pytorch_face_landmark says of them ("about 10 times faster").
 Weights come from `LMCONV_WEIGHTS`. Prints two Markdown tables and writes `OUT/run.json`.
 """
 
@@ -39,6 +40,7 @@ WAYS = {
     "tracking": (),
     "tracking, smoothed": ("--smooth",),
     "RFB-320 on every frame": ("--no-track",),
+    "RFB-320 in OpenVINO on every frame": ("--no-track", "--detector", "{out}/rfb320/openvino-fp32"),
 }
 MODELS = ("pfld", "mobilefacenet")
 TARGETS = ("onnx", "openvino")
@@ -58,6 +60,7 @@ def main() -> None:
         plain = pipeline.plain(source.resolve(model), out)
         for target in TARGETS:
             pipeline.build(plain, target, Precision.FP32, out=out)
+    pipeline.build(pipeline.plain(source.resolve("rfb320"), out), "openvino", Precision.FP32, out=out)
     speeds = runs(out, arguments.runs)
     ratios = [ratio(out / model, threads) for model in MODELS for threads in (1, 0)]
     found = {"fps": speeds, "ratios": ratios}
@@ -102,7 +105,9 @@ def runs(out: Path, count: int) -> dict[str, list[float]]:
         for way, options in WAYS.items():
             line = [sys.executable, "-c", "from lmconv.cli import main; main()", "run"]
             line += [str(out / "pfld" / "openvino-fp32"), str(out / "clip.mp4"), "--json", "--out", str(out / "run")]
-            done = subprocess.run([*line, *options], stdout=subprocess.PIPE, check=True)
+            done = subprocess.run(
+                [*line, *(option.format(out=out) for option in options)], stdout=subprocess.PIPE, check=True
+            )
             document = json.loads(done.stdout)
             assert (document["frames"], document["faces"]) == (FRAMES, FRAMES), document
             speeds[way].append(document["fps"])
@@ -111,25 +116,26 @@ def runs(out: Path, count: int) -> dict[str, list[float]]:
 
 
 def ratio(folder: Path, threads: int) -> dict[str, Any]:
-    """Times of one network on both runtimes, and of how many calls one does in a call of the other."""
+    """Times of one network, and how many calls OpenVINO does in one of ONNX Runtime, plain and converted."""
     with ExitStack() as stack:
         calls = []
-        for name in TARGETS:
-            made = artifacts.read(folder / f"{name}-fp32")
-            target: Target = plugins.load("targets", name)
+        for name in ("plain", "onnx-fp32", "openvino-fp32"):
+            made = artifacts.read(folder / name)
+            target: Target = plugins.load("targets", made.target)
             session = stack.enter_context(target.open(made, OpenOptions(threads=threads)))
             inputs = {"input": noise(made.spec, 1, 0)}
             calls.append(lambda session=session, inputs=inputs: session.run(inputs))
-        first, second = interleaved(calls, SAMPLES)
-    low, middle, high = np.quantile(_medians(first / second), [0.025, 0.5, 0.975])
+        *others, openvino = interleaved(calls, SAMPLES)
     about = {"model": folder.name, "threads": threads or os.cpu_count()}
-    return about | {"ms": [float(np.median(first)), float(np.median(second))], "ratio": [middle, low, high]}
+    ms = [float(np.median(times)) for times in (*others, openvino)]
+    return about | {"ms": ms, "ratios": [_interval(times / openvino) for times in others]}
 
 
-def _medians(values: Float64) -> Float64:
-    """Medians of 1000 bootstrap samples."""
+def _interval(values: Float64) -> list[float]:
+    """The median, and its 95 % bootstrap interval."""
     picks = np.random.default_rng(0).integers(0, len(values), (1000, len(values)))
-    return np.asarray(np.median(values[picks], axis=1))
+    low, high = np.quantile(np.median(values[picks], axis=1), [0.025, 0.975])
+    return [float(np.median(values)), float(low), float(high)]
 
 
 def _speeds(speeds: dict[str, list[float]]) -> str:
@@ -146,11 +152,12 @@ def _ratios(ratios: list[dict[str, Any]]) -> str:
             row["model"],
             str(row["threads"]),
             *(f"{ms:.2f}" for ms in row["ms"]),
-            "{:.2f} [{:.2f}, {:.2f}]".format(*row["ratio"]),
+            *("{:.2f} [{:.2f}, {:.2f}]".format(*each) for each in row["ratios"]),
         ]
         for row in ratios
     ]
-    return markdown(["network", "threads", "ONNX Runtime, ms", "OpenVINO, ms", "ratio"], rows)
+    header = ["network", "threads", "plain, ms", "ONNX Runtime, ms", "OpenVINO, ms", "plain / OpenVINO"]
+    return markdown([*header, "ONNX Runtime / OpenVINO"], rows)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ TRUST = "Load engines that you have not built here: they are code, run as you; n
 
 SOURCE = (
     click.option("--landmarks", type=click.IntRange(1), help="How many points, such as 98; default: the network's."),
-    click.option("--input", "shape", help="CxHxW of a network of your own, such as 3x112x112."),
+    click.option(
+        "--input", "shape", help="CxHxW of a network of your own, or of one that takes any size; such as 3x112x112."
+    ),
     click.option("--preprocess", help="COLOUR[,SCALE[,MEAN,STD]], such as BGR,1/255; default: the backbone's."),
     click.option("--decode", help="Heatmaps to points: argmax (with a quarter-cell shift), or soft-argmax[:BETA]."),
     click.option("--output-slice", help="START:STOP of an ONNX file's output that holds the points or heatmaps."),

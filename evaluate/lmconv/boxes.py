@@ -143,4 +143,5 @@ def decoded(offsets: Float32, priors: Float32) -> Float32:
 
 def decoded_points(offsets: Float32, priors: Float32) -> Float32:
     """The same of points: offsets (n, 2 k) float32, x before y, give (n, k, 2) float32, fractions of the input."""
-    return priors[:, None, :2] + np.float32(VARIANCES[0]) * offsets.reshape(len(offsets), -1, 2) * priors[:, None, 2:]
+    moves = offsets.reshape(-1, offsets.shape[1] // 2, 2)
+    return priors[:, None, :2] + np.float32(VARIANCES[0]) * moves * priors[:, None, 2:]

@@ -48,7 +48,8 @@ def test_a_detector_is_converted_verified_timed_and_shown(cli: Cli) -> None:
 
 def test_an_npz_that_would_have_to_be_unpickled_is_refused(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "rnet.npz"
-    np.savez(path, **{"conv5_1.weight": np.array([{}], object)})
+    arrays: dict[str, Any] = {"conv5_1.weight": np.array([{}], object)}
+    np.savez(path, **arrays)
     cli("export", "mtcnn_rnet", "--weights", path).refused(4, "runs no code from a file")
 
 

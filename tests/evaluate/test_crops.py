@@ -66,8 +66,8 @@ def test_a_square_rounds_outwards_beyond_the_border_too() -> None:
     assert crops.square(box_points(-3.5, -10.5, 5.5, -1.5), Crop()) == (-4 + 5 - 6, -11 + 5 - 6, 13)
 
 
-def test_a_detectors_box_is_refused_for_now() -> None:
-    with pytest.raises(UsageError, match="detector box"):
+def test_a_detectors_box_does_not_come_from_landmarks() -> None:
+    with pytest.raises(UsageError, match="detector's box"):
         crops.square(box_points(0, 0, 9, 9), Crop(box="detector"))
 
 
@@ -272,9 +272,9 @@ def test_refuses_faces_with_other_points_than_the_network_finds(tmp_path: Path) 
         crops.load(tmp_path, spec)
 
 
-def test_refuses_a_network_that_wants_a_detectors_box(tmp_path: Path) -> None:
+def test_a_network_that_wants_a_detectors_box_needs_a_detector(tmp_path: Path) -> None:
     add_face(tmp_path / "ibug", "a", noise(40, 40), box_points(5, 5, 30, 30))
-    with pytest.raises(UsageError, match="detector box"):
+    with pytest.raises(UsageError, match="detector's box"):
         crops.load(tmp_path, replace(SPEC, crop=Crop(box="detector")))
 
 

@@ -32,6 +32,9 @@ MODEL is a name of `lmconv models`, an .onnx file, or FILE.py:NAME, what builds 
 gives a torch.nn.Module, called with `landmarks` if it has such a parameter. Each combination of target and precision
 goes to OUT/MODEL/TARGET-PRECISION/.
 
+A face detector that takes pictures of any size does so as an artefact too; --input fixes its size, which an engine
+needs. It is compared by its raw outputs, and has no int8.
+
 \b
 --io says what the artefact takes, and ends the folder's name:
   tensor  the network's own input, float32; landmarks as the network gives them
@@ -47,6 +50,7 @@ Examples:
   lmconv export pfld --to onnx --explain
   lmconv export --all --random-weights --to onnx --to openvino
   lmconv export pfld --to onnx --io image --io frame
+  lmconv export retinaface --to openvino --input 3x480x640
   lmconv export pfld --to tensorrt --precision fp16 --batch 1:8:64
 
 Before a target's precision, passes make the graph smaller and faster: dead channels go (compact), operators are written

@@ -26,6 +26,9 @@ others.
 An artefact that takes a frame gets seeded frames with boxes, and whole pictures; its fp32 gate is max_px <= 0.05 in
 place of max_abs (heatmaps: max_map <= 0.01 and, on faces, mean_px <= 0.05).
 
+A face detector has no ION: its raw outputs are compared, at an odd size too where it takes any. Its gates are fp32
+max_abs <= 1e-4, fp16 max_map <= 0.01 and bf16 max_map <= 0.05.
+
 --data is a folder in the layout of a data set, or a file of annotations (docs/datasets.md). What errors are divided by
 is --normaliser: inter-ocular, inter-pupil, box-diagonal or box-side, as far as the points have it (docs/points.md).
 --curve writes the cumulative error curves of all artefacts and their sources.
@@ -72,10 +75,14 @@ Examples:
 @click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
 @click.option("--model", help="FILE.py:NAME of a network of your own; its code runs only when you name it.")
 @click.option("--trust", is_flag=True, help=TRUST)
-@click.option("--max-abs", type=Finite(0), help="Largest difference of a coordinate, fractions of the input.")
+@click.option(
+    "--max-abs", type=Finite(0), help="Largest difference of a coordinate, fractions of the input; or of a raw output."
+)
 @click.option("--max-px", type=Finite(0), help="Largest distance of a point, pixels of the network's input.")
 @click.option("--max-mean-px", type=Finite(0), help="Mean distance of a point on faces, pixels of the network's input.")
-@click.option("--max-map", type=Finite(0), help="Largest difference of a heatmap's value, fractions of its range.")
+@click.option(
+    "--max-map", type=Finite(0), help="Largest difference of a heatmap, or raw output, fractions of its range."
+)
 @click.option("--max-ion-loss", type=Finite(-100), help="Rise of the mean ION over the source's, percent of it.")
 @click.option("--max-drift", type=Finite(0), help="Mean drift on faces, ION points.")
 def plugin(

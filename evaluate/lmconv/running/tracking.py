@@ -26,7 +26,8 @@ SAME = 0.3
 """Intersection over union from which two boxes are one face: of two frames, or of landmarks and a detector."""
 AGREE = 0.5
 """That from which a followed face stays as it is when the detector finds it; below, it has drifted and is cut out anew.
-RFB-320's boxes and PFLD's landmarks of 107 faces in pictures of 300-W overlap by 0.67 in the median, 95 % by 0.56 or more.
+RFB-320's boxes and PFLD's landmarks of 107 faces in pictures of 300-W overlap by 0.67 in the median, 95 %
+by 0.56 or more.
 """
 TWICE = 0.7
 """That of two faces which have become one: the younger is lost."""

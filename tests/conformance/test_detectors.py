@@ -1,0 +1,135 @@
+"""What every face detector must do with any picture; a new file is tested by being there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lmconv import plugins
+from lmconv.detection import Detector
+from lmconv.errors import InputError
+from lmconv.finding import Finder, open_finder
+from lmconv.types import Backbone, Uint8
+
+NAMES = plugins.names("detectors")
+
+
+@pytest.fixture(params=NAMES)
+def detector(request: pytest.FixtureRequest) -> Detector:
+    found: Detector = plugins.load("detectors", request.param)
+    return found
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def finder(request: pytest.FixtureRequest, shared: Path) -> Iterator[Finder]:
+    try:
+        with open_finder(request.param, weights=shared / "detectors", threads=1) as found:
+            yield found
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+def blank(height: int, width: int, value: int = 128) -> Uint8:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def noise(height: int, width: int) -> Uint8:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def face(shared: Path, side: int) -> Uint8:
+    """A picture of twice its size of a face of so many pixels."""
+    whole = cv2.imread(str(shared / "faces" / "300w_common" / "lfpw" / "testset" / "image_0176.png"))
+    part = np.asarray(whole)[:260, 160:420]
+    return np.asarray(cv2.resize(part, (2 * side, 2 * side), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def like(array: NDArray[Any], *shape: int) -> None:
+    assert array.shape == shape
+    assert array.dtype == np.float32
+
+
+def check(finder: Finder, picture: Uint8) -> int:
+    before = picture.copy()
+    found = finder(picture)
+    n = len(found.boxes)
+    like(found.boxes, n, 4)
+    like(found.scores, n)
+    assert (np.diff(found.scores) <= 0).all(), "the surest first"
+    assert ((found.scores >= 0) & (found.scores <= 1)).all()
+    assert np.isfinite(found.boxes).all()
+    assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
+    if found.points is not None:
+        like(found.points, n, 5, 2)
+    np.testing.assert_array_equal(picture, before)
+    return n
+
+
+def test_declares_itself(detector: Detector) -> None:
+    assert detector.name in NAMES
+    assert detector.summary
+    assert detector.crop.box == "detector"
+    assert bool(detector.networks) != bool(detector.open), "networks of lmconv, or another library's"
+
+
+def test_its_networks_are_there_and_detect(detector: Detector) -> None:
+    for name in detector.networks:
+        backbone: Backbone = plugins.load("backbones", name)
+        assert backbone.spec.detects
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (19, 23), (240, 320)])
+def test_nothing_is_found_where_there_is_nothing(finder: Finder, size: tuple[int, int]) -> None:
+    assert check(finder, blank(*size)) == 0
+
+
+@pytest.mark.realdata
+def test_a_face_is_found_at_its_place(finder: Finder, shared: Path) -> None:
+    picture = face(shared, 100)
+    assert check(finder, picture) >= 1
+    box, height, width = finder(picture).boxes[0], *picture.shape[:2]
+    assert (box > -0.2 * max(height, width)).all()
+    assert (box < 1.2 * max(height, width)).all()
+
+
+@pytest.mark.realdata
+def test_a_small_face_or_noise_is_no_trouble(finder: Finder, shared: Path) -> None:
+    check(finder, face(shared, 20))
+    check(finder, noise(57, 71))
+
+
+@pytest.mark.realdata
+def test_a_grey_picture_is_as_good_as_one_with_three_equal_channels(finder: Finder, shared: Path) -> None:
+    grey = np.ascontiguousarray(face(shared, 100)[..., 1])
+    expected = finder(np.repeat(grey[..., None], 3, 2))
+    for picture in (grey, grey[..., None]):
+        np.testing.assert_array_equal(finder(picture).boxes, expected.boxes)
+
+
+@pytest.mark.realdata
+def test_the_same_picture_gives_the_same_boxes(finder: Finder, shared: Path) -> None:
+    picture = face(shared, 60)
+    np.testing.assert_array_equal(finder(picture).boxes, finder(picture.copy()).boxes)
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(5000, 5000), (40, 9000), (9000, 40)])
+def test_a_very_large_picture_is_searched(finder: Finder, size: tuple[int, int]) -> None:
+    check(finder, blank(*size))
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((0, 5, 3), np.uint8), np.zeros((5, 5, 4), np.uint8), np.zeros((5, 5, 3), np.uint16)]
+)
+def test_what_is_no_picture_is_a_mistake_of_the_caller(finder: Finder, wrong: Uint8) -> None:
+    with pytest.raises(ValueError, match="a picture of"):
+        finder(wrong)

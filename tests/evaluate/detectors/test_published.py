@@ -1,0 +1,157 @@
+"""The detectors on real pictures, held to the boxes of the published system with its defects repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from lmconv import crops, parity
+from lmconv.boxes import overlap
+from lmconv.detection import Detections
+from lmconv.detectors import retinaface
+from lmconv.finding import Finder, located, open_finder
+from lmconv.metrics.ion import ion
+from lmconv.source import open_source, resolve
+from lmconv.squares import to_picture
+from lmconv.types import Float32, Float64, Uint8
+
+pytestmark = pytest.mark.realdata
+
+RECORDED = {
+    "mtcnn": "mtcnn_unclipped",
+    "retinaface, unlimited": "retinaface",
+    "faceboxes": "faceboxes",
+    "rfb320": "rfb320",
+    "slim320": "slim320",
+}
+"""What the golden file calls the boxes of a detector; RetinaFace was given pictures in full size."""
+GROUPS = {"mtcnn": (23, 26, 8), "retinaface": (23, 27, 8), "faceboxes": (23, 26, 8), "rfb320": (22, 26, 8)}
+FOUND = {"mtcnn": 111, "retinaface": 113, "faceboxes": 107, "rfb320": 107}
+"""Boxes on the 73 pictures."""
+
+
+@pytest.fixture(scope="module")
+def golden(shared: Path) -> dict[str, Any]:
+    with np.load(shared / "golden" / "detectors.npz") as file:
+        return dict(file)
+
+
+def picture(shared: Path, name: str) -> Uint8:
+    group, _, rest = name.partition("/")
+    path = shared / "samples" / "group_inputs" / rest if group == "group" else shared / "faces" / name
+    return np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION), np.uint8)
+
+
+@contextmanager
+def opened(name: str, shared: Path) -> Iterator[Finder]:
+    """A detector with its published weights."""
+    model, _, unlimited = name.partition(", ")
+    if not unlimited:
+        with open_finder(model, weights=shared / "detectors") as finder:
+            yield finder
+        return
+    plain = retinaface.dense(model, "", retinaface.LEVELS, size=retinaface.unlimited)
+    with open_source(resolve(model, weights=shared / "detectors")) as session:
+        yield Finder(detector=plain, find=lambda picture: plain.find([session.run], picture))
+
+
+def recorded(golden: dict[str, Any], name: str, index: int) -> tuple[Float64, Float64 | None]:
+    """(n, 5) boxes with scores, and (n, 5, 2) points, of the published system on one picture."""
+    key = RECORDED[name]
+    rows = slice(*golden[f"{key}_start"][index : index + 2])
+    boxes, points = golden[f"{key}_boxes"][rows].astype(np.float64), golden.get(f"{key}_landmarks")
+    if name == "faceboxes":  # it maps back by the scale from which it computed sizes, before rounding them
+        width, height = golden["size_wh"][index].tolist()
+        scale, taken = min(1, 720 / height, 1080 / width), retinaface.limited(height, width)
+        boxes[:, :4] *= np.tile([width * scale / taken[1], height * scale / taken[0]], 2)
+    return boxes, None if points is None else points[rows]
+
+
+def agree(found: Detections, boxes: Float64, points: Float64 | None) -> None:
+    """Every box within 1 px, with its score and points; of two that a network is wholly sure of, either."""
+    assert len(found.boxes) == len(boxes)
+    if not len(boxes):
+        return
+    apart = np.abs(boxes[:, None, :4] - found.boxes).max(-1)
+    nearest = apart.argmin(1)
+    assert sorted(nearest) == list(range(len(boxes)))
+    np.testing.assert_allclose(found.scores[nearest], boxes[:, 4], rtol=0, atol=1e-3)
+    certain = (boxes[:, 4] > 1 - 1e-6) & (overlap(boxes[:, :4], found.boxes[nearest]) > 0.8)
+    assert ((apart.min(1) <= 1) | certain).all()
+    if points is not None and found.points is not None:
+        np.testing.assert_allclose(found.points[nearest], points, rtol=0, atol=1)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_boxes_are_those_of_the_published_system(name: str, shared: Path, golden: dict[str, Any]) -> None:
+    smallest = int(golden["size_wh"].prod(1).argmin())
+    with opened(name, shared) as find:
+        agree(find(picture(shared, str(golden["name"][smallest]))), *recorded(golden, name, smallest))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECORDED)
+def test_boxes_on_every_picture_are_those_of_the_published_system(
+    name: str, shared: Path, golden: dict[str, Any]
+) -> None:
+    with opened(name, shared) as find:
+        for index, title in enumerate(golden["name"]):
+            agree(find(picture(shared, str(title))), *recorded(golden, name, index))
+
+
+def found(shared: Path, name: str) -> tuple[int, int]:
+    """How many of the 73 annotated faces are found, as the golden file counts them, and how many boxes there are."""
+    listing = crops.find_dataset(shared / "faces" / "300w_common").faces(shared / "faces" / "300w_common", "test")
+    count, boxes = 0, 0
+    with opened(name, shared) as find:
+        for face in listing.faces:
+            low, high = face.points.min(0), face.points.max(0)
+            wide = np.concatenate([low - 0.08 * (high - low), high + 0.08 * (high - low)])
+            here = find(np.asarray(cv2.imread(str(face.image)), np.uint8)).boxes
+            boxes += len(here)
+            count += bool((overlap(wide, here) > 0.4).any())
+    return count, boxes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FOUND)
+def test_every_annotated_face_is_found(name: str, shared: Path) -> None:
+    assert found(shared, name) == (73, FOUND[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GROUPS)
+def test_groups_are_found(name: str, shared: Path) -> None:
+    pictures = sorted((shared / "samples" / "group_inputs").glob("*.jpg"), key=lambda path: path.stem)
+    with opened(name, shared) as find:
+        counts = {path.stem[-3:]: len(find(picture(shared, f"group/{path.name}")).boxes) for path in pictures}
+    least = 0 if name == "retinaface" else 1
+    for place, expected in zip(("_24", "459", "_51"), GROUPS[name], strict=True):
+        assert counts[place] >= expected - least
+
+
+# What a landmark network makes of a detector's boxes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "key"), [("pfld", "pfld"), ("mobilefacenet", "mfn")])
+def test_landmarks_within_a_detectors_boxes_are_the_recorded_ones(model: str, key: str, shared: Path) -> None:
+    recorded = np.load(shared / "golden" / "300w_common.npz")
+    source = resolve(model, weights=shared / "weights")
+    with opened("rfb320", shared) as finder, open_source(source) as session:
+        spec = replace(source.spec, crop=finder.detector.crop)
+        faces = crops.load(shared / "faces" / "300w_common", spec, boxes=located(finder))
+        points = to_picture(parity.on_faces(session, spec, faces).landmarks, faces.squares)
+    assert not faces.missed
+    order = [faces.names.index(name) for name in recorded["name"]]
+    errors: Float64 = ion(points, faces.truth)
+    assert errors.mean() == pytest.approx({"pfld": 3.517, "mobilefacenet": 3.587}[model], abs=0.01)
+    apart: Float32 = np.abs(points[order] - recorded[f"{key}_det10"]).max((1, 2))
+    assert (apart < 0.01).sum() >= 71, "but for faces of which RFB-320 is wholly sure twice"
