@@ -418,6 +418,7 @@ def test_a_stream_is_read_and_one_that_does_not_answer_is_an_input_error(cli: Cl
     cli("run", net, f"http://me:secret@{host}/clip.mp4", "--boxes", "first.jsonl").refused(4, "does not answer", host)
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_whole_files(net: Path, drawn: Path) -> None:
     write_clip(Path("long.mp4"), [np.ascontiguousarray(frame) for frame in moving(drawn, 12)] * 300)
     ran = start("run", net, "long.mp4", "--boxes", empty_boxes(), "--out", "found", "--no-pts")
