@@ -98,7 +98,7 @@ def plugin(
     settings = _settings(boxes, how)
     artifact = stream.checked(path, settings.options)
     outcome = Outcome(document={})
-    items = _items(console, inputs, camera, out or OUT, outcome.errors)
+    items = _items(console, inputs, camera, out or OUT, boxes, outcome.errors)
     _check(items, settings, how)
     with _window(items, show, str(path)) as window:
         place = None if window and out is None else out or OUT
@@ -135,14 +135,16 @@ def _settings(boxes: Path | None, how: Json) -> Settings:
     )
 
 
-def _items(console: Console, inputs: Sequence[str], camera: int | None, out: Path, errors: list[Json]) -> list[Item]:
+def _items(
+    console: Console, inputs: Sequence[str], camera: int | None, out: Path, boxes: Path | None, errors: list[Json]
+) -> list[Item]:
     from lmconv.running import inputs as naming
 
     found: list[Item] = []
     for text in inputs:
         found += attempt(console, functools.partial(naming.named, text, out), errors, path=text) or []
     items = naming.distinct(found if camera is None else [*found, naming.camera(camera)])
-    naming.check_out(items, out)
+    naming.check_out(items, out, boxes)
     return items
 
 
