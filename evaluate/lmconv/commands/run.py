@@ -54,7 +54,12 @@ Examples:
 @click.argument("path", type=click.Path(path_type=Path), metavar="ARTIFACT")
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
 @click.option("--camera", type=click.IntRange(0), help="Number of a camera.")
-@click.option("--detector", default="rfb320", show_default=True, help="Its name, or its artefacts with commas between.")
+@click.option(
+    "--detector",
+    default="rfb320",
+    show_default=True,
+    help="mtcnn, retinaface, faceboxes, rfb320, slim320 or yunet; or artefacts of its networks, with commas between.",
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="The detector's, or a folder to look in first.")
 @click.option("--boxes", type=click.Path(path_type=Path), help="Where faces are: CSV image,x1,y1,x2,y2 or JSON lines.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help=f"Folder for what is found.  [{OUT}]")

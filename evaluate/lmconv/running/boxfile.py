@@ -45,7 +45,8 @@ class Boxes:
         """The faces of a picture or a frame; None for a frame that the file does not name.
 
         Raises:
-            InputError: It does not name this picture, or no frame of this video, or names two that could be meant, or a box is not in the picture.
+            InputError: It does not name this picture, or no frame of this video, or names two that could be meant, or a
+                box is not in the picture.
         """
         name = PurePath(item.label)
         known = self.entries.get((name.name, frame), [])

@@ -1,4 +1,4 @@
-"""What `lmconv run` writes: drawn pictures and videos and `.pts` files, each whole or not there, and landmarks.jsonl."""
+"""What `lmconv run` writes: landmarks.jsonl; drawn pictures, videos and `.pts` files, each whole or not there."""
 
 from __future__ import annotations
 
