@@ -75,9 +75,9 @@ def pictures(item: Item, capture: cv2.VideoCapture) -> Generator[Uint8]:
     """All frames, (H, W, 3) uint8, BGR, upright and of one size.
 
     Raises:
-        InputError: After the last frame, where there should have been more.
+        InputError: After the last frame, where there should have been more, as of a camera always.
     """
-    expected = None if item.kind == "camera" else announced(capture)
+    expected = announced(capture)
     count, size = 0, None
     while True:
         there, frame = capture.read()
@@ -87,6 +87,8 @@ def pictures(item: Item, capture: cv2.VideoCapture) -> Generator[Uint8]:
         yield as_uint8(frame)
     if there:
         raise InputError(f"{item.label}: the size of its frames changes at frame {count}", hint="cut it there")
+    if item.kind == "camera":
+        raise InputError(f"{item.label} stops after {count} frames", hint="connect it again; what was read is saved")
     if not count or (expected and count < (1 - BREAK) * expected - 1):
         what = f"breaks off: {count} of {expected or 'no'} frames can be read"
         raise InputError(f"{item.label} {what}", hint="restore the file; what was read is saved")
