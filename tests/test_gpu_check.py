@@ -39,6 +39,7 @@ def test_unknown_networks_and_missing_faces_lose_nothing(tmp_path: Path, monkeyp
     assert kept.exists()
 
 
+@pytest.mark.slow
 def test_half_of_what_a_host_found_is_4(tmp_path: Path) -> None:
     refused(4, "cases.json cannot be read", "judge", tmp_path)
     for folder in ("part0", "host"):

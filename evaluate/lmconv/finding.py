@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from lmconv import plugins
 from lmconv.boxes import overlap
 from lmconv.data import Face
 from lmconv.detection import Detections, Detector, Run
-from lmconv.errors import UsageError
+from lmconv.errors import MissingRuntime, UsageError
 from lmconv.source import open_source, resolve
 from lmconv.types import Float32, OpenOptions, Session, Target, Uint8
 
@@ -63,10 +64,10 @@ def open_finder(named: str, *, weights: Path | None = None, threads: int = 0, tr
                 yield Finder(detector=detector, find=detector.open(weights, threads))
                 return
             sources = [resolve(network, weights=weights) for network in detector.networks]
-            sessions: list[Session] = [open_source(source, threads=threads) for source in sources]
+            openers: list[Callable[[], Session]] = [partial(open_source, source, threads=threads) for source in sources]
         else:
-            detector, sessions = _artefacts(named, OpenOptions(threads=threads, trust=trust))
-        runs: list[Run] = [stack.enter_context(session).run for session in sessions]
+            detector, openers = _artefacts(named, OpenOptions(threads=threads, trust=trust))
+        runs: list[Run] = [stack.enter_context(opened()).run for opened in openers]
         yield Finder(detector=detector, find=lambda picture: detector.find(runs, picture))
 
 
@@ -109,8 +110,8 @@ def located(find: Callable[[Uint8], Detections]) -> Callable[[Face, Uint8], Floa
     return box
 
 
-def _artefacts(named: str, options: OpenOptions) -> tuple[Detector, list[Session]]:
-    """The detector whose networks these are, and a session for each, in its order."""
+def _artefacts(named: str, options: OpenOptions) -> tuple[Detector, list[Callable[[], Session]]]:
+    """The detector whose networks these are, and what opens each, in its order."""
     paths = [Path(part) for part in named.split(",")]
     if not any(path.exists() for path in paths):
         raise plugins.unknown("detector", named, plugins.names("detectors"))
@@ -120,12 +121,14 @@ def _artefacts(named: str, options: OpenOptions) -> tuple[Detector, list[Session
     if detector is None or len(paths) != len(found):
         sets = "; ".join(", ".join(one.networks) for one in known.values() if one.networks)
         raise UsageError(f"{named} are not the networks of a detector", hint=f"artefacts, with commas, of: {sets}")
-    sessions = []
+    openers: list[Callable[[], Session]] = []
     for artifact in (found[network] for network in detector.networks):
         target: Target = plugins.load("targets", artifact.target)
         target.check(artifact, options)
-        sessions.append(target.open(artifact, options))
-    return detector, sessions
+        if missing := target.requires():
+            raise MissingRuntime(f"{artifact.path} needs {artifact.target}, which is not here", hint=missing)
+        openers.append(partial(target.open, artifact, options))
+    return detector, openers
 
 
 def _bgr(picture: Uint8) -> Uint8:

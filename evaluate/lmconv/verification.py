@@ -108,11 +108,9 @@ class Verifier:
         if doubt := artifacts.doubt(artifact):
             self.notes.append(f"{path}: {doubt}")
         with ThreadPoolExecutor(1) as aside:  # importing PyTorch takes about as long as decoding some hundred faces
-            loading = aside.submit(self._faces, artifact.spec)
-            source = self._recover(artifact)
-            if source and source.kind == "torch" and self.data:
-                importlib.import_module("lmconv.network")
-            crops = loading.result()
+            importing = aside.submit(self._import, artifact)
+            crops = self._faces(artifact.spec)  # here, where the detector was opened, and Ctrl-C ends it
+            importing.result()
         if crops:
             _check_unseen(artifact, crops)
         with target.open(artifact, OpenOptions(trust=self.trust)) as session:
@@ -213,6 +211,12 @@ class Verifier:
         if key not in self._found:
             self._found[key] = recover(artifact, self.weights, self.model)
         return self._found[key]
+
+    def _import(self, artifact: Artifact) -> None:
+        """Imports PyTorch, where the source network will need it."""
+        source = self._recover(artifact)
+        if source and source.kind == "torch" and self.data:
+            importlib.import_module("lmconv.network")
 
     def _seen(self, spec: ModelSpec) -> ModelSpec:
         """The spec with the crop that suits the detector; an artefact that takes a frame has its own in its graph."""

@@ -52,6 +52,7 @@ def test_all_goes_on_after_a_failure_and_ends_with_a_table_of_it(cli: Cli, few: 
     assert "drawn68.pth holds more than tensors" in table[2]
 
 
+@pytest.mark.slow
 def test_a_network_with_weights_keeps_them_and_says_its_size(cli: Cli, weights: Path) -> None:
     row = cli("export", "pfld", "--random-weights", "--json").document["artifacts"][0]
     assert row["weights"] == "pfld_model_best.pth.tar"
@@ -77,6 +78,7 @@ def test_a_network_of_random_weights_has_no_ion(cli: Cli, tmp_path: Path) -> Non
     assert "no trained weights" in cli("report", "build").out
 
 
+@pytest.mark.slow
 def test_faces_with_other_points_are_left_out_and_said(cli: Cli, tmp_path: Path) -> None:
     assert cli("draw", tmp_path / "faces", "--faces", "3", "--train", "3").code == 0
     ran = cli(

@@ -318,6 +318,7 @@ def test_soft_arg_max_is_exported_in_half_precision(cli: Cli, users: Path) -> No
     assert ran.code == 0, ran.err
 
 
+@pytest.mark.slow
 def test_two_sizes_of_one_network_are_each_compared_with_their_own(cli: Cli) -> None:
     Path("pooled.py").write_text(POOLED, encoding="utf-8")
     for side in (32, 48):

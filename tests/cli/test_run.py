@@ -371,6 +371,11 @@ def test_without_tracking_a_face_is_only_where_it_is_said_to_be(cli: Cli, net: P
     assert (document["faces"], document["inputs"][0]["without_face"]) == (1, 11)
 
 
+def test_a_video_of_which_no_frame_is_named_is_refused(cli: Cli, net: Path, clip: Path) -> None:
+    Path("other.jsonl").write_text('{"path": "other.mp4", "frame": 0, "faces": []}\n', encoding="utf-8")
+    cli("run", net, clip, "--boxes", "other.jsonl").refused(4, "clip.mp4", "other.jsonl has no boxes for it")
+
+
 def test_a_video_that_breaks_off_keeps_what_was_read(cli: Cli, net: Path, drawn: Path) -> None:
     frames = [np.ascontiguousarray(frame) for frame in moving(drawn, 40)]
     write_clip(Path("clip.avi"), frames, "MJPG")
@@ -418,9 +423,11 @@ def test_a_stream_is_read_and_one_that_does_not_answer_is_an_input_error(cli: Cl
     cli("run", net, f"http://me:secret@{host}/clip.mp4", "--boxes", "first.jsonl").refused(4, "does not answer", host)
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_whole_files(net: Path, drawn: Path) -> None:
     write_clip(Path("long.mp4"), [np.ascontiguousarray(frame) for frame in moving(drawn, 12)] * 300)
-    ran = start("run", net, "long.mp4", "--boxes", empty_boxes(), "--out", "found", "--no-pts")
+    Path("none.jsonl").write_text('{"path": "long.mp4", "frame": 0, "faces": []}\n', encoding="utf-8")
+    ran = start("run", net, "long.mp4", "--boxes", "none.jsonl", "--out", "found", "--no-pts")
     lines = Path("found/landmarks.jsonl")
     deadline = time.monotonic() + 60
     while not (lines.exists() and lines.stat().st_size > 5000) and time.monotonic() < deadline:

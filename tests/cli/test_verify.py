@@ -10,6 +10,9 @@ from onnx import numpy_helper
 from tests.helpers import COMMAND, Cli, add_face, face, python
 
 from lmconv import artifact as artifacts
+from lmconv import pipeline
+from lmconv.source import resolve
+from lmconv.types import Precision
 
 KEYS = {
     "path",
@@ -309,6 +312,15 @@ def test_verify_needs_neither_torch_nor_openvino(small: Path, build: Path, weigh
     assert ran.code == 0, ran.err
     assert [row["parity"]["against"] for row in ran.document["artifacts"]] == ["reference", "reference"]
     assert [row["passed"] for row in ran.document["artifacts"]] == [True, True]
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_a_detector_whose_runtime_is_missing_says_what_to_install(small: Path, shared: Path, tmp_path: Path) -> None:
+    source = resolve("rfb320", weights=shared / "detectors")
+    made = pipeline.convert(source, "openvino", Precision.FP32, out=tmp_path)
+    ran = python(without("openvino"), "verify", small / "onnx-fp32", "--boxes", f"detector:{made.path}")
+    ran.refused(3, "openvino, which is not here", "pip install 'lmconv[openvino]'")
 
 
 def test_bench_needs_neither_torch_nor_openvino(build: Path, weights: Path) -> None:

@@ -103,6 +103,7 @@ def test_no_kind_is_rare(drawn: list[Generated]) -> None:
     assert not rare, table(counts, len(drawn))
 
 
+@pytest.mark.slow
 def test_a_trap_is_one() -> None:
     """Whoever takes its channel for dead gives something else, and that is noticed."""
     counts, caught = Counter[str](), Counter[str]()

@@ -54,7 +54,12 @@ Examples:
 @click.argument("path", type=click.Path(path_type=Path), metavar="ARTIFACT")
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
 @click.option("--camera", type=click.IntRange(0), help="Number of a camera.")
-@click.option("--detector", default="rfb320", show_default=True, help="Its name, or its artefacts with commas between.")
+@click.option(
+    "--detector",
+    default="rfb320",
+    show_default=True,
+    help="mtcnn, retinaface, faceboxes, rfb320, slim320 or yunet; or artefacts of its networks, with commas between.",
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="The detector's, or a folder to look in first.")
 @click.option("--boxes", type=click.Path(path_type=Path), help="Where faces are: CSV image,x1,y1,x2,y2 or JSON lines.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help=f"Folder for what is found.  [{OUT}]")
@@ -98,7 +103,7 @@ def plugin(
     settings = _settings(boxes, how)
     artifact = stream.checked(path, settings.options)
     outcome = Outcome(document={})
-    items = _items(console, inputs, camera, out or OUT, outcome.errors)
+    items = _items(console, inputs, camera, out or OUT, boxes, outcome.errors)
     _check(items, settings, how)
     with _window(items, show, str(path)) as window:
         place = None if window and out is None else out or OUT
@@ -135,14 +140,16 @@ def _settings(boxes: Path | None, how: Json) -> Settings:
     )
 
 
-def _items(console: Console, inputs: Sequence[str], camera: int | None, out: Path, errors: list[Json]) -> list[Item]:
+def _items(
+    console: Console, inputs: Sequence[str], camera: int | None, out: Path, boxes: Path | None, errors: list[Json]
+) -> list[Item]:
     from lmconv.running import inputs as naming
 
     found: list[Item] = []
     for text in inputs:
         found += attempt(console, functools.partial(naming.named, text, out), errors, path=text) or []
     items = naming.distinct(found if camera is None else [*found, naming.camera(camera)])
-    naming.check_out(items, out)
+    naming.check_out(items, out, boxes)
     return items
 
 

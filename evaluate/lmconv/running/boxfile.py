@@ -45,13 +45,14 @@ class Boxes:
         """The faces of a picture or a frame; None for a frame that the file does not name.
 
         Raises:
-            InputError: It does not name this picture, or names two that could be meant, or a box is not in the picture.
+            InputError: It does not name this picture, or no frame of this video, or names two that could be meant, or a
+                box is not in the picture.
         """
         name = PurePath(item.label)
         known = self.entries.get((name.name, frame), [])
         fitting = [entry for entry in known if name.parts[-len(entry.path.parts) :] == entry.path.parts]
         fitting = fitting or [entry for entry in known if entry.path.parts[-len(name.parts) :] == name.parts]
-        if not fitting and frame is None:
+        if not fitting and (frame is None or (frame == 0 and not any(name.name == known for known, _ in self.entries))):
             raise InputError(f"{item.label}: {self.path} has no boxes for it", hint="add them, or leave it out")
         if len(fitting) > 1:
             lines = " and ".join(str(entry.line) for entry in fitting[:2])

@@ -103,27 +103,33 @@ NUMBERED = re.compile(r"(.+)_\d+")
 def distinct(items: Sequence[Item]) -> list[Item]:
     """The same items, with `-2`, `-3` behind names whose files others would overwrite."""
     taken: set[str] = set()
+    bases: set[str] = set()  # of which taken names may be one of several faces
     result = []
     for item in items:
         name, count = item.name, 1
-        while _clashes(name, taken):
+        while (folded := name.casefold()) in taken | bases or _base(folded) in taken:
             count += 1
             name = f"{item.name}-{count}"
-        taken.add(name.casefold())
+        taken.add(folded)
+        bases.add(_base(folded))
         result.append(replace(item, name=name))
     return result
 
 
-def _clashes(name: str, taken: set[str]) -> bool:
-    """Whether files of this name may be those of another; some file systems do not tell A from a."""
-    folded = name.casefold()
+def _base(folded: str) -> str:
+    """The name of which `folded` may be one of several faces, else itself; some file systems do not tell A from a."""
     base = NUMBERED.fullmatch(folded)
-    return folded in taken or bool(base and base[1] in taken)
+    return base[1] if base else folded
 
 
-def check_out(items: Sequence[Item], out: Path) -> None:
-    """Refuses a folder in which the output of one input would overwrite an input."""
+LINES = "landmarks.jsonl"
+"""The file below OUT that has the landmarks of all."""
+
+
+def check_out(items: Sequence[Item], out: Path, boxes: Path | None = None) -> None:
+    """Refuses a folder in which the output of one input would overwrite an input, or the file with their boxes."""
     sources = {item.source.resolve() for item in items if isinstance(item.source, Path)}
-    for item in items:
-        if (out / item.drawn).resolve() in sources:
-            raise UsageError(f"{out / item.drawn} is an input, and would be overwritten", hint="name another --out")
+    sources |= {boxes.resolve()} if boxes else set()
+    for name in (LINES, *(item.drawn for item in items)):
+        if (out / name).resolve() in sources:
+            raise UsageError(f"{out / name} is an input, and would be overwritten", hint="name another --out")

@@ -1,4 +1,4 @@
-"""What `lmconv run` writes: drawn pictures and videos, landmarks.jsonl, `.pts` files; each is whole or not there."""
+"""What `lmconv run` writes: landmarks.jsonl; drawn pictures, videos and `.pts` files, each whole or not there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lmconv.files import writing
 from lmconv.marks import draw_box, draw_landmarks
 from lmconv.pts import text_of
 from lmconv.running.faces import Face
-from lmconv.running.inputs import Item
+from lmconv.running.inputs import LINES, Item
 from lmconv.running.stream import Result
 from lmconv.running.videos import writer
 from lmconv.scheme import Scheme
@@ -25,8 +25,6 @@ from lmconv.types import Json, Uint8
 
 if TYPE_CHECKING:
     import cv2
-
-LINES = "landmarks.jsonl"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,8 +69,8 @@ class Saver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end_video()
-        self._files.close()
+        with self._files:
+            self._end_video()
 
     def save(self, result: Result) -> Uint8:
         """Draws into the picture of one result, saves it, and gives it: (H, W, 3) uint8, BGR.

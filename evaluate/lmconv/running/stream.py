@@ -24,7 +24,7 @@ from lmconv.running.tracking import Tracks, step
 from lmconv.types import Artifact, OpenOptions, Session, Target, Uint8
 
 WAITING = 4
-"""How many frames of a video may wait for the next thread; of pictures, which may be large, one."""
+"""How many frames of a video may wait for the next thread; one of pictures, which may be large, and of what is live."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,7 @@ def _length(item: Item) -> int | None:
 @contextmanager
 def results(items: Sequence[Item], artifact: Artifact, settings: Settings) -> Iterator[Iterator[Result]]:
     """Everything that is found, in order; leaving the context ends the threads."""
-    depth = 1 if any(item.kind == "picture" for item in items) else WAITING
+    depth = WAITING if all(item.kind == "video" for item in items) else 1
     with ahead(_decoded(items), depth) as frames, ahead(_found(frames, artifact, settings), depth) as found:
         yield found
 

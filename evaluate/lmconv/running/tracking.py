@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from lmconv.boxes import overlap
-from lmconv.running.faces import Face, Found
+from lmconv.running.faces import LARGEST, Face, Found
 from lmconv.squares import Square, around
 from lmconv.types import Crop, Float64
 
@@ -113,7 +113,7 @@ def plausible(before: Face, after: Face, size: tuple[int, int]) -> bool:
     height, width = size
     x, y = after.landmarks.mean(axis=0)
     sides = [max(float(np.ptp(face.landmarks, axis=0).max()), 1.0) for face in (before, after)]
-    grown = max(sides) / min(sides) <= GROWTH
+    grown = max(sides) / min(sides) <= GROWTH and sides[1] <= LARGEST * max(size)
     return grown and 0 <= x < width and 0 <= y < height and bool(overlap(before.box, after.box) >= SAME)
 
 

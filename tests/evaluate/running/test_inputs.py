@@ -55,7 +55,16 @@ def test_a_name_that_is_that_of_one_of_several_faces_gets_a_number() -> None:
     assert [item.name for item in distinct([picture("a"), picture("a_0"), picture("b_0")])] == ["a", "a_0-2", "b_0"]
 
 
+def test_it_gets_one_in_whatever_order_they_are_named() -> None:
+    assert [item.name for item in distinct([picture("a_0"), picture("a_1"), picture("a")])] == ["a_0", "a_1", "a-2"]
+
+
 def test_output_is_never_an_input() -> None:
     with pytest.raises(UsageError, match="would be overwritten"):
         check_out([picture("a")], Path())
     check_out([picture("a"), camera(0)], OUT)
+
+
+def test_output_is_never_the_file_with_the_boxes() -> None:
+    with pytest.raises(UsageError, match="is an input"):
+        check_out([picture("a")], OUT, OUT / "landmarks.jsonl")

@@ -122,6 +122,16 @@ def test_a_face_of_another_size_is_lost_and_one_in_its_place_keeps_the_number() 
     assert tracks.faces[0].found.score == 0.9
 
 
+def test_a_face_that_grows_without_end_is_lost() -> None:
+    world = World([(320, 240)])
+    tracks = world.step(Tracks())
+    world.blind = True
+    for _ in range(12):
+        world.side *= 1.4
+        tracks = world.step(tracks)
+    assert tracks.faces == ()
+
+
 def test_what_the_detector_does_not_confirm_is_lost() -> None:
     world = World([(100, 100), (400, 200)])
     tracks = world.step(Tracks())
