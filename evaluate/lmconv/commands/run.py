@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -35,8 +36,8 @@ folders keep their structure, and equal names get a number. What goes wrong with
 on, and the exit code says so.
 
 In a video a face is followed from its last landmarks and keeps its number; the detector looks again when one is lost,
-and every few frames. A camera is shown in a window where there is a display, which q or Esc closes; then files are
-written only where --out says so.
+and every few frames. Videos, cameras and streams are shown in a window where there is a display, which q or Esc closes;
+what a camera sees is then written only where --out says so.
 
 The default detector, rfb320, is the fastest, and needs no PyTorch.
 
@@ -66,7 +67,7 @@ Examples:
 @click.option("--smooth", is_flag=True, help="Videos: the one-euro filter on every landmark.")
 @click.option("--no-track", is_flag=True, help="Videos: detect on every frame, and cut faces out there.")
 @click.option("--detect-every", type=click.IntRange(1), default=15, show_default=True, help="Videos: frames between.")
-@click.option("--show", is_flag=True, help="Show frames in a window.")
+@click.option("--show/--no-show", default=None, help="A window; by default for video where there is a display.")
 @click.option("--no-pts", is_flag=True, help="Write no .pts files.")
 @click.option(
     "--max-pixels",
@@ -88,7 +89,7 @@ def plugin(
     camera: int | None,
     boxes: Path | None,
     out: Path | None,
-    show: bool,
+    show: bool | None,
     no_pts: bool,
     max_pixels: int,
     **how: Any,
@@ -106,7 +107,8 @@ def plugin(
     items = _items(console, inputs, camera, out or OUT, boxes, outcome.errors)
     _check(items, settings, how)
     with _window(items, show, str(path)) as window:
-        place = None if window and out is None else out or OUT
+        live = all(item.kind == "camera" for item in items)
+        place = None if window and live and out is None else out or OUT
         with Saver(out=place, scheme=scheme(artifact.spec.landmarks), pts=not no_pts) as saver:
             _run(console, items, artifact, settings, saver, window, outcome)
     outcome.document = _document(saver.tallies, artifact, settings, place)
@@ -163,13 +165,15 @@ def _check(items: Sequence[Item], settings: Settings, how: Json) -> None:
 
 
 @contextmanager
-def _window(items: Sequence[Item], show: bool, title: str) -> Iterator[Window | None]:
-    """A window where one is asked for, and for a camera where there is a display."""
+def _window(items: Sequence[Item], show: bool | None, title: str) -> Iterator[Window | None]:
+    """A window where one is asked for; for what moves, where there is a display and somebody at the terminal."""
     from lmconv.running import window
 
+    kinds = {item.kind for item in items}
+    moving = "camera" in kinds or (sys.stderr.isatty() and bool(kinds & {"video", "stream"}))
     with ExitStack() as stack:
         shown = None
-        if show or any(item.kind == "camera" for item in items):
+        if show or (show is None and moving):
             try:
                 shown = stack.enter_context(window.opened(title))
             except MissingRuntime:

@@ -149,11 +149,10 @@ def line(result: Result) -> Json:
     """A line of landmarks.jsonl."""
     frame = result.frame
     height, width = frame.picture.shape[:2] if frame.picture is not None else (0, 0)
-    seconds = None if frame.index is None or not frame.fps else round(frame.index / frame.fps, 4)
     return {
         "path": frame.item.label,
         "frame": frame.index,
-        "time": seconds,
+        "time": None if frame.time is None else round(frame.time, 4),
         "size": [width, height],
         "faces": [_face(face) for face in result.faces],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,8 @@ from lmconv.types import Artifact, OpenOptions, Session, Target, Uint8
 
 WAITING = 4
 """How many frames of a video may wait for the next thread; one of pictures, which may be large, and of what is live."""
+SHORTEST = 1e-3
+"""Seconds between two frames, at least, for the filter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +60,15 @@ class Frame:
     Attributes:
         picture: (H, W, 3) uint8, BGR, upright.
         index: Of a video, from 0.
-        fps: Of a video, frames per second.
+        fps: Of a video, frames per second, as it says itself.
+        time: Of a video, seconds since its first frame; of what is live, by the clock, as frames may be left out.
     """
 
     item: Item
     picture: Uint8 | None = None
     index: int | None = None
     fps: float | None = None
+    time: float | None = None
     error: Exception | None = None
 
 
@@ -135,9 +140,12 @@ def _frames(item: Item) -> Generator[Frame]:
         yield Frame(item=item, picture=read(item.source))
         return
     with videos.opened(item) as capture:
-        fps = videos.rate(capture)
+        fps, live = videos.rate(capture), item.kind != "video" and videos.announced(capture) is None
+        began = None
         for index, picture in enumerate(videos.pictures(item, capture)):
-            yield Frame(item=item, picture=picture, index=index, fps=fps)
+            began = began or time.monotonic()
+            seconds = time.monotonic() - began if live else index / fps
+            yield Frame(item=item, picture=picture, index=index, fps=fps, time=seconds)
 
 
 def _found(frames: Iterator[Frame], artifact: Artifact, settings: Settings) -> Generator[Result]:
@@ -194,7 +202,7 @@ class _Video:
     def __init__(self, session: Session, artifact: Artifact, settings: Settings) -> None:
         self.failed = False
         self._session, self._spec, self._settings = session, artifact.spec, settings
-        self._tracks, self._smoothed = Tracks(), dict[int | None, Smoothed]()
+        self._tracks, self._smoothed, self._time = Tracks(), dict[int | None, Smoothed](), 0.0
 
     def faces(self, frame: Frame, picture: Uint8, find: FindIn) -> tuple[Face, ...]:
         """The faces of the next frame."""
@@ -211,7 +219,8 @@ class _Video:
             every=self._settings.every if self._settings.track else 1,
             follow=self._settings.track,
         )
-        return self._steady(1 / (frame.fps or videos.RATE)) if self._settings.smooth else self._tracks.faces
+        since, self._time = (frame.time or 0.0) - self._time, frame.time or 0.0
+        return self._steady(max(since, SHORTEST)) if self._settings.smooth else self._tracks.faces
 
     def _steady(self, seconds: float) -> tuple[Face, ...]:
         """The faces with their landmarks after the filter; what follows them sees those before it."""
