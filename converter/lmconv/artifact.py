@@ -272,7 +272,8 @@ def repair(path: Path) -> None:
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
-    return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+    path = path.absolute()  # "." has no name, and "/" never has
+    return path.parent / f".{path.name}.new", path.parent / f".{path.name}.old"
 
 
 def _mend(path: Path) -> None:

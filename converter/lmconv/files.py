@@ -46,6 +46,18 @@ def replace_bytes(path: Path, content: bytes) -> None:
         beside.unlink(missing_ok=True)
 
 
+def named_in_text(path: Path) -> str:
+    """The name of a file for a library that takes text alone; OpenCV crashes on the bytes of another encoding.
+
+    Raises:
+        InputError: The name is not text in UTF-8.
+    """
+    try:
+        return str(path).encode("utf-8").decode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path}: its name is not text in UTF-8", hint="rename it") from error
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turns the operating system's refusal to write below `path` into an `InputError`."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from lmconv.data import Face
 from lmconv.errors import InputError
+from lmconv.files import named_in_text
 from lmconv.types import Uint8
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def frames(faces: Iterable[Face]) -> Iterator[tuple[Face, Uint8]]:
 def _of_one(video: Path, faces: Iterable[Face]) -> Iterator[tuple[Face, Uint8]]:
     import cv2
 
-    capture = cv2.VideoCapture(str(video))
+    capture = cv2.VideoCapture(named_in_text(video))
     try:
         if not capture.isOpened():
             raise InputError(f"{video}: not a video that OpenCV can decode", hint=HINT)

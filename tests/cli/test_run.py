@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import shutil
 import signal
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -260,6 +262,35 @@ def test_one_bad_picture_is_reported_and_the_others_are_saved(cli: Cli, net: Pat
     assert [row["path"] for row in rows()] == ["photos/00000.png", "photos/00002.png"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems have no such names")
+def test_a_name_that_is_not_utf8_is_reported_and_the_others_are_saved(cli: Cli, net: Path, photos: Path) -> None:
+    for name in (b"00001-\xff.png", b"00001-\xff.mp4"):
+        (photos / os.fsdecode(name)).write_bytes((photos / "00001.png").read_bytes())
+    ran = cli("run", net, photos, "--boxes", "boxes.csv", "--out", "found", "--json")
+    assert ran.code == 4
+    assert [error["message"] for error in ran.document["errors"]] == [
+        f"photos/00001-\udcff.{suffix}: its name is not text in UTF-8" for suffix in ("mp4", "png")
+    ]
+    assert len(rows()) == 3
+
+
+def test_a_video_that_cannot_be_written_is_one_error_and_the_others_are_saved(
+    cli: Cli, net: Path, clip: Path, photos: Path
+) -> None:
+    Path("found", f".{clip.stem}.mp4").mkdir(parents=True)
+    Path("found", f"{clip.stem}.mp4").mkdir()
+    ran = cli("run", net, clip, photos / "00000.png", "--boxes", "boxes.csv", "--out", "found", "--json")
+    assert ran.code == 4
+    assert [error["path"] for error in ran.document["errors"]] == [str(clip)]
+    assert [row["path"] for row in ran.document["inputs"]] == [str(photos / "00000.png")]
+
+
+@pytest.mark.parametrize("place", [".", "/"])
+def test_a_folder_without_a_name_that_is_no_artefact_is_an_input_error(cli: Cli, photos: Path, place: str) -> None:
+    cli("run", place, photos).refused(4, f"{place} is not an artefact")
+    cli("run", place, photos, "--detector", place).refused(4, f"{place} is not an artefact")
+
+
 def test_what_is_not_there_is_reported_and_the_others_are_saved(cli: Cli, net: Path, photos: Path) -> None:
     ran = cli("run", net, "nothing.jpg", photos / "00000.png", "--boxes", "boxes.csv", "--out", "found")
     ran.refused(4, "nothing.jpg does not exist")
@@ -298,11 +329,12 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(net: Path, photos: Path)
     ("text", "parts"),
     [
         ("image,x1,y1,x2\n00000.png,1,2,3\n", ("boxes.csv:1", "no column y2")),
-        ("image,x1,y1,x2,y2\n00000.png,1,2,3\n", ("boxes.csv:2", "no box")),
+        ("image,x1,y1,x2,y2\n00000.png,1,2,3\n", ("boxes.csv:2", "4 fields where the header has 5")),
         ("image,x1,y1,x2,y2\n00000.png,1,2,x,3\n", ("boxes.csv:2", "'x'")),
         ("image,x1,y1,x2,y2\n00000.png,9,2,3,4\n", ("boxes.csv:2", "x1 < x2")),
         ("image,x1,y1,x2,y2\n00000.png,nan,2,3,4\n", ("boxes.csv:2", "x1 < x2")),
         ('{"path": "00000.png"}\n', ("boxes.csv:1", "faces")),
+        ('{"path": "00000.png", "faces": [{"box": [1, 2, 9, 9], "score": NaN}]}\n', ("boxes.csv:1", "score")),
         ('{"path": "00000.png", "faces": [{"box": [1, 2]}]}\n', ("boxes.csv:1",)),
         ("image,x1,y1,x2,y2\nother.png,1,2,30,40\n", ("photos/00000.png", "no boxes")),
         ("image,x1,y1,x2,y2\n00000.png,900,2,990,40\n", ("boxes.csv:2", "256 x 256", "another picture")),

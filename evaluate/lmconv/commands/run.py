@@ -199,16 +199,20 @@ def _run(
     if not items:
         return
     steps = stream.steps(items)
+    failed: Item | None = None  # of a video that cannot be written every frame would fail
     with console.progress(steps, "faces", speed) as step, stream.results(items, artifact, settings) as results:
         for result in results:
+            item = result.frame.item
             save = functools.partial(_save, console, saver, result, window)
-            attempt(console, save, outcome.errors, path=result.frame.item.label)
+            if item is not failed and not attempt(console, save, outcome.errors, path=item.label):
+                failed = item
             step()
             if window and window.closed:
                 break
 
 
-def _save(console: Console, saver: Saver, result: Result, window: Window | None) -> None:
+def _save(console: Console, saver: Saver, result: Result, window: Window | None) -> bool:
+    """True, unless it raises: so `attempt` tells what was saved."""
     drawn = saver.save(result)
     item = result.frame.item
     if item.kind == "picture" and not result.faces:
@@ -218,6 +222,7 @@ def _save(console: Console, saver: Saver, result: Result, window: Window | None)
 
         text(drawn, f"{saver.tallies[-1].fps:.0f} frames/s", (8, 24), size=1.5)
         window.show(drawn)
+    return True
 
 
 def _document(tallies: Sequence[Tally], artifact: Artifact, settings: Settings, out: Path | None) -> Json:
@@ -232,6 +237,7 @@ def _document(tallies: Sequence[Tally], artifact: Artifact, settings: Settings, 
             "saved": str(out / tally.item.drawn) if out else None,
         }
         for tally in tallies
+        if tally.frames
     ]
     return {
         "artifact": str(artifact.path),

@@ -117,6 +117,8 @@ def _from_csv(path: Path, lines: Sequence[str], crop: Crop) -> Iterator[Entry]:
         if not any(cell.strip() for cell in row):
             continue
         try:
+            if len(row) != len(header):
+                raise ValueError(f"{len(row)} fields where the header has {len(header)}")
             cells = dict(zip(header, row, strict=True))
             image = cells["image"].strip()
             face = _face([cells[name] for name in COLUMNS[1:]], None, None, crop)
@@ -138,6 +140,8 @@ def _face(box: Sequence[Any], score: Any, square: Any, crop: Crop) -> Found:
     x1, y1, x2, y2 = map(float, box)
     if not (math.isfinite(x1 + y1 + x2 + y2) and x1 < x2 and y1 < y2):
         raise ValueError(f"x1 < x2 and y1 < y2 does not hold of {x1:g}, {y1:g}, {x2:g}, {y2:g}")
+    if score is not None and not math.isfinite(float(score)):
+        raise ValueError(f"the score {score} is not finite")
     if square is None:
         square = around((x1, y1, x2, y2), crop)
     left, top, side = map(int, square)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmconv.errors import InputError
+from lmconv.files import named_in_text
 from lmconv.squares import as_uint8
 from lmconv.types import Uint8
 
@@ -18,14 +19,15 @@ def read(path: Path) -> Uint8:
         (H, W, 3) uint8, BGR.
 
     Raises:
-        InputError: It cannot be read or decoded, or is larger than OpenCV is told to take.
+        InputError: It cannot be read or decoded, its name is not text, or it is larger than OpenCV is told to take.
     """
     import cv2
 
+    name = named_in_text(path)
     try:
         with path.open("rb") as file:
             empty = not file.read(1)
-        picture = None if empty else cv2.imread(str(path), cv2.IMREAD_COLOR)
+        picture = None if empty else cv2.imread(name, cv2.IMREAD_COLOR)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}", hint="check the file and its permissions") from error
     except cv2.error as error:

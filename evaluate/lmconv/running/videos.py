@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmconv.errors import InputError, MissingRuntime
-from lmconv.files import writing
+from lmconv.files import named_in_text, writing
 from lmconv.running.inputs import Item
 from lmconv.squares import as_uint8
 from lmconv.types import Uint8
@@ -45,7 +45,7 @@ def opened(item: Item) -> Iterator[cv2.VideoCapture]:
         if not capture.isOpened():
             raise InputError(f"{item.label} does not answer with a video", hint="check the address and the network")
     else:
-        capture = cv2.VideoCapture(str(item.source.absolute()), cv2.CAP_FFMPEG)
+        capture = cv2.VideoCapture(str(Path(named_in_text(item.source)).absolute()), cv2.CAP_FFMPEG)
         if not capture.isOpened():
             what = "is broken, or not a video that OpenCV can decode" if item.source.stat().st_size else "is empty"
             raise InputError(f"{item.label} {what}", hint="restore the file, or convert it to MP4")
