@@ -66,3 +66,12 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"cannot write {path}: {reason}", hint="free space there, or name another folder") from error
+
+
+def jpeg_breaks_off(content: bytes) -> bool:
+    """Whether this is a JPEG file without an end: its decoder fills the rest with grey, and says so to nobody.
+
+    ITU-T T.81, annex B: SOI begins a file, SOS every scan, EOI ends it; within a scan neither occurs. What comes after
+    the end, as cameras write it, does not matter.
+    """
+    return content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") <= content.rfind(b"\xff\xda")

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from tests.helpers import Cli, Ran, contents, python, strays
 
@@ -80,3 +82,13 @@ def test_a_disk_that_is_full_at_the_artefact_leaves_the_old_one(cli: Cli, small:
     assert contents(small / f"{target}-fp32") == before
     assert strays(small) == []
     assert cli("verify", small / f"{target}-fp32").code == 0
+
+
+def test_a_jpeg_without_an_end_is_told() -> None:
+    whole = cv2.imencode(".jpg", np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3))[1].tobytes()
+    assert not files.jpeg_breaks_off(whole)
+    assert not files.jpeg_breaks_off(whole + b"what a camera adds")
+    assert not files.jpeg_breaks_off(b"\x89PNG" + whole[:-9])
+    assert all(files.jpeg_breaks_off(whole[:length]) for length in (100, len(whole) // 2, len(whole) - 2))
+    thumbnail = b"\xff\xd8\xff\xe1" + whole + whole[2:-2]
+    assert files.jpeg_breaks_off(thumbnail)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmconv.errors import InputError
-from lmconv.files import named_in_text
+from lmconv.files import jpeg_breaks_off, named_in_text
 from lmconv.squares import as_uint8
 from lmconv.types import Uint8
 
@@ -25,9 +25,8 @@ def read(path: Path) -> Uint8:
 
     name = named_in_text(path)
     try:
-        with path.open("rb") as file:
-            empty = not file.read(1)
-        picture = None if empty else cv2.imread(name, cv2.IMREAD_COLOR)
+        content = path.read_bytes()
+        picture = cv2.imread(name, cv2.IMREAD_COLOR) if content else None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}", hint="check the file and its permissions") from error
     except cv2.error as error:
@@ -37,6 +36,8 @@ def read(path: Path) -> Uint8:
             ) from error
         raise InputError(f"{path} cannot be decoded: {error.err}", hint="restore the file, or leave it out") from error
     if picture is None:
-        what = "is empty" if empty else "is broken, or not a picture that OpenCV can decode"
+        what = "is broken, or not a picture that OpenCV can decode" if content else "is empty"
         raise InputError(f"{path} {what}", hint="restore the file, or leave it out")
+    if jpeg_breaks_off(content):
+        raise InputError(f"{path} breaks off: it has no end", hint="restore the file, or leave it out")
     return as_uint8(picture)
