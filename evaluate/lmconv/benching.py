@@ -17,8 +17,9 @@ import numpy as np
 
 from lmconv import artifact as artifacts
 from lmconv import plugins
-from lmconv.errors import InputError, MissingRuntime
+from lmconv.errors import InputError
 from lmconv.latency import interleaved, latency
+from lmconv.opening import usable
 from lmconv.scenes import scene, whole_way
 from lmconv.session import noise
 from lmconv.source import open_source, recover
@@ -63,10 +64,7 @@ def load(path: Path, settings: Settings, batches: Sequence[int] = ()) -> Artifac
         MissingRuntime: Its runtime or the device is not here.
     """
     artifact = artifacts.read(path)
-    target: Target = plugins.load("targets", artifact.target)
-    target.check(artifact, settings.options)
-    if missing := target.requires():
-        raise MissingRuntime(f"{path} needs {artifact.target}, which is not here", hint=missing)
+    target = usable(artifact, settings.options)
     fixed, asked = artifact.spec.batch, batches or (settings.batch,)
     if fixed is not None and fixed not in asked:
         others = ", ".join(map(str, asked))

@@ -15,9 +15,10 @@ from lmconv import plugins
 from lmconv.boxes import overlap
 from lmconv.data import Face
 from lmconv.detection import Detections, Detector, Run
-from lmconv.errors import MissingRuntime, UsageError
+from lmconv.errors import UsageError
+from lmconv.opening import usable
 from lmconv.source import open_source, resolve
-from lmconv.types import Float32, OpenOptions, Session, Target, Uint8
+from lmconv.types import Float32, OpenOptions, Session, Uint8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -121,14 +122,8 @@ def _artefacts(named: str, options: OpenOptions) -> tuple[Detector, list[Callabl
     if detector is None or len(paths) != len(found):
         sets = "; ".join(", ".join(one.networks) for one in known.values() if one.networks)
         raise UsageError(f"{named} are not the networks of a detector", hint=f"artefacts, with commas, of: {sets}")
-    openers: list[Callable[[], Session]] = []
-    for artifact in (found[network] for network in detector.networks):
-        target: Target = plugins.load("targets", artifact.target)
-        target.check(artifact, options)
-        if missing := target.requires():
-            raise MissingRuntime(f"{artifact.path} needs {artifact.target}, which is not here", hint=missing)
-        openers.append(partial(target.open, artifact, options))
-    return detector, openers
+    ordered = [found[network] for network in detector.networks]
+    return detector, [partial(usable(artifact, options).open, artifact, options) for artifact in ordered]
 
 
 def _bgr(picture: Uint8) -> Uint8:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmconv import artifact as artifacts
-from lmconv import crops, parity, plugins, portraits
+from lmconv import crops, parity, portraits
 from lmconv.data import Dataset
-from lmconv.errors import MissingRuntime, UsageError
+from lmconv.errors import UsageError
 from lmconv.metrics.ion import scheme_of
+from lmconv.opening import usable
 from lmconv.squares import to_picture
-from lmconv.types import Json, OpenOptions, Target, landmark_spec
+from lmconv.types import Json, OpenOptions, landmark_spec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +68,7 @@ def artifact(plan: Plan, path: Path) -> Json:
         raise UsageError(f"{path} finds faces, not landmarks", hint="name an artefact of a landmark network")
     rule = scheme_of(found.spec.landmarks)
     rule.normaliser(plan.normaliser)
-    target: Target = plugins.load("targets", found.target)
-    target.check(found, options)
-    if missing := target.requires():
-        raise MissingRuntime(f"{path} needs {found.target}, which is not here", hint=missing)
+    target = usable(found, options)
     faces = crops.load(plan.data, found.spec, plan.split, dataset=plan.layout)
     faces = dataclasses.replace(faces, normaliser=plan.normaliser)
     with target.open(found, options) as session:

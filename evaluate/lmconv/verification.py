@@ -11,18 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from lmconv import accuracy, gates, parity, plugins, reference
+from lmconv import accuracy, gates, parity, reference
 from lmconv import artifact as artifacts
 from lmconv.accuracy import Interval, SubsetAccuracy
 from lmconv.crops import Boxes, CropSet, find_dataset, load
 from lmconv.curves import Errors
-from lmconv.errors import InputError, MissingRuntime, OtherPoints
+from lmconv.errors import InputError, OtherPoints
 from lmconv.finding import Finder, located
 from lmconv.gates import Verdict
+from lmconv.opening import usable
 from lmconv.parity import Parity, Points
 from lmconv.scheme import scheme
 from lmconv.source import open_source, recover
-from lmconv.types import Artifact, Float64, ModelSpec, OpenOptions, Session, Source, Target
+from lmconv.types import Artifact, Float64, ModelSpec, OpenOptions, Session, Source
 from lmconv.usercode import is_factory
 
 
@@ -101,10 +102,7 @@ class Verifier:
             MissingRuntime: Its runtime is not here.
         """
         artifact = artifacts.read(path)
-        target: Target = plugins.load("targets", artifact.target)
-        target.check(artifact, OpenOptions(trust=self.trust))
-        if missing := target.requires():
-            raise MissingRuntime(f"{path} needs {artifact.target}, which is not here", hint=missing)
+        target = usable(artifact, OpenOptions(trust=self.trust))
         if doubt := artifacts.doubt(artifact):
             self.notes.append(f"{path}: {doubt}")
         with ThreadPoolExecutor(1) as aside:  # importing PyTorch takes about as long as decoding some hundred faces

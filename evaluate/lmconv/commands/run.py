@@ -32,8 +32,8 @@ HELP = """Finds faces and their landmarks in pictures, folders, videos, a camera
 INPUT is a picture, a folder (with all below it), a video, or the URL of a stream. Pictures are turned as their EXIF
 data says; grey, palette and alpha are handled, and of 16 bits the upper eight are used. OUT gets every picture with
 points, contours and boxes drawn, a video as MP4, landmarks.jsonl with one line a picture or frame, and .pts files;
-folders keep their structure, and equal names get a number. What goes wrong with one input is reported, the others go
-on, and the exit code says so.
+folders keep their structure, equal names get a number, and what an earlier run wrote under a name is replaced. What
+goes wrong with one input is reported, the others go on, and the exit code says so.
 
 In a video a face is followed from its last landmarks and keeps its number; the detector looks again when one is lost,
 and every few frames. Videos, cameras and streams are shown in a window where there is a display, which q or Esc closes;

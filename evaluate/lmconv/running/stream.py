@@ -13,8 +13,9 @@ import numpy as np
 
 from lmconv import artifact as artifacts
 from lmconv import plugins
-from lmconv.errors import InputError, MissingRuntime, UsageError
+from lmconv.errors import InputError, UsageError
 from lmconv.finding import Finder, open_finder
+from lmconv.opening import usable
 from lmconv.running import boxfile, videos
 from lmconv.running.faces import Face, Found, from_boxes, locate
 from lmconv.running.inputs import Item
@@ -96,10 +97,7 @@ def checked(path: Path, options: OpenOptions) -> Artifact:
         raise UsageError(
             f"{path} finds faces, not landmarks", hint=f"name an artefact of landmarks, and --detector {path}"
         )
-    target: Target = plugins.load("targets", artifact.target)
-    target.check(artifact, options)
-    if missing := target.requires():
-        raise MissingRuntime(f"{path} needs {artifact.target}, which is not here", hint=missing)
+    usable(artifact, options)
     return artifact
 
 

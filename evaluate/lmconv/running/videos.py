@@ -107,6 +107,8 @@ def writer(path: Path, size: tuple[int, int], fps: float) -> Iterator[cv2.VideoW
 
     beside = path.with_name(f".{path.name}")
     height, width = size
+    if min(size) < 2:
+        raise InputError(f"cannot write {path}: a video is at least 2 x 2 pixels", hint="name a larger video")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     made = cv2.VideoWriter(str(beside), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))

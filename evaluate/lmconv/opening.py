@@ -1,0 +1,21 @@
+"""What runs an artefact, where it can be run here."""
+
+from __future__ import annotations
+
+from lmconv import plugins
+from lmconv.errors import MissingRuntime
+from lmconv.types import Artifact, OpenOptions, Target
+
+
+def usable(artifact: Artifact, options: OpenOptions) -> Target:
+    """The target of an artefact, which can open it here.
+
+    Raises:
+        InputError: It must not be loaded, see `Target.check`.
+        MissingRuntime: Its runtime, or the machine it was built for, is not here.
+    """
+    target: Target = plugins.load("targets", artifact.target)
+    target.check(artifact, options)
+    if missing := target.requires():
+        raise MissingRuntime(f"{artifact.path} needs {artifact.target}, which is not here", hint=missing)
+    return target
