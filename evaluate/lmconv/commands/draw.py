@@ -89,8 +89,8 @@ def plugin(
 
 
 def _annotated(path: Path) -> bool:
-    if not path.exists():
-        return False
+    if not path.is_dir():
+        return path.exists() and path.suffix != ""  # a file of annotations, or meant to be one
     from lmconv.crops import matching
 
     return any(found.name != "drawn" for found in matching(path))
