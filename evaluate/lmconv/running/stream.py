@@ -1,10 +1,13 @@
-"""From inputs to faces with landmarks, in order: one thread decodes, another runs the networks."""
+"""From inputs to faces with landmarks, in order: one thread decodes, another runs the networks.
+
+A detector that looks at every picture does not wait for the landmarks of the last one: it has a thread of its own.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -14,7 +17,7 @@ import numpy as np
 from lmconv import artifact as artifacts
 from lmconv import plugins
 from lmconv.errors import InputError, UsageError
-from lmconv.finding import Finder, open_finder
+from lmconv.finding import open_finder
 from lmconv.opening import usable
 from lmconv.running import boxfile, videos
 from lmconv.running.faces import Face, Found, from_boxes, locate
@@ -62,6 +65,7 @@ class Frame:
         picture: (H, W, 3) uint8, BGR, upright.
         index: Of a video, from 0.
         fps: Of a video, frames per second, as it says itself.
+        found: Where its faces are, as far as the detector has looked.
         time: Of a video, seconds since its first frame; of what is live, by the clock, as frames may be left out.
     """
 
@@ -70,6 +74,7 @@ class Frame:
     index: int | None = None
     fps: float | None = None
     time: float | None = None
+    found: tuple[Found, ...] | None = None
     error: Exception | None = None
 
 
@@ -121,8 +126,12 @@ def _length(item: Item) -> int | None:
 def results(items: Sequence[Item], artifact: Artifact, settings: Settings) -> Iterator[Iterator[Result]]:
     """Everything that is found, in order; leaving the context ends the threads."""
     depth = WAITING if all(item.kind == "video" for item in items) else 1
-    with ahead(_decoded(items), depth) as frames, ahead(_found(frames, artifact, settings), depth) as found:
-        yield found
+    apart = not settings.boxes and (not settings.track or all(item.kind == "picture" for item in items))
+    with ExitStack() as stack:
+        frames = stack.enter_context(ahead(_decoded(items), depth))
+        if apart:
+            frames = stack.enter_context(ahead(_detected(frames, settings), depth))
+        yield stack.enter_context(ahead(_found(frames, artifact, settings, apart=apart), depth))
 
 
 def _decoded(items: Iterable[Item]) -> Generator[Frame]:
@@ -146,17 +155,32 @@ def _frames(item: Item) -> Generator[Frame]:
             yield Frame(item=item, picture=picture, index=index, fps=fps, time=seconds)
 
 
-def _found(frames: Iterator[Frame], artifact: Artifact, settings: Settings) -> Generator[Result]:
+def _detected(frames: Iterator[Frame], settings: Settings) -> Generator[Frame]:
+    with _detector(settings) as find:
+        for frame in frames:
+            try:
+                found = None if frame.picture is None else tuple(find(frame.picture))
+            except Exception as error:  # of this input: the others go on
+                yield replace(frame, picture=None, error=error)
+            else:
+                yield replace(frame, found=found)
+
+
+def _found(
+    frames: Iterator[Frame], artifact: Artifact, settings: Settings, *, apart: bool = False
+) -> Generator[Result]:
     """The networks are opened here, as some may only be used in the thread that did."""
     target: Target = plugins.load("targets", artifact.target)
-    with _finder(artifact, settings) as find, target.open(artifact, settings.options) as session:
+    finder = nullcontext(_looked) if apart else _finder(artifact, settings)
+    with finder as find, target.open(artifact, settings.options) as session:
         item, video = None, _Video(session, artifact, settings)
         for frame in frames:
             if frame.item is not item:
                 item, video = frame.item, _Video(session, artifact, settings)
             if frame.picture is None or video.failed:
-                if frame.error:
+                if frame.error and not video.failed:
                     yield Result(frame=frame)
+                video.failed = True
                 continue
             try:
                 yield Result(frame=frame, faces=video.faces(frame, frame.picture, find))
@@ -165,23 +189,22 @@ def _found(frames: Iterator[Frame], artifact: Artifact, settings: Settings) -> G
                 yield Result(frame=replace(frame, picture=None, error=error))
 
 
+def _looked(frame: Frame, picture: Uint8) -> list[Found]:
+    return list(frame.found or ())
+
+
 @contextmanager
 def _finder(artifact: Artifact, settings: Settings) -> Iterator[FindIn]:
     if settings.boxes:
         boxes = boxfile.read(settings.boxes, artifact.spec.crop)
         yield lambda frame, picture: boxes.find(frame.item, frame.index, picture)
         return
-    with _detector(settings) as finder:
-
-        def find(frame: Frame, picture: Uint8) -> list[Found]:
-            found = finder(picture)
-            return from_boxes(found.boxes, found.scores, finder.detector.crop, picture)
-
-        yield find
+    with _detector(settings) as find:
+        yield lambda frame, picture: find(picture)
 
 
 @contextmanager
-def _detector(settings: Settings) -> Iterator[Finder]:
+def _detector(settings: Settings) -> Iterator[Callable[[Uint8], list[Found]]]:
     options = settings.options
     with ExitStack() as stack:
         try:
@@ -191,7 +214,12 @@ def _detector(settings: Settings) -> Iterator[Finder]:
             finder = stack.enter_context(opening)
         except InputError as error:
             raise InputError(error.message, hint=f"{error.hint}; or say where faces are by --boxes FILE") from error
-        yield finder
+
+        def find(picture: Uint8) -> list[Found]:
+            found = finder(picture)
+            return from_boxes(found.boxes, found.scores, finder.detector.crop, picture)
+
+        yield find
 
 
 class _Video:
