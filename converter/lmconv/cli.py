@@ -10,7 +10,7 @@ import click
 
 from lmconv import plugins
 from lmconv.console import REPORT, one_line
-from lmconv.errors import Bug, LmconvError, UsageError
+from lmconv.errors import Bug, LmconvError, UsageError, interrupted
 
 
 class Commands(click.Group):
@@ -60,6 +60,9 @@ def run(arguments: list[str]) -> int:
         sys.stderr.close()
         return 0
     except Exception as error:  # whatever comes this far is our mistake
+        if interrupted(error):
+            click.echo("interrupted", err=True)
+            return 130
         if {"-v", "--verbose"} & set(arguments):
             traceback.print_exc()
         return _fail(Bug(f"{type(error).__name__}: {error}".strip(), hint=REPORT), arguments)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import click
 
-from lmconv.errors import Bug, LmconvError, worst
+from lmconv.errors import Bug, LmconvError, interrupted, worst
 from lmconv.types import Json
 
 T = TypeVar("T")
@@ -99,6 +99,8 @@ def attempt(console: Console, action: Callable[[], T], errors: list[Json], **lab
         if console.verbose and error.__cause__:
             traceback.print_exception(error.__cause__)
     except Exception as error:  # ours, reported as such; the other items must not suffer
+        if interrupted(error):
+            raise KeyboardInterrupt from error
         if console.verbose:
             traceback.print_exc()
         known = Bug(f"{type(error).__name__}: {error}".strip(), hint=REPORT)

@@ -81,6 +81,13 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def interrupted(error: BaseException | None) -> bool:
+    """Whether an error came of Ctrl-C: a library that cleans up after it may raise one of its own instead."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def worst(codes: list[int]) -> int:
     """The exit code of a command with several outcomes: the highest-ranking of 70 > 4 > 3 > 2 > 1, else 0."""
     return next((code for code in (70, 4, 3, 2, 1) if code in codes), 0)

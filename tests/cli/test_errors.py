@@ -15,7 +15,7 @@ from tests.helpers import COMMAND, Cli, contents, python, tiny_onnx
 
 from lmconv import artifact as artifacts
 from lmconv import plugins
-from lmconv.console import Outcome
+from lmconv.console import Console, Outcome, attempt
 from lmconv.errors import Bug, GateFailed, InputError, LmconvError, MissingRuntime, UsageError, worst
 
 # Exit codes
@@ -36,6 +36,21 @@ def test_every_error_has_its_exit_code(kind: type[LmconvError], code: int) -> No
 )
 def test_the_exit_code_of_several_outcomes_is_the_highest_ranking(codes: list[int], expected: int) -> None:
     assert worst(codes) == expected
+
+
+def test_an_error_that_came_of_an_interrupt_is_one() -> None:
+    """As zipfile raises it, whose file is open when Ctrl-C comes."""
+
+    def clean_up() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise ValueError("there is an open writing handle")
+
+    errors: list[dict[str, object]] = []
+    with pytest.raises(KeyboardInterrupt):
+        attempt(Console(), clean_up, errors)
+    assert errors == []
 
 
 def test_a_failed_gate_ranks_below_every_error() -> None:

@@ -62,9 +62,11 @@ def opened(title: str) -> Iterator[Window]:
 
         root = tkinter.Tk(className="lmconv")
     except ImportError as error:
-        raise MissingRuntime("Python has no tkinter", hint="apt install python3-tk, or leave --show out") from error
+        raise MissingRuntime(
+            "no window can be opened: Python has no tkinter", hint="apt install python3-tk, or leave --show out"
+        ) from error
     except tkinter.TclError as error:
-        raise MissingRuntime(f"there is no display: {error}", hint="leave --show out: files are written") from error
+        raise MissingRuntime(f"no window can be opened: {error}", hint="leave --show out: files are written") from error
     root.title(title)
     try:
         yield Window(root)
