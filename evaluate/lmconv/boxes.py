@@ -6,7 +6,7 @@ it is `pixel` = 1 wider and higher than their distance; else `pixel` is 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -95,7 +95,8 @@ class Level:
     per_side: tuple[int, ...]
 
 
-def priors(levels: Sequence[Level], height: int, width: int) -> Float32:
+@functools.lru_cache(maxsize=8)
+def priors(levels: tuple[Level, ...], height: int, width: int) -> Float32:
     """The prior boxes of a network: by level, row, column, size, and row and column within a cell.
 
     Args:
@@ -104,9 +105,12 @@ def priors(levels: Sequence[Level], height: int, width: int) -> Float32:
         width: The same.
 
     Returns:
-        (P, 4) float32: centre x, centre y, width, height, fractions of the input.
+        (P, 4) float32: centre x, centre y, width, height, fractions of the input. Not to be changed: the frames of a
+        video, which have one size, share them.
     """
-    return np.concatenate([_level(level, height, width) for level in levels])
+    found = np.concatenate([_level(level, height, width) for level in levels])
+    found.setflags(write=False)
+    return found
 
 
 def _level(level: Level, height: int, width: int) -> Float32:

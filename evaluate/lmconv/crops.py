@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lmconv import footage, plugins
 from lmconv.errors import InputError, OtherPoints, UsageError
-from lmconv.files import jpeg_breaks_off, sha256
+from lmconv.files import sha256
 from lmconv.preprocess import network_input
 from lmconv.scenes import Scene
 from lmconv.squares import Square, around, as_uint8, cut
@@ -351,8 +351,7 @@ def _decode(path: Path) -> Uint8:
 
     hint = "restore the file, or remove it together with its annotation"
     try:
-        content = path.read_bytes()
-        data = np.frombuffer(content, np.uint8)
+        data = np.frombuffer(path.read_bytes(), np.uint8)
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}", hint=hint) from error
@@ -360,8 +359,6 @@ def _decode(path: Path) -> Uint8:
         raise InputError(f"{path}: cannot be decoded: {error.err}", hint=hint) from error
     if picture is None:
         raise InputError(f"{path}: not a picture that OpenCV can decode", hint=hint)
-    if jpeg_breaks_off(content):
-        raise InputError(f"{path}: breaks off: it has no end", hint=hint)
     return as_uint8(picture)
 
 

@@ -132,13 +132,13 @@ def test_offsets_move_by_a_tenth_of_the_prior_and_grow_by_a_fifth_of_a_logarithm
 
 
 def test_priors_stand_in_the_middle_of_their_cells_row_by_row_and_maps_are_rounded_up() -> None:
-    found = priors([Level(stride=8, sizes=(16,), per_side=(1,))], 9, 16)
+    found = priors((Level(stride=8, sizes=(16,), per_side=(1,)),), 9, 16)
     expected = [[4, 4, 16, 16], [12, 4, 16, 16], [4, 12, 16, 16], [12, 12, 16, 16]]
     np.testing.assert_allclose(found * [16, 9, 16, 9], expected, rtol=1e-6)
 
 
 def test_dense_priors_begin_at_the_corner_of_their_cell() -> None:
-    found = priors([Level(stride=32, sizes=(64,), per_side=(2,))], 32, 32)
+    found = priors((Level(stride=32, sizes=(64,), per_side=(2,)),), 32, 32)
     np.testing.assert_allclose(found[:, :2] * 32, [[0, 0], [16, 0], [0, 16], [16, 16]])
 
 

@@ -45,7 +45,7 @@ def unlimited(height: int, width: int) -> tuple[int, int]:
 def dense(
     name: str,
     summary: str,
-    levels: Sequence[Level],
+    levels: tuple[Level, ...],
     *,
     size: Callable[[int, int], tuple[int, int]] = limited,
 ) -> Detector:
@@ -61,7 +61,7 @@ def dense(
 
 
 def _find(
-    levels: Sequence[Level], size: Callable[[int, int], tuple[int, int]], runs: Sequence[Run], picture: Uint8
+    levels: tuple[Level, ...], size: Callable[[int, int], tuple[int, int]], runs: Sequence[Run], picture: Uint8
 ) -> Detections:
     taken = size(*picture.shape[:2])
     if taken != picture.shape[:2]:
