@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lmconv import artifact as artifacts
-from lmconv import source
-from lmconv.report import markdown
+from lmconv.sources import resolve as source
+from lmconv.store import artifact as artifacts
+from lmconv.visual.tables import markdown
 
 TARGETS = ("onnx", "openvino")
 LMCONV = Path(sys.executable).with_name("lmconv")

@@ -21,12 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from lmconv import checkpoints, crops, pipeline, plugins, source
-from lmconv.latency import interleaved, latency
-from lmconv.report import markdown
-from lmconv.scenes import Scene, on_scene, whole_way
-from lmconv.session import feed
+from lmconv import pipeline, plugins
+from lmconv.faces import crops
+from lmconv.inference.latency import interleaved, latency
+from lmconv.inference.scenes import Scene, on_scene, whole_way
+from lmconv.inference.session import feed
+from lmconv.sources import checkpoints
+from lmconv.sources import resolve as source
 from lmconv.types import Float32, Io, ModelSpec, OpenOptions, Precision, Session, Target
+from lmconv.visual.tables import markdown
 
 TARGETS = ("onnx", "openvino")
 IOS: tuple[Io, ...] = ("tensor", "image", "frame")

@@ -19,19 +19,21 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from lmconv import artifact, pipeline, plugins, source
-from lmconv.crops import calibration
-from lmconv.graph import set_batch
-from lmconv.latency import interleaved, latency
+from lmconv import pipeline, plugins
+from lmconv.building.optimise import optimise
+from lmconv.faces.crops import calibration
+from lmconv.graph.facts import set_batch
+from lmconv.graph.rewriter import make
+from lmconv.inference.latency import interleaved, latency
+from lmconv.inference.ort import OrtSession
+from lmconv.inference.session import landmarks, noise
 from lmconv.machine import this_cpu
-from lmconv.optimise import optimise
-from lmconv.report import markdown
-from lmconv.rewrite import make
-from lmconv.runtime import OrtSession
-from lmconv.session import landmarks, noise
-from lmconv.source import resolve
+from lmconv.sources import resolve as source
+from lmconv.sources.resolve import resolve
+from lmconv.store import artifact
 from lmconv.targets import openvino
 from lmconv.types import OPSET, Float32, Float64, ModelSpec, PassContext, Precision, Session, Target, landmark_spec
+from lmconv.visual.tables import markdown
 
 REWRITES = ("dead", "batchnorm", "resize", "activations", "prelu", "gates")
 DEFAULT = "its default list"

@@ -33,19 +33,22 @@ from typing import Any
 import numpy as np
 import onnx
 
-from lmconv import artifact, crops, parity, pipeline, plugins
-from lmconv.accuracy import bootstrap
-from lmconv.crops import CropSet
+from lmconv import pipeline, plugins
 from lmconv.errors import first_line
-from lmconv.latency import faster, interleaved
-from lmconv.metrics.ion import ion
-from lmconv.report import markdown
-from lmconv.runtime import OrtSession
-from lmconv.session import feed, noise
-from lmconv.source import open_source, resolve
-from lmconv.squares import to_picture
+from lmconv.faces import crops
+from lmconv.faces.crops import CropSet
+from lmconv.inference.latency import faster, interleaved
+from lmconv.inference.ort import OrtSession
+from lmconv.inference.session import feed, noise
+from lmconv.judging import parity
+from lmconv.judging.accuracy import bootstrap
+from lmconv.judging.ion import ion
+from lmconv.networks.squares import to_picture
+from lmconv.sources.resolve import open_source, resolve
+from lmconv.store import artifact
 from lmconv.targets import openvino
 from lmconv.types import Float32, Json, ModelSpec, OpenOptions, Precision, Session, Target
+from lmconv.visual.tables import markdown
 
 SAMPLES = 400
 BUDGET = 0.03

@@ -24,12 +24,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lmconv import artifact as artifacts
-from lmconv import crops, pipeline, plugins, source
-from lmconv.latency import interleaved
-from lmconv.report import markdown
-from lmconv.session import noise
+from lmconv import pipeline, plugins
+from lmconv.faces import crops
+from lmconv.inference.latency import interleaved
+from lmconv.inference.session import noise
+from lmconv.sources import resolve as source
+from lmconv.store import artifact as artifacts
 from lmconv.types import Float64, OpenOptions, Precision, Target, Uint8
+from lmconv.visual.tables import markdown
 
 FRAMES, WIDTH, HEIGHT, RATE = 300, 640, 480, 30.0
 FACE = 180

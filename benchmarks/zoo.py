@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from lmconv import source
-from lmconv.report import markdown
+from lmconv.sources import resolve as source
+from lmconv.visual.tables import markdown
 
 TARGETS = ("onnx", "openvino")
 LMCONV = Path(sys.executable).with_name("lmconv")
@@ -125,10 +125,10 @@ def cross_check(model: str, folder: Path) -> float:
     """
     import torch
 
-    from lmconv.compare import map_difference
-    from lmconv.runtime import OrtSession
-    from lmconv.session import noise
-    from lmconv.source import open_source, resolve
+    from lmconv.inference.ort import OrtSession
+    from lmconv.inference.session import noise
+    from lmconv.networks.compare import map_difference
+    from lmconv.sources.resolve import open_source, resolve
 
     source = resolve(model, seed=0)
     height, width = source.spec.input_size

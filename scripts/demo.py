@@ -27,7 +27,8 @@ def main(shared: Path, out: Path) -> int:
     for variable, folder in (("LMCONV_WEIGHTS", shared / "weights"), ("LMCONV_FACES", shared / "faces")):
         if folder.is_dir():
             os.environ.setdefault(variable, str(folder))
-    from lmconv import checkpoints, source
+    from lmconv.sources import checkpoints
+    from lmconv.sources import resolve as source
 
     found = {model: checkpoints.find(model) for model in source.names("landmarks") if model != OWN}
     models = [model for model, path in found.items() if path]

@@ -31,18 +31,21 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
-from lmconv import checkpoints, crops, machine, parity, pipeline, plugins
-from lmconv.accuracy import accuracy, paired, to_json
-from lmconv.compare import difference
+from lmconv import machine, pipeline, plugins
 from lmconv.errors import GateFailed, InputError, LmconvError, MissingRuntime, UsageError
-from lmconv.files import canonical, digest, sha256, writing
-from lmconv.latency import latency
-from lmconv.loss import Budget, loss, losses
-from lmconv.preprocess import network_input
-from lmconv.reference import MAPS, Reference
-from lmconv.runtime import OrtSession
-from lmconv.session import Outputs, outputs
-from lmconv.source import open_source, resolve
+from lmconv.faces import crops
+from lmconv.inference.latency import latency
+from lmconv.inference.ort import OrtSession
+from lmconv.inference.session import Outputs, outputs
+from lmconv.judging import parity
+from lmconv.judging.accuracy import accuracy, paired, to_json
+from lmconv.judging.loss import Budget, loss, losses
+from lmconv.networks.compare import difference
+from lmconv.networks.preprocess import network_input
+from lmconv.sources import checkpoints
+from lmconv.sources.resolve import open_source, resolve
+from lmconv.store.files import canonical, digest, sha256, writing
+from lmconv.store.reference import MAPS, Reference
 from lmconv.trt import check, device
 from lmconv.types import Arrays, Json, Pass, Precision
 

@@ -49,8 +49,8 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports are timed in an instant, and none is refused for what else a machine does."""
-    monkeypatch.setattr("lmconv.guard.RUNS", 15)
-    monkeypatch.setattr("lmconv.guard.SLOWER", 100.0)
+    monkeypatch.setattr("lmconv.judging.guard.RUNS", 15)
+    monkeypatch.setattr("lmconv.judging.guard.SLOWER", 100.0)
 
 
 @pytest.fixture
@@ -95,7 +95,8 @@ def weights(seeded: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def export(model: str, weights: Path | None, out: Path, *wanted: tuple[str, Precision]) -> Path:
     """Exports a model as every test of a module may want it; gives `out`."""
-    from lmconv import pipeline, source
+    from lmconv import pipeline
+    from lmconv.sources import resolve as source
 
     plain = pipeline.plain(source.resolve(model, weights=weights), out)
     for target, precision in wanted:
@@ -157,7 +158,8 @@ class Flat(nn.Module):
 @pytest.fixture(scope="session")
 def own_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`flat.py` with a network of someone's own, and its artefact `flat-Flat/onnx-fp32`. Not to be changed."""
-    from lmconv import pipeline, source
+    from lmconv import pipeline
+    from lmconv.sources import resolve as source
     from lmconv.types import Precision
 
     place = tmp_path_factory.mktemp("own")

@@ -12,15 +12,19 @@ import pytest
 from tests.conftest import export
 from tests.helpers import Cli
 
-from lmconv import artifact as artifacts
-from lmconv import crops, parity, pipeline, plugins, source, squares
+from lmconv import pipeline, plugins
+from lmconv.building.optimise import optimise
+from lmconv.building.trial import opened
 from lmconv.compaction.compact import compact
-from lmconv.graph import flops, parameters
-from lmconv.metrics.ion import ion
-from lmconv.optimise import optimise
+from lmconv.faces import crops
+from lmconv.graph.facts import flops, parameters
+from lmconv.inference.ort import OrtSession
+from lmconv.judging import parity
+from lmconv.judging.ion import ion
+from lmconv.networks import squares
 from lmconv.passes import simplify
-from lmconv.runtime import OrtSession
-from lmconv.trial import opened
+from lmconv.sources import resolve as source
+from lmconv.store import artifact as artifacts
 from lmconv.types import Artifact, Float64, OpenOptions, PassContext, Precision
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]

@@ -22,11 +22,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lmconv import crops, squares
 from lmconv.backbones.drawn68 import SIZE, Drawn68
-from lmconv.drawing.picture import face, stream
-from lmconv.drawing.traits import TRAIN
+from lmconv.faces import crops
+from lmconv.networks import squares
 from lmconv.schemes.ibug68 import plugin as ibug68
+from lmconv.synthetic.picture import face, stream
+from lmconv.synthetic.traits import TRAIN
 from lmconv.types import Crop, Float64, Uint8
 
 OUT = Path(__file__).parent / "lmconv" / "known" / "drawn68.safetensors"

@@ -46,9 +46,9 @@ def source_arguments(
     output_slice: str | None,
     name: str | None,
 ) -> Json:
-    """What `lmconv.source.resolve` takes, of what the user gave to these options."""
-    from lmconv import heatmaps
-    from lmconv import preprocess as preprocessing
+    """What `lmconv.sources.resolve.resolve` takes, of what the user gave to these options."""
+    from lmconv.networks import heatmaps
+    from lmconv.networks import preprocess as preprocessing
 
     return {
         "weights": weights,

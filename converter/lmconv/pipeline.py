@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from lmconv import artifact as artifacts
-from lmconv import plugins, scenes, usercode, wrapping
-from lmconv import reference as reference_file
+from lmconv import plugins
+from lmconv.building.optimise import Optimised, optimise
+from lmconv.building.trial import timed
 from lmconv.errors import GateFailed, InputError, MissingRuntime, UsageError
-from lmconv.export import export
-from lmconv.files import canonical
-from lmconv.graph import copied, flops, parameters, set_batch
+from lmconv.graph.facts import copied, flops, parameters, set_batch
+from lmconv.inference import scenes
+from lmconv.inference.session import feed, gap, noise, noise_crops, outputs
 from lmconv.machine import this_cpu, versions
-from lmconv.onnx_file import standard
-from lmconv.optimise import Optimised, optimise
-from lmconv.reference import Reference
-from lmconv.session import feed, gap, noise, noise_crops, outputs
-from lmconv.source import Opened, is_onnx, open_source
-from lmconv.trial import timed
+from lmconv.networks import wrapping
+from lmconv.sources import usercode
+from lmconv.sources.export import export
+from lmconv.sources.onnx_file import standard
+from lmconv.sources.resolve import Opened, is_onnx, open_source
+from lmconv.store import artifact as artifacts
+from lmconv.store import reference as reference_file
+from lmconv.store.files import canonical
+from lmconv.store.reference import Reference
 from lmconv.types import (
     AS_USUAL,
     ONNX,
@@ -208,14 +211,14 @@ def convert(
     """Converts one network for one target, in one precision.
 
     Args:
-        source: What to convert, from `lmconv.source.resolve`.
+        source: What to convert, from `lmconv.sources.resolve.resolve`.
         target: Name of a target: "onnx", "openvino", "tensorrt".
         precision: What it shall compute in.
         out: The artefact goes to `out/MODEL/TARGET-PRECISION/` (and `-image` or `-frame` where it takes one), its
             plain graph to `out/MODEL/plain/`.
         crops: Real faces: int8 calibrates on them, and every pass is compared on them.
         batch: A fixed batch size, None for a free one.
-        io: What the artefact takes, see `lmconv.wrapping.wrap`.
+        io: What the artefact takes, see `lmconv.networks.wrapping.wrap`.
         choices: What to leave out, and how far compaction may go.
 
     Returns:

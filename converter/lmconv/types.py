@@ -30,7 +30,7 @@ OPSET = 18
 """The opset of every graph between export and target."""
 
 Io: TypeAlias = Literal["tensor", "image", "frame"]
-"""What an artefact takes: the network's own input, uint8 crops, or one uint8 frame and boxes; see `lmconv.wrapping`."""
+"""What an artefact takes: the network's own input, uint8 crops, or one uint8 frame and boxes; see `lmconv.networks.wrapping`."""
 
 
 Cpu: TypeAlias = Literal["x86", "arm"]
@@ -81,7 +81,7 @@ class Crop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decode:
-    """How heatmaps become points, see `lmconv.heatmaps.decode`; `beta` is for `soft-argmax` alone."""
+    """How heatmaps become points, see `lmconv.networks.heatmaps.decode`; `beta` is for `soft-argmax` alone."""
 
     method: Literal["argmax", "soft-argmax"] = "argmax"
     beta: float = 1.0

@@ -11,8 +11,9 @@ import pytest
 from tests.goldens import make
 from tests.helpers import COMMAND, Cli, contents, python
 
-from lmconv import artifact as artifacts
-from lmconv import checkpoints, plugins
+from lmconv import plugins
+from lmconv.sources import checkpoints
+from lmconv.store import artifact as artifacts
 
 # models
 
@@ -109,7 +110,7 @@ def test_weights_add_refuses_what_fits_no_network(cli: Cli, tmp_path: Path) -> N
 FULL = """
 import resource, signal, sys
 from lmconv.cli import run
-import lmconv.source
+import lmconv.sources.resolve
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 sys.exit(run(sys.argv[1:]))

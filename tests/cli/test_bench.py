@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.helpers import Cli
 
-from lmconv import artifact as artifacts
+from lmconv.store import artifact as artifacts
 
 KEYS = {
     "path",

@@ -86,7 +86,7 @@ def test_a_size_that_is_fixed_is_fixed_everywhere(cli: Cli) -> None:
 def test_every_published_detector_is_converted_and_holds_its_gates(
     cli: Cli, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lmconv.source import names
+    from lmconv.sources.resolve import names
 
     monkeypatch.setenv("LMCONV_WEIGHTS", str(shared / "detectors"))
     options = [part for name in ("fp32", "fp16") for part in ("--precision", name)]

@@ -13,10 +13,10 @@ import onnx
 import pytest
 from tests.helpers import COMMAND, Cli, contents, python, tiny_onnx
 
-from lmconv import artifact as artifacts
 from lmconv import plugins
 from lmconv.console import Console, Outcome, attempt
 from lmconv.errors import Bug, GateFailed, InputError, LmconvError, MissingRuntime, UsageError, worst
+from lmconv.store import artifact as artifacts
 
 # Exit codes
 
@@ -211,7 +211,7 @@ def test_export_goes_on_after_a_broken_model(cli: Cli, tiny: Path, tmp_path: Pat
 def test_a_bug_in_one_item_ranks_above_all_and_the_others_go_on(
     cli: Cli, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lmconv import artifact as artifacts
+    from lmconv.store import artifact as artifacts
 
     read = artifacts.read
 
@@ -251,7 +251,7 @@ def test_a_missing_runtime_alone_leaves_nothing(cli: Cli, tiny: Path) -> None:
 def test_an_artefact_of_a_missing_runtime_gives_3_and_the_others_are_verified(
     cli: Cli, small: Path, tiny: Path
 ) -> None:
-    from lmconv import artifact as artifacts
+    from lmconv.store import artifact as artifacts
 
     engine = small / "tensorrt-fp32"
     (small / "onnx-fp32").rename(engine)
@@ -267,11 +267,11 @@ def test_an_artefact_of_a_missing_runtime_gives_3_and_the_others_are_verified(
 
 BUG = """
 import sys
-import lmconv.checkpoints
+import lmconv.sources.checkpoints
 from lmconv.cli import run
 def broken():
     raise ZeroDivisionError("our mistake")
-lmconv.checkpoints.known = broken
+lmconv.sources.checkpoints.known = broken
 sys.exit(run(sys.argv[1:]))
 """
 

@@ -6,7 +6,7 @@ import onnx
 import pytest
 from tests.helpers import Cli, strays
 
-from lmconv import artifact as artifacts
+from lmconv.store import artifact as artifacts
 
 KEYS = {"path", "model", "target", "precision", "execution", "bytes", "parameters", "flops", "seconds"}
 

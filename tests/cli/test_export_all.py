@@ -8,8 +8,8 @@ import pytest
 import torch
 from tests.helpers import Cli, add_face, built, face
 
-from lmconv import artifact as artifacts
 from lmconv import plugins
+from lmconv.store import artifact as artifacts
 
 SMALL = ("drawn68", "pfld")
 

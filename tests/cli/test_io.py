@@ -13,10 +13,14 @@ import pytest
 from tests.conftest import export
 from tests.helpers import Cli, add_face, face, python, tiny_onnx
 
-from lmconv import artifact as artifacts
-from lmconv import crops, parity, pipeline, plugins, source, wrapping
-from lmconv import reference as reference_file
-from lmconv.scenes import Scene, landmarks_in, on_scene, scene
+from lmconv import pipeline, plugins
+from lmconv.faces import crops
+from lmconv.inference.scenes import Scene, landmarks_in, on_scene, scene
+from lmconv.judging import parity
+from lmconv.networks import wrapping
+from lmconv.sources import resolve as source
+from lmconv.store import artifact as artifacts
+from lmconv.store import reference as reference_file
 from lmconv.types import Float32, Float64, Io, ModelSpec, OpenOptions, Precision, Target
 
 TARGETS = ("onnx", "openvino")
@@ -101,7 +105,7 @@ def test_any_number_of_points(cli: Cli, tmp_path: Path, points: int) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_heatmaps_stay_an_output(cli: Cli, tmp_path: Path, target: str) -> None:
-    from tests.converter.test_heatmaps import heatmap_onnx
+    from tests.converter.networks.test_heatmaps import heatmap_onnx
 
     path = heatmap_onnx(tmp_path / "maps.onnx")
     ran = cli("export", path, "--decode", "argmax", "--io", "image", "--io", "frame", "--to", target)

@@ -13,8 +13,8 @@ import pytest
 import torch
 from tests.helpers import COMMAND, Cli, other_package, python
 
-from lmconv import artifact as artifacts
-from lmconv import reference as reference_file
+from lmconv.store import artifact as artifacts
+from lmconv.store import reference as reference_file
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own-network.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.helpers import Cli, add_face, face, tiny_onnx
 
-from lmconv import artifact as artifacts
+from lmconv.store import artifact as artifacts
 from lmconv.types import Json
 
 

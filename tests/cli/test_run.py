@@ -20,9 +20,10 @@ import pytest
 from tests.conftest import export
 from tests.helpers import COMMAND, Cli, contents, python, start, strays
 
-from lmconv import pipeline, source
-from lmconv.metrics.ion import ion
-from lmconv.pts import read_pts
+from lmconv import pipeline
+from lmconv.faces.pts import read_pts
+from lmconv.judging.ion import ion
+from lmconv.sources import resolve as source
 from lmconv.types import Float64, Precision, Uint8
 
 FACE = "00001"
@@ -32,7 +33,7 @@ FACE = "00001"
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three drawn faces, `00000.png` and so on with `.pts` beside them, and `boxes.csv`. Not to be changed."""
-    from lmconv.drawing.folder import write
+    from lmconv.synthetic.folder import write
 
     folder = tmp_path_factory.mktemp("drawn")
     write(folder, {"testset": 3})

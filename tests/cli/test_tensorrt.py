@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.converter.test_tensorrt import HERE, engine
+from tests.converter.targets.test_tensorrt import HERE, engine
 from tests.helpers import Cli, contents
 
 from lmconv import plugins

@@ -9,9 +9,9 @@ import pytest
 from onnx import numpy_helper
 from tests.helpers import COMMAND, Cli, add_face, face, python
 
-from lmconv import artifact as artifacts
 from lmconv import pipeline
-from lmconv.source import resolve
+from lmconv.sources.resolve import resolve
+from lmconv.store import artifact as artifacts
 from lmconv.types import Precision
 
 KEYS = {
@@ -164,8 +164,8 @@ def test_a_model_that_gives_nan_fails(cli: Cli, small: Path, tiny: Path) -> None
 
 def test_red_for_blue_is_beyond_the_gate_of_fp32(build: Path) -> None:
     from lmconv import plugins
-    from lmconv.compare import difference
-    from lmconv.session import landmarks, noise
+    from lmconv.inference.session import landmarks, noise
+    from lmconv.networks.compare import difference
     from lmconv.types import OpenOptions
 
     artifact = artifacts.read(build / "pfld" / "onnx-fp32")

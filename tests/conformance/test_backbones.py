@@ -10,8 +10,8 @@ import torch
 from tests.helpers import built
 
 from lmconv import plugins
-from lmconv.checkpoints import fill
-from lmconv.network import identify
+from lmconv.sources.checkpoints import fill
+from lmconv.sources.pytorch import identify
 from lmconv.types import Backbone
 
 NAMES = plugins.names("backbones")

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from lmconv import artifact as artifacts
-from lmconv import pipeline, plugins, reference
+from lmconv import pipeline, plugins
+from lmconv.inference.session import gap, noise, outputs
 from lmconv.pipeline import Plain
-from lmconv.session import gap, noise, outputs
-from lmconv.source import names, open_source, resolve
+from lmconv.sources.resolve import names, open_source, resolve
+from lmconv.store import artifact as artifacts
+from lmconv.store import reference
 from lmconv.types import Artifact, OpenOptions, Precision, Target
 
 DETECTORS = names("detection")

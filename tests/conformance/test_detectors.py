@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from lmconv import plugins
+from lmconv.detecting.opening import Finder, open_finder
 from lmconv.detection import Detector
 from lmconv.errors import InputError
-from lmconv.finding import Finder, open_finder
 from lmconv.types import Backbone, Uint8
 
 NAMES = plugins.names("detectors")

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from tests.evaluate.datasets.builders import BUILDERS
 
-from lmconv import artifact as artifacts
-from lmconv import crops, plugins
+from lmconv import plugins
 from lmconv.data import Dataset, Metric
 from lmconv.errors import InputError
+from lmconv.faces import crops
+from lmconv.inference.session import landmarks, noise
 from lmconv.pipeline import convert
-from lmconv.session import landmarks, noise
-from lmconv.source import open_source, resolve
+from lmconv.sources.resolve import open_source, resolve
+from lmconv.store import artifact as artifacts
 from lmconv.types import Cpu, OpenOptions, Precision, Target, landmark_spec
 
 # Targets

@@ -6,10 +6,12 @@ import onnx
 import pytest
 from tests.helpers import tiny_onnx
 
-from lmconv import export, plugins, source
+from lmconv import plugins
+from lmconv.building.optimise import optimise
 from lmconv.errors import UsageError
-from lmconv.graph import static_shapes
-from lmconv.optimise import optimise
+from lmconv.graph.facts import static_shapes
+from lmconv.sources import export
+from lmconv.sources import resolve as source
 from lmconv.types import ModelSpec, Pass, PassContext, QuantScheme
 
 SCHEME: QuantScheme = plugins.load("targets", "onnx").quantisation

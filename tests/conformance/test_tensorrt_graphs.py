@@ -13,11 +13,12 @@ from typing import Any
 import onnx
 import pytest
 
-from lmconv import pipeline, plugins, source
+from lmconv import pipeline, plugins
+from lmconv.engines.lint import complaints
+from lmconv.inference.ort import OrtSession
+from lmconv.inference.session import Outputs, feed, gap, noise, noise_crops, outputs
 from lmconv.pipeline import MAP_TOLERANCE, RAW_TOLERANCE, TOLERANCE, Crops, Plain
-from lmconv.runtime import OrtSession
-from lmconv.session import Outputs, feed, gap, noise, noise_crops, outputs
-from lmconv.tensorrt_lint import complaints
+from lmconv.sources import resolve as source
 from lmconv.types import Io, Precision, Source
 
 LAST: dict[tuple[str, ...], tuple[int, ...]] = {("opset17",): (8,), (): (10, 11)}

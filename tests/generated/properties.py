@@ -13,7 +13,7 @@ from tests.generated.float64 import evaluate
 from tests.generated.network import Trap
 from tests.generated.networks import Generated
 
-from lmconv.runtime import OrtSession
+from lmconv.inference.ort import OrtSession
 from lmconv.types import Arrays
 
 EXACT = 1e-6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lmconv.mtcnn import PREPROCESS, features
+from lmconv.networks.mtcnn import PREPROCESS, features
 from lmconv.types import Backbone, detection_spec
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lmconv import checkpoints, machine, plugins
+from lmconv import machine, plugins
 from lmconv.console import Console, Outcome, command, table
 from lmconv.plugins import INSTALL
+from lmconv.sources import checkpoints
 
 if TYPE_CHECKING:
     from lmconv.types import Json

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 import click
 
 from lmconv import plugins
+from lmconv.building.jobs import Job, convert, convert_apart
 from lmconv.console import Console, Finite, Outcome, attempt, command, table
-from lmconv.conversion import Job, convert, convert_apart
 from lmconv.errors import MissingRuntime, UsageError
 from lmconv.options import source_arguments, source_options
 from lmconv.types import Cpu, Io, Mix, Precision
 
 if TYPE_CHECKING:
-    from lmconv.loss import Budget
+    from lmconv.judging.loss import Budget
     from lmconv.pipeline import Choices
     from lmconv.types import Json, Pass, Target
 
@@ -231,8 +231,8 @@ def _choices(
     compact_px: float | None, cpu: Cpu | None, recipe: Path | None, calibration: Path | None, wanted: list[Wanted]
 ) -> Choices:
     """How graphs are made; refuses what contradicts itself."""
-    from lmconv import artifact as artifacts
     from lmconv.pipeline import PLAIN, Choices
+    from lmconv.store import artifact as artifacts
 
     without: list[str] = click.get_current_context().meta.get(WITHOUT, [])
     for name in without:
@@ -269,7 +269,7 @@ def _choices(
 
 def _budget(ion: float | None, drift: float | None, calibration: Path | None, unjudged: bool) -> Budget:
     """How much may be lost on faces; refuses one that would not be judged."""
-    from lmconv.loss import Budget
+    from lmconv.judging.loss import Budget
 
     given: Json = {name: value for name, value in (("ion", ion), ("drift", drift)) if value is not None}
     for name in given:
@@ -389,7 +389,7 @@ def _with_engine(choices: Choices, said: Json) -> Choices:
 
 def _all(models: tuple[str, ...], options: Json) -> tuple[tuple[str, ...], list[Json]]:
     """Every network with weights, or with random ones where asked for; and what is left out."""
-    from lmconv import checkpoints
+    from lmconv.sources import checkpoints
 
     if models or options["name"]:
         raise UsageError("--all is every network, by its own name", hint="leave --all out, or what contradicts it")
@@ -408,8 +408,8 @@ def _possible(
     models: tuple[str, ...], wanted: list[Wanted], size: tuple[int, int] | None, *, everything: bool
 ) -> tuple[dict[str, list[Wanted]], list[Json]]:
     """What each network can be made into, and what is left out: of networks that are named, nothing is."""
-    from lmconv import source
     from lmconv.pipeline import calibrated, check_network
+    from lmconv.sources import resolve as source
 
     skipped: list[Json] = []
     possible = {model: list(wanted) for model in models}
@@ -435,7 +435,7 @@ def _engines(target: str) -> bool:
 
 
 def _check_models(models: tuple[str, ...], options: Json) -> None:
-    from lmconv import source
+    from lmconv.sources import resolve as source
 
     if not models:
         raise UsageError("there is nothing to convert", hint="name a network of `lmconv models`, or use --all")
@@ -459,14 +459,14 @@ def _check_faces(wanted: list[Wanted], calibration: Path | None) -> None:
         hint = "give --calibration DIR, a folder of annotated training faces"
         raise UsageError(f"{needy[0]} is calibrated on real faces, and none are named", hint=hint)
     if calibration:
-        from lmconv.crops import find_dataset
+        from lmconv.faces.crops import find_dataset
 
         find_dataset(calibration)
 
 
 def _check_out(out: Path) -> None:
     """Finds out before the work whether the folder can be written."""
-    from lmconv.files import writing
+    from lmconv.store.files import writing
 
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)

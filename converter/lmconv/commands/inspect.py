@@ -10,7 +10,7 @@ import click
 
 from lmconv.console import Console, Outcome, command, table
 from lmconv.errors import InputError
-from lmconv.files import writing
+from lmconv.store.files import writing
 
 if TYPE_CHECKING:
     from lmconv.types import Artifact, Json, ModelSpec, TensorSpec
@@ -36,7 +36,7 @@ UNITS = {
 @click.option("--layers", is_flag=True, help="What compaction did to each layer, and why dead channels stayed.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw that to an SVG file.")
 def plugin(console: Console, *, artifact: Path, layers: bool, picture: Path | None) -> Outcome:
-    from lmconv import artifact as artifacts
+    from lmconv.store import artifact as artifacts
 
     found = artifacts.read(artifact)
     shown = json.loads((artifact / artifacts.MANIFEST).read_text(encoding="utf-8"))
@@ -92,8 +92,8 @@ def _why(figures: Json) -> str:
 
 def _compaction(artifact: Artifact, *, table_wanted: bool, picture: Path | None) -> list[str]:
     """What compaction did: in a line, and as far as it is wanted as a table and as a picture."""
-    from lmconv import artifact as artifacts
     from lmconv.compaction.picture import draw, summary
+    from lmconv.store import artifact as artifacts
 
     compacted = artifacts.decided(artifact.recipe, "compact")
     if compacted is None:

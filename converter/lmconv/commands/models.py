@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from lmconv import checkpoints, machine, plugins
+from lmconv import machine, plugins
 from lmconv.console import Console, Outcome, attempt, command, table
 from lmconv.errors import MissingRuntime
+from lmconv.sources import checkpoints
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +61,7 @@ def _row(name: str) -> Json:
 def _counted(backbone: Backbone, found: Path | None) -> tuple[int, int] | tuple[None, None]:
     """Parameters and FLOPs, of one that takes pictures of any size at its sample's; of ONNX what its file has."""
     if backbone.build is None:
-        from lmconv import onnx_file
+        from lmconv.sources import onnx_file
 
         return onnx_file.counts(found) if found else (None, None)
     import torch

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lmconv import checkpoints, plugins
+from lmconv import plugins
 from lmconv.console import Console, Outcome, attempt, command, table
 from lmconv.errors import InputError
-from lmconv.files import sha256, writing
+from lmconv.sources import checkpoints
+from lmconv.store.files import sha256, writing
 
 if TYPE_CHECKING:
     from lmconv.types import Json
@@ -107,8 +108,8 @@ def verify(console: Console, *, files: tuple[Path, ...]) -> Outcome:
 
 def _verified(file: Path, model: str | None) -> Json:
     """Loads a checkpoint into its network; raises `InputError` where it does not fit."""
-    from lmconv.network import identify
-    from lmconv.source import is_onnx, open_source, resolve
+    from lmconv.sources.pytorch import identify
+    from lmconv.sources.resolve import is_onnx, open_source, resolve
 
     landmarks = None
     if model is None:

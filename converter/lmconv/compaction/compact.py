@@ -19,7 +19,7 @@ from lmconv.compaction.liveness import MULTIPLE, Liveness, liveness, needed, tal
 from lmconv.compaction.observe import Observed, observe
 from lmconv.compaction.rules import Flags
 from lmconv.compaction.write import write
-from lmconv.graph import layer_macs
+from lmconv.graph.facts import layer_macs
 from lmconv.types import Json
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")

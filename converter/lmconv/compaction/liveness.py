@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lmconv.compaction.observe import COUNTING, RANDOM, Observed
 from lmconv.compaction.rules import ELEMENTWISE, Flags, Indices, Rule, rule
-from lmconv.walk import reads
+from lmconv.graph.index import reads
 
 SPREAD = 1e-6
 """How far the places of a channel may be apart for one number to stand for them, fractions of it: float32 rounding."""

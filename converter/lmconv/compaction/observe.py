@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from lmconv.walk import reads
+from lmconv.graph.index import reads
 
 BATCH = 2
 """Inputs a run where the graph leaves it free."""

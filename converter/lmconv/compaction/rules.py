@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from lmconv.compaction.observe import Observed
-from lmconv.walk import attribute, layer_bias, padded, reads
+from lmconv.graph.index import attribute, layer_bias, padded, reads
 
 Indices: TypeAlias = NDArray[np.intp]
 Flags: TypeAlias = NDArray[np.bool_]

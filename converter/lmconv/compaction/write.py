@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 
 from lmconv.compaction.liveness import Liveness
 from lmconv.compaction.rules import Rule, slices
-from lmconv.walk import attribute, layer_bias, reads
+from lmconv.graph.index import attribute, layer_bias, reads
 
 NEUTRAL = {"Add": (0.0, (0, 1)), "Mul": (1.0, (0, 1)), "Sub": (0.0, (1,)), "Div": (1.0, (1,))}
 """The constant that changes nothing, and at which places, by operator."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from lmconv.rewrite import Rewriter, make
+from lmconv.graph.index import attribute
+from lmconv.graph.rewriter import Rewriter, make
 from lmconv.types import Json, Pass, PassContext
-from lmconv.walk import attribute
 
 SIXTH = 1 / 6
 

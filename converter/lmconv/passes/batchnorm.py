@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from lmconv.graph import static_shapes
-from lmconv.rewrite import Rewriter
+from lmconv.graph.facts import static_shapes
+from lmconv.graph.index import attribute, layer_bias, padded
+from lmconv.graph.rewriter import Rewriter
 from lmconv.types import Float64, Json, Pass, PassContext
-from lmconv.walk import attribute, layer_bias, padded
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 Shapes = dict[str, tuple[int, ...]]

@@ -12,7 +12,7 @@ import onnx
 
 from lmconv.compaction.compact import Compacted
 from lmconv.compaction.compact import compact as without_dead_channels
-from lmconv.latency import faster
+from lmconv.inference.latency import faster
 from lmconv.types import Json, Pass, PassContext
 
 NOISE = 0.05

@@ -10,9 +10,9 @@ from __future__ import annotations
 import onnx
 from onnx import numpy_helper
 
-from lmconv.rewrite import Rewriter
+from lmconv.graph.index import reads
+from lmconv.graph.rewriter import Rewriter
 from lmconv.types import Json, Pass, PassContext
-from lmconv.walk import reads
 
 OPTIONAL = ("Dropout", "LSTM", "GRU", "RNN", "MaxPool", "BatchNormalization", "LayerNormalization")
 """Operators whose outputs after the first may be left out; those of Split or TopK may not."""

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from lmconv.errors import GateFailed
-from lmconv.session import noise
+from lmconv.graph.execution import Chunks, channel_mean, run_node, walk
+from lmconv.graph.index import Graph
+from lmconv.inference.session import noise
 from lmconv.types import Float32, Json, Pass, PassContext
-from lmconv.walk import Chunks, Graph, channel_mean, run_node, walk
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 CORRECTION_PIXELS = 32 * 112 * 112

@@ -18,12 +18,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from lmconv.compare import difference
 from lmconv.errors import UsageError
-from lmconv.runtime import OrtSession
-from lmconv.session import landmarks
+from lmconv.graph.execution import walk
+from lmconv.graph.index import Graph, attribute, layer_bias
+from lmconv.inference.ort import OrtSession
+from lmconv.inference.session import landmarks
+from lmconv.networks.compare import difference
 from lmconv.types import Float32, Json, Pass, PassContext
-from lmconv.walk import Graph, attribute, layer_bias, walk
 
 LARGEST = 0.1
 """Range at which a channel is no candidate any more, fractions of the widest in its layer."""

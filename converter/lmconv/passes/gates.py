@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from lmconv.graph import static_shapes
-from lmconv.rewrite import Rewriter, make
+from lmconv.graph.facts import static_shapes
+from lmconv.graph.index import attribute
+from lmconv.graph.rewriter import Rewriter, make
 from lmconv.types import Json, Pass, PassContext
-from lmconv.walk import attribute
 
 PLACES = {2, 3}
 

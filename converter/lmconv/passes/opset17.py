@@ -18,11 +18,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, inliner, numpy_helper, shape_inference
 
-from lmconv import naming
 from lmconv.errors import GateFailed
-from lmconv.rewrite import make
+from lmconv.graph import naming
+from lmconv.graph.index import attribute, reads, subgraphs
+from lmconv.graph.rewriter import make
 from lmconv.types import Json, Pass, PassContext
-from lmconv.walk import attribute, reads, subgraphs
 
 BEFORE = 17
 IR = 8

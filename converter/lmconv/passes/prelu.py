@@ -24,10 +24,10 @@ from collections import Counter
 import numpy as np
 import onnx
 
-from lmconv.graph import static_shapes
-from lmconv.rewrite import Rewriter, make
+from lmconv.graph.facts import static_shapes
+from lmconv.graph.index import attribute
+from lmconv.graph.rewriter import Rewriter, make
 from lmconv.types import Float32, Json, Pass, PassContext
-from lmconv.walk import attribute
 
 
 def prelu(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:

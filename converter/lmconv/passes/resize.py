@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from lmconv.graph import static_shapes
-from lmconv.rewrite import Rewriter, make
+from lmconv.graph.facts import static_shapes
+from lmconv.graph.index import attribute
+from lmconv.graph.rewriter import Rewriter, make
 from lmconv.types import Json, Pass, PassContext
-from lmconv.walk import attribute
 
 
 def resize(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:

@@ -10,11 +10,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from lmconv.graph.execution import Chunks, channel_mean, restored, run_node, walk
+from lmconv.graph.index import Graph, attribute
 from lmconv.quantise.observe import Observed
 from lmconv.quantise.plan import WEIGHTED, Plan, Settings
 from lmconv.quantise.rounding import Affine, Layer, along, input_covariance, make_affine, quantise_layer
 from lmconv.types import Float32
-from lmconv.walk import Chunks, Graph, attribute, channel_mean, restored, run_node, walk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

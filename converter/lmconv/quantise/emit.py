@@ -10,10 +10,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from lmconv.graph.execution import restored
+from lmconv.graph.index import Graph
 from lmconv.quantise.calibrate import Numbers
 from lmconv.quantise.plan import Plan, Settings
 from lmconv.quantise.rounding import Affine, Layer
-from lmconv.walk import Graph, restored
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from lmconv.graph.index import Graph, attribute
 from lmconv.quantise.observe import Observed
 from lmconv.quantise.plan import Plan
 from lmconv.types import Float32
-from lmconv.walk import Graph, attribute
 
 COMMUTING = {"Add", "AveragePool", "GlobalAveragePool", "LeakyRelu", "MaxPool", "PRelu", "Relu"}
 """A positive scale per channel may be applied before or after these."""

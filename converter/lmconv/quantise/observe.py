@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lmconv.graph.execution import channel_mean, walk
+from lmconv.graph.index import Graph
 from lmconv.types import Float32
-from lmconv.walk import Graph, channel_mean, walk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
+from lmconv.graph.execution import Chunks, run_node, walk
+from lmconv.graph.index import Graph
 from lmconv.quantise.calibrate import Numbers, quantise_alone
 from lmconv.quantise.emit import emit
 from lmconv.quantise.equalise import equalise
@@ -19,7 +21,6 @@ from lmconv.quantise.plan import Settings, plan
 from lmconv.quantise.rounding import make_affine
 from lmconv.quantise.static import sample
 from lmconv.types import Float32
-from lmconv.walk import Chunks, Graph, run_node, walk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

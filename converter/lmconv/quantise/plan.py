@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 import onnx
 
+from lmconv.graph.execution import restored
+from lmconv.graph.index import Graph, attribute
 from lmconv.types import Json
-from lmconv.walk import Graph, attribute, restored
 
 WEIGHTED = {"Conv", "Gemm", "MatMul"}
 COMBINING = {"Add", "AveragePool", "Concat", "GlobalAveragePool", "Mul"}

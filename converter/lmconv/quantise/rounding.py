@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from lmconv.graph.execution import Chunks
+from lmconv.graph.index import Graph, attribute
 from lmconv.types import Float32, Float64
-from lmconv.walk import Chunks, Graph, attribute
 
 POSITIONS = 1024
 """Output positions that the covariance of a convolution's input is taken from, over all crops."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
+from lmconv.graph.index import Graph
 from lmconv.quantise.calibrate import calibrate
 from lmconv.quantise.emit import emit
 from lmconv.quantise.equalise import equalise
 from lmconv.quantise.observe import Observed, observe
 from lmconv.quantise.plan import WEIGHTED, Settings, plan
 from lmconv.types import Float32, Json
-from lmconv.walk import Graph
 
 FEWEST, SIDE = 24, 112
 """Crops of more than SIDE x SIDE pixels are fewer in proportion, but not below FEWEST: time and memory stay."""

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmconv.artifact import model_file
 from lmconv.errors import InputError, MissingRuntime, first_line
+from lmconv.store.artifact import model_file
 from lmconv.types import (
     AS_USUAL,
     Artifact,
@@ -24,7 +24,7 @@ from lmconv.types import (
 if TYPE_CHECKING:
     import onnx
 
-    from lmconv.runtime import OrtSession, Provider
+    from lmconv.inference.ort import OrtSession, Provider
 
 REWRITES = {
     Precision.FP32: ("dead", "batchnorm", "resize", "activations", "prelu", "gates"),
@@ -61,7 +61,7 @@ def open_artifact(artifact: Artifact, options: OpenOptions, *, stream: int = 0) 
     """
     import onnxruntime
 
-    from lmconv.runtime import CPU, OrtSession, on_the_cpu
+    from lmconv.inference.ort import CPU, OrtSession, on_the_cpu
 
     path, name = model_file(artifact, ".onnx"), PROVIDERS[options.device]
     if name not in onnxruntime.get_available_providers():
@@ -97,7 +97,7 @@ def _cuda(artifact: Artifact, stream: int) -> Provider:
 
 
 def _loads_on_the_cpu(path: Path) -> bool:
-    from lmconv.runtime import OrtSession
+    from lmconv.inference.ort import OrtSession
 
     try:
         with OrtSession(path):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lmconv.artifact import model_file
 from lmconv.errors import InputError, MissingRuntime, first_line
 from lmconv.plugins import INSTALL
+from lmconv.store.artifact import model_file
 from lmconv.types import (
     AS_USUAL,
     Arrays,

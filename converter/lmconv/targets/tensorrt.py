@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lmconv import ledger, remedy
-from lmconv.artifact import model_file
+from lmconv.engines import ledger, remedy
+from lmconv.engines.lint import complaints
 from lmconv.errors import GateFailed, InputError, LmconvError, MissingRuntime
-from lmconv.files import replace_bytes, writing
 from lmconv.plugins import INSTALL
-from lmconv.tensorrt_lint import complaints
+from lmconv.store.artifact import model_file
+from lmconv.store.files import replace_bytes, writing
 from lmconv.trt import device
 from lmconv.trt.build import Options, Plan
 from lmconv.trt.build import build as build_plan
@@ -119,7 +119,7 @@ def build(
 
     Raises:
         MissingRuntime: TensorRT, pycuda or a GPU is missing.
-        GateFailed: The graph has what TensorRT does not take, see `lmconv.tensorrt_lint`; or TensorRT refuses it, its
+        GateFailed: The graph has what TensorRT does not take, see `lmconv.engines.lint`; or TensorRT refuses it, its
             own words are given; or the timing cache is locked and would change.
         InputError: The timing cache or the ledger cannot be read or written.
     """

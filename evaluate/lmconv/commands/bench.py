@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from lmconv import usercode
 from lmconv.console import Console, Outcome, attempt, command, table
 from lmconv.errors import InputError, LmconvError, MissingRuntime, UsageError
 from lmconv.options import TRUST
-from lmconv.report import number
+from lmconv.sources import usercode
+from lmconv.visual.tables import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lmconv.benching import Rows, Settings
-    from lmconv.gpu_benching import Rows as GpuRows
+    from lmconv.benching.cpu import Rows, Settings
+    from lmconv.benching.gpu import Rows as GpuRows
     from lmconv.types import Artifact, Json
 
 HELP = """Times artefacts of one network in turn with the PyTorch network and with its plain graph in ONNX Runtime fp32.
@@ -67,8 +67,8 @@ def plugin(
     if model:
         usercode.check(model)
     _check(device, threads, batch, sweep)
-    from lmconv import artifact as store
-    from lmconv import benching
+    from lmconv.benching import cpu as benching
+    from lmconv.store import artifact as store
 
     paths = list(artifacts) or store.find(Path("build"))
     if not paths:
@@ -103,7 +103,8 @@ def _check(device: str, threads: int | None, batch: int | None, sweep: bool) -> 
 
 
 def _on_cpu(console: Console, paths: list[Path], settings: Settings) -> Outcome:
-    from lmconv import benching, machine
+    from lmconv import machine
+    from lmconv.benching import cpu as benching
 
     outcome = Outcome(document={"machine": machine.describe(), "rows": [], "baselines": []})
     found = [
@@ -120,7 +121,9 @@ def _on_cpu(console: Console, paths: list[Path], settings: Settings) -> Outcome:
 
 
 def _on_gpu(console: Console, paths: list[Path], settings: Settings, *, sweep: bool, named: bool) -> Outcome:
-    from lmconv import benching, gpu_benching, machine
+    from lmconv import machine
+    from lmconv.benching import cpu as benching
+    from lmconv.benching import gpu as gpu_benching
     from lmconv.trt.turns import BLOCKS
 
     outcome = Outcome(document={"machine": machine.describe(), "rows": [], "baselines": []})
@@ -150,7 +153,7 @@ def _loaded(
     console: Console, path: Path, settings: Settings, batches: Sequence[int], outcome: Outcome, *, named: bool
 ) -> Artifact | None:
     """An artefact to time on a GPU; one that nobody named, and that cannot run on one here, is left out with a note."""
-    from lmconv import gpu_benching
+    from lmconv.benching import gpu as gpu_benching
 
     load = functools.partial(gpu_benching.load, path, settings, batches)
     if named:

@@ -11,11 +11,11 @@ import click
 from lmconv.console import Console, Outcome, attempt, command, table
 from lmconv.errors import UsageError
 from lmconv.options import TRUST
-from lmconv.report import number
+from lmconv.visual.tables import number
 
 if TYPE_CHECKING:
-    from lmconv.portraying import Plan
     from lmconv.types import Json
+    from lmconv.visual.portraying import Plan
 
 HELP = """Draws faces with their landmarks: those of PATH, a folder or file of annotated faces, or new ones into PATH.
 
@@ -91,7 +91,7 @@ def plugin(
 def _annotated(path: Path) -> bool:
     if not path.is_dir():
         return path.exists() and path.suffix != ""  # a file of annotations, or meant to be one
-    from lmconv.crops import matching
+    from lmconv.faces.crops import matching
 
     return any(found.name != "drawn" for found in matching(path))
 
@@ -107,7 +107,7 @@ def _refuse(options: tuple[str, ...], what: str, hint: str) -> None:
 def _new(console: Console, out: Path, faces: int, train: int, seed: int, landmarks: int, *, force: bool) -> Outcome:
     if not faces + train:
         raise UsageError("no faces to draw", hint="give --faces or --train")
-    from lmconv.drawing.folder import write
+    from lmconv.synthetic.folder import write
 
     counts = {"testset": faces, "trainset": train}
     with console.progress(faces + train, "drawing") as step:
@@ -121,9 +121,9 @@ def _plan(
     path: Path, dataset: str | None, normaliser: str | None, out: Path, split: str, worst: int, **how: bool
 ) -> Plan:
     """What was asked for, with unknown names refused before any work."""
-    from lmconv.crops import find_dataset
-    from lmconv.portraying import Plan
+    from lmconv.faces.crops import find_dataset
     from lmconv.scheme import check_normaliser
+    from lmconv.visual.portraying import Plan
 
     if normaliser:
         check_normaliser(normaliser)
@@ -132,7 +132,7 @@ def _plan(
 
 
 def _existing(console: Console, plan: Plan, artifacts: tuple[Path, ...]) -> Outcome:
-    from lmconv import portraying
+    from lmconv.visual import portraying
 
     outcome = Outcome(document={"drawings": [] if artifacts else portraying.annotation(plan)})
     with console.progress(len(artifacts), "drawing") as step:

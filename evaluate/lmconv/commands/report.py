@@ -10,7 +10,7 @@ import click
 
 from lmconv.console import Console, Outcome, attempt, command
 from lmconv.errors import InputError
-from lmconv.report import interval, ion, markdown, number
+from lmconv.visual.tables import interval, ion, markdown, number
 
 if TYPE_CHECKING:
     from lmconv.types import Artifact, Json
@@ -29,7 +29,7 @@ Example:
 @command(name="report", help=HELP, short_help="Print what verify and bench have found, in one table.")
 @click.argument("folder", type=click.Path(path_type=Path), default="build", metavar="[DIR]")
 def plugin(console: Console, *, folder: Path) -> Outcome:
-    from lmconv import artifact as store
+    from lmconv.store import artifact as store
 
     paths = store.find(folder)
     if not paths:
@@ -65,7 +65,7 @@ LEGEND = [
 
 
 def _row(artifact: Artifact) -> Json:
-    from lmconv import artifact as store
+    from lmconv.store import artifact as store
 
     return {
         "path": str(artifact.path),

@@ -218,7 +218,7 @@ def _save(console: Console, saver: Saver, result: Result, window: Window | None)
     if item.kind == "picture" and not result.faces:
         console.note(f"{item.label}: no face")
     if window:
-        from lmconv.marks import text
+        from lmconv.visual.marks import text
 
         text(drawn, f"{saver.tallies[-1].fps:.0f} frames/s", (8, 24), size=1.5)
         window.show(drawn)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lmconv.building.jobs import Job, convert
 from lmconv.console import Console, Finite, Outcome, attempt, command, table
-from lmconv.conversion import Job, convert
 from lmconv.errors import MissingRuntime, UsageError
 from lmconv.options import source_arguments, source_options
-from lmconv.report import number
+from lmconv.visual.tables import number
 
 if TYPE_CHECKING:
     from lmconv.types import Json, Target
@@ -75,11 +75,12 @@ def plugin(
     weights: Path | None,
     **network: Any,
 ) -> Outcome:
-    from lmconv import plugins, source
-    from lmconv.crops import find_dataset
-    from lmconv.files import writing
-    from lmconv.loss import Budget
+    from lmconv import plugins
+    from lmconv.faces.crops import find_dataset
+    from lmconv.judging.loss import Budget
     from lmconv.pipeline import Choices
+    from lmconv.sources import resolve as source
+    from lmconv.store.files import writing
     from lmconv.tuning.tune import Options
     from lmconv.types import Precision
 

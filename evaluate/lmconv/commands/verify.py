@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lmconv import plugins, usercode
+from lmconv import plugins
 from lmconv.console import Console, Finite, Outcome, attempt, command, table
 from lmconv.options import TRUST
-from lmconv.report import interval, ion, number
+from lmconv.sources import usercode
+from lmconv.visual.tables import interval, ion, number
 
 if TYPE_CHECKING:
     from lmconv.types import Json
@@ -109,9 +110,9 @@ def plugin(
     if model:
         usercode.check(model)
     _check(dataset, normaliser, curve)
-    from lmconv import curves
-    from lmconv.finding import chosen
-    from lmconv.verification import Verifier, to_json
+    from lmconv.detecting.opening import chosen
+    from lmconv.judging.verification import Verifier, to_json
+    from lmconv.visual import curves
 
     given = {"max_abs": max_abs, "max_px": max_px, "mean_px": max_mean_px, "max_map": max_map}
     given |= {"ion_loss": max_ion_loss, "drift": max_drift}
@@ -160,7 +161,7 @@ def _check(dataset: str | None, normaliser: str | None, curve: Path | None) -> N
 
         check_normaliser(normaliser)
     if curve:
-        from lmconv.curves import check
+        from lmconv.visual.curves import check
 
         check(curve)
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmconv import artifact as artifacts
-from lmconv.scenes import scene, taken
-from lmconv.session import noise
+from lmconv.inference.scenes import scene, taken
+from lmconv.inference.session import noise
+from lmconv.store import artifact as artifacts
 from lmconv.targets import onnx
 from lmconv.trt import device, driver
 from lmconv.trt.timing import Timed

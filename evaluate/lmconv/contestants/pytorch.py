@@ -12,12 +12,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from lmconv import artifact as artifacts
-from lmconv import heatmaps
 from lmconv.errors import MissingRuntime
-from lmconv.network import network
-from lmconv.session import noise
-from lmconv.source import recover
+from lmconv.inference.session import noise
+from lmconv.networks import heatmaps
+from lmconv.sources.pytorch import network
+from lmconv.sources.resolve import recover
+from lmconv.store import artifact as artifacts
 from lmconv.trt import device
 from lmconv.trt.timing import Timed
 from lmconv.trt.worker import serve

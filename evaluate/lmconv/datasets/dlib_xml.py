@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from xml.parsers import expat
 
-from lmconv import pts
-from lmconv.annotations import broken, check_split, listing, numbers, split_of
 from lmconv.data import Dataset, Face, Listing
 from lmconv.errors import InputError
+from lmconv.faces import pts
+from lmconv.faces.annotations import broken, check_split, listing, numbers, split_of
 from lmconv.types import Float64
 
 HEAD = 4096

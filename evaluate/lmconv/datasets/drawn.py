@@ -6,7 +6,7 @@ A drawn face is no photograph: its figures stand under the names of these folder
 from __future__ import annotations
 
 from lmconv.data import Dataset
-from lmconv.layouts import Layout
+from lmconv.faces.layouts import Layout
 
 TEST, TRAIN = "drawn/testset", "drawn/trainset"
 

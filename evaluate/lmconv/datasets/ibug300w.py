@@ -11,7 +11,7 @@ https://ibug.doc.ic.ac.uk/resources/facial-point-annotations/
 from __future__ import annotations
 
 from lmconv.data import Dataset
-from lmconv.layouts import Layout
+from lmconv.faces.layouts import Layout
 
 TEST = ("01_Indoor", "02_Outdoor", "helen/testset", "ibug", "lfpw/testset")
 TRAIN = ("afw", "helen/trainset", "lfpw/trainset")

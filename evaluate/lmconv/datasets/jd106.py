@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lmconv import pts
-from lmconv.annotations import broken, check_split, lines, listing, numbers, split_of
 from lmconv.data import Dataset, Face, Listing
 from lmconv.errors import InputError
-from lmconv.layouts import DEPTH, below
+from lmconv.faces import pts
+from lmconv.faces.annotations import broken, check_split, lines, listing, numbers, split_of
+from lmconv.faces.layouts import DEPTH, below
 from lmconv.types import Float64
 
 PICTURES, POINTS = "picture", "landmark"

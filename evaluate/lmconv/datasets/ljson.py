@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lmconv import plugins, pts
-from lmconv.annotations import broken, check_split, listing, numbers, text_of
+from lmconv import plugins
 from lmconv.data import Dataset, Face, Listing
 from lmconv.errors import InputError
+from lmconv.faces import pts
+from lmconv.faces.annotations import broken, check_split, listing, numbers, text_of
 from lmconv.scheme import Scheme
 from lmconv.types import Float64
 

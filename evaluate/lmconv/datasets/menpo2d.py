@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lmconv.data import Dataset, Listing
 from lmconv.errors import InputError
-from lmconv.layouts import Layout
+from lmconv.faces.layouts import Layout
 
 KINDS = {"semifrontal": 68, "profile": 39}
 TEST = tuple(name for kind in KINDS for name in (f"{kind}/testset", f"testset/{kind}"))

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lmconv import plugins
-from lmconv.annotations import broken, check_split, lines, listing, numbers
 from lmconv.data import Dataset, Face, Listing
 from lmconv.errors import InputError
+from lmconv.faces.annotations import broken, check_split, lines, listing, numbers
 from lmconv.scheme import Scheme
 
 HEAD = 1 << 16

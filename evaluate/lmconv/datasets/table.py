@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lmconv.annotations import broken, check_split, listing, numbers, text_of
 from lmconv.data import Dataset, Face, Listing
 from lmconv.errors import InputError
+from lmconv.faces.annotations import broken, check_split, listing, numbers, text_of
 
 NAMES = ("landmarks.csv", "landmarks.json")
 BOX = ("box_x1", "box_y1", "box_x2", "box_y2")

@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmconv import pts
-from lmconv.annotations import check_split, listing
 from lmconv.data import Dataset, Face, Listing
 from lmconv.errors import InputError
-from lmconv.layouts import DEPTH, below
+from lmconv.faces import pts
+from lmconv.faces.annotations import check_split, listing
+from lmconv.faces.layouts import DEPTH, below
 
 CATEGORIES = {
     "category 1": "114 124 125 126 150 158 401 402 505 506 507 508 509 510 511 514 515 518 519 520 521 522 524 525 537 "

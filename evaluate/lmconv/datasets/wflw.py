@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmconv.annotations import broken, check_split, lines, listing, numbers
 from lmconv.data import Dataset, Face, Listing
 from lmconv.errors import InputError
-from lmconv.layouts import DEPTH, below
+from lmconv.faces.annotations import broken, check_split, lines, listing, numbers
+from lmconv.faces.layouts import DEPTH, below
 
 LISTS, PICTURES = Path("WFLW_annotations", "list_98pt_rect_attr_train_test"), "WFLW_images"
 LANDMARKS = 98

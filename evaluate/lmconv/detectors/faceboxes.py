@@ -6,7 +6,7 @@ the sizes themselves.
 
 from __future__ import annotations
 
-from lmconv.boxes import Level
+from lmconv.detecting.boxes import Level
 from lmconv.detectors.retinaface import dense
 
 LEVELS = (

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from lmconv.boxes import suppress
+from lmconv.detecting.boxes import suppress
 from lmconv.detection import Detections, Detector, Run, detections
 from lmconv.types import Float32, Float64, Uint8
 

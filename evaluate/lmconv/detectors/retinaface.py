@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from lmconv.boxes import Level, decoded, decoded_points, priors, suppress
+from lmconv.detecting.boxes import Level, decoded, decoded_points, priors, suppress
 from lmconv.detection import Detections, Detector, Run, detections
 from lmconv.types import Uint8
 

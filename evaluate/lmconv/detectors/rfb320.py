@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from lmconv.boxes import suppress
+from lmconv.detecting.boxes import suppress
 from lmconv.detection import Detections, Detector, Run, detections
 from lmconv.types import Uint8
 

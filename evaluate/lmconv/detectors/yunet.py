@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lmconv import checkpoints
 from lmconv.detection import Detections, Detector, Run, detections
 from lmconv.errors import Bug, InputError, first_line
+from lmconv.sources import checkpoints
 from lmconv.types import Float64, Uint8
 
 PREFIX = "face_detection_yunet"

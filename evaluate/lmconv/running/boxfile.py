@@ -11,9 +11,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from lmconv.errors import InputError
+from lmconv.networks.squares import around
 from lmconv.running.faces import Found, within
 from lmconv.running.inputs import Item
-from lmconv.squares import around
 from lmconv.types import Crop, Uint8
 
 COLUMNS = ("image", "x1", "y1", "x2", "y2")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmconv.session import feed, in_colours, landmarks
-from lmconv.session import outputs as answer
-from lmconv.squares import Square, around, cut, scaled, to_picture
+from lmconv.inference.session import feed, in_colours, landmarks
+from lmconv.inference.session import outputs as answer
+from lmconv.networks.squares import Square, around, cut, scaled, to_picture
 from lmconv.types import Crop, Float32, Float64, ModelSpec, Session, Uint8
 
 LARGEST = 2

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmconv.errors import InputError
-from lmconv.files import jpeg_breaks_off, named_in_text
-from lmconv.squares import as_uint8
+from lmconv.networks.squares import as_uint8
+from lmconv.store.files import jpeg_breaks_off, named_in_text
 from lmconv.types import Uint8
 
 

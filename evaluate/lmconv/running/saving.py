@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Self, TextIO
 import numpy as np
 
 from lmconv.errors import InputError
-from lmconv.files import writing
-from lmconv.marks import draw_box, draw_landmarks
-from lmconv.pts import text_of
+from lmconv.faces.pts import text_of
 from lmconv.running.faces import Face
 from lmconv.running.inputs import LINES, Item
 from lmconv.running.stream import Result
 from lmconv.running.videos import writer
 from lmconv.scheme import Scheme
+from lmconv.store.files import writing
 from lmconv.types import Json, Uint8
+from lmconv.visual.marks import draw_box, draw_landmarks
 
 if TYPE_CHECKING:
     import cv2

@@ -14,11 +14,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from lmconv import artifact as artifacts
 from lmconv import plugins
+from lmconv.detecting.opening import open_finder
 from lmconv.errors import InputError, UsageError
-from lmconv.finding import open_finder
-from lmconv.opening import usable
+from lmconv.inference.loading import usable
 from lmconv.running import boxfile, videos
 from lmconv.running.faces import Face, Found, from_boxes, locate
 from lmconv.running.inputs import Item
@@ -26,6 +25,7 @@ from lmconv.running.overlap import ahead
 from lmconv.running.pictures import read
 from lmconv.running.smoothing import Smoothed, smooth
 from lmconv.running.tracking import Tracks, step
+from lmconv.store import artifact as artifacts
 from lmconv.types import Artifact, OpenOptions, Session, Target, Uint8
 
 WAITING = 4
@@ -39,7 +39,7 @@ class Settings:
     """How faces are found and followed.
 
     Attributes:
-        detector: See `lmconv.finding.open_finder`.
+        detector: See `lmconv.detecting.opening.open_finder`.
         weights: Of the detector.
         boxes: A file that stands for it; see `lmconv.running.boxfile`.
         track: Whether faces of a video are followed from their last landmarks.

@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from lmconv.boxes import overlap
+from lmconv.detecting.boxes import overlap
+from lmconv.networks.squares import Square, around
 from lmconv.running.faces import LARGEST, Face, Found
-from lmconv.squares import Square, around
 from lmconv.types import Crop, Float64
 
 Find: TypeAlias = Callable[[], list[Found] | None]

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmconv.errors import InputError, MissingRuntime
-from lmconv.files import named_in_text, writing
+from lmconv.networks.squares import as_uint8
 from lmconv.running.inputs import Item
-from lmconv.squares import as_uint8
+from lmconv.store.files import named_in_text, writing
 from lmconv.types import Uint8
 
 if TYPE_CHECKING:

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lmconv import crops, parity
-from lmconv.crops import CropSet
 from lmconv.errors import InputError, UsageError
+from lmconv.faces import crops
+from lmconv.faces.crops import CropSet
+from lmconv.inference.ort import OrtSession
+from lmconv.inference.session import Outputs
+from lmconv.judging import parity
 from lmconv.quantise.static import sample
-from lmconv.runtime import OrtSession
 from lmconv.scheme import scheme
-from lmconv.session import Outputs
 from lmconv.types import Float32, ModelSpec
 
 FOLDS = 5

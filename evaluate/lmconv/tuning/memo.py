@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lmconv.files import canonical, digest, replace_text, writing
+from lmconv.store.files import canonical, digest, replace_text, writing
 from lmconv.types import Json
 
 FILE = "measured.json"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from lmconv.loss import Budget
+from lmconv.judging.loss import Budget
 from lmconv.types import Json
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 420, 70, 60, 40

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lmconv.files import canonical
-from lmconv.latency import Gain, faster
-from lmconv.loss import Budget, Loss, Verdict
+from lmconv.inference.latency import Gain, faster
+from lmconv.judging.loss import Budget, Loss, Verdict
+from lmconv.store.files import canonical
 from lmconv.tuning.trials import Trials, key
 from lmconv.types import Float64, Json, Mix, Precision
 

@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmconv import parity, pipeline, plugins
-from lmconv.files import canonical
-from lmconv.loss import Loss, Losses, loss, losses
+from lmconv import pipeline, plugins
+from lmconv.building.trial import opened, timed
+from lmconv.graph.index import Graph, attribute
+from lmconv.inference.ort import OrtSession
+from lmconv.judging import parity
+from lmconv.judging.loss import Loss, Losses, loss, losses
 from lmconv.quantise.observe import Observed, observe
 from lmconv.quantise.partial import Partial, prepare
 from lmconv.quantise.plan import Settings, read
 from lmconv.quantise.static import quantise
-from lmconv.runtime import OrtSession
-from lmconv.trial import opened, timed
+from lmconv.store.files import canonical
 from lmconv.tuning.faces import FOLDS, Faces
 from lmconv.tuning.memo import Memo
 from lmconv.types import Float64, Json, Mix, ModelSpec, PassContext, Precision, Target
-from lmconv.walk import Graph, attribute
 
 if TYPE_CHECKING:
     import onnx

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lmconv import artifact as artifacts
 from lmconv import machine, pipeline, plugins
 from lmconv.errors import UsageError
-from lmconv.files import canonical, writing
-from lmconv.loss import Budget
+from lmconv.judging.loss import Budget
 from lmconv.passes.int8 import settings_of
+from lmconv.store import artifact as artifacts
+from lmconv.store.files import canonical, writing
 from lmconv.tuning import picture
 from lmconv.tuning.faces import FOLDS, load
 from lmconv.tuning.memo import Memo

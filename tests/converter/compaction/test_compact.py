@@ -11,8 +11,8 @@ from tests.converter.compaction.building import SIZE, Net
 
 from lmconv.compaction.compact import Compacted, compact
 from lmconv.compaction.liveness import BLOCK, MULTIPLE, TIED
-from lmconv.graph import parameters
-from lmconv.runtime import OrtSession
+from lmconv.graph.facts import parameters
+from lmconv.inference.ort import OrtSession
 
 
 def compacted(model: onnx.ModelProto, *, multiple: int = 1) -> Compacted:

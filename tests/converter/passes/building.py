@@ -13,7 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from lmconv.rewrite import make
+from lmconv.graph.rewriter import make
 from lmconv.types import OPSET, Float32, Json, Pass, PassContext, landmark_spec
 
 SPEC = landmark_spec("small", "onnx", size=(8, 8), landmarks=4)

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from tests.converter.compaction.building import SIZE, Net
 
-from lmconv.graph import parameters
+from lmconv.graph.facts import parameters
 from lmconv.passes.compact import compact
 from lmconv.types import Float64, PassContext, landmark_spec
 

@@ -5,8 +5,8 @@ import onnx
 from onnx import helper
 from tests.converter.passes.building import SPEC, applied, kinds, node, normal, same, small
 
+from lmconv.graph.rewriter import make
 from lmconv.passes.dead import plugin
-from lmconv.rewrite import make
 
 
 def test_nodes_and_initializers_that_nothing_reads_go() -> None:

@@ -14,10 +14,10 @@ from tests.helpers import SIZE
 
 from lmconv import plugins
 from lmconv.errors import GateFailed
-from lmconv.graph import copied
+from lmconv.graph.facts import copied
+from lmconv.inference.ort import OrtSession
+from lmconv.inference.session import landmarks, noise
 from lmconv.passes.float16 import plugin
-from lmconv.runtime import OrtSession
-from lmconv.session import landmarks, noise
 from lmconv.types import Float32, PassContext, landmark_spec
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)

@@ -11,9 +11,9 @@ from tests.converter.compaction.building import SIZE, Net
 
 from lmconv.compaction.compact import compact
 from lmconv.errors import UsageError
+from lmconv.inference.ort import OrtSession
+from lmconv.inference.session import landmarks
 from lmconv.passes.freeze import freeze
-from lmconv.runtime import OrtSession
-from lmconv.session import landmarks
 from lmconv.types import Float32, PassContext, landmark_spec
 
 SPEC = landmark_spec("net", "onnx", size=(SIZE, SIZE), landmarks=4)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from lmconv.errors import UsageError
+from lmconv.graph.index import Graph
 from lmconv.passes.int8 import plugin
 from lmconv.quantise.equalise import equalise
 from lmconv.quantise.observe import observe
@@ -23,7 +24,6 @@ from lmconv.quantise.plan import Settings, plan
 from lmconv.quantise.rounding import round_weights, weight_scale
 from lmconv.quantise.static import quantise
 from lmconv.types import Float32, PassContext, QuantScheme, landmark_spec
-from lmconv.walk import Graph
 
 SPEC = landmark_spec("small", "onnx", size=(16, 16), landmarks=4)
 UINT8 = QuantScheme(activations="uint8", bracket=True, reason="x86")

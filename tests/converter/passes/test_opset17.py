@@ -16,8 +16,8 @@ from tests.generated.networks import sample
 from tests.generated.properties import gap, images
 
 from lmconv.errors import GateFailed
+from lmconv.inference.ort import OrtSession
 from lmconv.passes import opset17
-from lmconv.runtime import OrtSession
 from lmconv.types import PassContext
 
 AXES = st.lists(st.sampled_from([0, 1, 2, 3, -1, -2, -3, -4]), unique_by=lambda axis: axis % 4, max_size=4)

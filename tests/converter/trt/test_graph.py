@@ -12,7 +12,7 @@ from tests.helpers import tiny_onnx
 
 from lmconv.pipeline import plain
 from lmconv.plugins import load
-from lmconv.source import resolve
+from lmconv.sources.resolve import resolve
 from lmconv.trt import graph
 from lmconv.types import Pass, PassContext
 

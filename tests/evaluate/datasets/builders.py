@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lmconv.drawing.folder import write
-from lmconv.pts import write_pts
+from lmconv.faces.pts import write_pts
+from lmconv.synthetic.folder import write
 from lmconv.types import Float64
 
 SIZE = (60, 80)

@@ -5,15 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmconv import crops, source, squares
 from lmconv.datasets.drawn import plugin
-from lmconv.drawing import picture
-from lmconv.drawing.folder import write
-from lmconv.drawing.traits import HELD_OUT
 from lmconv.errors import InputError
-from lmconv.metrics.ion import ion
-from lmconv.preprocess import network_input
-from lmconv.session import landmarks
+from lmconv.faces import crops
+from lmconv.inference.session import landmarks
+from lmconv.judging.ion import ion
+from lmconv.networks import squares
+from lmconv.networks.preprocess import network_input
+from lmconv.sources import resolve as source
+from lmconv.synthetic import picture
+from lmconv.synthetic.folder import write
+from lmconv.synthetic.traits import HELD_OUT
 from lmconv.types import landmark_spec
 
 SHIPPED = Path(__file__).parents[3] / "weights" / "lmconv" / "known" / "drawn68.safetensors"

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from tests.evaluate.datasets import builders
 
-from lmconv import crops, plugins
+from lmconv import plugins
 from lmconv.data import Dataset, Listing
 from lmconv.errors import InputError, OtherPoints
+from lmconv.faces import crops
 from lmconv.types import landmark_spec
 
 

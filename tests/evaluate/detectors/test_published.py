@@ -13,14 +13,16 @@ import cv2
 import numpy as np
 import pytest
 
-from lmconv import crops, parity, pipeline, plugins
-from lmconv.boxes import overlap
+from lmconv import pipeline, plugins
+from lmconv.detecting.boxes import overlap
+from lmconv.detecting.opening import Finder, located, open_finder
 from lmconv.detection import Detections
 from lmconv.detectors import retinaface
-from lmconv.finding import Finder, located, open_finder
-from lmconv.metrics.ion import ion
-from lmconv.source import open_source, resolve
-from lmconv.squares import to_picture
+from lmconv.faces import crops
+from lmconv.judging import parity
+from lmconv.judging.ion import ion
+from lmconv.networks.squares import to_picture
+from lmconv.sources.resolve import open_source, resolve
 from lmconv.types import Float32, Float64, Precision, Uint8
 
 pytestmark = pytest.mark.realdata

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lmconv.networks.squares import Square, around
 from lmconv.running.faces import Found
 from lmconv.running.tracking import Tracks, matched, step
-from lmconv.squares import Square, around
 from lmconv.types import Crop, Float64
 
 SIZE = (480, 640)

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from lmconv.loss import Budget, Loss, Losses, loss
+from lmconv.judging.loss import Budget, Loss, Losses, loss
 from lmconv.tuning.memo import Memo
 from lmconv.tuning.search import Found, Search
 from lmconv.tuning.trials import Trials

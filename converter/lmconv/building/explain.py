@@ -1,0 +1,97 @@
+"""What each pass bought, measured on the target; and what the passes that were left out would have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lmconv import plugins
+from lmconv.building.optimise import Optimised, optimise
+from lmconv.building.trial import timed
+from lmconv.graph.facts import flops, parameters
+from lmconv.inference.latency import faster
+from lmconv.machine import this_cpu
+from lmconv.pipeline import PLAIN, Choices, Crops, Plain, passes, steps
+from lmconv.types import Artifact, Json, Pass, PassContext, Precision, Target
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def explain(base: Plain, artifact: Artifact, choices: Choices, crops: Crops | None) -> Json:
+    """Times the graph after each pass in turn with the one before, one thread, batch 1 or the one it is tied to.
+
+    Returns:
+        `passes`: by pass, parameters, FLOPs and nodes before and after, and how many times faster the target became
+        (None where the graph stays as it is);
+        `total`: the same of all together, against the plain graph on the same target; `left_out`: of the other passes,
+        why, and how many times faster they would have made the graph that the precision starts from.
+    """
+    target: Target = plugins.load("targets", artifact.target)
+    precision = artifact.precision
+    names = passes(target, precision, choices)
+    made = list(steps(base, target, precision, crops, choices))
+    float32 = made[len([name for name in names if not _lowers(name)])]
+    others = {name: _tried(name, float32, base, target, crops) for name in _others(names)}
+    distinct: dict[int, onnx.ModelProto] = {id(step.model): step.model for step in (*made, *others.values())}
+    told = precision if precision == Precision.BF16 else Precision.FP32
+    times = dict(zip(distinct, timed(base.artifact, target, list(distinct.values()), told), strict=True))
+
+    def gain(before: Optimised, after: Optimised) -> Json | None:
+        if after.model is before.model:  # what changes nothing gives the graph itself
+            return None
+        return faster(times[id(before.model)], times[id(after.model)]).to_json()
+
+    return {
+        "passes": [
+            {
+                "pass": name,
+                **_sizes(before.model, after.model, base.artifact.spec.input_size),
+                "faster": gain(before, after),
+                "refused": after.recipe[-1]["refused"],
+            }
+            for name, before, after in zip(names, made, made[1:], strict=False)
+        ],
+        "total": {
+            **_sizes(made[0].model, made[-1].model, base.artifact.spec.input_size),
+            "faster": gain(made[0], made[-1]),
+        },
+        "left_out": [
+            {"pass": name, "why": _why(name, found, choices, artifact), "faster": gain(float32, found)}
+            for name, found in others.items()
+        ],
+    }
+
+
+def _lowers(name: str) -> bool:
+    step: Pass = plugins.load("passes", name)
+    return step.required
+
+
+def _others(names: tuple[str, ...]) -> list[str]:
+    """Passes that could be applied to a float graph, and are not."""
+    known: dict[str, Pass] = plugins.load_all("passes")
+    return [
+        name for name, step in known.items() if name not in (*names, *PLAIN) and not (step.required or step.calibrated)
+    ]
+
+
+def _tried(name: str, before: Optimised, base: Plain, target: Target, crops: Crops | None) -> Optimised:
+    scheme = target.scheme(this_cpu())
+    context = PassContext(spec=base.artifact.spec, crops=crops() if crops else None, scheme=scheme)
+    return optimise(before.model, [name], context, before.outputs or None)
+
+
+def _why(name: str, found: Optimised, choices: Choices, artifact: Artifact) -> str:
+    if refused := found.recipe[-1]["refused"]:
+        return str(refused)
+    if name in choices.without:
+        return f"switched off (--no-{name})"
+    return f"no default for {artifact.target} in {artifact.precision} (docs/passes.md)"
+
+
+def _sizes(before: onnx.ModelProto, after: onnx.ModelProto, size: tuple[int, int]) -> Json:
+    return {
+        "parameters": [parameters(before), parameters(after)],
+        "flops": [flops(before, size), flops(after, size)],
+        "nodes": [len(before.graph.node), len(after.graph.node)],
+    }

@@ -1,0 +1,133 @@
+"""Runs passes over the graph, compares each with its input, and names the guilty one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmconv import plugins
+from lmconv.errors import GateFailed, UsageError, first_line
+from lmconv.inference.ort import OrtSession
+from lmconv.inference.session import Outputs, feed, noise_crops, outputs
+from lmconv.networks.compare import difference, map_difference
+from lmconv.types import Json, Pass, PassContext
+
+if TYPE_CHECKING:
+    import onnx
+
+CHECK_CROPS = 32
+"""How many real crops a pass is compared on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimised:
+    """A graph after its passes.
+
+    Attributes:
+        model: The graph.
+        recipe: What each pass decided.
+        measured: How long each took, and what was timed for its decisions: it differs from run to run, and is no part
+            of the recipe.
+        warnings: Passes left out, and why.
+        outputs: What the graph gives for the inputs that passes are compared on.
+    """
+
+    model: onnx.ModelProto
+    recipe: list[Json]
+    measured: Json
+    warnings: list[str]
+    outputs: dict[str, Outputs]
+
+
+def optimise(
+    model: onnx.ModelProto,
+    passes: Sequence[str],
+    context: PassContext,
+    before: dict[str, Outputs] | None = None,
+) -> Optimised:
+    """Applies passes in order; one whose result is off by more than its tolerance does not change the graph.
+
+    Args:
+        model: The graph; it is not changed.
+        passes: Names of passes.
+        context: What they may use.
+        before: `outputs` of the run that gave `model`, where there was one.
+
+    Raises:
+        GateFailed: A pass without which the artefact is impossible was refused.
+        UsageError: A pass calibrates on faces and there are none.
+    """
+    recipe: list[Json] = []
+    measured: Json = {}
+    warnings: list[str] = []
+    for name in passes:
+        step: Pass = plugins.load("passes", name)
+        if step.calibrated and context.crops is None:
+            raise UsageError(f"{name} needs faces to calibrate on", hint="give --calibration DIR, annotated faces")
+        before = _outputs(model, context) if before is None else before
+        start = time.perf_counter()
+        result, decisions, after, reason = _attempt(step, model, context, before)
+        if reason:
+            if step.required:
+                raise GateFailed(f"pass {name} is refused: {reason}", hint="the graph before it is kept")
+            warnings.append(f"pass {name} is left out: {reason}")
+        else:
+            model, before = result, after
+        measured[name] = {**decisions.pop("measured", {}), "seconds": round(time.perf_counter() - start, 3)}
+        recipe.append({"pass": name, "decisions": {} if reason else decisions, "refused": reason})
+    return Optimised(model=model, recipe=recipe, measured=measured, warnings=warnings, outputs=before or {})
+
+
+def _attempt(
+    step: Pass, model: onnx.ModelProto, context: PassContext, before: dict[str, Outputs]
+) -> tuple[onnx.ModelProto, Json, dict[str, Outputs], str | None]:
+    """Applies a pass to a copy; gives the result, its decisions, its outputs, and why it is refused, if so."""
+    copy = type(model)()
+    copy.CopyFrom(model)
+    try:
+        result, decisions = step.apply(copy, context)
+        if result == model:
+            return model, decisions, before, None
+        after = _outputs(result, context)
+    except (GateFailed, UsageError):
+        raise
+    except Exception as error:  # a pass that breaks on a graph must not take the export with it
+        return model, {}, before, f"it failed with {type(error).__name__}: {first_line(error)}"
+    judged = [kind for kind in before if not (step.calibrated and kind == "noise")]
+    worst = max(_difference(before[kind], after[kind], context) for kind in judged)
+    opset = {entry.domain: entry.version for entry in result.opset_import}.get("")
+    if opset != step.opset:
+        return model, decisions, before, f"it gives opset {opset}, not {step.opset}"
+    if worst > step.tolerance:
+        spec = context.spec
+        what = "heatmaps change" if spec.heatmaps else "outputs change" if spec.detects else "landmarks move"
+        return model, decisions, before, f"{what} by {worst:.2g} on average, allowed {step.tolerance:g}"
+    return result, decisions, after, None
+
+
+def _outputs(model: onnx.ModelProto, context: PassContext) -> dict[str, Outputs]:
+    inputs = {"noise": feed(noise_crops(context.spec, 8, 0), context.spec)}
+    if context.crops is not None:
+        inputs["crops"] = context.crops[:: max(1, len(context.crops) // CHECK_CROPS)][:CHECK_CROPS]
+    with OrtSession(model.SerializeToString()) as session:
+        return {kind: outputs(session, context.spec, images) for kind, images in inputs.items()}
+
+
+def _difference(before: Outputs, after: Outputs, context: PassContext) -> float:
+    """Mean absolute difference: of the landmarks, or of the heatmaps where there are any; infinite without a match.
+
+    Of raw outputs, the mean over all of them, each by its range.
+    """
+    if before.raw:
+        if any(after.raw[name].shape != values.shape for name, values in before.raw.items()):
+            return np.inf
+        return float(np.mean([map_difference(after.raw[name], values)[1] for name, values in before.raw.items()]))
+    if before.landmarks.shape != after.landmarks.shape:
+        return np.inf
+    if before.heatmaps is not None and after.heatmaps is not None:
+        return map_difference(after.heatmaps, before.heatmaps)[1]
+    return difference(before.landmarks, after.landmarks, context.spec.input_size).mean_abs

@@ -1,0 +1,92 @@
+"""The command that makes an artefact again, on the machine where it is typed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from lmconv import plugins
+from lmconv.errors import LmconvError
+from lmconv.sources.usercode import is_factory
+from lmconv.store.artifact import bound_px
+from lmconv.types import ONNX, Artifact, Backbone, Json, ModelSpec, Preprocess
+
+
+def command(artifact: Artifact) -> str:
+    """`lmconv export …`, as the manifest tells it; folders that it does not tell are left to fill in."""
+    return shlex.join(["lmconv", "export", *_arguments(artifact)])
+
+
+def _arguments(artifact: Artifact) -> Iterator[str]:
+    spec, source = artifact.spec, artifact.parents["source"]
+    name: str = source["file"] if spec.backbone == ONNX else spec.backbone
+    yield f"./{name}" if name.startswith("-") else name  # not an option
+    if source.get("seed") is not None:
+        yield from ("--random-weights", "--seed", str(source["seed"]))
+    elif spec.backbone != ONNX:
+        yield from ("--weights", source["file"])
+    yield from _network(spec, str(source["file"]))
+    yield from ("--to", artifact.target, "--precision", str(artifact.precision))
+    if spec.io != "tensor":
+        yield from ("--io", spec.io)
+    if artifact.recipe.get("faces"):
+        yield from ("--calibration", "FACES")
+    if (bound := bound_px(artifact)) is not None:
+        yield from ("--compact-px", f"{bound:g}")
+    yield from engine(artifact.recipe.get("engine") or {}, spec.batch)
+
+
+def engine(recipe: Json, batch: int | None) -> Iterator[str]:
+    """The options of `lmconv export` that decide an engine, of what a recipe says of it."""
+    if batch is not None:
+        yield from ("--batch", str(batch))
+    elif "batches" in recipe:
+        yield from ("--batch", ":".join(map(str, recipe["batches"])))
+    if "workspace" in recipe:
+        yield from ("--workspace", _bytes(recipe["workspace"]))
+    if "builder_level" in recipe:
+        yield from ("--builder-level", str(recipe["builder_level"]))
+    for name in ("version_compatible", "hardware_compatible"):
+        if recipe.get(name):
+            yield f"--{name.replace('_', '-')}"
+
+
+def _bytes(number: int) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20)):
+        if number % size == 0:
+            return f"{number // size}{unit}"
+    return str(number)
+
+
+def _network(spec: ModelSpec, file: str) -> Iterator[str]:
+    """What says how the network is read, where that is not what its name says already."""
+    own = spec.backbone == ONNX or is_factory(spec.backbone)
+    usual = None if own else _backbone(spec.backbone)
+    if spec.name != (file.rpartition(".")[0] if spec.backbone == ONNX else spec.backbone):
+        yield from ("--name", spec.name)
+    if is_factory(spec.backbone) or (usual and usual.sample and not spec.sample):
+        yield from ("--input", "x".join(map(str, (3, *spec.input_size))))
+    if spec.backbone != ONNX and spec.landmarks != (usual.landmarks if usual else None):
+        yield from ("--landmarks", str(spec.landmarks))
+    if spec.preprocess != (usual.preprocess if usual else Preprocess()):
+        yield from ("--preprocess", _preprocess(spec.preprocess))
+    if spec.heatmaps and spec.heatmaps != (usual.heatmaps if usual else None):
+        beta = f":{spec.heatmaps.beta:g}" if spec.heatmaps.method == "soft-argmax" else ""
+        yield from ("--decode", spec.heatmaps.method + beta)
+    if spec.output_slice:
+        yield from ("--output-slice", ":".join(map(str, spec.output_slice)))
+
+
+def _backbone(name: str) -> ModelSpec | None:
+    try:
+        found: Backbone = plugins.load("backbones", name)
+    except LmconvError:  # another package's, or PyTorch is not here
+        return None
+    return found.spec
+
+
+def _preprocess(how: Preprocess) -> str:
+    def three(values: tuple[float, float, float]) -> str:
+        return repr(values[0]) if len(set(values)) == 1 else ":".join(map(repr, values))
+
+    return ",".join((how.colour, repr(how.scale), three(how.mean), three(how.std)))

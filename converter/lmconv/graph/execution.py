@@ -1,0 +1,98 @@
+"""Computes an ONNX graph node by node, for passes that look at or change what is in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from lmconv.graph.index import Graph
+from lmconv.types import Float32
+
+Chunks: TypeAlias = list[NDArray[Any]]
+"""One value of the graph for all calibration crops, in pieces of a few crops along axis 0."""
+
+CHUNK = 8
+
+
+def restored(name: str) -> str:
+    """The name of a tensor after its Q/DQ pair; a walk forgets it with the tensor itself."""
+    return f"{name}_dequantized"
+
+
+def _run_float(graph: Graph) -> Callable[[onnx.NodeProto, Mapping[str, Chunks]], dict[str, Chunks]]:
+    return lambda node, values: run_node(graph, node, values, graph.constants)
+
+
+def walk(
+    graph: Graph,
+    crops: Float32,
+    compute: Callable[[onnx.NodeProto, Mapping[str, Chunks]], dict[str, Chunks]] | None = None,
+    finish: Callable[[dict[str, Chunks]], None] = lambda made: None,
+) -> Iterator[dict[str, Chunks]]:
+    """Computes the graph node by node and gives what each makes, holding only what is still needed.
+
+    Args:
+        graph: The float graph.
+        crops: (n, 3, H, W) float32 network inputs.
+        compute: How to compute one node; in float by default.
+        finish: May change what a node made before others read it.
+    """
+    compute = compute or _run_float(graph)
+    last = {name: index for index, node in enumerate(graph.proto.node) for name in (*node.input, *node.output)}
+    values = {graph.inputs[0]: _pieces(graph, crops)}
+    finish(values)
+    yield values
+    for index, node in enumerate(graph.proto.node):
+        made = compute(node, values)
+        for name in (*node.input, *node.output):
+            if last[name] == index:
+                values.pop(name, None)
+                values.pop(restored(name), None)
+        finish(made)
+        yield made
+        values.update(made)
+
+
+def _pieces(graph: Graph, crops: Float32) -> Chunks:
+    """Cuts crops to the batch size that the graph is tied to, or to CHUNK; an incomplete last one starts over."""
+    fixed = graph.proto.input[0].type.tensor_type.shape.dim[0].dim_value
+    if fixed:
+        crops = np.resize(crops, (-(-len(crops) // fixed) * fixed, *crops.shape[1:]))
+    return [crops[start : start + (fixed or CHUNK)] for start in range(0, len(crops), fixed or CHUNK)]
+
+
+def run_node(
+    graph: Graph, node: onnx.NodeProto, values: Mapping[str, Chunks], constants: Mapping[str, NDArray[Any]]
+) -> dict[str, Chunks]:
+    """Computes one node in ONNX Runtime: its outputs by name."""
+    import onnxruntime as ort
+
+    fed = [name for name in dict.fromkeys(node.input) if name in values]
+    kinds = {name: helper.np_dtype_to_tensor_dtype(values[name][0].dtype) for name in fed}
+    alone = helper.make_graph(
+        [node],
+        "node",
+        [helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()],
+        [onnx.ValueInfoProto(name=name) for name in node.output if name],
+        [numpy_helper.from_array(constants[name], name) for name in dict.fromkeys(node.input) if name in constants],
+    )
+    model = helper.make_model(alone, opset_imports=graph.opsets, ir_version=10)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    count = max((len(values[name]) for name in fed), default=1)
+    results = [session.run(None, {name: values[name][piece] for name in fed}) for piece in range(count)]
+    return {name: [result[i] for result in results] for i, name in enumerate(name for name in node.output if name)}
+
+
+def channel_mean(values: Chunks) -> Float32:
+    """Mean per channel of (N, C, H, W) or (..., C) values."""
+    channel = 1 if values[0].ndim > 3 else values[0].ndim - 1
+    others = tuple(axis for axis in range(values[0].ndim) if axis != channel)
+    means = [x.mean(axis=others, dtype=np.float64) for x in values]
+    return np.average(means, axis=0, weights=[len(x) for x in values]).astype(np.float32)

@@ -1,0 +1,95 @@
+"""The square cut around a face, on the host: what `lmconv.networks.wrapping` does inside the graph of a frame artefact.
+
+A square is `(left, top, side)` in whole pixels of the picture; it may reach beyond the border, where a crop is black.
+Points go back by the same, *unclipped* square. (The reference scripts of cunjian/pytorch_face_landmark clip it first,
+which shifts the points of every face at a border.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmconv.types import Crop, Float32, Float64, Uint8
+
+Square: TypeAlias = tuple[int, int, int]
+
+
+def around(box: Sequence[float], crop: Crop) -> Square:
+    """The square around a box.
+
+    A detector's box is cut to whole pixels towards zero first, as those scripts do; a box of landmarks grows to them.
+
+    Args:
+        box: x1, y1, x2, y2, pixels of the picture.
+        crop: Which of its sides, and how much larger.
+
+    Returns:
+        (left, top, side), whole pixels.
+    """
+    if crop.box == "detector":
+        box = [math.trunc(side) for side in box]
+    x1, y1 = math.floor(box[0]), math.floor(box[1])
+    x2, y2 = math.ceil(box[2]), math.ceil(box[3])
+    width, height = x2 - x1 + 1, y2 - y1 + 1
+    longer = crop.side == "max"
+    side = scaled(max(width, height) if longer else min(width, height), crop)
+    return x1 + width // 2 - side // 2, y1 + height // 2 - side // 2, side
+
+
+def scaled(side: int, crop: Crop) -> int:
+    """The side of the square around a box with this side, both whole pixels."""
+    return int(side * crop.scale)
+
+
+def cut(image: Uint8, square: Square, size: tuple[int, int]) -> Uint8:
+    """Cuts a square out of a picture and resizes it bilinearly.
+
+    Args:
+        image: (H, W, 3) uint8, BGR.
+        square: (left, top, side), pixels; black where it reaches beyond the picture.
+        size: (h, w) of the result, pixels.
+
+    Returns:
+        (h, w, 3) uint8, BGR.
+    """
+    import cv2
+
+    left, top, side = square
+    height, width = image.shape[:2]
+    x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
+    inside = image[y1:y2, x1:x2] if x1 < x2 and y1 < y2 else image[:0, :0]
+    if inside.shape[:2] != (side, side):
+        padded = np.zeros((side, side, 3), np.uint8)
+        if inside.size:
+            padded[y1 - top : y2 - top, x1 - left : x2 - left] = inside
+        inside = padded
+    return as_uint8(cv2.resize(inside, size[::-1], interpolation=cv2.INTER_LINEAR))
+
+
+def to_picture(points: Float32 | Float64, squares: NDArray[np.int64]) -> Float64:
+    """Maps a network's points back to the pictures.
+
+    Args:
+        points: (n, L, 2) float, fractions of the crop, x before y.
+        squares: (n, 3) int64: left, top, side, pixels.
+
+    Returns:
+        (n, L, 2) float64, pixels of the picture.
+    """
+    return points.astype(np.float64) * squares[:, None, 2:] + squares[:, None, :2]
+
+
+def to_crops(points: Float32 | Float64, squares: NDArray[np.int64]) -> Float32:
+    """The inverse of `to_picture`; (n, L, 2) float32."""
+    fractions = (points.astype(np.float64) - squares[:, None, :2]) / squares[:, None, 2:]
+    return fractions.astype(np.float32)
+
+
+def as_uint8(array: NDArray[Any]) -> Uint8:
+    """What OpenCV gave, whose stubs promise no dtype."""
+    return np.asarray(array, np.uint8)

@@ -1,0 +1,206 @@
+"""Checkpoints: found by their published name, checked by sha256, loaded without running code from them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tomllib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmconv import machine
+from lmconv.errors import InputError, MissingRuntime
+from lmconv.plugins import INSTALL
+from lmconv.store.files import sha256
+
+if TYPE_CHECKING:
+    import torch
+
+State = Mapping[str, "torch.Tensor"]
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".pth.tar", ".npz")
+"""Of checkpoints that are not published under a name of their own."""
+COUNTER = ".num_batches_tracked"
+"""BatchNorm's step counter: unused in inference, absent from checkpoints older than PyTorch 0.4.1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A published checkpoint, as listed in known.toml."""
+
+    file: str
+    source: str
+    licence: str
+    ion: Mapping[str, float]
+    ion_note: str
+    sha256: Mapping[str, str]
+
+
+@cache
+def known() -> dict[str, Known]:
+    """The published checkpoints by model name."""
+    text = (_known_folder() / "known.toml").read_text(encoding="utf-8")
+    return {name: Known(**row) for name, row in tomllib.loads(text).items()}
+
+
+def _known_folder() -> Path:
+    """Where known.toml lies, and the checkpoint of our own (docs/drawn.md)."""
+    return Path(str(resources.files("lmconv.known") / "known.toml")).parent
+
+
+def cache_folder() -> Path:
+    """Where `lmconv weights add` puts checkpoints."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "lmconv" / "weights"
+
+
+def folders() -> list[Path]:
+    """Folders searched for checkpoints, in order: those of LMCONV_WEIGHTS, `weights/`, the user cache, our own."""
+    listed = [Path(part) for part in os.environ.get("LMCONV_WEIGHTS", "").split(os.pathsep) if part]
+    return [*listed, Path("weights"), cache_folder(), _known_folder()]
+
+
+def file_names(model: str) -> list[str]:
+    """File names under which a checkpoint of this model is looked for, the published one first."""
+    published = [known()[model].file] if model in known() else []
+    suffixes = (".onnx",) if is_published_as_onnx(model) else SUFFIXES
+    return [*published, *(f"{model}{suffix}" for suffix in suffixes)]
+
+
+def is_published_as_onnx(model: str) -> bool:
+    """Whether an ONNX file is all that was published of a model."""
+    return model in known() and known()[model].file.endswith(".onnx")
+
+
+def find(model: str, extra: Path | None = None) -> Path | None:
+    """The first checkpoint of this model in `extra` or `folders()`, up to two levels deep."""
+    names = file_names(model)
+    return next(candidates(lambda path: path.name in names, extra), None)
+
+
+def find_digest(
+    digest: str, name: str, *, extra: Path | None = None, digest_of: Callable[[Path], str] = sha256
+) -> Path | None:
+    """A file in `extra` or `folders()` with this sha256: those called `name` first, then all of its suffix."""
+    suffix = Path(name).suffix
+    for test in (lambda path: path.name == name, lambda path: path.name != name and path.suffix == suffix):
+        for path in candidates(test, extra):
+            if digest_of(path) == digest:
+                return path
+    return None
+
+
+def candidates(test: Callable[[Path], bool], extra: Path | None = None) -> Iterator[Path]:
+    """Files up to two levels below `extra` and `folders()` that pass a test, in a fixed order."""
+    for folder in [*([extra] if extra else []), *folders()]:
+        for pattern in ("*", "*/*", "*/*/*"):
+            yield from (path for path in sorted(folder.glob(pattern)) if test(path) and path.is_file())
+
+
+def load(path: Path) -> dict[str, torch.Tensor]:
+    """Reads a state dict: `{"state_dict": …}`, a bare one, DataParallel's `module.` prefix, safetensors, or `.npz`.
+
+    Never unpickles code (`weights_only=True`, `allow_pickle=False`).
+
+    Raises:
+        InputError: The file is missing, empty, truncated, or something else than a checkpoint.
+        MissingRuntime: PyTorch is not installed.
+    """
+    if not machine.has("torch"):
+        raise MissingRuntime(f"reading {path} needs PyTorch", hint=INSTALL["torch"])
+    _look(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = _load(path)
+    except pickle.UnpicklingError as error:
+        hint = "save its state_dict() alone, with torch.save or as safetensors"
+        raise InputError(f"{path} holds more than tensors, and lmconv runs no code from a file", hint=hint) from error
+    except Exception as error:  # torch and safetensors raise half a dozen types for damaged files
+        raise InputError(f"{path} is truncated or not a checkpoint", hint="download or save it again") from error
+    return _tensors(content, path)
+
+
+def _load(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    import torch
+
+    if path.suffix == ".npz":
+        import numpy as np
+
+        with np.load(path, allow_pickle=False) as file:
+            try:
+                return {name: torch.from_numpy(file[name]) for name in file.files}
+            except ValueError as error:  # an array of Python objects
+                raise pickle.UnpicklingError(str(error)) from error
+
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _look(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", hint="name a checkpoint with --weights") from error
+    if not head:
+        raise InputError(f"{path} is empty", hint="download or save it again")
+    if head.lstrip()[:1] == b"<":
+        raise InputError(f"{path} is a web page, not a checkpoint", hint="download the file itself")
+
+
+def _tensors(content: Any, path: Path) -> dict[str, torch.Tensor]:
+    import torch
+
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not any(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError(f"{path} holds no state dict", hint="save the network's state_dict()")
+    for key, value in state.items():
+        plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_complex()
+        if not isinstance(key, str) or not plain or value.is_meta:
+            raise InputError(f"{path} has {key!r}, which is not a tensor of real numbers", hint="save its state_dict()")
+    if all(key.startswith("module.") for key in state):
+        return {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def fill(network: torch.nn.Module, state: State, path: Path) -> None:
+    """Loads a state dict into a network; every name and shape must match, every number be finite.
+
+    Raises:
+        InputError: It does not fit; the first names are given.
+    """
+    import torch
+
+    expected = network.state_dict()
+    missing = [key for key in expected if key not in state and not key.endswith(COUNTER)]
+    unexpected = [key for key in state if key not in expected]
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape
+    ]
+    broken = [key for key, value in state.items() if not torch.isfinite(value.float()).all()]
+    first: dict[int, str] = {}
+    twins = {key: first.setdefault(value.data_ptr(), key) for key, value in expected.items() if value.numel() > 1}
+    apart = [key for key, twin in twins.items() if not {key, twin} - set(state) and not state[key].equal(state[twin])]
+    for problem, keys in [
+        ("misses", missing),
+        ("has unexpected", unexpected),
+        ("has other shapes:", shapes),
+        ("has NaN or infinity in", broken),
+        ("holds one tensor twice, with different values:", apart),
+    ]:
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            hint = "train again" if keys is broken else "these are not the weights of this network"
+            raise InputError(f"{path} {problem} {', '.join(keys[:3])}{more}", hint=hint)
+    network.load_state_dict({**expected, **state})

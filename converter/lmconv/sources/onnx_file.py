@@ -1,0 +1,267 @@
+"""An ONNX file as the source network: what it takes and gives, and how it runs, unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmconv.errors import InputError, UsageError, first_line
+from lmconv.graph.facts import flops, parameters
+from lmconv.networks import heatmaps
+from lmconv.store.files import digest, sha256
+from lmconv.types import ONNX, Arrays, Decode, ModelSpec, Source, landmark_spec
+
+if TYPE_CHECKING:
+    import onnx
+
+FLOAT = 1
+"""float32 in ONNX's TensorProto.DataType."""
+
+
+class OnnxSource:
+    """A `Session` on the user's ONNX file, unchanged, in ONNX Runtime fp32."""
+
+    caveat = ""
+
+    def __init__(self, source: Source, *, threads: int = 0) -> None:
+        from lmconv.inference.ort import OrtSession
+
+        path = _path(source)
+        model = load_onnx(path)
+        self._input = graph_inputs(model)[0].name
+        self._free = not isinstance(_shape(graph_inputs(model)[0])[0], int)
+        self._outputs = [value.name for value in model.graph.output]
+        self._spec = source.spec
+        if source.spec.detects:
+            _check_detector(model, source)
+        try:
+            self._session = OrtSession(path, threads=threads)
+        except Exception as error:  # ONNX Runtime raises types of its own compiled module
+            raise InputError(f"ONNX Runtime cannot load {path}: {first_line(error)}") from error
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """See `lmconv.types.Session`; a file with batch size 1 is run once per input."""
+        images, spec = inputs["input"], self._spec
+        batches = [images] if self._free else np.split(images, len(images))
+        parts = [self._session.run({self._input: batch}) for batch in batches]
+        if spec.task == "detection":
+            return {tensor.name: np.concatenate([part[tensor.name] for part in parts]) for tensor in spec.outputs}
+        found = np.concatenate([part[self._outputs[0]] for part in parts])
+        kept = slice(*spec.output_slice) if spec.output_slice else slice(None)
+        if spec.heatmaps:
+            maps = found[:, kept]
+            return {"landmarks": heatmaps.decode(maps, spec.heatmaps), "heatmaps": maps}
+        return {"landmarks": found.reshape(len(images), -1)[:, kept].reshape(len(images), spec.landmarks, 2)}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session.__exit__(kind, error, trace)
+
+
+def _check_detector(model: onnx.ModelProto, source: Source) -> None:
+    """Refuses a file that does not take and give what the spec of its backbone says.
+
+    Raises:
+        InputError: As said.
+    """
+    spec, inputs = source.spec, graph_inputs(model)
+    found = [_shape(inputs[0])[1:], *(_shape(value)[1:] for value in model.graph.output)]
+    wanted = [list(tensor.shape[1:]) for tensor in (*spec.inputs, *spec.outputs)]
+    names = [value.name for value in model.graph.output]
+    if len(inputs) > 1 or found != wanted or names != [tensor.name for tensor in spec.outputs]:
+        given = f"{_describe(inputs)} and gives {_describe(list(model.graph.output))}"
+        raise InputError(f"{source.label} takes {given}", hint=f"this is not {spec.name}; see `lmconv weights list`")
+
+
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """Reads and checks an ONNX file.
+
+    Raises:
+        InputError: It is missing or not an ONNX model.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist", hint="name an .onnx file or a model of `lmconv models`") from error
+    except Exception as error:  # protobuf and the checker raise types of their own
+        raise InputError(f"{path} is not a valid ONNX model: {first_line(error)}", hint="export it again") from error
+    return model
+
+
+def file_digest(path: Path) -> str:
+    """Hex sha256 of an ONNX file; of one with weights in other files, of what there is of all of them together."""
+    beside = [[name, sha256(path.parent / name)] for name in _external(path)]
+    return digest([sha256(path), *beside]) if beside else sha256(path)
+
+
+def _external(path: Path) -> list[str]:
+    """Files that hold weights of an ONNX file, as it names them; none where it, or one of them, cannot be read."""
+    import onnx
+
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except Exception:  # protobuf raises types of its own; whoever opens the file says so
+        return []
+    stored = (tensor for tensor in _tensors(graph) if tensor.data_location == onnx.TensorProto.EXTERNAL)
+    names = {entry.value for tensor in stored for entry in tensor.external_data if entry.key == "location"}
+    return sorted(names) if all((path.parent / name).is_file() for name in names) else []
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every constant of a graph and its subgraphs."""
+    from lmconv.graph.naming import graphs
+
+    for part in graphs(graph):
+        yield from part.initializer
+        for sparse in part.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        for item in (item for node in part.node for item in node.attribute):
+            yield from (item.t, *item.tensors)
+
+
+def counts(path: Path) -> tuple[int, int]:
+    """Parameters and FLOPs of an ONNX file."""
+    model = load_onnx(path)
+    inputs = graph_inputs(model)
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    return parameters(model), flops(model)
+
+
+def _path(source: Source) -> Path:
+    if source.path is None:
+        raise InputError(f"{source.spec.name} comes from an ONNX file, and none is named", hint="name the file")
+    return source.path
+
+
+def onnx_spec(path: Path, output_slice: tuple[int, int] | None, how: Decode | None) -> ModelSpec:
+    """Reads a spec off an ONNX file with one (N, 3, H, W) input, and points or heatmaps in its first output."""
+    model = load_onnx(path)
+    inputs = graph_inputs(model)
+    shape = _shape(inputs[0]) if len(inputs) == 1 else []
+    kinds = [value.type.tensor_type.elem_type for value in inputs]
+    known = len(shape) == 4 and shape[1] == 3 and all(isinstance(side, int) for side in shape[2:])
+    if not known or shape[0] not in (1, *(side for side in shape if isinstance(side, str))) or kinds != [FLOAT]:
+        wanted = "one float32 (N, 3, H, W), N free or 1"
+        raise InputError(f"{path} has inputs {_describe(inputs)}, not {wanted}", hint="export it so")
+    outputs = _shape(model.graph.output[0])
+    if not all(isinstance(side, int) for side in outputs[1:]):
+        raise InputError(f"{path} has an output of unknown size {outputs}", hint="export it with fixed sizes")
+    landmarks = _landmarks(path, [int(side) for side in outputs[1:]], output_slice, how)
+    height, width = (int(side) for side in shape[2:])
+    size = (height, width)
+    return landmark_spec(path.stem, ONNX, size=size, landmarks=landmarks, heatmaps=how, output_slice=output_slice)
+
+
+def _landmarks(path: Path, sizes: list[int], output_slice: tuple[int, int] | None, how: Decode | None) -> int:
+    """How many points the part of an output holds that `output_slice` names; `sizes` are its axes after the first."""
+    if how and (len(sizes) != 3 or min(sizes[1:]) < 3):
+        raise UsageError(f"{path} gives {tuple(sizes)} an input, no heatmaps", hint="leave --decode out")
+    maps = len(sizes) == 3 and sizes[1] == sizes[2] > 2
+    if maps and not how:
+        hint = "add --decode argmax, and --output-slice START:STOP for a part of them"
+        raise UsageError(f"{path} gives {sizes[0]} maps of {sizes[1]}x{sizes[2]}, not points", hint=hint)
+    width = sizes[0] if how else int(np.prod(sizes))
+    start, stop = output_slice or (0, width)
+    if not 0 <= start < stop <= width or (not how and (stop - start) % 2):
+        what = "maps" if how else "numbers"
+        hint = f"its output has {width} {what}: name the points' with --output-slice START:STOP"
+        raise UsageError(
+            f"{what} {start}:{stop} of {path} are not points", hint=hint + ("" if how else ", an even count")
+        )
+    return stop - start if how else (stop - start) // 2
+
+
+def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """What a graph must be given: its inputs without the initializers that older files list there."""
+    held = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in held]
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
+    dims = value.type.tensor_type.shape.dim
+    return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims]
+
+
+def _describe(values: list[onnx.ValueInfoProto]) -> str:
+    from onnx import TensorProto
+
+    kinds = [TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower() for value in values]
+    return ", ".join(f"{value.name} {kind} {_shape(value)}" for value, kind in zip(values, kinds, strict=True))
+
+
+ACTIVATIONS = {
+    "Relu": (),
+    "Sigmoid": (),
+    "Tanh": (),
+    "LeakyRelu": ("alpha",),
+    "HardSigmoid": ("alpha", "beta"),
+    "Clip": ("min", "max"),
+}
+"""What FusedConv may apply to its result, and the names of its parameters."""
+
+
+FUSED = "com.microsoft.FusedConv"
+
+
+def standard(source: Source) -> onnx.ModelProto:
+    """An ONNX source's graph in ONNX's own operators.
+
+    FusedConv, which ONNX Runtime's optimiser writes, is taken apart again: a convolution, a sum, an activation.
+
+    Raises:
+        InputError: There are other operators that ONNX does not define; names them.
+    """
+    model = load_onnx(_path(source))
+    nodes = list(model.graph.node)
+    foreign = {f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in ("", "ai.onnx")}
+    if others := ", ".join(sorted(foreign - {FUSED})):
+        hint = "export it without optimisation"
+        raise InputError(f"{source.label} has operators that are not ONNX's: {others}", hint=hint)
+    if foreign:
+        del model.graph.node[:]
+        for node in nodes:
+            model.graph.node.extend(_taken_apart(model.graph, node) if node.domain == "com.microsoft" else [node])
+        kept = [entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+        del model.opset_import[:]
+        model.opset_import.extend(kept)
+    return model
+
+
+def _taken_apart(graph: onnx.GraphProto, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    from onnx import helper
+
+    settings = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    activation = settings.pop("activation", b"").decode()
+    given = settings.pop("activation_params", [])
+    out, sums = node.output[0], len(node.input) > 3
+    value = f"{out}_convolved" if activation or sums else out
+    yield helper.make_node("Conv", node.input[:3], [value], name=f"{out}_conv", **settings)
+    if sums:
+        before, value = value, f"{out}_summed" if activation else out
+        yield helper.make_node("Add", [before, node.input[3]], [value], name=f"{out}_sum")
+    if activation:
+        yield _activation(graph, activation, given, value, out)
+
+
+def _activation(graph: onnx.GraphProto, kind: str, given: Sequence[float], value: str, out: str) -> onnx.NodeProto:
+    from onnx import helper, numpy_helper
+
+    named: dict[str, Any] = dict(zip(ACTIVATIONS[kind], given, strict=False))
+    if kind != "Clip":
+        return helper.make_node(kind, [value], [out], name=out, **named)
+    for name, limit in named.items():  # of Clip they are inputs
+        graph.initializer.append(numpy_helper.from_array(np.array(limit, np.float32), f"{out}_{name}"))
+    return helper.make_node("Clip", [value, *(f"{out}_{name}" for name in named)], [out], name=out)

@@ -1,0 +1,219 @@
+"""The PyTorch network itself, with its weights, ready to run: what checkpoints are artefacts of."""
+
+from __future__ import annotations
+
+import functools
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from numpy.typing import NDArray
+
+from lmconv import plugins
+from lmconv.errors import InputError
+from lmconv.networks import heatmaps
+from lmconv.sources import checkpoints, usercode
+from lmconv.sources.randomise import randomise
+from lmconv.types import Arrays, Backbone, ModelSpec, Source
+
+if TYPE_CHECKING:
+    import torch
+
+
+def network(source: Source) -> torch.nn.Module:
+    """The PyTorch network with its weights, in evaluation mode.
+
+    Its forward gives (N, L, 2) float32, or heatmaps (N, L, h, w) float32 where the spec says so; for detection a tuple
+    in the order of the spec's outputs.
+
+    Raises:
+        InputError: The checkpoint is broken, or of another network; the hint names it. Or the user's code is wrong.
+    """
+    spec, theirs = source.spec, usercode.foreign(source)
+    module = _build(source).eval()
+    if theirs:
+        _try(module, source, theirs)
+    if source.path is None:
+        with _guarded(
+            theirs, hint="it cannot be filled with random numbers: name its --weights; -v shows its traceback"
+        ):
+            randomise(module, spec.input_size, source.seed or 0, preprocess=spec.preprocess)
+    else:
+        state = checkpoints.load(source.path)
+        try:
+            checkpoints.fill(module, state, source.path)
+        except InputError as error:
+            raise InputError(error.message, hint=_whose(state, source) or error.hint) from error
+    return _wrap(module, source)
+
+
+def _build(source: Source) -> torch.nn.Module:
+    if source.factory:
+        return usercode.build(source.factory, source.spec.landmarks)
+    build = plugins.load("backbones", source.spec.backbone).build
+    with _guarded(usercode.foreign(source)):
+        module: torch.nn.Module = build(source.spec.landmarks)
+        return module
+
+
+def _guarded(theirs: str, **words: str) -> AbstractContextManager[None]:
+    return usercode.theirs(theirs, **words) if theirs else nullcontext()
+
+
+def _whose(state: checkpoints.State, source: Source) -> str:
+    """Whose weights these are, as a hint; empty where they are nobody's."""
+    for name, landmarks in identify(state):
+        if name != source.spec.backbone:
+            return f"these are the weights of {name}" + (f", {landmarks} points" if landmarks else "")
+        if landmarks != source.spec.landmarks:
+            return f"this network has {landmarks} points: use --landmarks {landmarks}"
+    return ""
+
+
+def identify(state: checkpoints.State) -> list[tuple[str, int]]:
+    """Backbones whose state dict has these names and shapes, each with the number of points at which it has them."""
+    fitting = []
+    found = {key: tuple(value.shape) for key, value in _counted(state).items()}
+    for name in plugins.names("backbones"):
+        try:
+            backbone: Backbone = plugins.load("backbones", name)
+            usual = _shapes(name, backbone.spec.landmarks)
+        except Exception:  # noqa: S112 (another package's, and broken: this is about a file of someone else)
+            continue
+        for landmarks in _points(state, usual, backbone.spec.landmarks):
+            if _shapes(name, landmarks) == found:
+                fitting.append((name, landmarks))  # noqa: PERF401 (three conditions are easier read one by one)
+    return fitting
+
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@functools.cache
+def _shapes(name: str, landmarks: int) -> Shapes:
+    import torch
+
+    backbone: Backbone = plugins.load("backbones", name)
+    if backbone.build is None:
+        return {}
+    with torch.device("meta"):
+        state = backbone.build(landmarks).state_dict()
+    return {key: tuple(value.shape) for key, value in _counted(state).items()}
+
+
+def _counted(state: checkpoints.State) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in state.items() if not key.endswith(checkpoints.COUNTER)}
+
+
+def _points(state: checkpoints.State, usual: Shapes, landmarks: int) -> list[int]:
+    """The number of points at which a backbone might have these shapes: one at most, none where names differ."""
+    found = _counted(state)
+    if found.keys() != usual.keys():
+        return []
+    for key, shape in usual.items():
+        for side, other in zip(shape, found[key].shape, strict=False):
+            if side != other:
+                return [landmarks * other // side] if landmarks * other % side == 0 else []
+    return [landmarks]
+
+
+def _wrap(module: torch.nn.Module, source: Source) -> torch.nn.Module:
+    """Of several outputs the first; flat points as (N, L, 2). For detection all of them, as they are."""
+    import torch
+
+    if source.spec.task == "detection":
+
+        class Detections(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.net = module
+
+            def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+                found: tuple[torch.Tensor, ...] = self.net(x)
+                return found
+
+        return Detections().eval()
+    flat = source.spec.heatmaps is None
+
+    class Landmarks(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = module
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out = self.net(x)
+            first: torch.Tensor = usercode.first_output(out)
+            return first.reshape(first.shape[0], -1, 2) if flat else first  # len() would fix the batch size
+
+    return Landmarks().eval()
+
+
+def _try(module: torch.nn.Module, source: Source, theirs: str) -> None:
+    """Runs a network that is not ours, and says what its output should have been."""
+    import torch
+
+    spec = source.spec
+    height, width = spec.input_size
+    two = torch.linspace(0, 1, 6 * height * width).reshape(2, 3, height, width)
+    hint = f"it was given (2, 3, {height}, {width}): is --input right, and any batch size taken? -v shows its traceback"
+    with usercode.theirs(theirs, hint=hint), torch.inference_mode():
+        out, again = module(two.clone()), usercode.first_output(module(two.clone()))
+    first = usercode.first_output(out)
+    if not isinstance(first, torch.Tensor) or first.dtype != torch.float32:
+        kind = first.dtype if isinstance(first, torch.Tensor) else type(first).__name__
+        raise InputError(f"{theirs} computes a {kind}, not a float32 tensor", hint="return the points, first of all")
+    shape = tuple(first.shape)
+    wanted = [(2, spec.landmarks, *shape[2:])] if spec.heatmaps else [(2, 2 * spec.landmarks), (2, spec.landmarks, 2)]
+    if shape[:1] != (2,):
+        hint = "let it take any number of inputs, such as by x.flatten(1) in place of x.view(1, -1)"
+        raise InputError(f"{theirs} makes {shape} of two inputs, not {wanted[0]}", hint=hint)
+    if not torch.allclose(first, again, rtol=1e-3, atol=1e-4, equal_nan=True):
+        hint = "let forward draw no random numbers, and dropout rest in eval()"
+        raise InputError(f"{theirs} computes something else each time", hint=hint)
+    if shape in wanted and (spec.heatmaps is None or (len(shape) == 4 and min(shape[2:]) > 2)):
+        return
+    raise InputError(f"{theirs} computes {shape[1:]} an input, not {wanted[0][1:]}", hint=_shape_hint(shape, spec))
+
+
+def _shape_hint(shape: tuple[int, ...], spec: ModelSpec) -> str:
+    """What would make an output of this shape right."""
+    if len(shape) == 4:
+        return f"heatmaps of {shape[1]} points: use --landmarks {shape[1]} --decode argmax"
+    points = shape[1] / 2 if len(shape) == 2 else shape[1] if shape[2:] == (2,) else 0
+    if spec.heatmaps is None and points and points == int(points):
+        return f"use --landmarks {int(points)}"
+    return "return (N, 2L): x0, y0, x1, ... as fractions of the input; or heatmaps (N, L, h, w), with --decode"
+
+
+class TorchSource:
+    """A `Session` on the PyTorch network, eager, on the CPU."""
+
+    caveat = ""
+
+    def __init__(self, source: Source, *, threads: int = 0) -> None:
+        self.network = network(source)
+        self._source = source
+        self._theirs = usercode.foreign(source)
+        self._threads = threads
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """See `lmconv.types.Session`."""
+        import torch
+
+        if self._threads and torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+        how = self._source.spec.heatmaps
+        with _guarded(self._theirs), torch.inference_mode():
+            out = self.network(torch.tensor(inputs["input"]))  # a copy: forward may change its input
+        if self._source.spec.task == "detection":
+            return {tensor.name: found.numpy() for tensor, found in zip(self._source.spec.outputs, out, strict=True)}
+        found = out.numpy()
+        return {"landmarks": heatmaps.decode(found, how), "heatmaps": found} if how else {"landmarks": found}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        del self.network

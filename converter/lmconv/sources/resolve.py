@@ -1,0 +1,263 @@
+"""Finds the network that a user names, or that an artefact was made from, and opens it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from lmconv import machine, plugins
+from lmconv.errors import InputError, UsageError
+from lmconv.sources import checkpoints, usercode
+from lmconv.store.files import sha256
+from lmconv.types import ONNX, Artifact, Backbone, Decode, ModelSpec, Preprocess, Source, TensorSpec, landmark_spec
+
+if TYPE_CHECKING:
+    from lmconv.sources.onnx_file import OnnxSource
+    from lmconv.sources.pytorch import TorchSource
+
+Opened: TypeAlias = "TorchSource | OnnxSource"
+
+NAME = re.compile(r"[^\x00-\x20/\\.][^\x00-\x1f/\\]*")
+LONGEST = 100
+"""A model's name is the name of its folder; so many bytes leave room for what stands before and after it."""
+
+
+def name_of(model: str, name: str | None = None) -> str:
+    """What a model is called, and its folder: `name`, or the backbone's, or the file's.
+
+    Raises:
+        UsageError: It cannot be the name of a folder.
+    """
+    if name is None:
+        place, _, function = model.rpartition(":")
+        own = f"{Path(place).stem if place.endswith('.py') else place}-{function}"
+        name = Path(model).stem if is_onnx(model) else own if usercode.is_factory(model) else model
+    if not NAME.fullmatch(name) or len(name.encode()) > LONGEST:
+        raise UsageError(
+            f"{name!r} cannot be the name of a folder",
+            hint="name it with --name: at most 100 bytes, no / and no \\",
+        )
+    return name
+
+
+def is_onnx(model: str) -> bool:
+    """Whether a model is named by its ONNX file."""
+    return model.lower().endswith(".onnx")
+
+
+def resolve(
+    model: str,
+    *,
+    weights: Path | None = None,
+    seed: int | None = None,
+    landmarks: int | None = None,
+    size: tuple[int, int] | None = None,
+    preprocess: Preprocess | None = None,
+    decode: Decode | None = None,
+    output_slice: tuple[int, int] | None = None,
+    name: str | None = None,
+) -> Source:
+    """Finds the network that a user names: a backbone with its checkpoint, an ONNX file, or their own network.
+
+    Args:
+        model: Name of a backbone, the path of a `.onnx` file, or `FILE.py:NAME`, what builds a `torch.nn.Module`.
+        weights: The checkpoint, or a folder to look in first.
+        seed: Where no checkpoint is found: random weights of this seed.
+        landmarks: Number of points; by default the backbone's, or what an ONNX file holds.
+        size: (height, width) of the input of the user's own network, or of one that takes pictures of any size; pixels.
+        preprocess: Overrides the backbone's constants.
+        decode: How heatmaps become points, for networks that give heatmaps.
+        output_slice: For an ONNX file: the half-open range of its flat output that holds the points, or of its maps.
+        name: What it is called, instead of its own name.
+
+    Raises:
+        UsageError: There is no such backbone, or an option that is for another kind of source, or one is missing.
+        InputError: The checkpoint or file is missing or broken.
+    """
+    check(model, weights=weights, seed=seed, landmarks=landmarks, size=size, decode=decode, output_slice=output_slice)
+    path: Path | None
+    factory = ""
+    if is_onnx(model):
+        path = Path(model)
+        spec = _onnx(path, output_slice, decode, landmarks)
+    elif usercode.is_factory(model):
+        factory, typed = model, Path(model)
+        spec = landmark_spec(typed.name, typed.name, size=size or (0, 0), landmarks=landmarks or 0, heatmaps=decode)
+        path = weights and _existing(weights)
+    else:
+        spec, path = _backbone(model, landmarks, decode, size), _checkpoint(model, weights, seed)
+    spec = replace(spec, name=name_of(model, name), preprocess=preprocess or spec.preprocess)
+    digest = _digest(path) if path else _description(spec, seed)
+    if _kind(model) == "onnx":
+        _check_published(model, path, digest)
+    return Source(
+        spec=spec, path=path, sha256=digest, seed=None if path else seed, factory=factory, kind=_kind(spec.backbone)
+    )
+
+
+def check(
+    model: str,
+    *,
+    weights: Path | None = None,
+    seed: int | None = None,
+    landmarks: int | None = None,
+    size: tuple[int, int] | None = None,
+    decode: Decode | None = None,
+    output_slice: tuple[int, int] | None = None,
+    **others: object,
+) -> None:
+    """Refuses options that do not go with this kind of model, before any work; takes all that `resolve` takes."""
+    own, file = usercode.is_factory(model), is_onnx(model)
+    is_file = bool(weights and not weights.is_dir())
+    known = plugins.names("backbones")
+    if not own and not file and model not in known:
+        if model.endswith((".py", ".py:")):
+            place = model.removesuffix(":")
+            raise UsageError(f"{place} is a file", hint=f"name what builds the network in it: {place}:build")
+        raise plugins.unknown("model", model, known)
+    named = spec_of(model) if landmarks or size or decode else None
+    free, detects = bool(named and named.sample), bool(named and named.detects)
+    for wrong, message, hint in (
+        (file and is_file, f"{model} holds its own weights", "leave --weights out"),
+        (file and seed is not None, f"{model} holds its own weights", "leave --random-weights out"),
+        (output_slice and not file, f"--output-slice is for ONNX files, and {model} is none", "leave it out"),
+        (
+            size and not own and not free,
+            f"--input is for a network of your own, and {model} has its size",
+            "leave it out",
+        ),
+        (landmarks and detects, f"{model} is a detector", "leave --landmarks out"),
+        (own and not size, f"{model} needs --input", "such as --input 3x112x112"),
+        (own and not landmarks, f"{model} needs --landmarks", "such as --landmarks 68"),
+        (
+            own and not weights and seed is None,
+            f"{model} needs --weights FILE",
+            "its state_dict(); or --random-weights",
+        ),
+        (own and weights and not is_file, f"{weights} is a folder", f"name the checkpoint of {model} itself"),
+        (is_file and seed is not None, "--weights and --random-weights contradict each other", "leave one out"),
+    ):
+        if wrong:
+            raise UsageError(message, hint=hint)
+    if decode and named and not named.heatmaps:
+        raise UsageError(f"{model} gives points, not heatmaps", hint="leave --decode out")
+
+
+def _onnx(path: Path, output_slice: tuple[int, int] | None, decode: Decode | None, landmarks: int | None) -> ModelSpec:
+    from lmconv.sources.onnx_file import onnx_spec
+
+    spec = onnx_spec(path, output_slice, decode)
+    if landmarks not in (None, spec.landmarks):
+        hint = f"leave --landmarks out, or name the part of the output that holds {landmarks} with --output-slice"
+        raise UsageError(f"{path} gives {spec.landmarks} points, not {landmarks}", hint=hint)
+    return spec
+
+
+def names(task: Literal["landmarks", "detection"]) -> list[str]:
+    """Names of the backbones for a task."""
+    return [name for name, found in plugins.load_all("backbones").items() if found.spec.task == task]
+
+
+def spec_of(model: str, size: tuple[int, int] | None = None) -> ModelSpec | None:
+    """The spec of a backbone, with this size of its input where it takes any; None of a file or a user's network."""
+    return _backbone(model, None, None, size) if model in plugins.names("backbones") else None
+
+
+def _backbone(model: str, landmarks: int | None, decode: Decode | None, size: tuple[int, int] | None) -> ModelSpec:
+    backbone: Backbone = plugins.load("backbones", model)
+    spec = backbone.spec
+    if spec.detects:
+        sides = [replace(tensor, shape=(*tensor.shape[:2], *(size or tensor.shape[2:]))) for tensor in spec.inputs]
+        return replace(spec, inputs=tuple(sides), sample=None if size else spec.sample)
+
+    def counted(tensor: TensorSpec) -> TensorSpec:
+        return replace(tensor, shape=(tensor.shape[0], landmarks or spec.landmarks, *tensor.shape[2:]))
+
+    outputs = tuple(map(counted, spec.outputs))
+    return replace(spec, landmarks=landmarks or spec.landmarks, outputs=outputs, heatmaps=decode or spec.heatmaps)
+
+
+def _checkpoint(model: str, weights: Path | None, seed: int | None) -> Path | None:
+    found = weights if weights and not weights.is_dir() else checkpoints.find(model, weights)
+    if found is None and (seed is None or _kind(model) == "onnx"):
+        where = weights or "LMCONV_WEIGHTS, weights/ or the user cache"
+        hint = f"give --weights FILE, or put {checkpoints.file_names(model)[0]} there"
+        raise InputError(f"no checkpoint of {model} in {where}", hint=hint)
+    return found and _existing(found)
+
+
+def _check_published(model: str, path: Path | None, digest: str) -> None:
+    """Refuses another file than was published of a network whose file is all that there is of it."""
+    known = checkpoints.known().get(model)
+    if known and known.sha256 and digest not in known.sha256:
+        hint = f"what its outputs mean is not known; `lmconv weights list` says where {known.file} is from"
+        raise InputError(f"{path} is not the published file of {model}: its sha256 differs", hint=hint)
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist", hint="name a checkpoint with --weights")
+    return path
+
+
+def _digest(path: Path) -> str:
+    """Hex sha256 of a file, of an ONNX file with that of the files which hold its weights."""
+    if not is_onnx(path.name):
+        return sha256(path)
+    from lmconv.sources.onnx_file import file_digest
+
+    return file_digest(path)
+
+
+def _description(spec: ModelSpec, seed: int | None) -> str:
+    """Stands for the sha256 of weights that are in no file."""
+    height, width = spec.input_size
+    text = (
+        f"random weights of {spec.backbone}, {spec.landmarks} points, {height}x{width}, {spec.preprocess}, seed {seed}"
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def recover(artifact: Artifact, weights: Path | None = None, model: str | None = None) -> Source | None:
+    """The network an artefact was made from, found by its sha256; None where it, or PyTorch, is not here.
+
+    Args:
+        artifact: What was made from it.
+        weights: The checkpoint, or a folder to look in first.
+        model: `FILE.py:NAME` for a user's own network: code that a manifest names is never run.
+    """
+    parent, spec = artifact.parents["source"], replace(artifact.spec, io="tensor")
+    own = usercode.is_factory(spec.backbone)
+    kind: Literal["torch", "onnx"] = "onnx" if is_onnx(parent["file"] or "") else "torch"
+    if (own and model is None) or (kind == "torch" and not machine.has("torch")):
+        return None
+    factory = model if own and model else ""
+    if parent.get("seed") is not None:
+        return Source(spec=spec, path=None, sha256=parent["sha256"], seed=parent["seed"], factory=factory)
+    if weights and weights.is_file():
+        found = weights if _digest(weights) == parent["sha256"] else None
+    else:
+        found = checkpoints.find_digest(parent["sha256"], parent["file"], extra=weights, digest_of=_digest)
+    return Source(spec=spec, path=found, sha256=parent["sha256"], factory=factory, kind=kind) if found else None
+
+
+def _kind(backbone: str) -> Literal["torch", "onnx"]:
+    """What runs the networks of a backbone, as a spec names it."""
+    if backbone == ONNX:
+        return "onnx"
+    known = backbone in plugins.names("backbones")
+    return "onnx" if known and plugins.load("backbones", backbone).build is None else "torch"
+
+
+def open_source(source: Source, *, threads: int = 0) -> Opened:
+    """Loads the network itself, ready to run as an artefact is: `input` to `landmarks`, and to `heatmaps` if any."""
+    if source.kind == "onnx":
+        from lmconv.sources.onnx_file import OnnxSource
+
+        return OnnxSource(source, threads=threads)
+    from lmconv.sources.pytorch import TorchSource
+
+    return TorchSource(source, threads=threads)

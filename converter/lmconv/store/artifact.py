@@ -1,0 +1,285 @@
+"""The artefact's folder: manifest.json written, read and checked; a new artefact swapped in whole.
+
+Layout of the manifest (format 1): `digest` is the sha256 of everything but `measured`, `seal` that of the whole
+document. A file must be the canonical JSON of its content, so that no byte of it can change unnoticed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lmconv.errors import InputError
+from lmconv.store.files import canonical, digest, replace_text, sha256, writing
+from lmconv.types import Artifact, Crop, Decode, Json, ModelSpec, Precision, Preprocess, TensorSpec
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+REFERENCE = "reference.npz"
+LOCK = ".lock"
+"""Beside the artefacts of a model: held while one is built and swapped in."""
+
+
+def spec_to_json(spec: ModelSpec) -> Json:
+    """A spec as plain JSON; `spec_from_json` is its inverse."""
+    plain: Json = json.loads(json.dumps(asdict(spec)))
+    return plain
+
+
+def spec_from_json(data: Json) -> ModelSpec:
+    """See `spec_to_json`; raises TypeError or KeyError for another document."""
+
+    def tensors(rows: list[Json]) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec(**{**row, "shape": tuple(row["shape"])}) for row in rows)
+
+    pre = data["preprocess"]
+    parts = {
+        "inputs": tensors(data["inputs"]),
+        "outputs": tensors(data["outputs"]),
+        "preprocess": Preprocess(**{**pre, "mean": tuple(pre["mean"]), "std": tuple(pre["std"])}),
+        "crop": Crop(**data["crop"]),
+        "heatmaps": Decode(**data["heatmaps"]) if data["heatmaps"] else None,
+        "output_slice": tuple(data["output_slice"]) if data["output_slice"] else None,
+        "sample": tuple(data["sample"]) if data.get("sample") else None,  # manifests before detectors have none
+    }
+    return ModelSpec(**{**data, **parts})
+
+
+def interface(spec: ModelSpec) -> Json:
+    """What an artefact takes and gives, for whoever calls it from another language; all of it follows from the spec."""
+    outputs: list[Json] = [asdict(tensor) for tensor in spec.outputs]
+    return {
+        "inputs": [{**asdict(tensor), "shape": list(tensor.shape)} for tensor in spec.takes],
+        "outputs": [{**tensor, "shape": list(tensor["shape"])} for tensor in outputs],
+        "colour": spec.preprocess.colour,
+        **({} if spec.detects else {"landmarks": spec.unit}),
+    }
+
+
+def write(folder: Path, content: Json) -> None:
+    """Writes the manifest of a finished folder: `content` holds the fields of `Artifact` but path, digest, files."""
+    files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+    replace_text(folder / MANIFEST, _sealed({**content, "format": FORMAT, "files": files}))
+
+
+def _sealed(document: Json) -> str:
+    body = {key: value for key, value in document.items() if key not in ("digest", "seal", "measured")}
+    sealed = {**body, "measured": document["measured"], "digest": digest(body)}
+    return canonical({**sealed, "seal": digest(sealed)})
+
+
+def read(path: Path) -> Artifact:
+    """Reads and checks an artefact; finishes or undoes a swap that a dying process left behind.
+
+    Raises:
+        InputError: It is missing, changed in any byte, or of a newer version.
+    """
+    repair(path)
+    try:
+        return _read(path)
+    except InputError:
+        if not (lock := path.parent / LOCK).exists():
+            raise
+        try:  # a writer may have swapped the folder while it was read
+            with FileLock(lock, timeout=10):
+                return _read(path)
+        except (Timeout, OSError):
+            pass
+        raise
+
+
+def _read(path: Path) -> Artifact:
+    manifest = path / MANIFEST
+    try:
+        _regular(manifest)
+        text = manifest.read_bytes().decode("utf-8")  # read_text would hide a changed line ending
+        document = json.loads(text)
+    except FileNotFoundError as error:
+        hint = "name a folder that lmconv export has made, such as build/pfld/onnx-fp32"
+        raise InputError(f"{path} is not an artefact: it has no {MANIFEST}", hint=hint) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{manifest} cannot be read: {error}", hint="export again") from error
+    _check(path, text, document)
+    try:
+        plain = {field.name: document[field.name] for field in fields(Artifact) if field.name not in ("path", "spec")}
+        plain["precision"] = Precision(plain["precision"])
+        _shaped(plain)
+        return Artifact(path=path, spec=spec_from_json(document["spec"]), **plain)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{manifest} is not a manifest of format {FORMAT}: {error!r}", hint="export again") from error
+
+
+def _check(path: Path, text: str, document: Any) -> None:
+    version = document.get("format") if isinstance(document, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        hint = "update lmconv, or export again with this one"
+        raise InputError(f"{path / MANIFEST} has format {version}; this lmconv reads up to {FORMAT}", hint=hint)
+    if version != FORMAT or "measured" not in document or text != _sealed(document):
+        raise InputError(f"{path / MANIFEST} was changed after it was written", hint="export again")
+    for name, expected in document["files"].items():
+        file = path / name
+        if Path(name).name != name:
+            raise InputError(f"{path / MANIFEST} names {name!r}, a file outside the artefact", hint="export again")
+        try:
+            _regular(file)
+            found = sha256(file)
+        except OSError as error:
+            raise InputError(f"{file} is missing or cannot be read: {error.strerror}", hint="export again") from error
+        if found != expected:
+            raise InputError(f"{file} was changed after it was written: its sha256 differs", hint="export again")
+
+
+def _regular(file: Path) -> None:
+    """Refuses what is there and would never end, such as a pipe or a link to a device."""
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(file))
+
+
+def _shaped(plain: Json) -> None:
+    """Raises KeyError or TypeError where a manifest that is sealed has not what every command reads of one."""
+    machine, engine = plain["machine"], plain["recipe"].get("engine")
+    for part in (plain["execution"], plain["parents"]["source"], machine or {}, engine or {}):
+        if not isinstance(part, dict):
+            raise TypeError(f"not an object: {part!r:.60}")
+    source = plain["parents"]["source"]
+    if not isinstance(source["sha256"], str) or not isinstance(source["file"], str) == (source.get("seed") is None):
+        raise TypeError("its source is neither a file nor a seed")
+    for step in plain["recipe"]["passes"]:
+        _ = (step["pass"], step["decisions"], step["refused"])
+    for name, kind in (("batches", list), ("workspace", int), ("builder_level", int)):
+        if engine and not isinstance(engine.get(name), kind | None):
+            raise TypeError(f"an engine's {name} is {engine[name]!r:.60}")
+
+
+def record(artifact: Artifact, **measured: Json) -> Artifact:
+    """Adds measurements to the manifest; its digest stays. The folder may be read-only: then nothing is kept."""
+    manifest = artifact.path / MANIFEST
+    document = json.loads(manifest.read_bytes())
+    document["measured"] |= measured
+    try:
+        replace_text(manifest, _sealed(document))
+    except OSError:
+        return artifact
+    return read(artifact.path)
+
+
+def model_file(artifact: Artifact, suffix: str) -> Path:
+    """The artefact's file with this ending."""
+    for name in sorted(artifact.files):
+        if name.startswith("model.") and name.endswith(suffix):
+            return artifact.path / name
+    raise InputError(f"{artifact.path} has no model{suffix}", hint="export again")
+
+
+def size(artifact: Artifact) -> int:
+    """Bytes of the files that are deployed: without manifest, reference and module table."""
+    deployed = [name for name in artifact.files if name.startswith("model.")]
+    return sum((artifact.path / name).stat().st_size for name in deployed)
+
+
+def modules(artifact: Artifact) -> dict[str, str]:
+    """The PyTorch module that computes each value, where the plain graph that the artefact came from is beside it."""
+    beside = artifact.path.parent / "plain"
+    try:
+        plain = artifact if artifact.path == beside else read(beside)
+    except InputError:
+        return {}
+    if plain.files["model.onnx"] != artifact.parents.get("plain", {"sha256": plain.files["model.onnx"]})["sha256"]:
+        return {}
+    table: dict[str, str] = json.loads((plain.path / "modules.json").read_text(encoding="utf-8"))
+    return table
+
+
+def bound_px(artifact: Artifact) -> float | None:
+    """How far compaction was allowed to move a landmark of a face, input pixels; None where it was exact after all."""
+    frozen = decided(artifact.recipe, "freeze")
+    return float(frozen["bound_px"]) if frozen and frozen["channels"] else None
+
+
+def decided(recipe: Json, name: str) -> Json | None:
+    """What a pass decided when an artefact was made; None where it was not run, or was refused."""
+    decisions = {step["pass"]: step["decisions"] for step in recipe["passes"] if not step["refused"]}
+    return decisions.get(name)
+
+
+def doubt(artifact: Artifact) -> str:
+    """Why the guard of `lmconv export` did not let an artefact through that was written all the same; else empty."""
+    found = artifact.measured.get("guard") or {}
+    return f"written by --force although it {found['reason']}" if found.get("forced") else ""
+
+
+def trained(artifact: Artifact) -> bool:
+    """Whether its weights were trained; of random ones no ION is ever given."""
+    return artifact.parents["source"].get("seed") is None
+
+
+def weights(artifact: Artifact) -> str:
+    """Where its weights come from, in words."""
+    parent = artifact.parents["source"]
+    return str(parent["file"]) if trained(artifact) else f"random weights, seed {parent['seed']}"
+
+
+def find(root: Path) -> list[Path]:
+    """Folders of all artefacts below `root`, sorted; plain graphs and strays left out."""
+    found = (manifest.parent for manifest in root.glob(f"*/*/{MANIFEST}"))
+    return sorted(path for path in found if path.name != "plain" and not path.name.startswith("."))
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Gives an empty folder beside `path` and swaps it in when the block ends well.
+
+    Whenever the process dies, the old or the new artefact is whole on disk; `repair` puts it under its name.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    new, old = _beside(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent / LOCK):
+            _mend(path)
+            new.mkdir()
+            try:
+                yield new
+                if path.exists():
+                    path.rename(old)
+                new.rename(path)
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def repair(path: Path) -> None:
+    """Finishes or undoes the swap of a process that died, and removes what it left; leaves a living one alone."""
+    new, old = _beside(path)
+    if not (new.exists() or old.exists()):
+        return
+    try:
+        # A living process is between two renames for an instant only, but may build for minutes.
+        with FileLock(path.parent / LOCK, timeout=0 if path.exists() else 10):
+            _mend(path)
+    except (Timeout, OSError):
+        return
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    path = path.absolute()  # "." has no name, and "/" never has
+    return path.parent / f".{path.name}.new", path.parent / f".{path.name}.old"
+
+
+def _mend(path: Path) -> None:
+    new, old = _beside(path)
+    if old.exists() and not path.exists():
+        # The old one was moved away, so the new one was complete.
+        (new if (new / MANIFEST).exists() else old).rename(path)
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,205 @@
+"""What an artefact is held to before it is put in place: no slower than its parent, and within a budget on faces.
+
+Its parent is what the same choices give in fp32 on the same target; that of fp32 is the plain graph on that target.
+fp16 exists for size and for GPUs: where it runs on a CPU, it has to be smaller than its parent instead.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from lmconv import pipeline, plugins
+from lmconv.errors import InputError, Refused
+from lmconv.faces.crops import CropSet, judged
+from lmconv.inference.latency import Gain, faster, paced
+from lmconv.inference.session import Outputs
+from lmconv.judging import parity
+from lmconv.judging.loss import Budget, loss, losses
+from lmconv.machine import this_cpu
+from lmconv.pipeline import Choices, Crops, Plain
+from lmconv.scheme import scheme
+from lmconv.store import artifact as artifacts
+from lmconv.store import reference
+from lmconv.store.files import digest
+from lmconv.types import Arrays, Artifact, Json, OpenOptions, Precision, Session, Target
+
+SLOWER = 1.03
+"""The lower end of the 95 % interval of the time by the parent's, above which an artefact is refused."""
+RUNS, SECONDS = 200, 20.0
+"""How often both are timed, or for how long: whichever comes first."""
+ATTEMPTS = 2
+"""How often an artefact has to be found slower: a neighbour on the machine may have come between."""
+ALONE = OpenOptions(threads=1)
+
+
+@dataclass(slots=True, kw_only=True)
+class Guard:
+    """Judges the artefacts of one network.
+
+    Attributes:
+        base: Its plain graph.
+        budget: How much may be lost on faces.
+        calibration: Folder of annotated faces, and of which split; None where there are none.
+        crops: See `pipeline.convert`, as are batch and choices.
+        out: Where artefacts go.
+        place: A folder for what they are compared with.
+        force: Whether what would be refused is written.
+    """
+
+    base: Plain
+    budget: Budget
+    calibration: tuple[Path, str] | None
+    crops: Crops | None
+    batch: int | None
+    choices: Choices
+    out: Path
+    place: Path
+    force: bool = False
+    _faces: tuple[CropSet, Outputs] | None = None
+
+    def judge(self, artifact: Artifact) -> Json:
+        """Judges a finished artefact; gives what was found.
+
+        Raises:
+            Refused: It is slower, or not smaller, or outside its budget.
+        """
+        target: Target = plugins.load("targets", artifact.target)
+        with target.open(artifact, ALONE) as session:
+            budget = self._budget(artifact, session)
+            cost = self._size(artifact) if _by_size(artifact) else self._speed(artifact, target, session)
+        figures = {"budget": budget, **cost}
+        reasons = [part.pop("refused") for part in figures.values() if "refused" in part]
+        if not reasons:
+            return figures
+        if self.force:
+            return figures | {"forced": True, "reason": "; ".join(reasons)}
+        what = f"{artifact.spec.name} as {artifact.target} {artifact.precision}"
+        raise Refused(
+            f"{what} {'; '.join(reasons)}",
+            hint=f"it was not written{self._said_of_parent(artifact)}; --force writes it all the same",
+            figures=figures,
+        )
+
+    def _said_of_parent(self, artifact: Artifact) -> str:
+        if artifact.precision == Precision.FP32:
+            return "; --explain shows what each pass does"
+        path = parent_path(self.out, artifact.spec.name, artifact)
+        try:
+            foreign = artifacts.read(path).parents["plain"] != artifact.parents["plain"] if path.exists() else False
+        except InputError:
+            foreign = True
+        return "" if foreign else f"; its fp32 parent is {path}"
+
+    def _parent(self, artifact: Artifact) -> Artifact:
+        """What it is compared with, made once for all that need it."""
+        lowered = artifact.precision != Precision.FP32
+        engine = replace(self.choices.engine, cache=None, locked=False)  # the parent is no part of the user's build
+        choices = replace(self.choices, recipe=None, mix=None, engine=engine)
+        if not lowered:
+            choices = replace(choices, compact_px=None, without=tuple(plugins.names("passes")))
+        place, io = self.place / ("fp32" if lowered else "plain"), artifact.spec.io
+        path = parent_path(place, artifact.spec.name, artifact)
+        if path.exists():
+            return artifacts.read(path)
+        make = functools.partial(pipeline.build, self.base, artifact.target, Precision.FP32, out=place, io=io)
+        return make(crops=self.crops, batch=self.batch, choices=choices)
+
+    def _speed(self, artifact: Artifact, target: Target, session: Session) -> Json:
+        if reason := session.caveat or _elsewhere(artifact):
+            return {"speed": {"verdict": "not judged here", "reason": reason}}
+        parent = self._parent(artifact)
+        found: Json = {"against": "plain graph" if artifact.precision == Precision.FP32 else "fp32", "limit": SLOWER}
+        if (artifact.files, artifact.execution) == (parent.files, parent.execution):
+            return {"speed": found | {"verdict": "passed", "reason": "it is the same"}}
+        inputs = _inputs(artifact)
+        with target.open(parent, ALONE) as other:
+            for _ in range(ATTEMPTS):
+                ratio, samples = _ratio(session, other, inputs)
+                if ratio.low <= SLOWER:
+                    break
+        batch = artifact.spec.batch or 1
+        found |= {"ratio": ratio.to_json(), "samples": samples, "threads": ALONE.threads, "batch": batch}
+        if ratio.low <= SLOWER:
+            return {"speed": found | {"verdict": "passed"}}
+        times = f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] times"
+        said = f"takes {times} as long as {_named(artifact)}, allowed {SLOWER:g}"
+        return {"speed": found | {"verdict": "refused", "refused": said}}
+
+    def _size(self, artifact: Artifact) -> Json:
+        sizes = [artifacts.size(each) for each in (artifact, self._parent(artifact))]
+        found: Json = {"against": "fp32", "bytes": sizes, "ratio": sizes[0] / sizes[1]}
+        reason = "fp16 is for size and for GPUs: on a CPU it is judged by size"
+        speed = {"speed": {"verdict": "not judged here", "reason": reason}}
+        if sizes[0] < sizes[1]:
+            return {"size": found | {"verdict": "passed"}, **speed}
+        said = f"has {sizes[0]:,} bytes, not fewer than the {sizes[1]:,} of fp32"
+        return {"size": found | {"verdict": "refused", "refused": said}, **speed}
+
+    def _budget(self, artifact: Artifact, session: Session) -> Json:
+        if reason := self._unjudged(artifact) or session.caveat:
+            return {"verdict": "not judged", "reason": reason}
+        faces, expected = self._judged_on()
+        lost = loss(losses(parity.on_faces(session, artifact.spec, faces), expected, faces))
+        verdict, reason = self.budget.judge(lost)
+        pictures = faces.pictures()
+        known = len(set(pictures).intersection(artifact.recipe.get("faces", ())))
+        found = {"verdict": verdict, "reason": reason, "allowed": asdict(self.budget), "loss": lost.to_json()}
+        found["faces"] = {"n": lost.n, "pictures": len(pictures), "calibrated": known, "sha256": digest(pictures)}
+        return found | ({"refused": f"is outside its budget: {reason}"} if verdict == "outside" else {})
+
+    def _unjudged(self, artifact: Artifact) -> str:
+        """Why nothing can be said of its landmarks on faces; empty where it can."""
+        if self.calibration is None or self.crops is None:
+            return "no annotated faces were given"
+        if artifact.spec.detects:
+            return "it is a detector"
+        if not artifacts.trained(artifact):
+            return "its weights are random"
+        return "" if scheme(artifact.spec.landmarks) else f"ION is not defined for {artifact.spec.landmarks} points"
+
+    def _judged_on(self) -> tuple[CropSet, Outputs]:
+        """The faces, and what the network says of them; `_unjudged` has seen that there are some."""
+        if self._faces is None:
+            assert self.calibration
+            folder, split = self.calibration
+            spec = self.base.artifact.spec
+            faces = judged(folder, spec, split)
+            with plugins.load("targets", "onnx").open(self.base.artifact, OpenOptions()) as session:
+                self._faces = faces, parity.on_faces(session, spec, faces)
+        return self._faces
+
+
+def parent_path(out: Path, name: str, artifact: Artifact) -> Path:
+    """Where the fp32 artefact of the same target goes that takes the same."""
+    return out / name / pipeline.folder(artifact.target, Precision.FP32, artifact.spec.io)
+
+
+def _by_size(artifact: Artifact) -> bool:
+    return artifact.precision == Precision.FP16 and artifact.machine is None
+
+
+def _elsewhere(artifact: Artifact) -> str:
+    """Says where an artefact's int8 is for another kind of CPU, whose speed cannot be told here; else empty."""
+    if artifact.machine:  # what it is for is in there, and was seen to before it was loaded
+        return ""
+    told = artifact.recipe.get("quantisation", {}).get("cpu")
+    return f"it is made for {told}, and this is {this_cpu()}" if told not in (None, this_cpu()) else ""
+
+
+def _named(artifact: Artifact) -> str:
+    return "its plain graph" if artifact.precision == Precision.FP32 else "fp32"
+
+
+def _inputs(artifact: Artifact) -> Arrays:
+    """One run's share of the seeded inputs that are kept beside it."""
+    kept = dict(reference.read(artifact).inputs)
+    name, batch = artifact.spec.takes[-1].name, artifact.spec.batch or 1
+    return kept | {name: kept[name].repeat(-(-batch // len(kept[name])), 0)[:batch]}
+
+
+def _ratio(child: Session, parent: Session, inputs: Arrays) -> tuple[Gain, int]:
+    """The child's time by the parent's, and how often both were timed."""
+    times = paced([functools.partial(session.run, inputs) for session in (child, parent)], SECONDS, RUNS)
+    return faster(*times), times.shape[1]

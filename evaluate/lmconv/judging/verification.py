@@ -1,0 +1,334 @@
+"""Verifies artefacts: each is read, checked and run once; sources and faces are shared between them."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lmconv.detecting.opening import Finder, located
+from lmconv.errors import InputError, OtherPoints
+from lmconv.faces.crops import Boxes, CropSet, find_dataset, load
+from lmconv.inference.loading import usable
+from lmconv.judging import accuracy, gates, parity
+from lmconv.judging.accuracy import Interval, SubsetAccuracy
+from lmconv.judging.gates import Verdict
+from lmconv.judging.parity import Parity, Points
+from lmconv.scheme import scheme
+from lmconv.sources.resolve import open_source, recover
+from lmconv.sources.usercode import is_factory
+from lmconv.store import artifact as artifacts
+from lmconv.store import reference
+from lmconv.types import Artifact, Float64, ModelSpec, OpenOptions, Session, Source
+from lmconv.visual.curves import Errors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What was found out about one artefact; ION is missing without faces, the source's without the source.
+
+    Where this machine does not compute what the artefact says (`caveat`), figures are given and no gate is judged.
+    `boxes` is the detector whose boxes the faces were cut around, or "landmarks"; those it `missed` are not among them.
+    `normaliser` is what errors are divided by, None without faces; `curves` are the errors of every face, of the
+    artefact and of its source.
+    """
+
+    artifact: Artifact
+    caveat: str
+    gates: Mapping[str, Verdict]
+    limits: Mapping[str, float]
+    figures: Mapping[str, float | None]
+    parity: Parity
+    ion: Mapping[str, SubsetAccuracy] | None
+    source_ion: Mapping[str, SubsetAccuracy] | None
+    delta_ion: Mapping[str, Interval] | None
+    boxes: str = "landmarks"
+    missed: tuple[str, ...] = ()
+    normaliser: str | None = None
+    curves: tuple[Errors, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate was judged and passed."""
+        return all(verdict == "passed" for verdict in self.gates.values())
+
+
+@dataclass(slots=True, kw_only=True)
+class Verifier:
+    """Verifies several artefacts; what they share is computed once.
+
+    Attributes:
+        data: Folder or file of annotated faces, or None.
+        split: Which part of it: "test", "train" or "all".
+        dataset: The name of its layout; by default the one that it matches.
+        most: So many faces are enough, evenly spread; None for all.
+        normaliser: What errors are divided by, by name; None for what is usual with a number of points.
+        weights: A checkpoint or folder to look in for the source network.
+        model: `FILE.py:NAME`, what builds a user's own network: code that a manifest names is never run.
+        trust: See `OpenOptions`.
+        limits: Gates given by the user, by name; None keeps the default.
+        finder: What says where faces are; by default their points.
+        notes: What a person should know of the data and of missing sources.
+    """
+
+    data: Path | None = None
+    split: str = "test"
+    dataset: str | None = None
+    most: int | None = None
+    normaliser: str | None = None
+    weights: Path | None = None
+    model: str | None = None
+    trust: bool = False
+    limits: Mapping[str, float | None] = field(default_factory=dict)
+    finder: Finder | None = None
+    notes: list[str] = field(default_factory=list)
+    _boxes: Boxes | None = None
+    _crops: dict[object, CropSet | None] = field(default_factory=dict)
+    _sources: dict[object, tuple[Source, Points] | None] = field(default_factory=dict)
+    _found: dict[object, Source | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._boxes = located(self.finder) if self.finder else None
+
+    def verify(self, path: Path) -> Verification:
+        """Verifies one artefact, and records the result in its manifest, unless it is one on a detector's boxes.
+
+        Raises:
+            InputError: The artefact or the faces are missing or broken, or it was made with some of these faces.
+            MissingRuntime: Its runtime is not here.
+        """
+        artifact = artifacts.read(path)
+        target = usable(artifact, OpenOptions(trust=self.trust))
+        if doubt := artifacts.doubt(artifact):
+            self.notes.append(f"{path}: {doubt}")
+        with ThreadPoolExecutor(1) as aside:  # importing PyTorch takes about as long as decoding some hundred faces
+            importing = aside.submit(self._import, artifact)
+            crops = self._faces(artifact.spec)  # here, where the detector was opened, and Ctrl-C ends it
+            importing.result()
+        if crops:
+            _check_unseen(artifact, crops)
+        with target.open(artifact, OpenOptions(trust=self.trust)) as session:
+            result = self._judge(artifact, session, crops)
+        if self.finder is None and (result.ion or not artifact.measured.get("verified", {}).get("ion")):
+            artifacts.record(artifact, **_record(result))
+        return result
+
+    def _judge(self, artifact: Artifact, session: Session, crops: CropSet | None) -> Verification:
+        spec, known = artifact.spec, self._source(artifact, crops)
+        found = parity.points(session, spec, crops, frames=spec.io == "frame") if known or crops else None
+        if known and found:
+            source, expected = known
+            gap = parity.parity(found, expected, crops, spec, source.kind)
+        else:
+            expected = None
+            gap = parity.reference_parity(session, spec, reference.read(artifact))
+        judged = crops if artifacts.trained(artifact) else None
+        errors, before = (
+            parity.errors(points.faces, judged) if judged and points and points.faces else None
+            for points in (found, expected)
+        )
+        if not artifacts.trained(artifact):
+            gap = dataclasses.replace(gap, max_ion=None, mean_ion=None)  # drift of nothing
+        limits = gates.limits(
+            artifact.target,
+            artifact.precision,
+            self.limits,
+            heatmaps=spec.heatmaps is not None,
+            detects=spec.detects,
+            io=spec.io,
+            compact_px=artifacts.bound_px(artifact),
+        )
+        figures = {
+            "max_abs": gap.max_abs,
+            "max_px": None if spec.detects else gap.max_px,
+            "mean_px": gap.mean_px_faces,
+            "max_map": gap.max_map,
+            "compact_px": gap.max_px_faces,
+            "drift": gap.mean_ion,
+            "ion_loss": _loss(errors, before),
+        }
+        if crops and not artifacts.trained(artifact):
+            self.notes.append(f"{artifact.path}: no trained weights: ION is not judged")
+        if session.caveat:
+            self.notes.append(f"{artifact.path}: {session.caveat}: its gates are not judged here")
+        return Verification(
+            artifact=artifact,
+            caveat=session.caveat,
+            gates=gates.judge(limits, {} if session.caveat else figures),
+            limits=limits,
+            figures=figures,
+            parity=gap,
+            ion=_accuracy(errors, crops),
+            source_ion=_accuracy(before, crops),
+            delta_ion=_paired(errors, before, crops),
+            boxes=self.finder.detector.name if self.finder else "landmarks",
+            missed=crops.missed if crops else (),
+            normaliser=_named(spec, crops) if errors is not None else None,
+            curves=_curves(artifact, errors, before, crops),
+        )
+
+    def _faces(self, spec: ModelSpec) -> CropSet | None:
+        if self.data is None:
+            return None
+        key = (self._seen(spec).crop, spec.input_size, spec.landmarks)
+        if key not in self._crops:
+            self._crops[key] = self._load(self.data, spec)
+        return self._crops[key]
+
+    def _load(self, data: Path, spec: ModelSpec) -> CropSet | None:
+        """The faces, or None with a note where they have other points, or such as ION is not defined for."""
+        if spec.detects:
+            self.notes.append(f"{spec.name}: a detector has no ION, and faces are left out")
+            return None
+        rule = scheme(spec.landmarks)
+        if rule is None:
+            self.notes.append(f"{spec.name}: ION is not defined for {spec.landmarks} points, and faces are left out")
+            return None
+        if rule.normaliser(self.normaliser) is not rule.normaliser():
+            measure = rule.normaliser(self.normaliser).measure
+            self.notes.append(f"{spec.name}: ION is divided by {self.normaliser}, the {measure}")
+        try:
+            dataset = find_dataset(data, self.dataset)
+            crops = load(data, self._seen(spec), self.split, dataset=dataset, most=self.most, boxes=self._boxes)
+        except OtherPoints as error:
+            self.notes.append(f"{error.message}: they are left out")
+            return None
+        self.notes += crops.problems
+        if self.finder:
+            found, name = len(crops.names), self.finder.detector.name
+            missed = f"; not found: {', '.join(crops.missed)}" if crops.missed else ""
+            self.notes.append(f"{name}: {found} of {found + len(crops.missed)} annotated faces found{missed}")
+        return dataclasses.replace(crops, normaliser=self.normaliser)
+
+    def _recover(self, artifact: Artifact) -> Source | None:
+        key = (artifact.parents["source"]["sha256"], artifact.spec)
+        if key not in self._found:
+            self._found[key] = recover(artifact, self.weights, self.model)
+        return self._found[key]
+
+    def _import(self, artifact: Artifact) -> None:
+        """Imports PyTorch, where the source network will need it."""
+        source = self._recover(artifact)
+        if source and source.kind == "torch" and self.data:
+            importlib.import_module("lmconv.sources.pytorch")
+
+    def _seen(self, spec: ModelSpec) -> ModelSpec:
+        """The spec with the crop that suits the detector; an artefact that takes a frame has its own in its graph."""
+        if self.finder is None:
+            return spec
+        crop = spec.crop if spec.io == "frame" else self.finder.detector.crop
+        return dataclasses.replace(spec, crop=dataclasses.replace(crop, box="detector"))
+
+    def _source(self, artifact: Artifact, crops: CropSet | None) -> tuple[Source, Points] | None:
+        spec = artifact.spec
+        digest = artifact.parents["source"]["sha256"]
+        key = (digest, spec)
+        if key not in self._sources:
+            source = self._recover(artifact)
+            if source is None:
+                self.notes.append(
+                    f"{_missing(artifact, self.model, self.weights)}: {spec.name} is compared with reference.npz"
+                )
+                self._sources[key] = None
+            else:
+                with open_source(source) as session:
+                    found = parity.points(session, source.spec, crops, frames=spec.io == "frame")
+                    self._sources[key] = source, found
+        return self._sources[key]
+
+
+def _check_unseen(artifact: Artifact, crops: CropSet) -> None:
+    """Refuses faces that an artefact was made with: it may be better on them than on others."""
+    known = artifact.recipe.get("faces", ())  # third parties and older versions do not say
+    pictures = crops.pictures() if known else ()
+    if seen := len(set(pictures).intersection(known)):
+        raise InputError(
+            f"{artifact.path} was calibrated on {seen} of the {len(pictures)} pictures that it would be judged on",
+            hint="name other faces by --data and --split, or calibrate it on others",
+        )
+
+
+def _missing(artifact: Artifact, model: str | None, given: Path | None) -> str:
+    if is_factory(artifact.spec.backbone) and model is None:
+        return f"{artifact.spec.backbone} is not run unless named (--model)"
+    if given and given.is_file():
+        return f"{given} is not {artifacts.weights(artifact)}, from which it was made, or PyTorch is not here"
+    return f"{artifacts.weights(artifact)} or PyTorch is not here (--weights)"
+
+
+def _loss(errors: Float64 | None, before: Float64 | None) -> float | None:
+    """Rise of the mean ION over all faces, percent of the source's."""
+    if errors is None or before is None:
+        return None
+    return float(100 * (np.mean(errors) / np.mean(before) - 1))
+
+
+def _accuracy(errors: Float64 | None, crops: CropSet | None) -> dict[str, SubsetAccuracy] | None:
+    return None if errors is None or crops is None else accuracy.accuracy(errors, crops.subsets, crops.totals)
+
+
+def _paired(errors: Float64 | None, before: Float64 | None, crops: CropSet | None) -> dict[str, Interval] | None:
+    if errors is None or before is None or crops is None:
+        return None
+    return accuracy.paired(errors, before, crops.subsets)
+
+
+def _named(spec: ModelSpec, crops: CropSet | None) -> str | None:
+    rule = scheme(spec.landmarks) if crops else None
+    return crops.normaliser or rule.default if crops and rule else None
+
+
+def _curves(
+    artifact: Artifact, errors: Float64 | None, before: Float64 | None, crops: CropSet | None
+) -> tuple[Errors, ...]:
+    of = ((False, errors), (True, before))
+    return tuple(
+        Errors(name=str(artifact.path), source=source, values=values, subsets=crops.subsets)
+        for source, values in of
+        if values is not None and crops is not None
+    )
+
+
+def to_json(result: Verification) -> dict[str, object]:
+    """The row of `lmconv verify --json`; a figure that is not finite is null."""
+    artifact = result.artifact
+    return {
+        "path": str(artifact.path),
+        "model": artifact.spec.name,
+        "target": artifact.target,
+        "precision": str(artifact.precision),
+        "io": artifact.spec.io,
+        "execution": artifact.execution,
+        "passed": result.passed,
+        "trained": artifacts.trained(artifact),
+        "boxes": result.boxes,
+        "missed": list(result.missed),
+        **_record(result)["verified"],
+    }
+
+
+def _record(result: Verification) -> dict[str, dict[str, object]]:
+    return {
+        "verified": {
+            "caveat": result.caveat,
+            "gates": dict(result.gates),
+            "limits": dict(result.limits),
+            "figures": _finite(result.figures),
+            "parity": _finite(dataclasses.asdict(result.parity)),
+            "normaliser": result.normaliser,
+            "ion": None if result.ion is None else accuracy.to_json(result.ion),
+            "source_ion": None if result.source_ion is None else accuracy.to_json(result.source_ion),
+            "delta_ion": None if result.delta_ion is None else accuracy.to_json(result.delta_ion),
+        }
+    }
+
+
+def _finite(figures: Mapping[str, object]) -> dict[str, object]:
+    return {
+        key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in figures.items()
+    }

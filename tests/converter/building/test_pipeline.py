@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from tests.goldens import make
+from tests.helpers import contents, python, tiny_onnx
+
+from lmconv import pipeline, plugins
+from lmconv.errors import GateFailed, InputError, MissingRuntime, UsageError
+from lmconv.pipeline import convert
+from lmconv.sources import resolve as source
+from lmconv.store import artifact as artifacts
+from lmconv.store import reference as reference_file
+from lmconv.types import OPSET, BuildOptions, Built, Json, ModelSpec, Pass, PassContext, Precision, Target
+
+SAME = """
+import sys
+from pathlib import Path
+from lmconv.sources import resolve as source
+from lmconv.pipeline import convert
+found = source.resolve(sys.argv[1])
+for target in sys.argv[3:]:
+    convert(found, target, "fp32", out=Path(sys.argv[2]))
+"""
+
+
+def test_the_documented_import_converts(tiny: Path, tmp_path: Path) -> None:
+    made = convert(source.resolve(str(tiny)), "onnx", Precision.FP32, out=tmp_path)
+    assert made.path == tmp_path / "tiny" / "onnx-fp32"
+    assert made == artifacts.read(made.path)
+
+
+# Same recipe, same bytes
+
+
+def test_another_process_gives_the_same_bytes_and_digests(small: Path, tiny: Path, tmp_path: Path) -> None:
+    ran = python(SAME, tiny, tmp_path / "out", "onnx", "openvino")
+    assert ran.code == 0, ran.err
+    for name in ("plain", "onnx-fp32", "openvino-fp32"):
+        here, there = artifacts.read(small / name), artifacts.read(tmp_path / "out" / "tiny" / name)
+        assert here.files == there.files, name
+        assert here.digest == there.digest, name
+
+
+def test_what_was_exported_before_makes_no_difference(tiny: Path, tmp_path: Path) -> None:
+    found = source.resolve(str(tiny))
+    first = convert(found, "openvino", Precision.FP32, out=tmp_path / "a")
+    second = convert(found, "openvino", Precision.FP32, out=tmp_path / "b")
+    assert first.files == second.files
+    assert first.digest == second.digest
+
+
+@pytest.mark.slow
+def test_pytorchs_exporter_gives_the_same_bytes_in_another_process(
+    pfld_build: Path, seeded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMCONV_WEIGHTS", str(seeded))
+    ran = python(SAME, "pfld", tmp_path / "out", "onnx")
+    assert ran.code == 0, ran.err
+    for name in ("plain", "onnx-fp32"):
+        here, there = artifacts.read(pfld_build / "pfld" / name), artifacts.read(tmp_path / "out" / "pfld" / name)
+        assert here.files == there.files
+        assert here.digest == there.digest
+
+
+# The plain graph is kept
+
+
+def test_the_plain_graph_is_kept_and_used_again(small: Path, tiny: Path) -> None:
+    path = small / "plain" / "model.onnx"
+    before = path.stat().st_mtime_ns, path.stat().st_ino
+    convert(source.resolve(str(tiny)), "onnx", Precision.FP32, out=small.parent)
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
+
+
+def test_the_plain_graph_is_made_again_when_the_source_changes(small: Path, tmp_path: Path) -> None:
+    other = tmp_path / "tiny.onnx"
+    other.write_bytes(tiny_onnx(seed=1).SerializeToString())
+    before = artifacts.read(small / "plain")
+    made = convert(source.resolve(str(other)), "onnx", Precision.FP32, out=small.parent)
+    after = artifacts.read(small / "plain")
+    assert after.files["model.onnx"] != before.files["model.onnx"]
+    assert after.parents["source"]["sha256"] == made.parents["source"]["sha256"] == source.resolve(str(other)).sha256
+    assert made.files["model.onnx"] == after.files["model.onnx"]
+
+
+def test_the_plain_graph_is_made_again_for_another_preprocessing(small: Path, tiny: Path) -> None:
+    from lmconv.networks.preprocess import parse
+
+    found = source.resolve(str(tiny), preprocess=parse("RGB,1/127,1,1"))
+    made = convert(found, "onnx", Precision.FP32, out=small.parent)
+    assert made.spec.preprocess.colour == "RGB"
+    assert artifacts.read(small / "plain").spec.preprocess == made.spec.preprocess
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "reference.npz", "modules.json", "manifest.json"])
+def test_a_damaged_plain_graph_is_made_again(small: Path, tiny: Path, name: str) -> None:
+    before = contents(small / "plain")
+    (small / "plain" / name).write_bytes(b"damaged")
+    convert(source.resolve(str(tiny)), "onnx", Precision.FP32, out=small.parent)
+    after = contents(small / "plain")
+    assert {key: value for key, value in after.items() if key != "manifest.json"} == {
+        key: value for key, value in before.items() if key != "manifest.json"
+    }
+    artifacts.read(small / "plain")
+
+
+def test_the_plain_graph_of_another_checkpoint_is_not_used(
+    build: Path, seeded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = tmp_path / "changed.pth"
+    state = dict(make.seeded("pfld").state_dict())
+    torch.save({**state, "fc.bias": state["fc.bias"] + 0.1}, changed)
+    kept = pipeline._kept  # looked at directly: exporting would take ten seconds
+    for path, expected in ((seeded, True), (changed, False)):
+        found = source.resolve("pfld", weights=path)
+        found = replace(found, path=Path("pfld_model_best.pth.tar"))
+        assert (kept(build / "pfld" / "plain", found) is not None) is expected
+
+
+# What an artefact holds
+
+
+def test_the_reference_holds_seeded_inputs_and_the_sources_landmarks(small: Path, tiny: Path) -> None:
+    found = source.resolve(str(tiny))
+    reference = reference_file.read(artifacts.read(small / "openvino-fp32"))
+    inputs, expected = reference.inputs["input"], reference.outputs.landmarks
+    assert reference.outputs.heatmaps is None
+    assert inputs.shape == (8, 3, 32, 32)
+    assert expected.shape == (8, 68, 2)
+    assert {array.dtype.name for array in (inputs, expected)} == {"float32"}
+    with source.open_source(found) as session:
+        np.testing.assert_allclose(session.run({"input": inputs})["landmarks"], expected, atol=1e-6)
+
+
+def test_no_manifest_tells_where_it_was_made(small: Path, tiny: Path, tmp_path: Path) -> None:
+    for path in small.glob("*/manifest.json"):
+        text = path.read_text(encoding="utf-8")
+        assert str(tiny.parent) not in text
+        assert str(Path.home()) not in text
+        assert str(tmp_path) not in text
+
+
+# Refusals
+
+
+def test_a_precision_that_a_target_has_not_is_refused_before_any_work(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="target onnx has no precision bf16"):
+        convert(source.resolve(str(tiny)), "onnx", Precision.BF16, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_target_is_refused_with_the_nearest(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"unknown target 'openvin' .*did you mean openvino"):
+        convert(source.resolve(str(tiny)), "openvin", Precision.FP32, out=tmp_path / "out")
+
+
+def test_tensorrt_without_a_gpu_says_what_to_install(tiny: Path, tmp_path: Path) -> None:
+    if plugins.load("targets", "tensorrt").requires() is None:
+        pytest.skip("TensorRT and a GPU are here")
+    with pytest.raises(MissingRuntime) as error:
+        convert(source.resolve(str(tiny)), "tensorrt", Precision.FP32, out=tmp_path / "out")
+    assert "lmconv[tensorrt]" in error.value.hint or "GPU" in error.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_gives_nan_is_refused(tmp_path: Path) -> None:
+    model = tiny_onnx()
+    bias = np.full(136, np.nan, np.float32)
+    model.graph.initializer[3].CopyFrom(numpy_helper.from_array(bias, "fc.bias"))
+    (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises((GateFailed, InputError), match="NaN"):
+        convert(source.resolve(str(tmp_path / "x.onnx")), "onnx", Precision.FP32, out=tmp_path / "out")
+    assert contents(tmp_path / "out") == {}
+
+
+class Blurred:
+    """A target whose files do not compute the network: every weight one per cent off."""
+
+    def __init__(self) -> None:
+        self.real: Target = plugins.load("targets", "onnx")
+
+    def build(
+        self, model: onnx.ModelProto, out: Path, spec: ModelSpec, precision: Precision, options: BuildOptions
+    ) -> Built:
+        for tensor in model.graph.initializer:
+            if tensor.name == "fc.weight":
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.01), tensor.name))
+        return self.real.build(model, out, spec, precision, options)
+
+
+def test_an_artefact_that_is_off_is_never_put_in_place(
+    small: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    bad = Blurred()
+    load = plugins.load
+    plain = pipeline.plain(source.resolve(str(tiny)), small.parent)
+    before = contents(small)
+    fake = replace(bad.real, build=bad.build)
+    monkeypatch.setattr(plugins, "load", lambda kind, name: fake if name == "onnx" else load(kind, name))
+    with pytest.raises(GateFailed, match=r"tiny as onnx fp32: landmarks are .* off, allowed 1e-05"):
+        pipeline.build(plain, "onnx", Precision.FP32, out=small.parent)
+    assert contents(small) == before
+
+
+def test_a_required_pass_that_changes_results_stops_the_export(
+    small: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ruin(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
+        for tensor in model.graph.initializer:
+            if tensor.name == "fc.bias":
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float32(0.1), "fc.bias"))
+        return model, {}
+
+    bad = Pass(name="float16", summary="", apply=ruin, tolerance=1e-3, required=True)
+    load = plugins.load
+    monkeypatch.setattr(plugins, "load", lambda kind, name: bad if name == "float16" else load(kind, name))
+    before = contents(small)
+    with pytest.raises(GateFailed, match="pass float16 is refused"):
+        convert(source.resolve(str(tiny)), "onnx", Precision.FP16, out=small.parent)
+    assert contents(small) == before
+
+
+def test_an_optional_pass_that_changes_results_is_left_out_and_recorded(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ruin(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
+        for tensor in model.graph.initializer:
+            if tensor.name == "fc.bias":
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float32(0.1), "fc.bias"))
+        return model, {}
+
+    bad = Pass(name="simplify", summary="", apply=ruin, tolerance=1e-6)
+    load = plugins.load
+    monkeypatch.setattr(plugins, "load", lambda kind, name: bad if name == "simplify" else load(kind, name))
+    plain = pipeline.plain(source.resolve(str(tiny)), tmp_path)
+    assert "pass simplify is left out: landmarks move by" in plain.warnings[0]
+    recipe = json.loads((tmp_path / "tiny" / "plain" / "manifest.json").read_text(encoding="utf-8"))["recipe"]
+    assert "landmarks move by" in recipe["passes"][0]["refused"]
+
+
+def test_a_warning_is_repeated_when_the_plain_graph_is_kept(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
+        raise RuntimeError("cannot")
+
+    bad = Pass(name="simplify", summary="", apply=fail, tolerance=1e-6)
+    load = plugins.load
+    monkeypatch.setattr(plugins, "load", lambda kind, name: bad if name == "simplify" else load(kind, name))
+    first = pipeline.plain(source.resolve(str(tiny)), tmp_path)
+    second = pipeline.plain(source.resolve(str(tiny)), tmp_path)
+    assert first.warnings
+    assert second.warnings == first.warnings
+
+
+def test_the_model_of_a_copied_folder_still_verifies_there(small: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(small / "onnx-fp32", tmp_path / "anywhere"))
+    assert artifacts.read(moved).digest == artifacts.read(small / "onnx-fp32").digest
+
+
+# The graph as a target gets it
+
+
+def test_a_graph_can_be_had_where_its_target_cannot_run(tiny: Path, tmp_path: Path) -> None:
+    plain = pipeline.plain(source.resolve(str(tiny)), tmp_path)
+    if plugins.load("targets", "tensorrt").requires() is None:
+        pytest.skip("TensorRT is here")
+    ready = pipeline.graph_for(plain, "tensorrt", Precision.FP16, batch=None, io="image")
+    assert (
+        [value.name for value in ready.model.graph.input] == [tensor.name for tensor in ready.spec.takes] == ["image"]
+    )
+    assert [step["pass"] for step in ready.recipe["passes"]] == ["simplify", "compact", "float16"]
+    assert ready.recipe["opset"] == OPSET
+
+
+def test_what_a_target_needs_last_sees_the_whole_graph_and_is_in_the_recipe(
+    small: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+
+    def look(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
+        seen.append([value.name for value in model.graph.input])
+        return model, {"looked": True}
+
+    load = plugins.load
+    looking = Pass(name="looking", summary="looks", apply=look, tolerance=0.0)
+    needing = replace(load("targets", "onnx"), last=lambda: ("looking",))
+    found = {("passes", "looking"): looking, ("targets", "onnx"): needing}
+    monkeypatch.setattr(plugins, "load", lambda group, name: found.get((group, name)) or load(group, name))
+    plain = pipeline.plain(source.resolve(str(tiny)), small.parent)
+    made = pipeline.build(plain, "onnx", Precision.FP32, out=small.parent, io="image")
+    assert ["image"] in seen
+    assert made.recipe["last"] == [{"pass": "looking", "decisions": {"looked": True}, "refused": None}]
+    again = pipeline.passes(needing, Precision.FP32, pipeline.Choices(recipe=made))
+    assert "looking" not in again, "what comes last is asked for anew where the recipe is used"

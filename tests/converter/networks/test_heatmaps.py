@@ -1,0 +1,240 @@
+"""Heatmaps to points: the graph that is shipped and the NumPy that it is compared with say the same, by the rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from tests.helpers import Cli
+
+from lmconv import pipeline
+from lmconv.errors import UsageError
+from lmconv.inference.ort import OrtSession
+from lmconv.inference.session import Outputs, gap
+from lmconv.networks import heatmaps
+from lmconv.sources import resolve as source
+from lmconv.store import artifact as artifacts
+from lmconv.store import reference as reference_file
+from lmconv.types import Decode, Float32, Precision, landmark_spec
+
+ARGMAX = Decode(method="argmax")
+Cell: TypeAlias = tuple[float, float]
+Rule: TypeAlias = Callable[[Float32, Decode], Float32]
+
+
+def in_graph(maps: Float32, how: Decode) -> Float32:
+    """The decode as an artefact has it, in ONNX Runtime."""
+    points, height, width = maps.shape[1:]
+    graph = helper.make_graph(
+        [],
+        "decode",
+        [helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["N", points, height, width])],
+        [helper.make_tensor_value_info("landmarks", TensorProto.FLOAT, ["N", points, 2])],
+    )
+    heatmaps.append(graph, "maps", (height, width), how)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    with OrtSession(model.SerializeToString()) as session:
+        return np.asarray(session.run({"maps": maps})["landmarks"], np.float32)
+
+
+@pytest.fixture(params=["in NumPy", "in the graph"])
+def decode(request: pytest.FixtureRequest) -> Rule:
+    return heatmaps.decode if request.param == "in NumPy" else in_graph
+
+
+def reference(maps: Float32) -> Float32:
+    """The rule of the stacked hourglass, map by map."""
+    height, width = maps.shape[2:]
+    points = np.zeros((*maps.shape[:2], 2), np.float32)
+    for index in np.ndindex(*maps.shape[:2]):
+        cells = maps[index]
+        row, column = divmod(int(cells.argmax()), width)
+        x, y = float(column), float(row)
+        if 0 < column < width - 1 and 0 < row < height - 1:
+            x += 0.25 * np.sign(cells[row, column + 1] - cells[row, column - 1])
+            y += 0.25 * np.sign(cells[row + 1, column] - cells[row - 1, column])
+        points[index] = (x + 0.5) / width, (y + 0.5) / height
+    return points
+
+
+def peak(column: int, row: int, *neighbours: tuple[int, int], width: int = 6, height: int = 4) -> Float32:
+    """(1, 1, height, width): 1 in one cell, one half in others."""
+    heatmap = np.zeros((1, 1, height, width), np.float32)
+    for x, y in neighbours:
+        heatmap[0, 0, y, x] = 0.5
+    heatmap[0, 0, row, column] = 1
+    return heatmap
+
+
+def cell(points: Float32, width: int = 6, height: int = 4) -> Cell:
+    """Where a point lies, in cells: (2, 1) is the centre of the third in the second row."""
+    x, y = points[0, 0].tolist()
+    return round(x * width - 0.5, 5), round(y * height - 0.5, 5)
+
+
+@pytest.mark.parametrize("values", ["noise", "ties"])
+def test_the_arg_max_is_that_of_the_reference(decode: Rule, values: str) -> None:
+    random = np.random.default_rng(0)
+    shape = (40, 5, 6, 9)
+    maps = (random.random(shape) if values == "noise" else random.integers(0, 3, shape)).astype(np.float32)
+    np.testing.assert_allclose(decode(maps, ARGMAX), reference(maps), rtol=0, atol=1e-6)
+
+
+def test_the_arg_max_moves_a_quarter_towards_the_larger_neighbour(decode: Rule) -> None:
+    assert cell(decode(peak(2, 1, (3, 1)), ARGMAX)) == (2.25, 1)
+    assert cell(decode(peak(2, 1, (1, 1), (2, 2)), ARGMAX)) == (1.75, 1.25)
+
+
+def test_the_arg_max_stays_between_equal_neighbours(decode: Rule) -> None:
+    assert cell(decode(peak(2, 1, (1, 1), (3, 1)), ARGMAX)) == (2, 1)
+
+
+@pytest.mark.parametrize(("column", "row"), [(0, 1), (5, 1), (2, 0), (2, 3), (0, 0), (5, 3)])
+def test_the_arg_max_stays_at_every_border(decode: Rule, column: int, row: int) -> None:
+    uneven = np.random.default_rng(0).random((1, 1, 4, 6)).astype(np.float32)
+    assert cell(decode(peak(column, row) + 0.5 * uneven, ARGMAX)) == (column, row)
+
+
+def test_of_equal_maxima_the_first_counts(decode: Rule) -> None:
+    assert cell(decode(np.zeros((1, 1, 4, 6), np.float32), ARGMAX)) == (0, 0)
+    heatmap = peak(3, 2)
+    heatmap[0, 0, 1, 4] = 1
+    assert cell(decode(heatmap, ARGMAX)) == (4, 1)
+
+
+def test_the_soft_arg_max_is_the_mean_position(decode: Rule) -> None:
+    flat = np.zeros((2, 3, 4, 6), np.float32)
+    np.testing.assert_allclose(decode(flat, Decode(method="soft-argmax")), np.full((2, 3, 2), 0.5), atol=1e-6)
+    between = decode(peak(2, 1) + peak(3, 1), Decode(method="soft-argmax", beta=100.0))
+    np.testing.assert_allclose(between, [[[3 / 6, 1.5 / 4]]], atol=1e-6)
+
+
+def test_a_sharp_soft_arg_max_is_the_arg_max_without_its_quarter(decode: Rule) -> None:
+    heatmap = peak(4, 2)
+    sharp = decode(heatmap, Decode(method="soft-argmax", beta=1000.0))
+    np.testing.assert_allclose(sharp, decode(heatmap, ARGMAX), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("argmax", ARGMAX), ("soft-argmax:50", Decode(method="soft-argmax", beta=50))]
+)
+def test_the_rule_is_named(text: str, expected: Decode) -> None:
+    assert heatmaps.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["max", "argmax:2", "soft-argmax:", "soft-argmax:0", "soft-argmax:nan", "soft-argmax:-1"]
+)
+def test_another_rule_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="argmax, or soft-argmax:BETA"):
+        heatmaps.parse(text)
+
+
+def test_a_point_is_undecided_where_rounding_could_move_it() -> None:
+    maps = np.concatenate([peak(2, 1, (3, 1)), peak(2, 1, (3, 1), (2, 2)), peak(0, 1), peak(2, 1), peak(4, 2)], 1)
+    maps[0, 4, 2, 3] = 0.9999
+    near = heatmaps.undecided(maps, ARGMAX)
+    assert near.tolist() == [[True, False, False, True, True]], "flat above and below; -; at a border; flat; a rival"
+    assert not heatmaps.undecided(maps, Decode(method="soft-argmax")).any()
+
+
+def test_points_that_are_undecided_are_left_out_of_parity_and_counted() -> None:
+    spec = landmark_spec("maps", "maps", size=(4, 6), landmarks=2, heatmaps=ARGMAX)
+    one = np.concatenate([peak(1, 1, (2, 1), (1, 2)), peak(3, 2, (4, 2), (3, 1))], 1)
+    other = one.copy()
+    one[0, 0, 2, 4] = 1 - 1e-5
+    other[0, 0, 2, 4] = 1 + 1e-5  # another cell is the largest
+    found, expected = (
+        Outputs(landmarks=heatmaps.decode(maps, ARGMAX), heatmaps=maps, undecided=heatmaps.undecided(maps, ARGMAX))
+        for maps in (other, one)
+    )
+    apart = gap(found, expected, spec)
+    assert (apart.undecided, apart.landmarks.max_abs) == (1, 0)
+    assert apart.max_map == pytest.approx(2e-5, rel=1e-2)
+    other[0, 1] = peak(1, 1, (2, 1), (1, 2))[0, 0]  # and one that is really elsewhere
+    found = Outputs(landmarks=heatmaps.decode(other, ARGMAX), heatmaps=other)
+    apart = gap(found, expected, spec)
+    assert apart.max_map == pytest.approx(1)
+    assert apart.landmarks.max_abs > 0.1, "an error is never undecided, however large"
+
+
+# An ONNX file that gives heatmaps
+
+
+def heatmap_onnx(path: Path, *, channels: int = 7) -> Path:
+    """A third party's network: `data` (N, 3, 32, 32) to maps (N, channels, 8, 8)."""
+    weight = np.random.default_rng(0).normal(size=(channels, 3, 4, 4)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["data", "weight"], ["maps"], strides=[4, 4])],
+        "maps",
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, ["batch", 3, 32, 32])],
+        [helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["batch", channels, 8, 8])],
+        [onnx.numpy_helper.from_array(weight, "weight")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize("first", ["landmarks", "heatmaps"])
+def test_an_artefact_that_decodes_heatmaps_can_be_a_source_again(tmp_path: Path, first: str) -> None:
+    found = source.resolve(str(heatmap_onnx(tmp_path / "maps.onnx")), decode=ARGMAX)
+    made = pipeline.convert(found, "onnx", Precision.FP32, out=tmp_path / "out")
+    model = onnx.load(made.path / "model.onnx")
+    outputs = sorted(model.graph.output, key=lambda value: value.name != first)
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    onnx.save(model, tmp_path / "again.onnx")
+    how = ARGMAX if first == "heatmaps" else None
+    again = source.resolve(str(tmp_path / "again.onnx"), decode=how)
+    twice = pipeline.convert(again, "onnx", Precision.FP32, out=tmp_path / "out")
+    expected, kept = (reference_file.read(artifacts.read(each.path)).outputs for each in (made, twice))
+    np.testing.assert_allclose(kept.landmarks, expected.landmarks, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["argmax", "soft-argmax:3"])
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_heatmaps_of_an_onnx_file_become_points_in_the_graph(tmp_path: Path, how: str, target: str) -> None:
+    path = heatmap_onnx(tmp_path / "maps.onnx")
+    found = source.resolve(str(path), decode=heatmaps.parse(how), output_slice=(2, 7))
+    made = pipeline.convert(found, target, Precision.FP32, out=tmp_path / "out")
+    assert made.spec.landmarks == 5
+    assert [tensor.shape for tensor in made.spec.outputs] == [("N", 5, 2), ("N", 5, 8, 8)]
+    kept = reference_file.read(artifacts.read(made.path)).outputs
+    assert kept.heatmaps is not None
+    np.testing.assert_allclose(heatmaps.decode(kept.heatmaps, heatmaps.parse(how)), kept.landmarks[:2])
+
+
+def test_heatmaps_are_not_taken_for_points(cli: Cli, tmp_path: Path) -> None:
+    path = heatmap_onnx(tmp_path / "maps.onnx")
+    cli("export", path).refused(2, "7 maps of 8x8, not points", "--decode argmax")
+
+
+def test_points_are_not_taken_for_heatmaps(cli: Cli, tiny: Path) -> None:
+    cli("export", tiny, "--decode", "argmax").refused(2, "no heatmaps", "leave --decode out")
+
+
+def test_a_network_of_points_has_no_decode(cli: Cli, weights: Path) -> None:
+    cli("export", "pfld", "--decode", "argmax").refused(2, "pfld gives points, not heatmaps")
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_a_real_heatmap_graph_with_fused_operators_is_converted(cli: Cli, shared: Path) -> None:
+    path = shared / "weights" / "openseeface" / "lm_model0_opt.onnx"
+    options = ("--decode", "argmax", "--output-slice", "0:66", "--to", "onnx", "--to", "openvino")
+    assert cli("export", path, *options).code == 0
+    verified = cli(
+        "verify", "build/lm_model0_opt/onnx-fp32", "build/lm_model0_opt/openvino-fp32", "--weights", path, "--json"
+    )
+    assert verified.code == 0
+    for row in verified.document["artifacts"]:
+        assert row["parity"]["against"] == "onnx"
+        assert row["gates"] == {"max_abs": "passed", "max_map": "passed"}
+        assert row["parity"]["max_abs"] <= 1e-5
+        assert 0 < row["parity"]["max_map"] <= 1e-4 or row["target"] == "onnx"

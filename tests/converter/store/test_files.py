@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tests.helpers import Cli, Ran, contents, python, strays
+
+from lmconv.errors import InputError
+from lmconv.store import files
+
+FULL = """
+import resource, signal, sys
+from lmconv.cli import run
+import lmconv.pipeline, onnxsim, openvino  # what they cache on disk is not our business
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.exit(run(sys.argv[2:]))
+"""
+"""A disk with room for files of so many bytes: what the system says then is what a full one makes it say."""
+
+
+def export_on_full_disk(limit: int, *arguments: str | Path) -> Ran:
+    return python(FULL, str(limit), "export", *arguments)
+
+
+def test_the_same_value_gives_the_same_text() -> None:
+    assert files.canonical({"b": 1, "a": [1.5, "ä"]}) == '{\n "a": [\n  1.5,\n  "ä"\n ],\n "b": 1\n}\n'
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_json_has_not_is_refused(number: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.canonical({"x": number})
+
+
+def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "place" / "x.json"
+    path.parent.mkdir()
+    path.write_text("old", encoding="utf-8")
+    with pytest.raises(UnicodeEncodeError):
+        files.replace_text(path, "half \ud800")
+    assert contents(path.parent) == {"x.json": b"old"}
+
+
+def test_what_the_system_refuses_is_an_input_error_that_names_the_place(tmp_path: Path) -> None:
+    def fail() -> None:
+        with files.writing(tmp_path / "place"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match=r"cannot write .*place: No space left .*free space there"):
+        fail()
+
+
+@pytest.mark.parametrize("deeper", ["", "below", "below/further"])
+def test_refuses_an_output_folder_that_cannot_be_made(cli: Cli, tiny: Path, tmp_path: Path, deeper: str) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    out = tmp_path / "file" / deeper
+    ran = cli("export", tiny, "--out", out, "--json")
+    ran.refused(4, f"cannot write {out}")
+    assert ran.document["error"]["kind"] == "input"
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "limit"), [("onnx", 1000), ("openvino", 30_000)])
+def test_a_full_disk_leaves_nothing_half_written(tiny: Path, tmp_path: Path, target: str, limit: int) -> None:
+    ran = export_on_full_disk(limit, tiny, "--to", target, "--out", tmp_path / "out", "--quiet")
+    ran.refused(4, "cannot write", "free space there")
+    assert contents(tmp_path / "out") == {}
+    assert strays(tmp_path / "out") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_a_disk_that_is_full_at_the_artefact_leaves_the_old_one(cli: Cli, small: Path, tiny: Path, target: str) -> None:
+    before = contents(small / f"{target}-fp32")
+    # The plain graph is kept, so the first thing to be written is the artefact's model.
+    ran = export_on_full_disk(30_000, tiny, "--to", target, "--out", small.parent, "--quiet")
+    ran.refused(4, "cannot write", "free space there")
+    assert contents(small / f"{target}-fp32") == before
+    assert strays(small) == []
+    assert cli("verify", small / f"{target}-fp32").code == 0
+
+
+def test_a_jpeg_without_an_end_is_told() -> None:
+    whole = cv2.imencode(".jpg", np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3))[1].tobytes()
+    assert not files.jpeg_breaks_off(whole)
+    assert not files.jpeg_breaks_off(whole + b"what a camera adds")
+    assert not files.jpeg_breaks_off(b"\x89PNG" + whole[:-9])
+    assert all(files.jpeg_breaks_off(whole[:length]) for length in (100, len(whole) // 2, len(whole) - 2))
+    thumbnail = b"\xff\xd8\xff\xe1" + whole + whole[2:-2]
+    assert files.jpeg_breaks_off(thumbnail)

@@ -1,0 +1,34 @@
+"""Which target wants which int8: one table in the docs, the same in the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from lmconv import machine, plugins
+from lmconv.types import Cpu, Target
+
+PAGE = Path(__file__).parents[3] / "docs" / "precision.md"
+
+
+def test_the_docs_say_what_each_target_wants() -> None:
+    targets: dict[str, Target] = plugins.load_all("targets")
+    wanted = [(name, cpu, target.scheme(cpu)) for name, target in targets.items() for cpu in get_args(Cpu)]
+    rows = [
+        f"| {name} | {cpu} | {scheme.activations} | {scheme.weights} | {'yes' if scheme.bracket else 'no'} "
+        f"| {'yes' if scheme.fuse_sums else 'no'} | {scheme.balance:g} | {scheme.float_stem} | {scheme.reason} |"
+        for name, cpu, scheme in wanted
+    ]
+    columns = ("target", "cpu", "activations", "weights", "bracket", "sums", "balance", "stem", "why")
+    header = f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n"
+    assert header + "\n".join(rows) + "\n\n" in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("x86_64", "x86"), ("AMD64", "x86"), ("aarch64", "arm"), ("arm64", "arm"), ("armv7l", "arm")]
+)
+def test_the_kind_of_this_cpu(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: name)
+    assert machine.this_cpu() == kind

@@ -1,0 +1,196 @@
+"""`lmconv bench --device gpu` as far as a machine without a GPU shows it: figures, choices, a rehearsal on the CPU."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.helpers import Cli
+
+from lmconv.benching import gpu as gpu_benching
+from lmconv.benching.cpu import Settings
+from lmconv.benching.gpu import SWEEP, figures, gpu_ms, known, ratio, remarks, takes
+from lmconv.errors import Bug, InputError, LmconvError, MissingRuntime
+from lmconv.store import artifact as artifacts
+from lmconv.trt.faults import Fault
+from lmconv.trt.turns import Turns
+
+ARTIFACT = "flat-Flat/onnx-fp32"
+WARM = {"seconds": 0.5, "runs": 40, "settled": True, "windows": [1.0], "before": {}, "after": {}}
+
+
+def turns(**times: dict[str, float]) -> Turns:
+    found = {name: {kind: [value] * 64 for kind, value in kinds.items()} for name, kinds in times.items()}
+    return Turns(found, dict.fromkeys(times, WARM), {name: {} for name in times}, {}, [])
+
+
+ENGINE = {"execute": 0.2, "graph": 0.1, "wall": 0.5, "copy_in": 0.02, "copy_out": 0.01}
+EAGER = {"execute": 0.6, "graph": 0.3, "wall": 0.9, "copy_in": 0.02, "copy_out": 0.01}
+
+
+def test_a_row_has_the_hosts_time_and_apart_from_it_the_gpus() -> None:
+    row = figures(turns(engine=ENGINE, torch=EAGER), "engine", 8)
+    assert (row["batch"], row["samples"], row["median_ms"]) == (8, 64, 0.5)
+    assert {kind: row["gpu"][kind]["median_ms"] for kind in ("execute", "graph", "copy_in", "copy_out")} == {
+        kind: ENGINE[kind] for kind in ("execute", "graph", "copy_in", "copy_out")
+    }
+    assert set(row["gpu"]["execute"]) == {"samples", "median_ms", "low_ms", "high_ms", "p90_ms", "p99_ms"}
+    assert row["warm_up"] == {key: value for key, value in WARM.items() if key != "windows"}
+
+
+def test_throughput_and_ratios_are_of_the_gpus_time_as_a_graph_against_what_is_launched() -> None:
+    row = figures(turns(engine=ENGINE, torch=EAGER, plain={"execute": 0.4, "wall": 1.0}), "engine", 8)
+    assert row["throughput"] == pytest.approx(8 / 0.1 * 1000)
+    assert row["ratio_torch"] == pytest.approx(0.6 / 0.1)
+    assert row["ratio_plain"] == pytest.approx(0.4 / 0.1)
+    assert row["ratio_compiled"] is None
+
+
+def test_what_was_not_timed_is_null_and_says_why() -> None:
+    found = turns(engine={"execute": 0.2, "wall": 0.5, "copy_in": 0.02, "copy_out": 0.01})
+    found.left_out["engine"] = {"graph": "cuStreamEndCapture: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"}
+    row = figures(found, "engine", 1)
+    assert row["gpu"]["graph"] is None
+    assert row["gpu"]["left_out"] == found.left_out["engine"]
+    assert row["throughput"] == pytest.approx(1 / 0.2 * 1000)
+
+
+def test_the_gpus_time_is_that_of_the_graph_then_that_of_kernels_then_the_hosts() -> None:
+    assert gpu_ms({"wall": [3.0], "execute": [2.0], "graph": [1.0]}) == 1.0
+    assert gpu_ms({"wall": [3.0], "execute": [2.0]}) == 2.0
+    assert gpu_ms({"wall": [3.0]}) == 3.0
+    assert ratio(None, {"wall": [3.0]}) is None
+
+
+@pytest.mark.parametrize(
+    ("fixed", "profile", "expected"),
+    [
+        (None, None, list(SWEEP)),
+        (None, (1, 8, 64), [1, 2, 4, 8, 16, 32, 64]),
+        (None, (4, 8, 100), [4, 8, 16, 32, 64]),
+        (8, None, [8]),
+        (3, None, []),
+    ],
+)
+def test_a_sweep_is_of_the_batches_that_an_artefact_takes(
+    fixed: int | None, profile: tuple[int, int, int] | None, expected: list[int]
+) -> None:
+    assert takes(SWEEP, fixed, profile) == expected
+
+
+def test_a_sweep_goes_from_1_to_256() -> None:
+    assert SWEEP == (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+def state(when: str, *throttle: str, busy: float = 0) -> dict[str, Any]:
+    return {"when": when, "throttle": list(throttle), "utilisation_percent": busy}
+
+
+def test_slowed_clocks_are_remarked() -> None:
+    (said,) = remarks([state("start"), state("after block 1", "software power cap", "idle"), state("after block 2")])
+    assert said == "the GPU's clocks were slowed (software power cap) in 1 of 2 looks: ratios hold, times may not"
+
+
+def test_others_on_the_gpu_are_remarked() -> None:
+    (said,) = remarks([state("start", busy=40), state("after block 1", busy=90)])
+    assert "in use, 40 %, before anything was timed" in said
+
+
+def test_a_gpu_that_is_idle_before_and_busy_meanwhile_is_as_it_should_be() -> None:
+    assert remarks([state("start", "idle"), state("before"), state("after block 1", busy=99)]) == []
+    assert remarks([{"when": "start"}, {"when": "after block 1", "throttle": None}]) == []  # nvidia-smi is not there
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("memory", MissingRuntime),
+        ("device", MissingRuntime),
+        ("missing", MissingRuntime),
+        ("run", MissingRuntime),
+        ("shape", InputError),
+        ("input", InputError),
+        ("bug", Bug),
+    ],
+)
+def test_a_workers_fault_has_an_exit_code(kind: str, expected: type[LmconvError]) -> None:
+    error = known(Fault(kind, "what", "do this"))
+    assert type(error) is expected
+    assert (error.message, error.hint) == ("what", "do this")
+
+
+@pytest.mark.slow
+def test_a_rehearsal_on_the_cpu_times_all_contestants_and_records_them(own_build: Path, tmp_path: Path) -> None:
+    """Everything but the GPU is real: processes, PyTorch, ONNX Runtime, rows, the manifest."""
+    place = Path(shutil.copytree(own_build, tmp_path / "own"))
+    artifact = artifacts.read(place / ARTIFACT)
+    steps: list[None] = []
+    settings = Settings(device="gpu", samples=64, model=f"{own_build / 'flat.py'}:Flat")
+    rows = gpu_benching.bench([artifact], settings, (1, 4), lambda: steps.append(None), where="cpu")
+    assert rows.failed == {}
+    assert [(row["path"], row["batch"]) for row in rows.artifacts] == [(str(artifact.path), 1), (str(artifact.path), 4)]
+    timed = {row["target"] for row in rows.baselines}
+    assert timed >= {"torch", "plain"}  # "compiled" takes a compiler
+    for row in (*rows.artifacts, *rows.baselines):
+        assert 0 < row["low_ms"] <= row["median_ms"] <= row["high_ms"]
+        assert row["throughput"] == pytest.approx(row["batch"] / row["median_ms"] * 1000)
+        assert row["gpu"]["execute"] is None
+        assert row["gpu"]["left_out"]["execute"] == "it runs on the CPU"
+        assert row["ratio_torch"] > 0
+        assert row["ratio_plain"] > 0
+    assert {seen["batch"] for seen in rows.states} == {1, 4}
+    kept = artifacts.read(artifact.path).measured["latency_gpu"]["rows"]
+    assert [row["median_ms"] for row in kept] == [row["median_ms"] for row in rows.artifacts]
+    assert np.isfinite([row["throughput"] for row in kept]).all()
+    assert len(steps) >= 2 * 3 * 10
+
+
+@pytest.mark.slow
+def test_the_command_prints_and_writes_what_was_found(
+    cli: Cli, own_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same rehearsal through the command line; what the GPU is, is made up."""
+    place = Path(shutil.copytree(own_build, tmp_path / "own"))
+    gpu = {"gpu": "NVIDIA T1", "compute_capability": "7.5", "cuda": "12.4", "tensorrt": None}
+    monkeypatch.setattr(gpu_benching, "ready", lambda: {"gpu": gpu, "states": [state("start", busy=30)]})
+    monkeypatch.setattr(gpu_benching, "load", lambda path, settings, batches: artifacts.read(path))
+    monkeypatch.setattr(gpu_benching, "bench", functools.partial(gpu_benching.bench, where="cpu"))
+    line = ("bench", place / ARTIFACT, "--device", "gpu", "--batch", "2", "--samples", "64")
+    ran = cli(*line, "--json")
+    assert ran.code == 0, ran.err
+    (row,) = ran.document["rows"]
+    assert (row["device"], row["threads"], row["batch"]) == ("gpu", None, 2)
+    assert ran.document["machine"]["gpu"] == gpu
+    assert [seen["when"] for seen in ran.document["machine"]["states"]][:3] == ["start", "before", "after block 1"]
+    assert "in use, 30 %" in ran.err
+    out = cli(*line).out
+    assert "onnx-fp32" in out
+    assert "(flat-Flat: plain)" in out
+    assert out.splitlines()[-1] == "NVIDIA T1, CUDA 12.4, TensorRT -"
+
+
+@pytest.mark.slow
+def test_an_artefact_that_fails_is_an_error_and_the_others_are_timed(own_build: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(own_build, tmp_path / "own"))
+    shutil.copytree(place / ARTIFACT, place / "flat-Flat" / "other")
+    group = [artifacts.read(place / ARTIFACT), artifacts.read(place / "flat-Flat" / "other")]
+    (place / "flat-Flat" / "other" / "model.onnx").write_bytes(b"broken meanwhile")
+    rows = gpu_benching.bench(group, Settings(device="gpu", samples=64), (1,), where="cpu")
+    assert [row["path"] for row in rows.artifacts] == [str(group[0].path)]
+    (error,) = rows.failed.values()
+    assert (error.exit_code, error.hint) == (4, "export again")
+    assert "model.onnx was changed after it was written" in error.message
+
+
+def test_without_pytorch_and_plain_graph_the_ratios_are_null_and_it_is_said(own_build: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(own_build, tmp_path / "own"))
+    shutil.rmtree(place / "flat-Flat" / "plain")
+    rows = gpu_benching.bench([artifacts.read(place / ARTIFACT)], Settings(device="gpu", samples=64), (2,), where="cpu")
+    (row,) = rows.artifacts
+    assert (row["ratio_torch"], row["ratio_compiled"], row["ratio_plain"]) == (None, None, None)
+    assert any("ratio_torch is null" in note for note in rows.notes)
+    assert any("ratio_plain is null" in note for note in rows.notes)

@@ -1,0 +1,129 @@
+"""PyTorch and ONNX Runtime in turn, in processes of their own, on the CPU: all but the GPU is real."""
+
+from __future__ import annotations
+
+import os
+import signal
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from lmconv import plugins
+from lmconv.contestants import ort, pytorch
+from lmconv.inference.session import noise
+from lmconv.sources import resolve as source
+from lmconv.store import artifact as artifacts
+from lmconv.trt.faults import Fault
+from lmconv.trt.turns import Worker, in_turn, python
+from lmconv.types import OpenOptions
+
+pytestmark = pytest.mark.slow  # PyTorch and ONNX Runtime, in processes of their own
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as opened:
+        yield opened
+
+
+def folder(own_build: Path) -> Path:
+    return own_build / "flat-Flat" / "onnx-fp32"
+
+
+def network(stack: ExitStack, own_build: Path, *options: str) -> Worker:
+    model = f"{own_build / 'flat.py'}:Flat"
+    line = python("lmconv.contestants.pytorch", folder(own_build), "--device", "cpu", "--model", model, *options)
+    return stack.enter_context(Worker(line, "torch"))
+
+
+def graph(stack: ExitStack, artifact: Path) -> Worker:
+    return stack.enter_context(Worker(python("lmconv.contestants.ort", artifact, "--device", "cpu"), "graph"))
+
+
+def test_pytorch_and_onnx_runtime_take_turns(stack: ExitStack, own_build: Path) -> None:
+    one, two = network(stack, own_build), graph(stack, folder(own_build))
+    found = in_turn([one, two], 2, 12, 3, state=dict)
+    assert found.faults == {}
+    assert {name: len(kinds["wall"]) for name, kinds in found.times.items()} == {"torch": 12, "graph": 12}
+    assert all(min(kinds["wall"]) > 0 for kinds in found.times.values())
+    assert one.ask(do="about")["about"]["on"] == "cpu"
+    assert two.ask(do="about")["about"]["providers"] == ["CPUExecutionProvider"]
+
+
+def test_one_that_is_killed_half_way_leaves_the_other(stack: ExitStack, own_build: Path) -> None:
+    one, two = network(stack, own_build), graph(stack, folder(own_build))
+    steps: list[None] = []
+
+    def step() -> None:
+        steps.append(None)
+        if len(steps) == 2:
+            os.kill(one.pid, signal.SIGKILL)
+
+    found = in_turn([one, two], 1, 12, 3, state=dict, step=step)
+    assert found.faults["torch"].message.startswith("torch: its process ended by SIGKILL")
+    assert set(found.times) == {"graph"}
+    assert len(found.times["graph"]["wall"]) == 12
+
+
+def test_a_network_that_is_not_at_hand_is_missing(stack: ExitStack, own_build: Path) -> None:
+    line = python("lmconv.contestants.pytorch", folder(own_build), "--device", "cpu")
+    with pytest.raises(Fault, match="torch: its PyTorch network is not at hand") as raised:
+        stack.enter_context(Worker(line, "torch")).ask(do="about")
+    assert raised.value.kind == "missing"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_here_is_missing(stack: ExitStack, own_build: Path) -> None:
+    line = python("lmconv.contestants.pytorch", folder(own_build), "--device", "cuda")
+    with pytest.raises(Fault, match="PyTorch has no CUDA device here") as raised:
+        stack.enter_context(Worker(line, "torch")).ask(do="about")
+    assert raised.value.kind == "missing"
+
+
+def test_the_steps_of_pytorch_compute_what_the_source_computes(own_build: Path) -> None:
+    artifact, model = artifacts.read(folder(own_build)), f"{own_build / 'flat.py'}:Flat"
+    options = Namespace(artifact=artifact.path, device="cpu", compiled=False, weights=None, model=model)
+    found = source.recover(artifact, model=model)
+    assert found is not None
+    contestant = pytorch.Network(options)
+    steps = contestant.steps()
+    for count in (3, 2):
+        inputs = {"input": noise(artifact.spec, count, 5)}
+        assert np.array_equal(ran(steps, inputs)["landmarks"], source.open_source(found).run(inputs)["landmarks"])
+    contestant.close()
+
+
+def test_the_steps_of_onnx_runtime_compute_what_its_session_computes(own_build: Path) -> None:
+    artifact = artifacts.read(folder(own_build))
+    with plugins.load("targets", "onnx").open(artifact, OpenOptions()) as session:
+        steps = ort.Steps(session.session, None)
+        for count in (3, 2, 2):
+            inputs = {"input": noise(artifact.spec, count, count)}
+            assert np.array_equal(ran(steps, inputs)["landmarks"], session.run(inputs)["landmarks"])
+
+
+Inputs = dict[str, NDArray[Any]]
+
+
+def ran(steps: ort.Steps | pytorch.Steps, inputs: Inputs) -> Inputs:
+    steps.set(inputs)
+    steps.copy_in()
+    steps.execute()
+    steps.copy_out()
+    steps.wait()
+    return steps.results()
+
+
+def test_a_compiled_network_takes_turns_too(stack: ExitStack, own_build: Path) -> None:
+    compiled = network(stack, own_build, "--compiled")
+    found = in_turn([compiled], 2, 6, 2, state=dict)
+    assert found.faults == {}
+    assert len(found.times["torch"]["wall"]) == 6
+    assert compiled.ask(do="about")["about"]["compiled"] is True

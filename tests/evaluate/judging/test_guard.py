@@ -1,0 +1,355 @@
+"""What `lmconv export` refuses to put in place, what it writes all the same, and what it does not judge."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from tests.helpers import Cli, add_face, contents, face, tiny_onnx
+
+from lmconv import plugins
+from lmconv.store import artifact as artifacts
+from lmconv.types import Json, Pass, PassContext
+
+WIDE = 256
+
+
+def burden(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Adds work to a graph, far more than it does, and changes nothing: two wide convolutions whose sum is zero."""
+    name = model.graph.input[0].name
+    up, down = np.full((WIDE, 3, 5, 5), 0.01, np.float32), np.zeros((3, WIDE, 5, 5), np.float32)
+    model.graph.initializer.extend([numpy_helper.from_array(up, "up"), numpy_helper.from_array(down, "down")])
+    for node in model.graph.node:
+        node.input[:] = ["burdened" if value == name else value for value in node.input]
+    nodes = [
+        helper.make_node("Conv", [name, "up"], ["wide"], pads=[2] * 4),
+        helper.make_node("Conv", ["wide", "down"], ["zero"], pads=[2] * 4),
+        helper.make_node("Add", [name, "zero"], ["burdened"]),
+        *model.graph.node,
+    ]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+def shift(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Moves every point by a hundredth of the input."""
+    (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "fc.bias")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.01), "fc.bias"))
+    return model
+
+
+def same(model: onnx.ModelProto) -> onnx.ModelProto:
+    return model
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What passes do in this test, by name, in place of what they do."""
+    done: dict[str, Any] = {}
+    load = plugins.load
+
+    def loaded(kind: str, name: str) -> Any:
+        found = load(kind, name)
+        if kind != "passes" or name not in done:
+            return found
+        step: Pass = found
+
+        def apply(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
+            return done[name](model), {"activations": "uint8"}
+
+        return replace(step, apply=apply, tolerance=0.5)
+
+    monkeypatch.setattr(plugins, "load", loaded)
+    monkeypatch.setattr("lmconv.judging.guard.SLOWER", 2.0)
+    monkeypatch.setattr("lmconv.judging.guard.RUNS", 60)  # so many that a busy machine does not decide
+    return done
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    """Six training faces and two test faces."""
+    for index in range(6):
+        add_face(tmp_path / "faces" / "afw", f"t{index}", face(20, 10, 50 + index, 45), seed=index)
+    for index in range(2):
+        add_face(tmp_path / "faces" / "ibug", f"i{index}", face(15, 15, 45, 50 + index), seed=10 + index)
+    return tmp_path / "faces"
+
+
+def guard(path: str) -> Json:
+    found: Json = artifacts.read(Path(path)).measured["guard"]
+    return found
+
+
+# Speed
+
+
+def test_what_is_slower_than_fp32_is_refused_with_the_figures(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
+    passes["int8"] = burden
+    ran = cli("export", tiny, "--precision", "int8", "--calibration", faces, "--json")
+    ran.refused(1, "tiny as onnx int8 takes", "times as long as fp32, allowed 2", "build/tiny/onnx-fp32", "--force")
+    (error,) = ran.document["errors"]
+    assert error["kind"] == "refused"
+    speed = error["guard"]["speed"]
+    assert 2 < speed["ratio"]["low"] <= speed["ratio"]["median"] <= speed["ratio"]["high"]
+    assert not Path("build/tiny/onnx-int8").exists()
+
+
+def test_its_fp32_parent_is_kept(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
+    passes["int8"] = burden
+    options = ("--precision", "int8", "--calibration", faces, "--json")
+    (row,) = cli("export", tiny, *options).document["artifacts"]
+    assert (row["path"], row["kept_for"]) == ("build/tiny/onnx-fp32", "onnx-int8")
+    assert cli("verify", row["path"], "--weights", tiny).code == 0
+    before = contents(Path("build"))
+    assert cli("export", tiny, *options).document["artifacts"] == [], "it was there"
+    assert contents(Path("build")) == before
+    ran = cli("export", tiny, "--precision", "fp32", *options)
+    assert [row.get("kept_for") for row in ran.document["artifacts"]] == [None], "it was asked for"
+
+
+def test_an_older_artefact_stays_as_it_was(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
+    options = ("--precision", "int8", "--calibration", faces)
+    assert cli("export", tiny, *options).code == 0
+    before = contents(Path("build/tiny/onnx-int8"))
+    passes["int8"] = burden
+    assert cli("export", tiny, *options).code == 1
+    assert contents(Path("build/tiny/onnx-int8")) == before
+
+
+def test_fp32_is_held_against_its_plain_graph(cli: Cli, tiny: Path, passes: Json) -> None:
+    passes["dead"] = burden
+    for target in ("onnx", "openvino"):
+        ran = cli("export", tiny, "--to", target, "--json")
+        ran.refused(1, f"tiny as {target} fp32 takes", "as long as its plain graph", "--explain")
+        assert ran.document["artifacts"] == []
+
+
+@pytest.mark.parametrize("io", ["image", "frame"])
+def test_artefacts_that_take_crops_or_frames_are_timed_on_them(cli: Cli, tiny: Path, passes: Json, io: str) -> None:
+    passes["dead"] = burden
+    cli("export", tiny, "--io", io, "--batch", "3").refused(1, "as long as its plain graph")
+    passes["dead"] = same
+    assert cli("export", tiny, "--io", io, "--batch", "3").code == 0
+
+
+def test_what_is_no_slower_passes_and_its_manifest_says_how_fast(
+    cli: Cli, tiny: Path, passes: Json, faces: Path
+) -> None:
+    passes["int8"] = same
+    assert cli("export", tiny, "--precision", "int8", "--calibration", faces).code == 0
+    assert guard("build/tiny/onnx-int8")["speed"]["verdict"] == "passed"
+    assert "forced" not in guard("build/tiny/onnx-int8")
+
+
+def test_the_plain_graph_itself_needs_no_timing(cli: Cli, tiny: Path) -> None:
+    assert cli("export", tiny).code == 0
+    assert guard("build/tiny/onnx-fp32")["speed"]["reason"] == "it is the same"
+
+
+def test_what_this_machine_computes_otherwise_is_not_judged(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
+    passes["dead"] = burden
+    ran = cli("export", tiny, "--to", "openvino", "--precision", "bf16", "--calibration", faces)
+    if ran.code == 1:
+        ran.refused(1, "as long as fp32")  # this CPU has bf16
+        return
+    found = guard("build/tiny/openvino-bf16")
+    for part, verdict in (("speed", "not judged here"), ("budget", "not judged")):
+        assert found[part]["verdict"] == verdict
+        assert "this CPU computes in f32" in found[part]["reason"]
+    assert "speed: not judged here" in cli("inspect", "build/tiny/openvino-bf16").out
+
+
+def test_int8_for_another_cpu_is_not_timed_on_this_one(small: Path) -> None:
+    from lmconv.judging import guard as guards
+
+    made = artifacts.read(small / "onnx-fp32")
+    for cpu, judged in (("x86", "x86_64"), ("arm", "aarch64")):
+        told = replace(made, recipe=made.recipe | {"quantisation": {"cpu": cpu}})
+        said = guards._elsewhere(told)
+        assert (said == "") == (platform.machine() == judged)
+    assert guards._elsewhere(made) == ""
+
+
+# Size
+
+
+def test_fp16_is_judged_by_its_size(cli: Cli, tiny: Path, passes: Json) -> None:
+    passes["dead"] = same
+    assert cli("export", tiny, "--precision", "fp16").code == 0
+    found = guard("build/tiny/onnx-fp16")
+    assert found["size"]["verdict"] == "passed"
+    assert found["size"]["bytes"][0] < found["size"]["bytes"][1]
+    assert found["speed"]["verdict"] == "not judged here"
+
+
+def test_fp16_that_is_not_smaller_is_refused(cli: Cli, tiny: Path, passes: Json) -> None:
+    passes["float16"] = burden
+    cli("export", tiny, "--precision", "fp16").refused(1, "bytes, not fewer than the", "of fp32")
+    assert Path("build/tiny/onnx-fp32").exists()
+
+
+# Budget
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_what_loses_more_than_its_budget_is_refused(
+    cli: Cli, tiny: Path, passes: Json, faces: Path, target: str
+) -> None:
+    passes["int8"] = shift
+    options = ("--to", target, "--precision", "int8", "--calibration", faces)
+    cli("export", tiny, *options).refused(1, f"tiny as {target} int8 is outside its budget", "allowed")
+    ran = cli("export", tiny, *options, "--budget-ion", "100", "--budget-drift", "100")
+    assert ran.code == 0, ran.err
+    found = guard(f"build/tiny/{target}-int8")["budget"]
+    assert found["verdict"] == "within"
+    assert found["allowed"] == {"ion": 100, "drift": 100, "strict": False}
+    assert found["loss"]["drift"]["mean"] > 0.4
+
+
+def test_every_reason_is_given(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
+    passes["int8"] = lambda model: shift(burden(model))
+    ran = cli("export", tiny, "--precision", "int8", "--calibration", faces)
+    ran.refused(1, "is outside its budget", "takes", "times as long as fp32")
+
+
+def test_too_few_faces_are_said_and_no_refusal(cli: Cli, tiny: Path, passes: Json, tmp_path: Path) -> None:
+    passes["int8"] = shift
+    for index in range(6):  # moving points to the right is good for every other face, and bad for the rest
+        points = face(20, 10, 60, 50)
+        points[2:, 0] = 55 if index % 2 else 25
+        points[36], points[45] = (30, 30), (50, 30)
+        add_face(tmp_path / "others" / "afw", f"t{index}", points, seed=index)
+    options = ("--precision", "int8", "--calibration", tmp_path / "others")
+    ran = cli("export", tiny, *options, "--budget-ion", "0.5", "--budget-drift", "100")
+    assert ran.code == 0, ran.err
+    assert "not enough faces to judge it" in ran.err
+    assert guard("build/tiny/onnx-int8")["budget"]["verdict"] == "too few faces"
+
+
+def test_the_faces_judged_on_and_whether_calibration_has_seen_them_are_recorded(
+    cli: Cli, tiny: Path, passes: Json, faces: Path
+) -> None:
+    passes["int8"] = same
+    for precision, seen in (("int8", 6), ("fp32", 0)):
+        assert cli("export", tiny, "--precision", precision, "--calibration", faces).code == 0
+        found = guard(f"build/tiny/onnx-{precision}")["budget"]["faces"]
+        assert (found["n"], found["pictures"], found["calibrated"]) == (6, 6, seen)
+
+
+def test_faces_that_calibration_has_not_seen_are_judged_on_where_there_are_enough(
+    faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lmconv.faces import crops
+    from lmconv.sources import resolve as source
+
+    (faces / "tiny.onnx").write_bytes(tiny_onnx().SerializeToString())
+    spec = source.resolve(str(faces / "tiny.onnx")).spec
+    monkeypatch.setattr(crops, "ENOUGH", 2)
+    used, held = crops.calibrated(faces, spec, count=4), crops.judged(faces, spec, count=4)
+    assert (len(used), len(held.images)) == (4, 2)
+    assert set(used).isdisjoint(held.pictures())
+    assert len(crops.judged(faces, spec, count=5).images) == 6, "one is not enough"
+
+
+@pytest.mark.parametrize(
+    ("points", "options", "reason"),
+    [(68, (), "no annotated faces were given"), (70, ("--calibration", "faces"), "no annotated faces were given")],
+)
+def test_a_budget_without_faces_is_not_judged(
+    cli: Cli, tmp_path: Path, faces: Path, points: int, options: tuple[str, ...], reason: str
+) -> None:
+    path = tmp_path / "x.onnx"
+    path.write_bytes(tiny_onnx(points=points).SerializeToString())
+    given = tuple(str(faces) if part == "faces" else part for part in options)
+    assert cli("export", path, *given).code == 0
+    assert guard("build/x/onnx-fp32")["budget"] == {"verdict": "not judged", "reason": reason}
+
+
+# Force, and no guard
+
+
+def test_force_writes_what_is_refused_and_everyone_says_so(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
+    passes["int8"] = burden
+    ran = cli("export", tiny, "--precision", "int8", "--calibration", faces, "--force", "--json")
+    assert ran.code == 0, ran.err
+    assert "written by --force although it takes" in ran.err
+    path = "build/tiny/onnx-int8"
+    found = guard(path)
+    assert found["forced"] is True
+    assert "times as long as fp32" in found["reason"]
+    said = "written by --force although it takes"
+    assert said in cli("verify", path, "--weights", tiny).err
+    assert said in cli("bench", path, "--samples", "64").err
+    assert said in cli("report", "build").out
+    assert "written all the same (--force)" in cli("inspect", path).out
+
+
+def test_force_marks_nothing_that_would_not_be_refused(cli: Cli, tiny: Path) -> None:
+    assert cli("export", tiny, "--force").code == 0
+    assert "forced" not in guard("build/tiny/onnx-fp32")
+
+
+def test_no_guard_judges_nothing_and_says_so(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
+    passes["int8"] = lambda model: shift(burden(model))
+    assert cli("export", tiny, "--precision", "int8", "--calibration", faces, "--no-guard").code == 0
+    assert guard("build/tiny/onnx-int8") == {"skipped": "--no-guard"}
+    assert "not judged: --no-guard" in cli("inspect", "build/tiny/onnx-int8").out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--force", "--no-guard"), "leave one out"),
+        (("--budget-ion", "0.1"), "real faces"),
+        (("--budget-drift", "0.1", "--no-guard", "--calibration", "faces"), "contradict"),
+        (("--budget-ion", "-1"), "--budget-ion"),
+    ],
+)
+def test_what_contradicts_itself_is_refused_before_any_work(
+    cli: Cli, tiny: Path, faces: Path, options: tuple[str, ...], said: str
+) -> None:
+    given = [str(faces) if part == "faces" else part for part in options]
+    cli("export", tiny, *given).refused(2, said)
+    assert not Path("build").exists()
+
+
+# Faces that an artefact was made with
+
+
+def test_the_pictures_that_int8_was_calibrated_on_are_in_its_recipe(cli: Cli, tiny: Path, faces: Path) -> None:
+    from lmconv.store.files import sha256
+
+    options = ("--precision", "int8", "--calibration", faces, "--no-guard")
+    assert cli("export", tiny, *options, "--precision", "fp32").code == 0
+    used = sorted(sha256(path)[:16] for path in (faces / "afw").glob("*.png"))
+    assert artifacts.read(Path("build/tiny/onnx-int8")).recipe["faces"] == used
+    assert "faces" not in artifacts.read(Path("build/tiny/onnx-fp32")).recipe
+    digest = artifacts.read(Path("build/tiny/onnx-int8")).digest
+    assert cli("export", tiny, *options).code == 0
+    assert artifacts.read(Path("build/tiny/onnx-int8")).digest == digest
+
+
+def test_faces_that_it_was_calibrated_on_are_refused_by_verify(cli: Cli, tiny: Path, faces: Path) -> None:
+    options = ("--precision", "int8", "--precision", "fp32", "--calibration", faces, "--no-guard")
+    assert cli("export", tiny, *options).code == 0
+    paths = ("build/tiny/onnx-int8", "build/tiny/onnx-fp32")
+    ran = cli("verify", *paths, "--data", faces, "--split", "all", "--weights", tiny, "--json")
+    ran.refused(4, "build/tiny/onnx-int8 was calibrated on 6 of the 8 pictures", "--split")
+    assert [row["path"] for row in ran.document["artifacts"]] == ["build/tiny/onnx-fp32"]
+    ran = cli("verify", *paths, "--data", faces, "--weights", tiny, "--json")
+    assert ran.code in (0, 1)
+    assert len(ran.document["artifacts"]) == 2
+
+
+def test_a_picture_of_another_name_is_the_same_picture(cli: Cli, tiny: Path, faces: Path) -> None:
+    assert cli("export", tiny, "--precision", "int8", "--calibration", faces, "--no-guard").code == 0
+    for ending in (".png", ".pts"):
+        (faces / "ibug" / f"copied{ending}").write_bytes((faces / "afw" / f"t0{ending}").read_bytes())
+    cli("verify", "build/tiny/onnx-int8", "--data", faces).refused(4, "calibrated on 1 of the 3 pictures")

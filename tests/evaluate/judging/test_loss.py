@@ -1,0 +1,53 @@
+"""Budgets: what they allow, what they do not, and when there are too few faces to tell."""
+
+import numpy as np
+import pytest
+
+from lmconv.judging.loss import Budget, Loss, Losses, loss
+
+
+def lost(mean: float, deviation: float, n: int, drift: float = 0.3) -> Loss:
+    """Of n faces with exactly this mean and deviation."""
+    signs = np.where(np.arange(n) % 2, 1.0, -1.0)
+    return loss(Losses(ion=mean + deviation * signs, drift=np.full(n, drift)))
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "drift", "strict", "verdict"),
+    [
+        (0.01, 0.05, 0.3, False, "within"),
+        (0.04, 0.0, 0.3, False, "outside"),
+        (0.01, 0.05, 0.5, False, "outside"),
+        (0.025, 0.5, 0.3, False, "too few faces"),
+        (0.01, 0.2, 0.3, False, "within"),
+        (0.01, 0.2, 0.3, True, "too few faces"),
+        (-0.02, 0.1, 0.3, True, "within"),
+        (float("nan"), 0.0, 0.3, False, "outside"),
+    ],
+)
+def test_a_budget_judges_the_mean_and_how_far_its_interval_reaches(
+    mean: float, deviation: float, drift: float, strict: bool, verdict: str
+) -> None:
+    assert Budget(ion=0.03, drift=0.4, strict=strict).judge(lost(mean, deviation, 100, drift))[0] == verdict
+
+
+def test_the_number_of_faces_that_is_said_to_be_needed_is_enough() -> None:
+    budget = Budget(ion=0.03)
+    verdict, why = budget.judge(lost(0.02, 0.4, 100))
+    assert verdict == "too few faces"
+    needed = int(why.rsplit("about ", 1)[1].split()[0])
+    assert budget.judge(lost(0.02, 0.4, int(1.2 * needed)))[0] == "within"
+
+
+def test_a_mean_at_the_edge_of_a_strict_budget_is_never_told_from_it() -> None:
+    assert "no number of faces" in Budget(ion=0.03, strict=True).judge(lost(0.03, 0.1, 100))[1]
+
+
+def test_without_a_drift_budget_any_drift_is_allowed() -> None:
+    assert Budget(drift=None).judge(lost(0.0, 0.01, 50, drift=9.0))[0] == "within"
+
+
+@pytest.mark.parametrize("values", [[0.1, 0.2, -0.1], [0.1, np.inf, 0.0]])
+def test_a_loss_survives_json(values: list[float]) -> None:
+    found = loss(Losses(ion=np.array(values), drift=np.abs(values)))
+    assert Loss.from_json(found.to_json()).to_json() == found.to_json()

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lmconv.faces.crops import CropSet
+from lmconv.inference.session import Outputs
+from lmconv.judging.parity import RANDOM_INPUTS, Parity, Points, errors, parity, points
+from lmconv.types import Arrays, Float32, landmark_spec
+
+SPEC = landmark_spec("toy", "toy", size=(20, 40), landmarks=68)
+
+
+class Mean:
+    """A network whose every point is the mean of its input; remembers how many inputs it was given at once."""
+
+    caveat = ""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        images = inputs["input"]
+        self.batches.append(len(images))
+        return {"landmarks": np.repeat(images.mean((1, 2, 3)), 136).reshape(-1, 68, 2)}
+
+    def __enter__(self) -> Mean:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
+def faces(count: int) -> CropSet:
+    """Faces whose outer eye corners are 50 pixels apart, in squares of 100 pixels."""
+    truth = np.zeros((count, 68, 2))
+    truth[:, 45, 0] = 50.0
+    return CropSet(
+        images=np.zeros((count, 20, 40, 3), np.uint8),
+        squares=np.tile(np.array([7, -3, 100]), (count, 1)),
+        truth=truth,
+        names=tuple(map(str, range(count))),
+        subsets=(("common", "helen/testset"),) * count,
+        totals={},
+        problems=(),
+        scenes=lambda: iter(()),
+        pictures=lambda: (),
+    )
+
+
+def moved(random: float = 0.0, face: float = 0.0, count: int = 2) -> Points:
+    """Points that are off by these fractions of the input, to the right."""
+    zeros = np.zeros((4, 68, 2), np.float32), np.zeros((count, 68, 2), np.float32)
+    step = np.array([1.0, 0.0], np.float32)
+    return Points(random=Outputs(landmarks=zeros[0] + random * step), faces=Outputs(landmarks=zeros[1] + face * step))
+
+
+def compared(found: Points, crops: CropSet | None = None) -> Parity:
+    assert found.faces is not None
+    return parity(found, moved(count=len(found.faces.landmarks)), crops, SPEC, "torch")
+
+
+def test_pixels_are_those_of_the_networks_input() -> None:
+    result = compared(moved(random=0.01, count=0))
+    assert result.max_abs == pytest.approx(0.01)
+    assert result.max_px == pytest.approx(0.4), "1 % of 40 pixels"
+
+
+def test_random_inputs_and_faces_count_together_and_faces_alone() -> None:
+    result = compared(moved(random=0.1, face=0.01), faces(2))
+    assert result.max_px == pytest.approx(4.0)
+    assert result.max_px_faces == pytest.approx(0.4)
+    assert result.n == 6
+
+
+def test_drift_is_the_shift_as_a_share_of_the_distance_of_the_eyes() -> None:
+    result = compared(moved(face=0.01), faces(2))
+    assert result.mean_ion == pytest.approx(2.0), "1 pixel of the picture, the eyes 50 apart"
+
+
+def test_without_faces_there_is_no_drift() -> None:
+    assert compared(moved(count=0)).mean_ion is None
+
+
+def test_a_point_that_is_not_a_number_makes_everything_infinite() -> None:
+    broken = moved()
+    broken.random.landmarks[0, 0, 0] = np.nan
+    assert compared(broken, faces(2)).max_abs == math.inf
+
+
+def test_faces_are_run_some_at_a_time() -> None:
+    network = Mean()
+    found = points(network, SPEC, faces(150))
+    assert len(found.random.landmarks) == RANDOM_INPUTS
+    assert found.faces is not None
+    assert found.faces.landmarks.shape == (150, 68, 2)
+    assert max(network.batches) <= 64
+
+
+def test_errors_are_measured_in_the_picture() -> None:
+    crops = faces(1)
+    fractions: Float32 = ((crops.truth - crops.squares[:, None, :2]) / 100).astype(np.float32)
+    assert errors(Outputs(landmarks=fractions), crops) == pytest.approx([0.0], abs=1e-4)
+    assert errors(Outputs(landmarks=fractions + np.float32(0.01)), crops) == pytest.approx(
+        [100 * math.sqrt(2) / 50], rel=1e-4
+    )

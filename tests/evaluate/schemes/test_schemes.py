@@ -1,0 +1,153 @@
+"""Facts of the schemes that are here, and how one is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.helpers import other_package, python
+
+from lmconv import plugins
+from lmconv.errors import InputError, UsageError
+from lmconv.judging.ion import ion
+from lmconv.scheme import Scheme, scheme
+from lmconv.types import Float64
+
+SHIFT = np.array([3.0, 4.0])
+"""Five pixels."""
+
+
+def known(landmarks: int) -> Scheme:
+    found = scheme(landmarks)
+    assert found is not None
+    return found
+
+
+def face(landmarks: int, **places: tuple[float, float]) -> Float64:
+    """(1, L, 2): all points in (100, 100) but those named, `p36=(90, 100)`."""
+    points = np.full((1, landmarks, 2), 100.0)
+    for name, place in places.items():
+        points[0, int(name[1:])] = place
+    return points
+
+
+# The lookup
+
+
+def test_a_number_of_points_that_no_scheme_has_gives_none() -> None:
+    assert scheme(7) is None
+
+
+def test_the_lookup_finds_ours() -> None:
+    assert {known(landmarks).name for landmarks in (39, 68, 98, 106)} == set(plugins.names("schemes"))
+
+
+FIVE = """
+from lmconv.scheme import Group, Normaliser, Scheme
+plugin = Scheme(
+    name="five", summary="corners", landmarks={landmarks}, mirror=(1, 0, 2, 4, 3),
+    normalisers={{"eyes": Normaliser(rule=(0, 1), measure="distance of the eyes")}},
+    groups={{"all": Group(points=(0, 1, 2, 3, 4))}}, source="https://example.org",
+)
+"""
+ENTRY = "[lmconv.schemes]\nfive = lmconv_other:plugin\n"
+
+
+def test_another_package_brings_a_scheme_by_entry_point(tmp_path: Path) -> None:
+    env = other_package(tmp_path, ENTRY, FIVE.format(landmarks=5))
+    code = """
+import numpy as np
+from lmconv.judging.ion import ion
+points = np.array([[[0, 0], [50, 0], [25, 30], [10, 50], [40, 50]]], float)
+print(ion(points + [3, 4], points)[0])
+"""
+    assert float(python(code, env=env).out) == pytest.approx(10.0)
+
+
+def test_two_schemes_of_one_number_are_refused(tmp_path: Path) -> None:
+    env = other_package(tmp_path, ENTRY, FIVE.format(landmarks=68))
+    code = """
+from lmconv.errors import UsageError
+from lmconv.scheme import scheme
+try:
+    scheme(68)
+except UsageError as error:
+    print(error)
+"""
+    assert "68 points are claimed by the schemes five and ibug68 (uninstall " in python(code, env=env).out
+
+
+# What an error is a fraction of
+
+
+@pytest.mark.parametrize(("landmarks", "corners"), [(68, (36, 45)), (98, (60, 72))])
+def test_frontal_faces_are_measured_by_their_outer_eye_corners(landmarks: int, corners: tuple[int, int]) -> None:
+    truth = face(landmarks, **{f"p{corners[0]}": (70.0, 100.0), f"p{corners[1]}": (100.0, 140.0)})
+    assert ion(truth + SHIFT, truth) == pytest.approx([100 * 5 / 50])
+
+
+def test_profiles_are_measured_by_the_diagonal_of_the_box_of_their_points() -> None:
+    truth = face(39, p0=(70.0, 100.0), p9=(100.0, 140.0))
+    assert ion(truth + SHIFT, truth) == pytest.approx([100 * 5 / 50])
+
+
+def test_jd_landmark_measures_by_the_root_of_the_area_of_the_box_of_the_points() -> None:
+    truth = face(106, p0=(80.0, 100.0), p16=(100.0, 145.0))
+    assert ion(truth + SHIFT, truth) == pytest.approx([100 * 5 / 30])
+
+
+def test_another_normaliser_is_chosen_by_name() -> None:
+    eyes = {f"p{index}": (70.0, 100.0) for index in range(36, 42)} | {
+        f"p{index}": (100.0, 140.0) for index in range(42, 48)
+    }
+    truth = face(68, **eyes)
+    assert ion(truth + SHIFT, truth, "inter-pupil") == pytest.approx([100 * 5 / 50])
+    assert ion(truth + SHIFT, truth, "box-side") == pytest.approx([100 * 5 / (30 * 40) ** 0.5])
+    with pytest.raises(
+        UsageError, match=r"ibug68 has no normaliser 'ipd' .it has inter-ocular, inter-pupil, box-diagonal"
+    ):
+        ion(truth, truth, "ipd")
+    with pytest.raises(UsageError, match=r"menpo39 has no normaliser 'inter-ocular' .it has box-diagonal, box-side"):
+        known(39).normaliser("inter-ocular")
+
+
+def test_a_face_without_a_size_is_refused_in_the_words_of_its_scheme() -> None:
+    flat = face(106, p0=(80.0, 100.0))
+    with pytest.raises(InputError, match=r"face 0 .* square root of the area of the box .* is 0"):
+        ion(flat, flat)
+
+
+# Which point is which
+
+
+def test_the_profile_has_the_same_numbers_on_both_sides() -> None:
+    assert known(39).mirror == tuple(range(39))
+
+
+@pytest.mark.parametrize("landmarks", [98, 106])
+def test_the_two_dense_schemes_number_jaw_brows_and_bridge_alike(landmarks: int) -> None:
+    assert known(landmarks).mirror[:55] == known(98).mirror[:55]
+
+
+@pytest.mark.realdata
+def test_the_mirror_of_68_is_the_published_one(shared: Path) -> None:
+    published = (shared / "faces" / "300w_test_annotations" / "Mirror68.txt").read_text(encoding="utf-8")
+    assert known(68).mirror == tuple(int(number) for number in published.split(","))
+
+
+@pytest.mark.realdata
+def test_real_faces_keep_their_shape_under_the_mirror_of_68_and_no_swap_in_it_is_nearer(shared: Path) -> None:
+    files = sorted((shared / "faces" / "300w_common").rglob("*.pts"))
+    # Some have a frame, and some have not: the points are the last that both hold.
+    numbers = [path.read_text(encoding="utf-8").replace("}", "").split()[-2 * 68 :] for path in files]
+    points = np.array(numbers, np.float64).reshape(-1, 68, 2)
+    low, high = points.min(axis=1, keepdims=True), points.max(axis=1, keepdims=True)
+    upright = (points - (low + high) / 2) / (high - low).max(axis=-1, keepdims=True)
+    mirrored = (upright * [-1, 1])[:, list(known(68).mirror)]
+    # (68, 68): how far mirrored point i is from point j of the mean face, squared, over all faces.
+    far = np.square(mirrored[:, :, None] - upright.mean(axis=0)).sum(axis=-1).mean(axis=0)
+    kept = np.diag(far)[:, None] + np.diag(far)
+    swapped = far + far.T
+    assert len(files) == 73
+    assert (kept < swapped)[~np.eye(68, dtype=bool)].all()
