@@ -21,14 +21,17 @@ from typing import Any
 
 import numpy as np
 
-from lmconv import pipeline, plugins
+from lmconv import plugins
+from lmconv.building.assembling import build
+from lmconv.building.plain import plain_graph
+from lmconv.building.request import Conversion
 from lmconv.faces import crops
 from lmconv.inference.latency import interleaved, latency
 from lmconv.inference.scenes import Scene, on_scene, whole_way
 from lmconv.inference.session import feed
 from lmconv.sources import checkpoints
 from lmconv.sources import resolve as source
-from lmconv.types import Float32, Io, ModelSpec, OpenOptions, Precision, Session, Target
+from lmconv.types import Float32, Io, ModelSpec, OpenOptions, Precision, Session, Target, Variant
 from lmconv.visual.tables import markdown
 
 TARGETS = ("onnx", "openvino")
@@ -62,7 +65,7 @@ def network(model: str, out: Path) -> list[dict[str, Any]]:
     found = source.resolve(model)
     spec = found.spec
     faces = crops.load(Path(os.environ["LMCONV_FACES"]), spec, "test")
-    plain = pipeline.plain(found, out)
+    plain = plain_graph(found, out)
     with source.open_source(found) as session:
         expected = [on_scene(session, spec, shown).landmarks for _, _, shown in batches(faces, spec)]
     rows = []
@@ -71,7 +74,7 @@ def network(model: str, out: Path) -> list[dict[str, Any]]:
             target: Target = plugins.load("targets", name)
             opened: dict[Io, tuple[Session, ModelSpec]] = {}
             for io in IOS:
-                made = pipeline.build(plain, name, Precision.FP32, out=out, io=io)
+                made = build(Conversion(base=plain, out=out), Variant(target=name, precision=Precision.FP32, io=io))
                 opened[io] = stack.enter_context(target.open(made, OpenOptions(threads=1))), made.spec
             about = {"model": model, "target": name}
             rows += [about | {"io": io} | compare(*opened[io], faces, expected) for io in IOS]

@@ -19,8 +19,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from lmconv import pipeline, plugins
+from lmconv import plugins
 from lmconv.building.optimise import optimise
+from lmconv.building.plain import plain_graph
+from lmconv.building.recipe import PRECISION_PASSES
+from lmconv.building.target_graph import with_batch
 from lmconv.faces.crops import calibration
 from lmconv.graph.facts import set_batch
 from lmconv.graph.rewriter import make
@@ -68,7 +71,7 @@ def network(name: str, out: Path) -> tuple[onnx.ModelProto, ModelSpec]:
         return leftovers()
     if (folder := Path(name) / "plain").is_dir():
         return onnx.load(folder / "model.onnx"), artifact.read(folder).spec
-    base = pipeline.plain(resolve(name, seed=0), out)
+    base = plain_graph(resolve(name, seed=0), out)
     return base.model, base.artifact.spec
 
 
@@ -78,7 +81,7 @@ def pairs(model: onnx.ModelProto, spec: ModelSpec, target: str, settings: argpar
     calibrated = settings.precision == Precision.INT8
     crops = calibration(settings.faces, spec) if calibrated else None
     context = PassContext(spec=spec, crops=crops, scheme=plugin.scheme(this_cpu()))
-    lower = pipeline.PASSES.get(settings.precision, ())
+    lower = PRECISION_PASSES.get(settings.precision, ())
     lowered = optimise(model, lower, context).model
     for label, names in {**{name: (name,) for name in REWRITES}, DEFAULT: plugin.rewrites[settings.precision]}.items():
         changed = optimise(model, names, context).model
@@ -129,7 +132,7 @@ def opened(
     if target == "onnx":
         return OrtSession(graph.SerializeToString(), threads=1)
     folder.mkdir(parents=True, exist_ok=True)
-    tied = spec if fixed else pipeline.with_batch(spec, 1)  # then `build` leaves the graph as it is
+    tied = spec if fixed else with_batch(spec, 1)  # then `build` leaves the graph as it is
     built = openvino.build(graph, folder, tied, precision)
     free = openvino.free_inputs(spec) if openvino.STATIC in built.execution else ()
     return openvino.OpenVinoSession(folder / "model.xml", built.execution[openvino.HINT], 1, free)

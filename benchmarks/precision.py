@@ -33,7 +33,14 @@ from typing import Any
 import numpy as np
 import onnx
 
-from lmconv import pipeline, plugins
+from lmconv import plugins
+from lmconv.building.assembling import build
+from lmconv.building.plain import Plain, plain_graph
+from lmconv.building.recipe import PRECISION_PASSES
+from lmconv.building.recipe import resolve as resolve_recipe
+from lmconv.building.request import Choices, Conversion, Crops
+from lmconv.building.steps import steps
+from lmconv.building.target_graph import with_batch
 from lmconv.errors import first_line
 from lmconv.faces import crops
 from lmconv.faces.crops import CropSet
@@ -47,7 +54,7 @@ from lmconv.networks.squares import to_picture
 from lmconv.sources.resolve import open_source, resolve
 from lmconv.store import artifact
 from lmconv.targets import openvino
-from lmconv.types import Float32, Json, ModelSpec, OpenOptions, Precision, Session, Target
+from lmconv.types import Float32, Json, ModelSpec, OpenOptions, Precision, Session, Target, Variant
 from lmconv.visual.tables import markdown
 
 SAMPLES = 400
@@ -59,7 +66,7 @@ BUDGET = 0.03
 class Job:
     """What a maker starts from: the plain graph, crops, a folder of faces; where artefacts go, and what is not ours."""
 
-    base: pipeline.Plain
+    base: Plain
     crops: Float32
     faces: Path
     out: Path
@@ -69,17 +76,21 @@ class Job:
         """The plain graph, or the one that our quantiser gets for this target."""
         if not compacted:
             return self.base.model
-        choices = pipeline.Choices(without=pipeline.PASSES[Precision.INT8])
+        choices = Choices(without=PRECISION_PASSES[Precision.INT8])
         plugin: Target = plugins.load("targets", target)
-        *_, last = pipeline.steps(self.base, plugin, Precision.INT8, lambda: self.crops, choices)
+        given = Crops(cut=lambda: self.crops, pictures=tuple)
+        conversion = Conversion(base=self.base, out=self.out, crops=given, choices=choices)
+        *_, last = steps(
+            conversion, plugin, resolve_recipe(Variant(target=target, precision=Precision.INT8), plugin, choices)
+        )
         return last.model
 
 
 def ours(job: Job, target: str, precision: Precision) -> Path:
     """What `lmconv export` makes."""
     pictures = functools.partial(crops.calibrated, job.faces, job.base.artifact.spec)
-    given = pipeline.Crops(cut=lambda: job.crops, pictures=pictures)
-    return pipeline.build(job.base, target, precision, out=job.out, crops=given).path
+    given = Crops(cut=lambda: job.crops, pictures=pictures)
+    return build(Conversion(base=job.base, out=job.out, crops=given), Variant(target=target, precision=precision)).path
 
 
 def tuned(job: Job, target: str) -> Path:
@@ -89,7 +100,7 @@ def tuned(job: Job, target: str) -> Path:
         lmconv = str(Path(sys.executable).with_name("lmconv"))
         options = ["--calibration", str(job.faces), "--budget-ion", str(BUDGET), "--out", str(job.out)]
         subprocess.run([lmconv, "tune", name, "--to", target, *options], check=True, stdout=sys.stderr)
-    path = job.out / name / pipeline.folder(target, Precision.MIXED, "tensor")
+    path = job.out / name / Variant(target=target, precision=Precision.MIXED).folder
     if not path.is_dir():
         raise FileNotFoundError("not tuned")
     return path
@@ -184,11 +195,11 @@ def main() -> None:
 def network(model: str, out: Path, faces: Path, keep: bool) -> list[Json]:
     """Makes everything of one network, then runs all of it; a row each."""
     source = resolve(model)
-    plain = pipeline.plain(source, out).artifact.path
+    plain = plain_graph(source, out).artifact.path
     rows: list[Json] = [{"on": "torch", "by": "source"}, {"on": "onnx", "by": "plain graph, fp32", "path": str(plain)}]
     rows += [alone(key, model, out, faces, keep) for key in MAKERS]
     shown = crops.load(faces, source.spec, "test")
-    spec = pipeline.with_batch(source.spec, 1)
+    spec = with_batch(source.spec, 1)
     found, runs = {}, {}
     with contextlib.ExitStack() as stack:
         for index, row in enumerate(rows):
@@ -229,7 +240,7 @@ def alone(key: tuple[str, str], model: str, out: Path, faces: Path, keep: bool) 
 
 def _alone(key: tuple[str, str], model: str, out: Path, faces: Path, folder: Path) -> Json:
     with contextlib.redirect_stdout(sys.stderr):
-        base = pipeline.plain(resolve(model), out)
+        base = plain_graph(resolve(model), out)
         calibration = crops.calibration(faces, base.artifact.spec)
         job = Job(base=base, crops=calibration, faces=faces, out=out, folder=folder)
         start, cpu = time.perf_counter(), time.process_time()

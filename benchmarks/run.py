@@ -24,13 +24,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lmconv import pipeline, plugins
+from lmconv import plugins
+from lmconv.building.assembling import build
+from lmconv.building.plain import plain_graph
+from lmconv.building.request import Conversion
 from lmconv.faces import crops
 from lmconv.inference.latency import interleaved
 from lmconv.inference.session import noise
 from lmconv.sources import resolve as source
 from lmconv.store import artifact as artifacts
-from lmconv.types import Float64, OpenOptions, Precision, Target, Uint8
+from lmconv.types import Float64, OpenOptions, Precision, Target, Uint8, Variant
 from lmconv.visual.tables import markdown
 
 FRAMES, WIDTH, HEIGHT, RATE = 300, 640, 480, 30.0
@@ -59,10 +62,11 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_clip(out / "clip.mp4", Path(os.environ["LMCONV_FACES"]))
     for model in MODELS:
-        plain = pipeline.plain(source.resolve(model), out)
+        plain = plain_graph(source.resolve(model), out)
         for target in TARGETS:
-            pipeline.build(plain, target, Precision.FP32, out=out)
-    pipeline.build(pipeline.plain(source.resolve("rfb320"), out), "openvino", Precision.FP32, out=out)
+            build(Conversion(base=plain, out=out), Variant(target=target, precision=Precision.FP32))
+    detector = plain_graph(source.resolve("rfb320"), out)
+    build(Conversion(base=detector, out=out), Variant(target="openvino", precision=Precision.FP32))
     speeds = runs(out, arguments.runs)
     ratios = [ratio(out / model, threads) for model in MODELS for threads in (1, 0)]
     found = {"fps": speeds, "ratios": ratios}

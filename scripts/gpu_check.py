@@ -31,7 +31,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
-from lmconv import machine, pipeline, plugins
+from lmconv import machine, plugins
+from lmconv.building.assembling import graph_for
+from lmconv.building.limits import MAP_TOLERANCE
+from lmconv.building.plain import Plain, plain_graph
+from lmconv.building.recipe import PLAIN_PASSES
+from lmconv.building.request import Choices, Conversion, Crops
 from lmconv.errors import GateFailed, InputError, LmconvError, MissingRuntime, UsageError
 from lmconv.faces import crops
 from lmconv.inference.latency import latency
@@ -47,7 +52,7 @@ from lmconv.sources.resolve import open_source, resolve
 from lmconv.store.files import canonical, digest, sha256, writing
 from lmconv.store.reference import MAPS, Reference
 from lmconv.trt import check, device
-from lmconv.types import Arrays, Json, Pass, Precision
+from lmconv.types import Arrays, Json, Pass, Precision, Variant
 
 LOWERED = {8: ("opset17",)}
 """Passes that a major version of TensorRT needs last."""
@@ -169,11 +174,11 @@ def _prepared(network: Network, out: Path, staging: Path, faces: Path, major: in
     """Writes the graphs of a network, its inputs and its answers; gives its part of cases.json."""
     path = checkpoints.find(network.name)
     source = resolve(network.name, weights=path, seed=None if path else 0)
-    given = pipeline.Crops(
+    given = Crops(
         cut=functools.cache(functools.partial(crops.calibration, faces, source.spec)),
         pictures=functools.partial(crops.calibrated, faces, source.spec),
     )
-    base = pipeline.plain(source, out / "build", crops=given)
+    base = plain_graph(source, out / "build", crops=given)
     spec, reference = base.artifact.spec, _reference(base)
     judged = "heatmaps" if spec.heatmaps else "landmarks"
     inputs, expected = [reference.inputs["input"]], [getattr(reference.outputs, judged)]
@@ -253,21 +258,18 @@ def _case(graph: str, end: str, precision: Precision, profile: tuple[int, int, i
     }
 
 
-def _graph(
-    base: pipeline.Plain, precision: Precision, given: pipeline.Crops, major: int, *, compacted: bool = True
-) -> onnx.ModelProto:
+def _graph(base: Plain, precision: Precision, given: Crops, major: int, *, compacted: bool = True) -> onnx.ModelProto:
     """The graph that TensorRT of this version would get, rewritten or as the plain graph has it."""
-    choices = pipeline.DEFAULT
+    choices = Choices()
     if not compacted:
         known: dict[str, Pass] = plugins.load_all("passes")
-        optional = (name for name, step in known.items() if not step.required and name not in pipeline.PLAIN)
+        optional = (name for name, step in known.items() if not step.required and name not in PLAIN_PASSES)
         choices = replace(choices, without=tuple(optional))
-    return pipeline.graph_for(
-        base, "tensorrt", precision, crops=given, choices=choices, last=LOWERED.get(major, ())
-    ).model
+    conversion = Conversion(base=base, out=base.artifact.path.parents[1], crops=given, choices=choices)
+    return graph_for(conversion, Variant(target="tensorrt", precision=precision), LOWERED.get(major, ())).model
 
 
-def _reference(base: pipeline.Plain) -> Reference:
+def _reference(base: Plain) -> Reference:
     """Seeded inputs and the network's answers; of a network with heatmaps as many as those are kept of."""
     kept = base.reference
     if base.artifact.spec.heatmaps is None:
@@ -425,7 +427,7 @@ def proven(machine: Json) -> str:
 def _judged(model: Json, found: Json, arrays: Arrays, out: Path) -> Json:
     path = checkpoints.find(model["name"])
     source = resolve(model["name"], weights=path, seed=None if path else 0)
-    base = pipeline.plain(source, out / "build")
+    base = plain_graph(source, out / "build")
     here = base.artifact.parents["source"]
     if model.get("source", here) != here:
         was, now = (each.get("file") or f"random weights, seed {each.get('seed')}" for each in (model["source"], here))
@@ -443,7 +445,7 @@ def _judged(model: Json, found: Json, arrays: Arrays, out: Path) -> Json:
     return {"weights": weights, "cases": judged, "latency": times}
 
 
-def _figures(base: pipeline.Plain, found: Arrays, precision: Precision, *, trained: bool) -> Json:
+def _figures(base: Plain, found: Arrays, precision: Precision, *, trained: bool) -> Json:
     """Parity on seeded inputs; where the weights are trained, parity, ION and losses on faces, and gates."""
     spec, reference = base.artifact.spec, _reference(base)
     session = Answers(found)
@@ -453,7 +455,7 @@ def _figures(base: pipeline.Plain, found: Arrays, precision: Precision, *, train
     if precision == Precision.FP32:
         gates["max_abs"] = seeded.max_abs <= LIMITS[precision]
     if seeded.max_map is not None:
-        gates["max_map"] = seeded.max_map <= pipeline.MAP_TOLERANCE[precision]
+        gates["max_map"] = seeded.max_map <= MAP_TOLERANCE[precision]
     if precision == Precision.FP16 and trained:
         gates["max_px"] = seeded.max_px <= FP16_PX
     if trained:

@@ -95,12 +95,15 @@ def weights(seeded: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def export(model: str, weights: Path | None, out: Path, *wanted: tuple[str, Precision]) -> Path:
     """Exports a model as every test of a module may want it; gives `out`."""
-    from lmconv import pipeline
+    from lmconv.building import assembling
+    from lmconv.building.plain import plain_graph
+    from lmconv.building.request import Conversion
     from lmconv.sources import resolve as source
+    from lmconv.types import Variant
 
-    plain = pipeline.plain(source.resolve(model, weights=weights), out)
+    plain = plain_graph(source.resolve(model, weights=weights), out)
     for target, precision in wanted:
-        pipeline.build(plain, target, precision, out=out)
+        assembling.build(Conversion(base=plain, out=out), Variant(target=target, precision=precision))
     return out
 
 
@@ -158,14 +161,18 @@ class Flat(nn.Module):
 @pytest.fixture(scope="session")
 def own_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`flat.py` with a network of someone's own, and its artefact `flat-Flat/onnx-fp32`. Not to be changed."""
-    from lmconv import pipeline
+    from lmconv.building import assembling
+    from lmconv.building.plain import plain_graph
+    from lmconv.building.request import Conversion
     from lmconv.sources import resolve as source
-    from lmconv.types import Precision
+    from lmconv.types import Variant
 
     place = tmp_path_factory.mktemp("own")
     (place / "flat.py").write_text(NETWORK, encoding="utf-8")
     found = source.resolve(f"{place / 'flat.py'}:Flat", size=(32, 32), landmarks=4, seed=0)
-    pipeline.build(pipeline.plain(found, place), "onnx", Precision.FP32, out=place)
+    assembling.build(
+        Conversion(base=plain_graph(found, place), out=place), Variant(target="onnx", precision=Precision.FP32)
+    )
     return place
 
 

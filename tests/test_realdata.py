@@ -12,8 +12,10 @@ import pytest
 from tests.conftest import export
 from tests.helpers import Cli
 
-from lmconv import pipeline, plugins
+from lmconv import plugins
 from lmconv.building.optimise import optimise
+from lmconv.building.recipe import resolve
+from lmconv.building.request import Choices
 from lmconv.building.trial import opened
 from lmconv.compaction.compact import compact
 from lmconv.faces import crops
@@ -25,7 +27,7 @@ from lmconv.networks import squares
 from lmconv.passes import simplify
 from lmconv.sources import resolve as source
 from lmconv.store import artifact as artifacts
-from lmconv.types import Artifact, Float64, OpenOptions, PassContext, Precision
+from lmconv.types import Artifact, Float64, OpenOptions, PassContext, Precision, Variant
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]
 
@@ -84,7 +86,8 @@ def test_int8_without_tuning_keeps_the_landmarks(
     before = onnx.load(plain.path / "model.onnx")
     crop = crops.calibration(shared / "faces" / "300w_train_sample", plain.spec)
     context = PassContext(spec=plain.spec, crops=crop, scheme=plugin.scheme("x86"), replay={"multiple": 8})
-    after = optimise(before, pipeline.passes(plugin, Precision.INT8), context).model
+    passes = resolve(Variant(target=target, precision=Precision.INT8), plugin, Choices()).passes
+    after = optimise(before, passes, context).model
     faces = crops.load(shared / "faces" / "300w_common", plain.spec)
     with OrtSession(before.SerializeToString()) as first, opened(plain, plugin, after, Precision.INT8) as second:
         expected, points = (parity.on_faces(session, plain.spec, faces) for session in (first, second))

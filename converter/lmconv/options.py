@@ -1,9 +1,10 @@
-"""Options that several commands share: which network, and how it is read."""
+"""Options that several commands share: the network to work on, and the way to read the network."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,37 +30,46 @@ SOURCE = (
 
 
 def source_options(command: F) -> F:
-    """Adds what says which network a command works on, besides its name and weights."""
+    """Adds the options that describe a network, besides its name and weights."""
     for option in reversed(SOURCE):
         command = option(command)
     return command
 
 
-def source_arguments(
-    weights: Path | None,
-    seed: int | None,
-    *,
-    landmarks: int | None,
-    shape: str | None,
-    preprocess: str | None,
-    decode: str | None,
-    output_slice: str | None,
-    name: str | None,
-) -> Json:
-    """What `lmconv.sources.resolve.resolve` takes, of what the user gave to these options."""
-    from lmconv.networks import heatmaps
-    from lmconv.networks import preprocess as preprocessing
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceOptions:
+    """The values of `source_options`, and of `--weights`: base class of the requests of commands."""
 
-    return {
-        "weights": weights,
-        "seed": seed,
-        "landmarks": landmarks,
-        "size": _size(shape),
-        "preprocess": preprocessing.parse(preprocess) if preprocess is not None else None,
-        "decode": heatmaps.parse(decode) if decode is not None else None,
-        "output_slice": _slice(output_slice),
-        "name": name,
-    }
+    weights: Path | None
+    landmarks: int | None
+    shape: str | None
+    preprocess: str | None
+    decode: str | None
+    output_slice: str | None
+    name: str | None
+
+    def source_arguments(self, seed: int | None = None) -> Json:
+        """Returns the arguments of `lmconv.sources.resolve.resolve`, without the model.
+
+        Args:
+            seed: Seed for random weights where no checkpoint exists; None if random weights are not allowed.
+
+        Raises:
+            UsageError: An option cannot be parsed.
+        """
+        from lmconv.networks import heatmaps
+        from lmconv.networks import preprocess as preprocessing
+
+        return {
+            "weights": self.weights,
+            "seed": seed,
+            "landmarks": self.landmarks,
+            "size": _size(self.shape),
+            "preprocess": preprocessing.parse(self.preprocess) if self.preprocess is not None else None,
+            "decode": heatmaps.parse(self.decode) if self.decode is not None else None,
+            "output_slice": _slice(self.output_slice),
+            "name": self.name,
+        }
 
 
 def _slice(text: str | None) -> tuple[int, int] | None:

@@ -48,6 +48,28 @@ class Precision(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One artefact of a network: target, precision, input and batch size.
+
+    Attributes:
+        target: Name of the target, such as `"openvino"`.
+        precision: Precision of the artefact.
+        io: Input of the artefact.
+        batch: A fixed batch size; None for a free one.
+    """
+
+    target: str
+    precision: Precision = Precision.FP32
+    io: Io = "tensor"
+    batch: int | None = None
+
+    @property
+    def folder(self) -> str:
+        """Name of the artefact's folder: `TARGET-PRECISION`, with the input appended unless the input is a tensor."""
+        return f"{self.target}-{self.precision}" + (f"-{self.io}" if self.io != "tensor" else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
     """One input or output of a network.
 
@@ -449,6 +471,10 @@ class Target:
     last: Callable[[], tuple[str, ...]] = tuple
     channels: tuple[int, ...] = CHANNELS
 
+    def takes(self, io: Io, precision: Precision) -> bool:
+        """True if an artefact in this precision can have this input."""
+        return io in self.ios and not (io == "frame" and precision == Precision.BF16)
+
     def scheme(self, cpu: Cpu) -> QuantScheme:
         """How it wants int8 for a kind of CPU."""
         return self.on_arm if cpu == "arm" and self.on_arm else self.quantisation
@@ -479,8 +505,8 @@ class BuildOptions:
     modules: Mapping[str, str] = field(default_factory=dict)
 
 
-AS_USUAL = BuildOptions()
-"""How an engine is built where nothing else is said."""
+DEFAULT_BUILD = BuildOptions()
+"""Default options for building an engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

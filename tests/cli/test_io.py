@@ -13,7 +13,11 @@ import pytest
 from tests.conftest import export
 from tests.helpers import Cli, add_face, face, python, tiny_onnx
 
-from lmconv import pipeline, plugins
+from lmconv import plugins
+from lmconv.building import acceptance
+from lmconv.building.assembling import build
+from lmconv.building.plain import plain_graph
+from lmconv.building.request import Conversion
 from lmconv.faces import crops
 from lmconv.inference.scenes import Scene, landmarks_in, on_scene, scene
 from lmconv.judging import parity
@@ -21,7 +25,7 @@ from lmconv.networks import wrapping
 from lmconv.sources import resolve as source
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference as reference_file
-from lmconv.types import Float32, Float64, Io, ModelSpec, OpenOptions, Precision, Target
+from lmconv.types import Float32, Float64, Io, ModelSpec, OpenOptions, Precision, Target, Variant
 
 TARGETS = ("onnx", "openvino")
 RGB = ("--preprocess", "RGB,1/255,0.485:0.456:0.406,0.229:0.224:0.225")
@@ -38,10 +42,10 @@ def io_build(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`build/` with the tiny network in fp32, every target and every io. Not to be changed."""
     out = tmp_path_factory.mktemp("io") / "build"
     export(str(tiny), None, out)
-    plain = pipeline.plain(source.resolve(str(tiny)), out)
+    plain = plain_graph(source.resolve(str(tiny)), out)
     for target in TARGETS:
         for io in ("tensor", "image", "frame"):
-            pipeline.build(plain, target, Precision.FP32, out=out, io=io)
+            build(Conversion(base=plain, out=out), Variant(target=target, precision=Precision.FP32, io=io))
     return out
 
 
@@ -76,8 +80,10 @@ def test_artefacts_that_take_something_else_stand_beside_each_other(cli: Cli, ti
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("io", ["image", "frame"])
 def test_the_same_network_makes_the_same_bytes(built: Path, tiny: Path, tmp_path: Path, target: str, io: Io) -> None:
-    plain = pipeline.plain(source.resolve(str(tiny)), tmp_path / "again")
-    again = pipeline.build(plain, target, Precision.FP32, out=tmp_path / "again", io=io)
+    plain = plain_graph(source.resolve(str(tiny)), tmp_path / "again")
+    again = build(
+        Conversion(base=plain, out=tmp_path / "again"), Variant(target=target, precision=Precision.FP32, io=io)
+    )
     assert again.digest == artifacts.read(built / f"{target}-fp32-{io}").digest
 
 
@@ -250,7 +256,7 @@ def test_one_whose_crop_is_half_a_pixel_off_fails(cli: Cli, tiny: Path, monkeypa
     with monkeypatch.context() as broken:
         broken.setattr(wrapping, "ALONG_X", shifted)
         cli("export", tiny, "--io", "frame").refused(1, "landmarks are", "off")
-        broken.setattr(pipeline, "FRAME_TOLERANCE", 1.0)  # the first check is export's own
+        broken.setattr(acceptance, "FRAME_TOLERANCE", 1.0)  # the first check is export's own
         assert cli("export", tiny, "--io", "frame").code == 0
     ran = cli("verify", "build/tiny/onnx-fp32-frame", "--weights", tiny, "--json")
     assert (ran.code, ran.document["artifacts"][0]["gates"]) == (1, {"max_px": "failed"})

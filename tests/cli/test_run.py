@@ -20,11 +20,13 @@ import pytest
 from tests.conftest import export
 from tests.helpers import COMMAND, Cli, contents, python, start, strays
 
-from lmconv import pipeline
+from lmconv.building.assembling import build
+from lmconv.building.plain import plain_graph
+from lmconv.building.request import Conversion
 from lmconv.faces.pts import read_pts
 from lmconv.judging.ion import ion
 from lmconv.sources import resolve as source
-from lmconv.types import Float64, Precision, Uint8
+from lmconv.types import Float64, Precision, Uint8, Variant
 
 FACE = "00001"
 """The one that moves in videos."""
@@ -222,8 +224,8 @@ def test_a_face_over_the_border_is_found_where_it_is(cli: Cli, net: Path, photos
 def test_artefacts_that_take_images_or_frames_give_the_same(
     cli: Cli, tmp_path: Path, net: Path, photos: Path, io: Any
 ) -> None:
-    plain = pipeline.plain(source.resolve("drawn68"), tmp_path)
-    other = pipeline.build(plain, "onnx", Precision.FP32, out=tmp_path, io=io).path
+    plain = plain_graph(source.resolve("drawn68"), tmp_path)
+    other = build(Conversion(base=plain, out=tmp_path), Variant(target="onnx", precision=Precision.FP32, io=io)).path
     for artifact, out in ((net, "tensor"), (other, io)):
         assert cli("run", artifact, photos, "--boxes", "boxes.csv", "--out", out).code == 0
     for number in range(3):

@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 from tests.helpers import COMMAND, Cli, add_face, face, python
 
-from lmconv import pipeline
+from lmconv.pipeline import convert
 from lmconv.sources.resolve import resolve
 from lmconv.store import artifact as artifacts
 from lmconv.types import Precision
@@ -318,7 +318,7 @@ def test_verify_needs_neither_torch_nor_openvino(small: Path, build: Path, weigh
 @pytest.mark.slow
 def test_a_detector_whose_runtime_is_missing_says_what_to_install(small: Path, shared: Path, tmp_path: Path) -> None:
     source = resolve("rfb320", weights=shared / "detectors")
-    made = pipeline.convert(source, "openvino", Precision.FP32, out=tmp_path)
+    made = convert(source, "openvino", Precision.FP32, out=tmp_path)
     ran = python(without("openvino"), "verify", small / "onnx-fp32", "--boxes", f"detector:{made.path}")
     ran.refused(3, "openvino, which is not here", "pip install 'lmconv[openvino]'")
 

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from lmconv import pipeline, plugins
+from lmconv import plugins
+from lmconv.building.assembling import build
+from lmconv.building.plain import Plain, plain_graph
+from lmconv.building.request import Conversion
 from lmconv.inference.session import gap, noise, outputs
-from lmconv.pipeline import Plain
 from lmconv.sources.resolve import names, open_source, resolve
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference
-from lmconv.types import Artifact, OpenOptions, Precision, Target
+from lmconv.types import Artifact, OpenOptions, Precision, Target, Variant
 
 DETECTORS = names("detection")
 BUILT = [name for name in DETECTORS if plugins.load("backbones", name).build]
@@ -39,7 +41,7 @@ def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """The plain graph of a detector: with seeded weights, or as published."""
     weights = None if request.param in BUILT else request.getfixturevalue("shared") / "detectors"
     folder: Path = tmp_path_factory.mktemp("plain")
-    return pipeline.plain(resolve(request.param, weights=weights, seed=None if weights else 0), folder)
+    return plain_graph(resolve(request.param, weights=weights, seed=None if weights else 0), folder)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_an_artefact_gives_what_the_network_gives_at_every_size(
     plain: Plain, target: str, precision: Precision, tmp_path: Path
 ) -> None:
-    made = pipeline.build(plain, target, precision, out=tmp_path)
+    made = build(Conversion(base=plain, out=tmp_path), Variant(target=target, precision=precision))
     tells_what_it_gives(made)
     plugin: Target = plugins.load("targets", target)
     own = plain.source.spec

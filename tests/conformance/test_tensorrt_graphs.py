@@ -13,13 +13,17 @@ from typing import Any
 import onnx
 import pytest
 
-from lmconv import pipeline, plugins
+from lmconv import plugins
+from lmconv.building.assembling import graph_for
+from lmconv.building.limits import MAP_TOLERANCE, RAW_TOLERANCE, TOLERANCE
+from lmconv.building.plain import Plain, plain_graph
+from lmconv.building.request import Conversion, Crops
+from lmconv.building.target_graph import TargetGraph
 from lmconv.engines.lint import complaints
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import Outputs, feed, gap, noise, noise_crops, outputs
-from lmconv.pipeline import MAP_TOLERANCE, RAW_TOLERANCE, TOLERANCE, Crops, Plain
 from lmconv.sources import resolve as source
-from lmconv.types import Io, Precision, Source
+from lmconv.types import Io, Precision, Source, Variant
 
 LAST: dict[tuple[str, ...], tuple[int, ...]] = {("opset17",): (8,), (): (10, 11)}
 """What versions need last."""
@@ -49,7 +53,7 @@ def crops_of(name: str) -> Crops | None:
 def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Plain:
     """The plain graph of a backbone with seeded weights."""
     folder: Path = tmp_path_factory.mktemp("plain")
-    return pipeline.plain(seeded(request.param), folder, crops=crops_of(request.param))
+    return plain_graph(seeded(request.param), folder, crops=crops_of(request.param))
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +68,7 @@ def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "load", loaded)
 
 
-def answer(ready: pipeline.Ready) -> Outputs:
+def answer(ready: TargetGraph) -> Outputs:
     """What a graph says in ONNX Runtime of the seeded inputs that the source was asked about."""
     inputs = feed(noise_crops(ready.spec, 8, 0), ready.spec)
     with OrtSession(ready.model.SerializeToString()) as session:
@@ -86,7 +90,11 @@ def computes(plain: Plain, precision: Precision, io: Io) -> None:
     name = plain.source.spec.name
     found: list[Outputs] = []
     for last, versions in LAST.items():
-        ready = pipeline.graph_for(plain, "tensorrt", precision, crops=crops_of(name), io=io, last=last)
+        ready = graph_for(
+            Conversion(base=plain, out=plain.artifact.path.parents[1], crops=crops_of(name)),
+            Variant(target="tensorrt", precision=precision, io=io),
+            last,
+        )
         onnx.checker.check_model(ready.model, full_check=True)
         assert [complaints(ready.model, version) for version in versions] == [[]] * len(versions)
         assert ready.recipe["opset"] == (17 if last else 18)

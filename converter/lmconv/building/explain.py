@@ -6,32 +6,42 @@ from typing import TYPE_CHECKING
 
 from lmconv import plugins
 from lmconv.building.optimise import Optimised, optimise
+from lmconv.building.recipe import PLAIN_PASSES, resolve
+from lmconv.building.request import Conversion
+from lmconv.building.steps import steps
 from lmconv.building.trial import timed
 from lmconv.graph.facts import flops, parameters
 from lmconv.inference.latency import faster
 from lmconv.machine import this_cpu
-from lmconv.pipeline import PLAIN, Choices, Crops, Plain, passes, steps
+from lmconv.store.artifact import variant_of
 from lmconv.types import Artifact, Json, Pass, PassContext, Precision, Target
 
 if TYPE_CHECKING:
     import onnx
 
 
-def explain(base: Plain, artifact: Artifact, choices: Choices, crops: Crops | None) -> Json:
-    """Times the graph after each pass in turn with the one before, one thread, batch 1 or the one it is tied to.
+def explain(conversion: Conversion, artifact: Artifact) -> Json:
+    """Times the graph after each pass alternately with the graph before, one thread, batch 1 or the fixed batch.
+
+    Args:
+        conversion: The network and its options.
+        artifact: An artefact of the network.
 
     Returns:
-        `passes`: by pass, parameters, FLOPs and nodes before and after, and how many times faster the target became
-        (None where the graph stays as it is);
-        `total`: the same of all together, against the plain graph on the same target; `left_out`: of the other passes,
-        why, and how many times faster they would have made the graph that the precision starts from.
+        `passes`: for each pass the parameters, FLOPs and nodes before and after, and the speed-up on the target (None
+            if the graph is unchanged).
+        `total`: the same for all passes together, against the plain graph on the same target.
+        `left_out`: for each pass that did not run, the reason, and the speed-up of the graph from which the precision
+            starts.
     """
+    base, choices = conversion.base, conversion.choices
     target: Target = plugins.load("targets", artifact.target)
     precision = artifact.precision
-    names = passes(target, precision, choices)
-    made = list(steps(base, target, precision, crops, choices))
+    recipe = resolve(variant_of(artifact), target, choices)
+    names = recipe.passes
+    made = list(steps(conversion, target, recipe))
     float32 = made[len([name for name in names if not _lowers(name)])]
-    others = {name: _tried(name, float32, base, target, crops) for name in _others(names)}
+    others = {name: _tried(name, float32, conversion, target) for name in _others(names)}
     distinct: dict[int, onnx.ModelProto] = {id(step.model): step.model for step in (*made, *others.values())}
     told = precision if precision == Precision.BF16 else Precision.FP32
     times = dict(zip(distinct, timed(base.artifact, target, list(distinct.values()), told), strict=True))
@@ -56,7 +66,7 @@ def explain(base: Plain, artifact: Artifact, choices: Choices, crops: Crops | No
             "faster": gain(made[0], made[-1]),
         },
         "left_out": [
-            {"pass": name, "why": _why(name, found, choices, artifact), "faster": gain(float32, found)}
+            {"pass": name, "why": _why(name, found, choices.without, artifact), "faster": gain(float32, found)}
             for name, found in others.items()
         ],
     }
@@ -71,20 +81,22 @@ def _others(names: tuple[str, ...]) -> list[str]:
     """Passes that could be applied to a float graph, and are not."""
     known: dict[str, Pass] = plugins.load_all("passes")
     return [
-        name for name, step in known.items() if name not in (*names, *PLAIN) and not (step.required or step.calibrated)
+        name
+        for name, step in known.items()
+        if name not in (*names, *PLAIN_PASSES) and not (step.required or step.calibrated)
     ]
 
 
-def _tried(name: str, before: Optimised, base: Plain, target: Target, crops: Crops | None) -> Optimised:
-    scheme = target.scheme(this_cpu())
-    context = PassContext(spec=base.artifact.spec, crops=crops() if crops else None, scheme=scheme)
+def _tried(name: str, before: Optimised, conversion: Conversion, target: Target) -> Optimised:
+    scheme, crops = target.scheme(this_cpu()), conversion.crops
+    context = PassContext(spec=conversion.base.artifact.spec, crops=crops() if crops else None, scheme=scheme)
     return optimise(before.model, [name], context, before.outputs or None)
 
 
-def _why(name: str, found: Optimised, choices: Choices, artifact: Artifact) -> str:
+def _why(name: str, found: Optimised, without: tuple[str, ...], artifact: Artifact) -> str:
     if refused := found.recipe[-1]["refused"]:
         return str(refused)
-    if name in choices.without:
+    if name in without:
         return f"switched off (--no-{name})"
     return f"no default for {artifact.target} in {artifact.precision} (docs/passes.md)"
 

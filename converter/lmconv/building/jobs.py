@@ -1,7 +1,7 @@
-"""What `lmconv export` does with each network: all that is asked for, whatever of it fails.
+"""Converts whole networks for `lmconv export`: every variant is tried, and failures are collected.
 
-Several networks are converted each in a process of its own: memory is then that of the largest, and one that takes its
-process down takes no other with it.
+Several networks are converted in one process each: peak memory is that of the largest network, and a network that kills
+its process stops no other.
 """
 
 from __future__ import annotations
@@ -13,159 +13,166 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Protocol
 
 from lmconv.console import Console, attempt
 from lmconv.errors import InputError, OtherPoints, Refused, UsageError
-from lmconv.types import Io, Json, ModelSpec, Precision
+from lmconv.types import Json, Mix, ModelSpec, Precision, Variant
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from lmconv.judging.guard import Guard
-    from lmconv.judging.loss import Budget
-    from lmconv.pipeline import Choices, Crops, Plain
-    from lmconv.tuning.tune import Options
+    from lmconv.building.request import Choices, Conversion, Crops
     from lmconv.types import Artifact
+
+
+class Faces(Protocol):
+    """Annotated training faces."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the faces, for messages."""
+        ...
+
+    def crops(self, spec: ModelSpec) -> Crops:
+        """Returns the crops for a network.
+
+        Raises:
+            OtherPoints: The faces are annotated with another number of points.
+        """
+        ...
+
+
+class Guard(Protocol):
+    """Rules for refusing artefacts that are slower than their parent or lose too much on faces."""
+
+    def judge(self, conversion: Conversion, place: Path) -> Callable[[Artifact], Json]:
+        """Returns the judge of one network's artefacts; `place` is a temporary folder for their parents.
+
+        The judge returns its figures, and raises `Refused`.
+        """
+        ...
+
+
+class Tuner(Protocol):
+    """Chooses the content of precision "mixed"."""
+
+    def tune(self, conversion: Conversion, target: str, note: Callable[[str], object]) -> tuple[Mix, Json]:
+        """Returns the choice, and a document about the search with the faces' identities as `pictures`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One network and what shall come of it.
+    """One network and the variants to build.
 
     Attributes:
-        model: What the user called it.
+        model: The network, as the user typed its name.
         options: The other arguments of `lmconv.sources.resolve.resolve`.
-        wanted: Targets, precisions, and what the artefacts take.
-        out: Where artefacts go.
-        calibration: A folder of annotated faces, and of which split.
-        batch: A fixed batch size, None for a free one.
-        choices: See `pipeline.Choices`.
-        explain: Whether to time what each pass bought.
-        guard: What happens to an artefact that is slower than its parent or outside its budget: it is refused, or
-            written all the same, or not even judged.
-        budget: How much may be lost on the faces.
-        console: How much is said.
-        tuning: How "mixed" is chosen, where `choices` do not say what it is.
+        variants: The variants to build.
+        out: Folder of all artefacts.
+        choices: User options for building the graph.
+        console: Receives notes and errors.
+        faces: Faces for calibration and comparison; None if none are given.
+        guard: Refuses artefacts; None if the user switched the guard off.
+        tuner: Chooses "mixed" where `choices` does not; None where no faces are given.
+        explain: True if the gain of each pass is to be measured.
     """
 
     model: str
     options: Json
-    wanted: tuple[tuple[str, Precision, Io], ...]
+    variants: tuple[Variant, ...]
     out: Path
-    calibration: tuple[Path, str] | None
-    batch: int | None
     choices: Choices
-    explain: bool
-    guard: Literal["refuse", "force", "skip"]
-    budget: Budget
     console: Console
-    tuning: Options | None = None
+    faces: Faces | None = None
+    guard: Guard | None = None
+    tuner: Tuner | None = None
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """Rows of `lmconv export --json`, and what went wrong."""
+    """Rows of `lmconv export --json` for the artefacts, and the errors."""
 
     artifacts: list[Json] = field(default_factory=list)
     errors: list[Json] = field(default_factory=list)
 
 
 def convert(job: Job, step: Callable[[], object] = lambda: None) -> Done:
-    """Converts one network in this process; `step` is called after each part."""
+    """Converts one network in this process; calls `step` after each part."""
     done = Done()
     attempt(job.console, functools.partial(_convert, job, done, step), done.errors, model=job.model)
     return done
 
 
 def _convert(job: Job, done: Done, step: Callable[[], object]) -> None:
-    from lmconv import pipeline
-    from lmconv.sources import resolve as source
+    from lmconv.building.plain import plain_graph
+    from lmconv.building.request import Conversion
+    from lmconv.sources.resolve import resolve
 
-    found = source.resolve(job.model, **job.options)
-    crops = _crops(job, found.spec)
-    plain = pipeline.plain(found, job.out, crops=crops)
-    for warning in plain.warnings:
+    source = resolve(job.model, **job.options)
+    crops = _crops(job, source.spec)
+    base = plain_graph(source, job.out, crops=crops)
+    for warning in base.warnings:
         job.console.note(f"{job.model}: {warning}")
     step()
+    conversion = Conversion(base=base, out=job.out, crops=crops, choices=job.choices)
     with tempfile.TemporaryDirectory() as place:
-        guard = _guard(job, plain, crops, Path(place))
-        for target, precision, io in job.wanted:
-            _attempt(job, plain, target, precision, io, guard, done)
+        judge = job.guard.judge(conversion, Path(place)) if job.guard else lambda artifact: {"skipped": "--no-guard"}
+        for variant in job.variants:
+            _attempt(job, conversion, variant, judge, done)
             step()
 
 
-def _guard(job: Job, plain: Plain, crops: Crops | None, place: Path) -> Guard:
-    from lmconv.judging.guard import Guard
-
-    return Guard(
-        base=plain,
-        budget=job.budget,
-        calibration=job.calibration,
-        crops=crops,
-        batch=job.batch,
-        choices=job.choices,
-        out=job.out,
-        place=place,
-        force=job.guard == "force",
-    )
-
-
-def _attempt(job: Job, plain: Plain, target: str, precision: Precision, io: Io, guard: Guard, done: Done) -> None:
-    """Builds one artefact; where it is refused, its fp32 parent, unless that is there or will be."""
-    from lmconv import pipeline
-
-    make: Callable[[], Json] = functools.partial(_make, job, plain, target, precision, io, guard)
-    if made := attempt(job.console, make, done.errors, model=job.model, target=target, precision=precision):
-        done.artifacts.append(made)
+def _attempt(job: Job, conversion: Conversion, variant: Variant, judge: Callable[[Artifact], Json], done: Done) -> None:
+    """Builds one variant; if the variant is refused, builds its fp32 parent unless that exists or is also wanted."""
+    row = _row(job, conversion, variant, judge, done)
+    if row is not None:
+        done.artifacts.append(row)
         return
-    parent = (target, Precision.FP32, io)
-    there = (job.out / plain.artifact.spec.name / pipeline.folder(*parent)).exists()
-    if done.errors[-1]["kind"] != Refused.kind or there or parent in job.wanted:
+    parent = replace(variant, precision=Precision.FP32)
+    exists = (job.out / conversion.base.artifact.spec.name / parent.folder).exists()
+    if done.errors[-1]["kind"] != Refused.kind or exists or parent in job.variants:
         return
-    job = replace(job, choices=replace(job.choices, recipe=None, mix=None))
-    make = functools.partial(_make, job, plain, target, Precision.FP32, io, guard)
-    if kept := attempt(job.console, make, done.errors, model=job.model, target=target, precision=Precision.FP32):
-        done.artifacts.append(kept | {"kept_for": pipeline.folder(target, precision, io)})
+    conversion = replace(conversion, choices=replace(job.choices, recipe=None, mix=None))
+    row = _row(job, conversion, parent, judge, done)
+    if row is not None:
+        done.artifacts.append(row | {"kept_for": variant.folder})
 
 
-def _make(job: Job, plain: Plain, target: str, precision: Precision, io: Io, guard: Guard) -> Json:
-    """Builds one artefact; gives what `lmconv export --json` says of it."""
-    from lmconv import pipeline
+def _row(
+    job: Job, conversion: Conversion, variant: Variant, judge: Callable[[Artifact], Json], done: Done
+) -> Json | None:
+    """Builds one variant; returns its row of `lmconv export --json`, or None after adding an error."""
+    make = functools.partial(_make, job, conversion, variant, judge)
+    label = {"model": job.model, "target": variant.target, "precision": variant.precision}
+    return attempt(job.console, make, done.errors, **label)
+
+
+def _make(job: Job, conversion: Conversion, variant: Variant, judge: Callable[[Artifact], Json]) -> Json:
+    from lmconv.building.assembling import build
     from lmconv.store import artifact as artifacts
 
-    def judge(artifact: Artifact) -> Json:
-        return {"skipped": "--no-guard"} if job.guard == "skip" else guard.judge(artifact)
-
     tuned: Json = {}
-    if precision == Precision.MIXED and job.choices.mix is None:
-        job, tuned = _tuned(job, plain, target, guard.crops)
-    artifact = pipeline.build(
-        plain,
-        target,
-        precision,
-        out=job.out,
-        crops=guard.crops,
-        batch=job.batch,
-        io=io,
-        choices=job.choices,
-        judge=judge,
-    )
+    if variant.precision == Precision.MIXED and conversion.choices.mix is None:
+        conversion, tuned = _tuned(job, conversion, variant.target)
+    artifact = build(conversion, variant, judge)
     budget = (artifact.measured.get("guard") or {}).get("budget", {})
     few = f"not enough faces to judge it: {budget['reason']}" if budget.get("verdict") == "too few faces" else ""
     for warning in (*artifact.measured["warnings"], artifacts.doubt(artifact), few):
         if warning:
             job.console.note(f"{artifact.path}: {warning}")
     row = _summary(artifact) | tuned
-    if job.explain and io == job.wanted[0][2]:  # what an artefact takes makes no difference to its passes
+    if job.explain and variant.io == job.variants[0].io:  # the input of an artefact does not change its passes
         from lmconv.building.explain import explain
 
-        row["explained"] = explain(plain, artifact, job.choices, guard.crops)
+        row["explained"] = explain(conversion, artifact)
     return row
 
 
 def _summary(artifact: Artifact) -> Json:
-    """What `lmconv export --json` says of an artefact."""
+    """Returns the row of `lmconv export --json` for an artefact."""
     from lmconv.store import artifact as artifacts
 
     return {
@@ -186,35 +193,33 @@ def _summary(artifact: Artifact) -> Json:
     }
 
 
-def _tuned(job: Job, plain: Plain, target: str, crops: Crops | None) -> tuple[Job, Json]:
-    """Chooses what "mixed" is, on the faces of a job; what was found goes to the artefact's row as `tuned`."""
-    from lmconv.tuning.tune import Options, tune
-
-    if job.calibration is None:
+def _tuned(job: Job, conversion: Conversion, target: str) -> tuple[Conversion, Json]:
+    """Chooses the content of "mixed"; the document of the search becomes `tuned` in the artefact's row."""
+    if job.tuner is None:
         hint = "give --calibration DIR, a folder of annotated training faces"
         raise UsageError("what is mixed is chosen on real faces, and none are named", hint=hint)
-    options = job.tuning or Options()
-    mix, found = tune(plain, target, job.choices, crops, job.calibration, job.out, options, job.console.note)
-    chosen = replace(job.choices, mix=mix, pictures=tuple(found["pictures"]))
-    return replace(job, choices=chosen), {"tuned": {key: part for key, part in found.items() if key != "pictures"}}
+    mix, document = job.tuner.tune(conversion, target, job.console.note)
+    pictures = tuple(document.pop("pictures"))
+    choices = replace(conversion.choices, mix=mix, pictures=pictures)
+    return replace(conversion, choices=choices), {"tuned": document}
 
 
 def convert_apart(job: Job, step: Callable[[int], object] = lambda parts: None) -> Done:
-    """Converts one network in a process of its own; `step` is called with the number of its parts."""
+    """Converts one network in a process of its own; calls `step` with the number of parts at the end."""
     done = Done()
-    found = attempt(job.console, functools.partial(_apart, job), done.errors, model=job.model)
-    step(1 + len(job.wanted))
-    return found or done
+    result = attempt(job.console, functools.partial(_apart, job), done.errors, model=job.model)
+    step(1 + len(job.variants))
+    return result or done
 
 
 def _apart(job: Job) -> Done:
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(job, theirs), daemon=True)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(job, sender), daemon=True)
     process.start()
-    theirs.close()
+    sender.close()
     try:
-        done: Done = ours.recv()
+        done: Done = receiver.recv()
     except EOFError as error:
         process.join()
         hint = "out of memory? convert it alone, and see what the system says"
@@ -225,28 +230,20 @@ def _apart(job: Job) -> Done:
 
 
 def _send(job: Job, to: Connection) -> None:
-    # Whoever started this says so, or is gone.
+    # The parent process reports an interrupt, or has ended.
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError), job.console.logs():
         to.send(convert(job))
 
 
 def _crops(job: Job, spec: ModelSpec) -> Crops | None:
-    """The faces of a job, cut out when they are first needed; none where they have another number of points."""
-    if job.calibration is None:
+    """Returns the face crops of a job; None without faces, for a detector, or for another number of points."""
+    if job.faces is None:
         return None
-    from lmconv.faces.crops import calibrated, calibration, check
-    from lmconv.pipeline import Crops
-
-    folder, split = job.calibration
     if spec.detects:
-        job.console.note(f"{job.model}: a detector is not compared on faces: those in {folder} are left out")
+        job.console.note(f"{job.model}: a detector is not compared on faces: those in {job.faces.folder} are left out")
         return None
     try:
-        check(folder, split, spec)
+        return job.faces.crops(spec)
     except OtherPoints as error:
         job.console.note(f"{error.message}: they are left out")
         return None
-    return Crops(
-        cut=functools.cache(functools.partial(calibration, folder, spec, split)),
-        pictures=functools.cache(functools.partial(calibrated, folder, spec, split)),
-    )

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from lmconv.errors import InputError
 from lmconv.store.files import canonical, digest, replace_text, sha256, writing
-from lmconv.types import Artifact, Crop, Decode, Json, ModelSpec, Precision, Preprocess, TensorSpec
+from lmconv.types import Artifact, Crop, Decode, Json, ModelSpec, Precision, Preprocess, TensorSpec, Variant
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -208,6 +208,12 @@ def decided(recipe: Json, name: str) -> Json | None:
     """What a pass decided when an artefact was made; None where it was not run, or was refused."""
     decisions = {step["pass"]: step["decisions"] for step in recipe["passes"] if not step["refused"]}
     return decisions.get(name)
+
+
+def variant_of(artifact: Artifact) -> Variant:
+    """Returns the variant that an artefact is."""
+    spec = artifact.spec
+    return Variant(target=artifact.target, precision=artifact.precision, io=spec.io, batch=spec.batch)
 
 
 def doubt(artifact: Artifact) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lmconv.errors import InputError, MissingRuntime, first_line
 from lmconv.store.artifact import model_file
 from lmconv.types import (
-    AS_USUAL,
+    DEFAULT_BUILD,
     Artifact,
     BuildOptions,
     Built,
@@ -40,7 +40,7 @@ def build(
     out: Path,
     spec: ModelSpec,
     precision: Precision,
-    options: BuildOptions = AS_USUAL,
+    options: BuildOptions = DEFAULT_BUILD,
 ) -> Built:
     """Writes model.onnx, weights inside."""
     (out / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))

@@ -15,7 +15,7 @@ from lmconv.errors import InputError, MissingRuntime, first_line
 from lmconv.plugins import INSTALL
 from lmconv.store.artifact import model_file
 from lmconv.types import (
-    AS_USUAL,
+    DEFAULT_BUILD,
     Arrays,
     Artifact,
     BuildOptions,
@@ -49,7 +49,7 @@ def build(
     out: Path,
     spec: ModelSpec,
     precision: Precision,
-    options: BuildOptions = AS_USUAL,
+    options: BuildOptions = DEFAULT_BUILD,
 ) -> Built:
     """Writes model.xml and model.bin; a free batch is fixed to 1 there, where the network can be reshaped again.
 

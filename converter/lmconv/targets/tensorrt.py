@@ -32,7 +32,7 @@ from lmconv.trt.engine import Engine
 from lmconv.trt.faults import Fault
 from lmconv.trt.fits import mismatch
 from lmconv.types import (
-    AS_USUAL,
+    DEFAULT_BUILD,
     Arrays,
     Artifact,
     BuildOptions,
@@ -113,7 +113,7 @@ def build(
     out: Path,
     spec: ModelSpec,
     precision: Precision,
-    options: BuildOptions = AS_USUAL,
+    options: BuildOptions = DEFAULT_BUILD,
 ) -> Built:
     """Builds model.engine on this machine's GPU, and notes that this user did.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import click
 from lmconv.building.jobs import Job, convert
 from lmconv.console import Console, Finite, Outcome, attempt, command, table
 from lmconv.errors import MissingRuntime, UsageError
-from lmconv.options import source_arguments, source_options
+from lmconv.options import SourceOptions, source_options
 from lmconv.visual.tables import number
 
 if TYPE_CHECKING:
@@ -58,69 +59,75 @@ Examples:
 @click.option("--out", type=click.Path(path_type=Path), default="build", show_default=True, help="Where artefacts go.")
 @click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
 @source_options
-def plugin(
-    console: Console,
-    *,
-    model: str,
-    targets: tuple[str, ...],
-    calibration: Path | None,
-    split: str,
-    budget_ion: float,
-    budget_drift: float,
-    strict: bool,
-    limit: str,
-    fresh: bool,
-    layers: bool,
-    out: Path,
-    weights: Path | None,
-    **network: Any,
-) -> Outcome:
+def plugin(console: Console, **options: Any) -> Outcome:
+    return _tune(console, TuneRequest(**options))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneRequest(SourceOptions):
+    """The options of `lmconv tune`; a field has the name of its option, or of the option's variable."""
+
+    model: str
+    targets: tuple[str, ...]
+    calibration: Path | None
+    split: str
+    budget_ion: float
+    budget_drift: float
+    strict: bool
+    limit: str
+    fresh: bool
+    layers: bool
+    out: Path
+
+
+def _tune(console: Console, request: TuneRequest) -> Outcome:
+    """Checks the whole request, then searches for each target and exports the choice."""
     from lmconv import plugins
+    from lmconv.building.request import Choices
     from lmconv.faces.crops import find_dataset
+    from lmconv.faces.training import TrainingFaces
+    from lmconv.judging.guard import Guard
     from lmconv.judging.loss import Budget
-    from lmconv.pipeline import Choices
     from lmconv.sources import resolve as source
     from lmconv.store.files import writing
-    from lmconv.tuning.tune import Options
-    from lmconv.types import Precision
+    from lmconv.tuning.tune import FaceTuner
+    from lmconv.types import Precision, Variant
 
-    seconds = _seconds(limit)
-    options = source_arguments(weights, None, **network)
-    for name in targets:
-        known: Target = plugins.load("targets", name)
-        if Precision.MIXED not in known.precisions:
+    seconds = _seconds(request.limit)
+    options = request.source_arguments()
+    for name in request.targets:
+        target: Target = plugins.load("targets", name)
+        if Precision.MIXED not in target.precisions:
             raise UsageError(f"target {name} cannot be tuned", hint="see `lmconv doctor`")
-    source.check(model, **options)
-    if calibration is None:
+    source.check(request.model, **options)
+    if request.calibration is None:
         hint = "give --calibration DIR, a folder of annotated training faces"
         raise UsageError("tuning is judged on real faces, and none are named", hint=hint)
-    find_dataset(calibration)
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    budget = Budget(ion=budget_ion, drift=budget_drift, strict=strict)
+    find_dataset(request.calibration)
+    with writing(request.out):
+        request.out.mkdir(parents=True, exist_ok=True)
+    budget = Budget(ion=request.budget_ion, drift=request.budget_drift, strict=request.strict)
+    faces = TrainingFaces(folder=request.calibration, split=request.split)
+    job = Job(
+        model=request.model,
+        options=options,
+        variants=(),
+        out=request.out,
+        choices=Choices(),
+        console=console,
+        faces=faces,
+        guard=Guard(budget=budget, faces=faces),
+        tuner=FaceTuner(faces=faces, budget=budget, seconds=seconds, fresh=request.fresh),
+    )
     outcome = Outcome(document={"artifacts": []})
-    for target in dict.fromkeys(targets):
-        if attempt(console, functools.partial(_require, target), outcome.errors, target=target) is None:
+    for name in dict.fromkeys(request.targets):
+        if attempt(console, functools.partial(_require, name), outcome.errors, target=name) is None:
             continue
-        job = Job(
-            model=model,
-            options=options,
-            wanted=((target, Precision.MIXED, "tensor"),),
-            out=out,
-            calibration=(calibration, split),
-            batch=None,
-            choices=Choices(),
-            explain=False,
-            guard="refuse",
-            budget=budget,
-            console=console,
-            tuning=Options(budget=budget, seconds=seconds, fresh=fresh),
-        )
-        done = convert(job)
+        done = convert(replace(job, variants=(Variant(target=name, precision=Precision.MIXED),)))
         outcome.document["artifacts"] += done.artifacts
         outcome.errors += done.errors
     rows = [row for row in outcome.document["artifacts"] if "tuned" in row]
-    outcome.text = "\n\n".join(_text(row, layers) for row in rows)
+    outcome.text = "\n\n".join(_text(row, request.layers) for row in rows)
     return outcome
 
 

@@ -7,23 +7,26 @@ fp16 exists for size and for GPUs: where it runs on a CPU, it has to be smaller 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from lmconv import pipeline, plugins
+from lmconv import plugins
+from lmconv.building.assembling import build
+from lmconv.building.request import Conversion
 from lmconv.errors import InputError, Refused
 from lmconv.faces.crops import CropSet, judged
+from lmconv.faces.training import TrainingFaces
 from lmconv.inference.latency import Gain, faster, paced
 from lmconv.inference.session import Outputs
 from lmconv.judging import parity
 from lmconv.judging.loss import Budget, loss, losses
 from lmconv.machine import this_cpu
-from lmconv.pipeline import Choices, Crops, Plain
 from lmconv.scheme import scheme
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference
 from lmconv.store.files import digest
-from lmconv.types import Arrays, Artifact, Json, OpenOptions, Precision, Session, Target
+from lmconv.types import Arrays, Artifact, Json, OpenOptions, Precision, Session, Target, Variant
 
 SLOWER = 1.03
 """The lower end of the 95 % interval of the time by the parent's, above which an artefact is refused."""
@@ -34,36 +37,50 @@ ATTEMPTS = 2
 ALONE = OpenOptions(threads=1)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
+    """Rules for refusing artefacts.
+
+    Attributes:
+        budget: Largest loss allowed on faces.
+        faces: Faces on which the loss is measured; None if none are given.
+        force: True if a refused artefact is written all the same, and marked.
+    """
+
+    budget: Budget
+    faces: TrainingFaces | None = None
+    force: bool = False
+
+    def judge(self, conversion: Conversion, place: Path) -> Callable[[Artifact], Json]:
+        """Returns the judge of one network's artefacts.
+
+        Args:
+            conversion: The network and its options.
+            place: A temporary folder for the parents of the artefacts.
+        """
+        return Judge(conversion=conversion, guard=self, place=place)
+
+
+@dataclass(slots=True, kw_only=True)
+class Judge:
     """Judges the artefacts of one network.
 
     Attributes:
-        base: Its plain graph.
-        budget: How much may be lost on faces.
-        calibration: Folder of annotated faces, and of which split; None where there are none.
-        crops: See `pipeline.convert`, as are batch and choices.
-        out: Where artefacts go.
-        place: A folder for what they are compared with.
-        force: Whether what would be refused is written.
+        conversion: The network and its options.
+        guard: The rules.
+        place: A temporary folder for the parents of the artefacts.
     """
 
-    base: Plain
-    budget: Budget
-    calibration: tuple[Path, str] | None
-    crops: Crops | None
-    batch: int | None
-    choices: Choices
-    out: Path
+    conversion: Conversion
+    guard: Guard
     place: Path
-    force: bool = False
     _faces: tuple[CropSet, Outputs] | None = None
 
-    def judge(self, artifact: Artifact) -> Json:
-        """Judges a finished artefact; gives what was found.
+    def __call__(self, artifact: Artifact) -> Json:
+        """Judges a finished artefact; returns the figures.
 
         Raises:
-            Refused: It is slower, or not smaller, or outside its budget.
+            Refused: The artefact is slower, or not smaller, or outside its budget.
         """
         target: Target = plugins.load("targets", artifact.target)
         with target.open(artifact, ALONE) as session:
@@ -73,7 +90,7 @@ class Guard:
         reasons = [part.pop("refused") for part in figures.values() if "refused" in part]
         if not reasons:
             return figures
-        if self.force:
+        if self.guard.force:
             return figures | {"forced": True, "reason": "; ".join(reasons)}
         what = f"{artifact.spec.name} as {artifact.target} {artifact.precision}"
         raise Refused(
@@ -85,7 +102,7 @@ class Guard:
     def _said_of_parent(self, artifact: Artifact) -> str:
         if artifact.precision == Precision.FP32:
             return "; --explain shows what each pass does"
-        path = parent_path(self.out, artifact.spec.name, artifact)
+        path = parent_path(self.conversion.out, artifact.spec.name, artifact)
         try:
             foreign = artifacts.read(path).parents["plain"] != artifact.parents["plain"] if path.exists() else False
         except InputError:
@@ -95,16 +112,16 @@ class Guard:
     def _parent(self, artifact: Artifact) -> Artifact:
         """What it is compared with, made once for all that need it."""
         lowered = artifact.precision != Precision.FP32
-        engine = replace(self.choices.engine, cache=None, locked=False)  # the parent is no part of the user's build
-        choices = replace(self.choices, recipe=None, mix=None, engine=engine)
+        choices = self.conversion.choices
+        engine = replace(choices.engine, cache=None, locked=False)  # the user's timing cache is not for the parent
+        choices = replace(choices, recipe=None, mix=None, engine=engine)
         if not lowered:
             choices = replace(choices, compact_px=None, without=tuple(plugins.names("passes")))
-        place, io = self.place / ("fp32" if lowered else "plain"), artifact.spec.io
-        path = parent_path(place, artifact.spec.name, artifact)
+        out = self.place / ("fp32" if lowered else "plain")
+        path = parent_path(out, artifact.spec.name, artifact)
         if path.exists():
             return artifacts.read(path)
-        make = functools.partial(pipeline.build, self.base, artifact.target, Precision.FP32, out=place, io=io)
-        return make(crops=self.crops, batch=self.batch, choices=choices)
+        return build(replace(self.conversion, out=out, choices=choices), _parent_variant(artifact))
 
     def _speed(self, artifact: Artifact, target: Target, session: Session) -> Json:
         if reason := session.caveat or _elsewhere(artifact):
@@ -142,16 +159,16 @@ class Guard:
             return {"verdict": "not judged", "reason": reason}
         faces, expected = self._judged_on()
         lost = loss(losses(parity.on_faces(session, artifact.spec, faces), expected, faces))
-        verdict, reason = self.budget.judge(lost)
+        verdict, reason = self.guard.budget.judge(lost)
         pictures = faces.pictures()
         known = len(set(pictures).intersection(artifact.recipe.get("faces", ())))
-        found = {"verdict": verdict, "reason": reason, "allowed": asdict(self.budget), "loss": lost.to_json()}
+        found = {"verdict": verdict, "reason": reason, "allowed": asdict(self.guard.budget), "loss": lost.to_json()}
         found["faces"] = {"n": lost.n, "pictures": len(pictures), "calibrated": known, "sha256": digest(pictures)}
         return found | ({"refused": f"is outside its budget: {reason}"} if verdict == "outside" else {})
 
     def _unjudged(self, artifact: Artifact) -> str:
         """Why nothing can be said of its landmarks on faces; empty where it can."""
-        if self.calibration is None or self.crops is None:
+        if self.guard.faces is None or self.conversion.crops is None:
             return "no annotated faces were given"
         if artifact.spec.detects:
             return "it is a detector"
@@ -162,18 +179,22 @@ class Guard:
     def _judged_on(self) -> tuple[CropSet, Outputs]:
         """The faces, and what the network says of them; `_unjudged` has seen that there are some."""
         if self._faces is None:
-            assert self.calibration
-            folder, split = self.calibration
-            spec = self.base.artifact.spec
-            faces = judged(folder, spec, split)
-            with plugins.load("targets", "onnx").open(self.base.artifact, OpenOptions()) as session:
+            assert self.guard.faces
+            base = self.conversion.base.artifact
+            spec = base.spec
+            faces = judged(self.guard.faces.folder, spec, self.guard.faces.split)
+            with plugins.load("targets", base.target).open(base, OpenOptions()) as session:
                 self._faces = faces, parity.on_faces(session, spec, faces)
         return self._faces
 
 
 def parent_path(out: Path, name: str, artifact: Artifact) -> Path:
     """Where the fp32 artefact of the same target goes that takes the same."""
-    return out / name / pipeline.folder(artifact.target, Precision.FP32, artifact.spec.io)
+    return out / name / _parent_variant(artifact).folder
+
+
+def _parent_variant(artifact: Artifact) -> Variant:
+    return replace(artifacts.variant_of(artifact), precision=Precision.FP32)
 
 
 def _by_size(artifact: Artifact) -> bool:

@@ -17,6 +17,7 @@ from lmconv.faces.crops import Boxes, CropSet, find_dataset, load
 from lmconv.inference.loading import usable
 from lmconv.judging import accuracy, gates, parity
 from lmconv.judging.accuracy import Interval, SubsetAccuracy
+from lmconv.judging.face_errors import FaceErrors
 from lmconv.judging.gates import Verdict
 from lmconv.judging.parity import Parity, Points
 from lmconv.scheme import scheme
@@ -25,7 +26,6 @@ from lmconv.sources.usercode import is_factory
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference
 from lmconv.types import Artifact, Float64, ModelSpec, OpenOptions, Session, Source
-from lmconv.visual.curves import Errors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Verification:
     boxes: str = "landmarks"
     missed: tuple[str, ...] = ()
     normaliser: str | None = None
-    curves: tuple[Errors, ...] = ()
+    curves: tuple[FaceErrors, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -285,10 +285,10 @@ def _named(spec: ModelSpec, crops: CropSet | None) -> str | None:
 
 def _curves(
     artifact: Artifact, errors: Float64 | None, before: Float64 | None, crops: CropSet | None
-) -> tuple[Errors, ...]:
+) -> tuple[FaceErrors, ...]:
     of = ((False, errors), (True, before))
     return tuple(
-        Errors(name=str(artifact.path), source=source, values=values, subsets=crops.subsets)
+        FaceErrors(name=str(artifact.path), source=source, values=values, subsets=crops.subsets)
         for source, values in of
         if values is not None and crops is not None
     )

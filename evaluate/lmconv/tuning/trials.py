@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmconv import pipeline, plugins
+from lmconv import plugins
+from lmconv.building.optimise import Optimised
+from lmconv.building.recipe import PRECISION_PASSES, resolve
+from lmconv.building.request import Choices, Conversion
+from lmconv.building.steps import steps
 from lmconv.building.trial import opened, timed
 from lmconv.graph.index import Graph, attribute
 from lmconv.inference.ort import OrtSession
@@ -26,7 +30,7 @@ from lmconv.quantise.static import quantise
 from lmconv.store.files import canonical
 from lmconv.tuning.faces import FOLDS, Faces
 from lmconv.tuning.memo import Memo
-from lmconv.types import Float64, Json, Mix, ModelSpec, PassContext, Precision, Target
+from lmconv.types import Artifact, Float64, Json, Mix, ModelSpec, PassContext, Precision, Target, Variant
 
 if TYPE_CHECKING:
     import onnx
@@ -46,19 +50,15 @@ class Trials:
     """One network on one target.
 
     Attributes:
-        base: Its plain graph.
-        target: What it is tuned for.
-        choices: How its float graphs are made.
-        crops: What passes are compared on, see `lmconv.pipeline.convert`.
+        conversion: The network and its options.
+        target: The target that runs the graphs.
         faces: What losses are measured on.
         settings: The quantiser's, as the target wants them.
         memo: What has been measured already.
     """
 
-    base: pipeline.Plain
+    conversion: Conversion
     target: Target
-    choices: pipeline.Choices
-    crops: pipeline.Crops | None
     faces: Faces
     settings: Settings
     memo: Memo
@@ -68,13 +68,22 @@ class Trials:
     @property
     def spec(self) -> ModelSpec:
         """The network's."""
-        return self.base.artifact.spec
+        return self.artifact.spec
+
+    @property
+    def artifact(self) -> Artifact:
+        """The plain graph's artefact."""
+        return self.conversion.base.artifact
 
     def float_graph(self, mix: Mix) -> onnx.ModelProto:
         """What the passes of a mix make of the plain graph, before those of its precision."""
-        choices = replace(self.choices, mix=_in_float(mix))
-        *_, made = pipeline.steps(self.base, self.target, Precision.MIXED, self.crops, choices)
-        return made.model
+        return self._optimised(Precision.MIXED, replace(self.conversion.choices, mix=_in_float(mix))).model
+
+    def _optimised(self, precision: Precision, choices: Choices) -> Optimised:
+        """Result of the passes of a precision."""
+        recipe = resolve(Variant(target=self.target.name, precision=precision), self.target, choices)
+        *_, last = steps(replace(self.conversion, choices=choices), self.target, recipe)
+        return last
 
     def partial(self, mix: Mix, *, rough: bool = True) -> Partial:
         """The same, ready to have any of its layers in int8; rough numbers are good for timing it only."""
@@ -90,7 +99,7 @@ class Trials:
         """What `compact` can decide: first what it does for this target in fp32, then other numbers of channels."""
 
         def measure() -> Json:
-            *_, made = pipeline.steps(self.base, self.target, Precision.FP32, self.crops, self.choices)
+            made = self._optimised(Precision.FP32, self.conversion.choices)
             decided = {step["pass"]: step["decisions"] for step in made.recipe}.get("compact") or {}
             others = made.measured.get("compact", {}).get("faster than multiple 1", {})
             chosen = decided.get("multiple")
@@ -125,7 +134,7 @@ class Trials:
             if place not in self._seen:
                 self._seen[place] = observe(Graph.of(model), crops)
             return quantise(model, crops, read(mix.settings, self.settings), self._seen[place])[0]
-        for name in pipeline.PASSES.get(mix.precision, ()):
+        for name in PRECISION_PASSES.get(mix.precision, ()):
             context = PassContext(spec=self.spec)
             copy = type(model)()
             copy.CopyFrom(model)
@@ -134,7 +143,7 @@ class Trials:
 
     def caveat(self, mix: Mix) -> str:
         """What this machine does instead of what a mix says; else empty."""
-        with opened(self.base.artifact, self.target, self.quick(mix), told(mix)) as session:
+        with opened(self.artifact, self.target, self.quick(mix), told(mix)) as session:
             return session.caveat
 
     def loss(self, mix: Mix, drift: float | None) -> Loss:
@@ -157,7 +166,7 @@ class Trials:
 
         def measure() -> Json:
             crops, expected = self.faces.part(fold)
-            with opened(self.base.artifact, self.target, self.graph(mix, fold), told(mix)) as session:
+            with opened(self.artifact, self.target, self.graph(mix, fold), told(mix)) as session:
                 found = losses(parity.on_faces(session, self.spec, crops), expected, crops)
             figures = {"ion": found.ion.tolist(), "drift": found.drift.tolist()}
             return {name: [x if np.isfinite(x) else None for x in values] for name, values in figures.items()}
@@ -193,7 +202,7 @@ class Trials:
         models = [self.quick(mix) for mix in mixes]
         # This process's own time, whatever else the machine does; but what a GPU spends is none of it.
         clock = time.perf_counter_ns if self.target.engines else time.process_time_ns
-        return timed(self.base.artifact, self.target, models, [told(mix) for mix in mixes], seconds, clock)
+        return timed(self.artifact, self.target, models, [told(mix) for mix in mixes], seconds, clock)
 
 
 def told(mix: Mix) -> Precision:

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lmconv import machine, pipeline, plugins
+from lmconv import machine, plugins
+from lmconv.building.plain import Plain
+from lmconv.building.request import Conversion
 from lmconv.errors import UsageError
+from lmconv.faces.training import TrainingFaces
 from lmconv.judging.loss import Budget
 from lmconv.passes.int8 import settings_of
 from lmconv.store import artifact as artifacts
@@ -24,59 +27,54 @@ TUNED = "tuned.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How to tune.
+class FaceTuner:
+    """Chooses the content of "mixed" by a search that measures time on the target and losses on faces.
 
     Attributes:
-        budget: What may be lost.
-        seconds: How long to search.
-        fresh: Whether to measure anew what an earlier search has measured.
+        faces: The annotated faces.
+        budget: Largest loss allowed.
+        seconds: Time for the search, seconds.
+        fresh: True if measurements of earlier searches are to be repeated.
     """
 
+    faces: TrainingFaces
     budget: Budget = field(default_factory=Budget)
     seconds: float = 300.0
     fresh: bool = False
 
+    def tune(self, conversion: Conversion, target: str, note: Callable[[str], object]) -> tuple[Mix, Json]:
+        """Searches, and writes `tuned.json` and two pictures to `folder(…)` beside the artefacts.
+
+        Args:
+            conversion: The network and its options.
+            target: Name of the target.
+            note: Receives messages about the progress.
+
+        Returns:
+            The choice, and the document of the search, with the identities of the faces as `pictures`.
+
+        Raises:
+            UsageError: The weights are random, or ION is not defined for the points.
+            InputError: There are too few faces, or a folder cannot be written.
+        """
+        return _tune(self, conversion, target, note)
+
 
 def folder(out: Path, model: str, target: str) -> Path:
-    """Where a search keeps what it measures, its tables and pictures."""
+    """Folder of the measurements, tables and pictures of a search."""
     return out / model / f"tune-{target}"
 
 
-def tune(
-    base: pipeline.Plain,
-    target: str,
-    choices: pipeline.Choices,
-    crops: pipeline.Crops | None,
-    faces: tuple[Path, str],
-    out: Path,
-    options: Options,
-    note: Callable[[str], object],
-) -> tuple[Mix, Json]:
-    """Searches, writes what was found beside the artefacts, and gives what to build and how it was found.
-
-    Args:
-        base: The network's plain graph.
-        target: What it is tuned for.
-        choices: How its float graphs are made.
-        crops: What passes are compared on.
-        faces: A folder of annotated faces, and of which split.
-        out: Where artefacts go.
-        options: Budget and time.
-        note: Says how far it is.
-
-    Raises:
-        UsageError: The weights are random, or ION is not defined for the points.
-        InputError: There are too few faces, or a folder cannot be written.
-    """
+def _tune(tuner: FaceTuner, conversion: Conversion, target: str, note: Callable[[str], object]) -> tuple[Mix, Json]:
     start = time.perf_counter()
+    base, choices = conversion.base, conversion.choices
     spec = base.artifact.spec
     if not artifacts.trained(base.artifact):
         raise UsageError(f"{spec.name} has random weights, and no ION to tune by", hint="give trained weights")
     plugin: Target = plugins.load("targets", target)
     settings = settings_of(plugin.scheme(choices.quantised_for))
-    judged = load(*faces, spec, base.model.SerializeToString(), settings.crops)
-    kept = folder(out, spec.name, target)
+    judged = load(tuner.faces.folder, tuner.faces.split, spec, base.model.SerializeToString(), settings.crops)
+    kept = folder(conversion.out, spec.name, target)
     here = machine.describe()
     about: Json = {
         "source": base.artifact.parents["source"]["sha256"],
@@ -89,27 +87,27 @@ def tune(
         "settings": canonical({**asdict(settings), "float_layers": []}),
         "rewrites": {str(precision): list(passes) for precision, passes in plugin.rewrites.items()},
     }
-    memo = Memo.open(kept, about, fresh=options.fresh)
+    memo = Memo.open(kept, about, fresh=tuner.fresh)
     if memo.known:
         note(f"{len(memo.known)} measurements of an earlier search are taken over (--fresh makes them anew)")
-    trials = Trials(base=base, target=plugin, choices=choices, crops=crops, faces=judged, settings=settings, memo=memo)
-    found = Search(trials=trials, budget=options.budget, seconds=options.seconds, note=note).run()
-    document = _document(found, base, options, len(judged.crops.truth))
+    trials = Trials(conversion=conversion, target=plugin, faces=judged, settings=settings, memo=memo)
+    found = Search(trials=trials, budget=tuner.budget, seconds=tuner.seconds, note=note).run()
+    document = _document(found, base, tuner.budget, len(judged.crops.truth))
     document |= {"model": spec.name, "target": target, "folder": str(kept), "reused": memo.reused}
     document["pictures"] = list(judged.crops.pictures())
     document["seconds"] = round(time.perf_counter() - start, 1)
     title = f"{spec.name}, {target}"
     with writing(kept):
         (kept / TUNED).write_text(canonical(document), encoding="utf-8")
-        (kept / "front.svg").write_text(picture.front(title, document["points"], options.budget), encoding="utf-8")
+        (kept / "front.svg").write_text(picture.front(title, document["points"], tuner.budget), encoding="utf-8")
         (kept / "layers.svg").write_text(picture.layers(title, document["layers"]), encoding="utf-8")
     return found.chosen.mix, document
 
 
-def _document(found: Found, base: pipeline.Plain, options: Options, faces: int) -> Json:
+def _document(found: Found, base: Plain, budget: Budget, faces: int) -> Json:
     modules = artifacts.modules(base.artifact)
     return {
-        "budget": asdict(options.budget),
+        "budget": asdict(budget),
         "faces": faces,
         "folds": FOLDS,
         "points": [

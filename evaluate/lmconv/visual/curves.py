@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from lmconv.errors import UsageError
 from lmconv.judging import accuracy
+from lmconv.judging.face_errors import FaceErrors
 from lmconv.store.files import writing
 from lmconv.types import Float64
 from lmconv.visual.tables import headline
@@ -24,42 +24,20 @@ COLOURS = ("#1f6fb2", "#c0392b", "#2a7f62", "#e09f3e", "#7d4fa3", "#5b6570")
 GRID, DASHED = "#d9dde3", 'stroke-dasharray="5 4"'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Errors:
-    """What a network does on faces.
-
-    Attributes:
-        name: What it is called: the path of an artefact.
-        source: Whether it is not the artefact itself but the network that it came from.
-        values: (n,) float64, ION of each face, percent.
-        subsets: The subsets that each face counts in.
-    """
-
-    name: str
-    source: bool
-    values: Float64
-    subsets: Sequence[tuple[str, ...]]
-
-    @property
-    def label(self) -> str:
-        """Its name in a picture."""
-        return f"source of {self.name}" if self.source else self.name
-
-
 def check(path: Path) -> None:
     """Refuses a file that is neither a table nor a picture."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--curve {path} is neither .csv nor .svg", hint="name it ced.csv or ced.svg")
 
 
-def write(path: Path, curves: Sequence[Errors]) -> None:
+def write(path: Path, curves: Sequence[FaceErrors]) -> None:
     """Writes the curves of at least one network."""
     text = table(curves) if path.suffix.lower() == ".csv" else picture(curves)
     with writing(path):
         path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def table(curves: Sequence[Errors]) -> str:
+def table(curves: Sequence[FaceErrors]) -> str:
     """Every step of every subset: `network,of,subset,ion,share`, as CSV."""
     rows = ["network,of,subset,ion,share"]
     for one in curves:
@@ -71,7 +49,7 @@ def table(curves: Sequence[Errors]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def picture(curves: Sequence[Errors]) -> str:
+def picture(curves: Sequence[FaceErrors]) -> str:
     """The curves of the headline subset up to `LIMIT`, as SVG; dashed those of sources."""
     subset = headline(dict.fromkeys(accuracy.members(curves[0].subsets)))
     across, up, floor = (WIDTH - LEFT - 30) / LIMIT, HEIGHT - BOTTOM - TOP, HEIGHT - BOTTOM

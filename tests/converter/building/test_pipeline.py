@@ -13,13 +13,18 @@ from onnx import numpy_helper
 from tests.goldens import make
 from tests.helpers import contents, python, tiny_onnx
 
-from lmconv import pipeline, plugins
+from lmconv import plugins
+from lmconv.building import plain as plains
+from lmconv.building.assembling import build, graph_for
+from lmconv.building.plain import plain_graph
+from lmconv.building.recipe import resolve
+from lmconv.building.request import Choices, Conversion
 from lmconv.errors import GateFailed, InputError, MissingRuntime, UsageError
 from lmconv.pipeline import convert
 from lmconv.sources import resolve as source
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference as reference_file
-from lmconv.types import OPSET, BuildOptions, Built, Json, ModelSpec, Pass, PassContext, Precision, Target
+from lmconv.types import OPSET, BuildOptions, Built, Json, ModelSpec, Pass, PassContext, Precision, Target, Variant
 
 SAME = """
 import sys
@@ -119,11 +124,12 @@ def test_the_plain_graph_of_another_checkpoint_is_not_used(
     changed = tmp_path / "changed.pth"
     state = dict(make.seeded("pfld").state_dict())
     torch.save({**state, "fc.bias": state["fc.bias"] + 0.1}, changed)
-    kept = pipeline._kept  # looked at directly: exporting would take ten seconds
     for path, expected in ((seeded, True), (changed, False)):
         found = source.resolve("pfld", weights=path)
         found = replace(found, path=Path("pfld_model_best.pth.tar"))
-        assert (kept(build / "pfld" / "plain", found) is not None) is expected
+        assert (
+            plains._kept(build / "pfld" / "plain", found) is not None
+        ) is expected  # looked at directly: exporting would take ten seconds
 
 
 # What an artefact holds
@@ -204,12 +210,12 @@ def test_an_artefact_that_is_off_is_never_put_in_place(
 
     bad = Blurred()
     load = plugins.load
-    plain = pipeline.plain(source.resolve(str(tiny)), small.parent)
+    plain = plain_graph(source.resolve(str(tiny)), small.parent)
     before = contents(small)
     fake = replace(bad.real, build=bad.build)
     monkeypatch.setattr(plugins, "load", lambda kind, name: fake if name == "onnx" else load(kind, name))
     with pytest.raises(GateFailed, match=r"tiny as onnx fp32: landmarks are .* off, allowed 1e-05"):
-        pipeline.build(plain, "onnx", Precision.FP32, out=small.parent)
+        build(Conversion(base=plain, out=small.parent), Variant(target="onnx", precision=Precision.FP32))
     assert contents(small) == before
 
 
@@ -243,7 +249,7 @@ def test_an_optional_pass_that_changes_results_is_left_out_and_recorded(
     bad = Pass(name="simplify", summary="", apply=ruin, tolerance=1e-6)
     load = plugins.load
     monkeypatch.setattr(plugins, "load", lambda kind, name: bad if name == "simplify" else load(kind, name))
-    plain = pipeline.plain(source.resolve(str(tiny)), tmp_path)
+    plain = plain_graph(source.resolve(str(tiny)), tmp_path)
     assert "pass simplify is left out: landmarks move by" in plain.warnings[0]
     recipe = json.loads((tmp_path / "tiny" / "plain" / "manifest.json").read_text(encoding="utf-8"))["recipe"]
     assert "landmarks move by" in recipe["passes"][0]["refused"]
@@ -258,8 +264,8 @@ def test_a_warning_is_repeated_when_the_plain_graph_is_kept(
     bad = Pass(name="simplify", summary="", apply=fail, tolerance=1e-6)
     load = plugins.load
     monkeypatch.setattr(plugins, "load", lambda kind, name: bad if name == "simplify" else load(kind, name))
-    first = pipeline.plain(source.resolve(str(tiny)), tmp_path)
-    second = pipeline.plain(source.resolve(str(tiny)), tmp_path)
+    first = plain_graph(source.resolve(str(tiny)), tmp_path)
+    second = plain_graph(source.resolve(str(tiny)), tmp_path)
     assert first.warnings
     assert second.warnings == first.warnings
 
@@ -273,10 +279,12 @@ def test_the_model_of_a_copied_folder_still_verifies_there(small: Path, tmp_path
 
 
 def test_a_graph_can_be_had_where_its_target_cannot_run(tiny: Path, tmp_path: Path) -> None:
-    plain = pipeline.plain(source.resolve(str(tiny)), tmp_path)
+    plain = plain_graph(source.resolve(str(tiny)), tmp_path)
     if plugins.load("targets", "tensorrt").requires() is None:
         pytest.skip("TensorRT is here")
-    ready = pipeline.graph_for(plain, "tensorrt", Precision.FP16, batch=None, io="image")
+    ready = graph_for(
+        Conversion(base=plain, out=tmp_path), Variant(target="tensorrt", precision=Precision.FP16, io="image")
+    )
     assert (
         [value.name for value in ready.model.graph.input] == [tensor.name for tensor in ready.spec.takes] == ["image"]
     )
@@ -298,9 +306,9 @@ def test_what_a_target_needs_last_sees_the_whole_graph_and_is_in_the_recipe(
     needing = replace(load("targets", "onnx"), last=lambda: ("looking",))
     found = {("passes", "looking"): looking, ("targets", "onnx"): needing}
     monkeypatch.setattr(plugins, "load", lambda group, name: found.get((group, name)) or load(group, name))
-    plain = pipeline.plain(source.resolve(str(tiny)), small.parent)
-    made = pipeline.build(plain, "onnx", Precision.FP32, out=small.parent, io="image")
+    plain = plain_graph(source.resolve(str(tiny)), small.parent)
+    made = build(Conversion(base=plain, out=small.parent), Variant(target="onnx", precision=Precision.FP32, io="image"))
     assert ["image"] in seen
     assert made.recipe["last"] == [{"pass": "looking", "decisions": {"looked": True}, "refused": None}]
-    again = pipeline.passes(needing, Precision.FP32, pipeline.Choices(recipe=made))
+    again = resolve(Variant(target="onnx"), needing, Choices(recipe=made)).passes
     assert "looking" not in again, "what comes last is asked for anew where the recipe is used"

@@ -12,11 +12,11 @@ import pytest
 from onnx import TensorProto, helper
 from tests.helpers import Cli
 
-from lmconv import pipeline
 from lmconv.errors import UsageError
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import Outputs, gap
 from lmconv.networks import heatmaps
+from lmconv.pipeline import convert
 from lmconv.sources import resolve as source
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference as reference_file
@@ -184,7 +184,7 @@ def heatmap_onnx(path: Path, *, channels: int = 7) -> Path:
 @pytest.mark.parametrize("first", ["landmarks", "heatmaps"])
 def test_an_artefact_that_decodes_heatmaps_can_be_a_source_again(tmp_path: Path, first: str) -> None:
     found = source.resolve(str(heatmap_onnx(tmp_path / "maps.onnx")), decode=ARGMAX)
-    made = pipeline.convert(found, "onnx", Precision.FP32, out=tmp_path / "out")
+    made = convert(found, "onnx", Precision.FP32, out=tmp_path / "out")
     model = onnx.load(made.path / "model.onnx")
     outputs = sorted(model.graph.output, key=lambda value: value.name != first)
     del model.graph.output[:]
@@ -192,7 +192,7 @@ def test_an_artefact_that_decodes_heatmaps_can_be_a_source_again(tmp_path: Path,
     onnx.save(model, tmp_path / "again.onnx")
     how = ARGMAX if first == "heatmaps" else None
     again = source.resolve(str(tmp_path / "again.onnx"), decode=how)
-    twice = pipeline.convert(again, "onnx", Precision.FP32, out=tmp_path / "out")
+    twice = convert(again, "onnx", Precision.FP32, out=tmp_path / "out")
     expected, kept = (reference_file.read(artifacts.read(each.path)).outputs for each in (made, twice))
     np.testing.assert_allclose(kept.landmarks, expected.landmarks, atol=1e-6)
 
@@ -202,7 +202,7 @@ def test_an_artefact_that_decodes_heatmaps_can_be_a_source_again(tmp_path: Path,
 def test_heatmaps_of_an_onnx_file_become_points_in_the_graph(tmp_path: Path, how: str, target: str) -> None:
     path = heatmap_onnx(tmp_path / "maps.onnx")
     found = source.resolve(str(path), decode=heatmaps.parse(how), output_slice=(2, 7))
-    made = pipeline.convert(found, target, Precision.FP32, out=tmp_path / "out")
+    made = convert(found, target, Precision.FP32, out=tmp_path / "out")
     assert made.spec.landmarks == 5
     assert [tensor.shape for tensor in made.spec.outputs] == [("N", 5, 2), ("N", 5, 8, 8)]
     kept = reference_file.read(artifacts.read(made.path)).outputs

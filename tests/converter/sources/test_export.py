@@ -10,11 +10,13 @@ import pytest
 from tests.goldens import make
 from tests.helpers import SIZE, tiny_onnx
 
-from lmconv import pipeline, plugins
+from lmconv import plugins
+from lmconv.building.plain import plain_graph
 from lmconv.errors import InputError, UsageError
 from lmconv.graph import naming
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import landmarks, noise
+from lmconv.pipeline import convert
 from lmconv.sources import export
 from lmconv.sources import resolve as source
 from lmconv.store import artifact as artifacts
@@ -169,7 +171,7 @@ def test_an_onnx_source_has_an_empty_table(tiny_build: Path) -> None:
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_a_fixed_batch_is_in_the_graph_and_in_the_spec(tiny: Path, tmp_path: Path, target: str) -> None:
-    made = pipeline.convert(source.resolve(str(tiny)), target, Precision.FP32, out=tmp_path, batch=4)
+    made = convert(source.resolve(str(tiny)), target, Precision.FP32, out=tmp_path, batch=4)
     assert made.spec.batch == 4
     assert made.recipe["batch"] == 4
     images = noise(made.spec, 6, 3)
@@ -184,7 +186,7 @@ def test_a_fixed_batch_is_in_the_graph_and_in_the_spec(tiny: Path, tmp_path: Pat
 
 
 def test_a_fixed_batch_leaves_the_plain_graph_free(tiny: Path, tmp_path: Path) -> None:
-    pipeline.convert(source.resolve(str(tiny)), "onnx", Precision.FP32, out=tmp_path, batch=4)
+    convert(source.resolve(str(tiny)), "onnx", Precision.FP32, out=tmp_path, batch=4)
     assert artifacts.read(tmp_path / "tiny" / "plain").spec.batch is None
 
 
@@ -298,13 +300,13 @@ def test_a_file_without_others_beside_it_is_known_by_its_own_sha256(tiny: Path) 
 def test_weights_in_a_file_beside_are_part_of_what_a_source_is_known_by(tmp_path: Path) -> None:
     path = beside(tmp_path / "beside.onnx", 0)
     before, own = source.resolve(str(path)), sha256(path)
-    kept = pipeline.plain(before, tmp_path / "build")
+    kept = plain_graph(before, tmp_path / "build")
     assert source.recover(kept.artifact, tmp_path) == before
     beside(path, 1)
     assert sha256(path) == own
     after = source.resolve(str(path))
     assert after.sha256 != before.sha256
-    made = pipeline.plain(after, tmp_path / "build")
+    made = plain_graph(after, tmp_path / "build")
     assert made.artifact.files["model.onnx"] != kept.artifact.files["model.onnx"]
     assert source.recover(kept.artifact, tmp_path) is None
     path.with_suffix(".data").unlink()
@@ -350,7 +352,7 @@ def test_a_batch_that_cannot_be_freed_stays_one(tmp_path: Path) -> None:
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 128], np.int64), "shape"))
     (tmp_path / "fixed.onnx").write_bytes(model.SerializeToString())
     found = source.resolve(str(tmp_path / "fixed.onnx"))
-    made = pipeline.convert(found, "onnx", Precision.FP32, out=tmp_path / "out")
+    made = convert(found, "onnx", Precision.FP32, out=tmp_path / "out")
     assert made.spec.batch == 1
     images = noise(made.spec, 3, 0)
     with opened(made.path) as session, source.open_source(found) as original:
@@ -367,7 +369,7 @@ def test_a_batch_that_cannot_be_freed_is_not_fixed_to_another_size(tmp_path: Pat
     (tmp_path / "fixed.onnx").write_bytes(model.SerializeToString())
     found = source.resolve(str(tmp_path / "fixed.onnx"))
     with pytest.raises((UsageError, InputError)):
-        pipeline.convert(found, "onnx", Precision.FP32, out=tmp_path / "out", batch=4)
+        convert(found, "onnx", Precision.FP32, out=tmp_path / "out", batch=4)
 
 
 @pytest.mark.parametrize("content", [b"", b"not onnx", bytes(100)], ids=["empty", "text", "zeros"])

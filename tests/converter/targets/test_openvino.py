@@ -12,9 +12,9 @@ import pytest
 from onnx.helper import make_node
 from tests.converter.passes.building import node, normal, small
 
+from lmconv.building.target_graph import with_batch
 from lmconv.errors import InputError
 from lmconv.inference.ort import OrtSession
-from lmconv.pipeline import with_batch
 from lmconv.targets.openvino import SIZES, STATIC, OpenVinoSession, build, free_inputs
 from lmconv.types import Float32, ModelSpec, Precision, TensorSpec, landmark_spec
 

@@ -18,9 +18,9 @@ import pytest
 from numpy.typing import NDArray
 from tests.helpers import Cli, tiny_onnx
 
+from lmconv.building.target_graph import with_batch
 from lmconv.engines import ledger, remedy
 from lmconv.errors import GateFailed, InputError, LmconvError, MissingRuntime
-from lmconv.pipeline import with_batch
 from lmconv.store import artifact as artifacts
 from lmconv.targets import tensorrt
 from lmconv.trt import device

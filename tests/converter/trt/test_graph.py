@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, shape_inference
 from tests.helpers import tiny_onnx
 
-from lmconv.pipeline import plain
+from lmconv.building.plain import plain_graph
 from lmconv.plugins import load
 from lmconv.sources.resolve import resolve
 from lmconv.trt import graph
@@ -19,7 +19,7 @@ from lmconv.types import Pass, PassContext
 
 def halved(tiny: Path, tmp_path: Path) -> onnx.ModelProto:
     """The tiny network in float16."""
-    base = plain(resolve(str(tiny)), tmp_path)
+    base = plain_graph(resolve(str(tiny)), tmp_path)
     float16: Pass = load("passes", "float16")
     model, _ = float16.apply(base.model, PassContext(spec=base.artifact.spec))
     return model

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lmconv import pipeline, plugins
+from lmconv import plugins
 from lmconv.detecting.boxes import overlap
 from lmconv.detecting.opening import Finder, located, open_finder
 from lmconv.detection import Detections
@@ -22,6 +22,7 @@ from lmconv.faces import crops
 from lmconv.judging import parity
 from lmconv.judging.ion import ion
 from lmconv.networks.squares import to_picture
+from lmconv.pipeline import convert
 from lmconv.sources.resolve import open_source, resolve
 from lmconv.types import Float32, Float64, Precision, Uint8
 
@@ -146,7 +147,7 @@ def test_boxes_of_artefacts_are_those_of_the_published_system(
 ) -> None:
     networks = plugins.load("detectors", name).networks
     sources = [resolve(network, weights=shared / "detectors") for network in networks]
-    made = [pipeline.convert(source, "openvino", Precision.FP32, out=tmp_path) for source in sources]
+    made = [convert(source, "openvino", Precision.FP32, out=tmp_path) for source in sources]
     smallest = np.argsort(golden["size_wh"].prod(1))[:3]
     with open_finder(",".join(str(artifact.path) for artifact in made)) as find:
         for index in smallest:

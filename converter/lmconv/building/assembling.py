@@ -1,0 +1,147 @@
+"""From the plain graph to a finished artefact: passes, pre- and post-processing, the target, and the comparison."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from lmconv import plugins
+from lmconv.building.acceptance import accept
+from lmconv.building.feasibility import check_network
+from lmconv.building.optimise import Optimised, optimise
+from lmconv.building.recipe import Recipe, depends_on_faces, resolve
+from lmconv.building.request import Conversion
+from lmconv.building.steps import steps
+from lmconv.building.target_graph import TargetGraph, content, with_batch
+from lmconv.errors import UsageError
+from lmconv.graph.facts import copied, set_batch
+from lmconv.inference import scenes
+from lmconv.inference.session import feed, noise_crops
+from lmconv.networks import wrapping
+from lmconv.sources.resolve import open_source
+from lmconv.store import artifact as artifacts
+from lmconv.store import reference as reference_file
+from lmconv.store.reference import Reference
+from lmconv.types import Artifact, Json, ModelSpec, PassContext, Target, Variant
+
+
+def build(
+    conversion: Conversion, variant: Variant, judge: Callable[[Artifact], Json] = lambda artifact: {}
+) -> Artifact:
+    """Builds one variant of a network and writes the artefact to `out/MODEL/VARIANT/`.
+
+    Args:
+        conversion: The network and its options.
+        variant: The variant to build.
+        judge: Receives the finished artefact before the artefact is written under its name. The result is kept as
+            `guard` under `measured`. An exception stops the build, and nothing is written.
+
+    Returns:
+        The artefact, after a comparison with the source network.
+
+    Raises:
+        UsageError: The network cannot be built as this variant, or the recipe is of another artefact.
+        GateFailed: The artefact does not compute the landmarks of the source; nothing is written.
+        InputError: The folder cannot be written.
+    """
+    start = time.perf_counter()
+    base, choices = conversion.base, conversion.choices
+    target: Target = plugins.load("targets", variant.target)
+    _check_recipe(conversion, variant)
+    recipe = resolve(variant, target, choices)
+    graph = graph_for(conversion, variant)
+    parents = base.artifact.parents | {
+        "plain": {"file": "model.onnx", "sha256": base.artifact.files["model.onnx"]},
+    }
+    reference = _reference(conversion, graph.spec)
+    path = conversion.out / graph.spec.name / variant.folder
+    with artifacts.staged(path) as new:
+        cache = choices.engine.cache or conversion.out
+        engine = replace(choices.engine, cache=cache, modules=artifacts.modules(base.artifact))
+        built = target.build(graph.model, new, graph.spec, recipe.hint, engine)
+        reference_file.write(new, reference)
+        document = content(graph, variant, parents, start)
+        document |= {"execution": built.execution, "machine": built.machine}
+        document["recipe"] |= recipe.to_json() | built.recipe
+        if conversion.crops and depends_on_faces(graph.network.recipe, recipe):
+            document["recipe"]["faces"] = sorted({*conversion.crops.pictures(), *choices.pictures})
+        artifacts.write(new, document)
+        accept(new, target, _expected(reference, graph, recipe))
+        if verdict := judge(artifacts.read(new)):
+            document["measured"]["guard"] = verdict
+            artifacts.write(new, document)
+    return artifacts.read(path)
+
+
+def graph_for(conversion: Conversion, variant: Variant, last: tuple[str, ...] | None = None) -> TargetGraph:
+    """Returns the graph that a target receives.
+
+    The runtime of the target need not be installed; without the runtime, passes decide without measuring.
+
+    Args:
+        conversion: The network and its options.
+        variant: The variant to build.
+        last: Passes that the runtime needs last; by default those of the installed runtime (`Target.last`).
+
+    Raises:
+        UsageError: The network cannot be built as this variant.
+        GateFailed: A pass without which the variant is impossible was refused.
+    """
+    target: Target = plugins.load("targets", variant.target)
+    network, batch = conversion.base.artifact.spec, variant.batch
+    if network.batch not in (None, batch or network.batch):
+        message = f"{network.name} takes {network.batch} inputs a run, not {batch}"
+        raise UsageError(message, hint=f"use --batch {network.batch}")
+    check_network(network, target, variant)
+    made = list(steps(conversion, target, resolve(variant, target, conversion.choices)))
+    model = copied(made[-1].model)
+    if batch and batch != network.batch:
+        set_batch(model, batch)
+    whole, spec = wrapping.wrap(copied(model), with_batch(network, batch or network.batch), variant.io)
+    finished = optimise(whole, target.last() if last is None else last, PassContext(spec=spec))
+    return TargetGraph(
+        model=finished.model, spec=spec, network=replace(made[-1], model=model), steps=made, last=finished
+    )
+
+
+def _check_recipe(conversion: Conversion, variant: Variant) -> None:
+    """Refuses a recipe of another network, target or precision."""
+    recipe = conversion.choices.recipe
+    if recipe is None:
+        return
+    if recipe.parents["source"]["sha256"] != conversion.base.artifact.parents["source"]["sha256"]:
+        raise UsageError(f"{recipe.path} was made from other weights", hint="name an artefact of this network")
+    if (recipe.target, recipe.precision) != (variant.target, variant.precision):
+        raise UsageError(
+            f"{recipe.path} is {recipe.target} {recipe.precision}, not {variant.target} {variant.precision}",
+            hint="ask for what it is",
+        )
+
+
+def _expected(reference: Reference, graph: TargetGraph, recipe: Recipe) -> Reference:
+    """Returns the outputs that an artefact must reproduce.
+
+    Where a pass replaced channels by constants, the expected outputs are those of the graph after that pass: on faces
+    the change is bounded and judged; on noise such channels are not constant.
+    """
+    if "freeze" not in recipe.passes or graph.spec.io == "frame":
+        return reference
+    frozen: Optimised = graph.steps[1 + recipe.passes.index("freeze")]
+    return replace(reference, outputs=frozen.outputs["noise"])
+
+
+def _reference(conversion: Conversion, spec: ModelSpec) -> Reference:
+    """Returns seeded inputs of the kind that the artefact takes, and the outputs of the source network for them."""
+    base, cache = conversion.base, conversion.cache
+    if spec.io == "tensor":
+        return base.reference
+    if spec.io == "image":
+        images = feed(noise_crops(spec, reference_file.INPUTS, 0), spec)
+        return replace(base.reference, inputs={"image": images})
+    if cache.frame is None:
+        (scene,) = scenes.seeded(reference_file.INPUTS, 0)
+        with open_source(base.source) as session:
+            result = scenes.on_scene(session, base.source.spec, scene, maps=reference_file.MAPS)
+        cache.frame = Reference(inputs=scenes.taken(scene, spec), outputs=result)
+    return cache.frame

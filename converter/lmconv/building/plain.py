@@ -1,0 +1,160 @@
+"""The plain graph of a source: exported, simplified, compared with the source, and kept for later exports."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from lmconv import plugins
+from lmconv.building.acceptance import accept
+from lmconv.building.optimise import optimise
+from lmconv.building.recipe import PLAIN_PASSES
+from lmconv.building.request import Crops
+from lmconv.building.target_graph import TargetGraph, content, with_batch
+from lmconv.errors import InputError
+from lmconv.graph.facts import flops, parameters
+from lmconv.inference.session import noise, outputs
+from lmconv.machine import versions
+from lmconv.sources import usercode
+from lmconv.sources.export import export
+from lmconv.sources.onnx_file import standard
+from lmconv.sources.resolve import Opened, open_source
+from lmconv.store import artifact as artifacts
+from lmconv.store import reference as reference_file
+from lmconv.store.files import canonical
+from lmconv.store.reference import Reference
+from lmconv.types import DEFAULT_BUILD, Artifact, Json, ModelSpec, PassContext, Source, Target, Variant
+
+if TYPE_CHECKING:
+    import torch
+
+PLAIN_VARIANT = Variant(target="onnx")
+"""The plain graph is an artefact of ONNX Runtime in fp32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plain:
+    """The plain graph of a source and the outputs of the source for seeded inputs.
+
+    Attributes:
+        artifact: The artefact in `DIR/MODEL/plain/`.
+        model: The graph.
+        reference: Seeded inputs and the outputs of the source network.
+        warnings: Passes left out, with the reason.
+        source: The source network.
+    """
+
+    artifact: Artifact
+    model: onnx.ModelProto
+    reference: Reference
+    warnings: list[str]
+    source: Source
+
+
+def plain_graph(source: Source, out: Path, *, crops: Crops | None = None) -> Plain:
+    """Returns the plain graph of a source; makes the graph once and keeps it in `out/MODEL/plain/`.
+
+    Args:
+        source: The network to export.
+        out: Folder of all artefacts.
+        crops: Real faces on which passes are compared.
+
+    Raises:
+        InputError: The source is broken, or the folder cannot be written.
+        GateFailed: The graph does not compute the outputs of the source; nothing is written.
+    """
+    folder = out / source.spec.name / "plain"
+    return _kept(folder, source) or _made(folder, source, crops)
+
+
+def _made(folder: Path, source: Source, crops: Crops | None) -> Plain:
+    """Exports, simplifies, compares and writes the plain graph."""
+    start = time.perf_counter()
+    with open_source(source) as session:
+        reference, counts = _reference(session, source)
+        model, modules = export(source, session)
+    spec = _exported(source.spec, model)
+    simplified = optimise(model, PLAIN_PASSES, PassContext(spec=spec, crops=crops() if crops else None))
+    # An ONNX file computes the same as its plain graph; the operators of the file itself may be too old to count.
+    parents = {"source": {**_identity(source), "flops": flops(simplified.model, spec.input_size), **counts}}
+    with artifacts.staged(folder) as new:
+        target: Target = plugins.load("targets", PLAIN_VARIANT.target)
+        built = target.build(simplified.model, new, spec, PLAIN_VARIANT.precision, DEFAULT_BUILD)
+        (new / "modules.json").write_text(canonical(modules), encoding="utf-8")
+        reference_file.write(new, reference)
+        graph = TargetGraph(model=simplified.model, spec=spec, network=simplified)
+        document = content(graph, PLAIN_VARIANT, parents, start)
+        artifacts.write(new, document | {"execution": built.execution, "machine": None})
+        accept(new, target, reference)
+    return Plain(
+        artifact=artifacts.read(folder),
+        model=simplified.model,
+        reference=reference,
+        warnings=simplified.warnings,
+        source=source,
+    )
+
+
+def _identity(source: Source) -> Json:
+    """Identity of a source: file name and sha256, or the seed of random weights."""
+    if source.path is None:
+        return {"file": None, "sha256": source.sha256, "seed": source.seed}
+    return {"file": source.path.name, "sha256": source.sha256}
+
+
+def _reference(session: Opened, source: Source) -> tuple[Reference, Json]:
+    """Runs the source network on seeded inputs, and counts its parameters.
+
+    Unused parameters count, shared parameters count once. For PyTorch the FLOPs of one input are counted too.
+    """
+    inputs = noise(source.spec, reference_file.INPUTS, 0)
+    network: torch.nn.Module | None = getattr(session, "network", None)
+    if network is None:
+        result = outputs(session, source.spec, inputs, maps=reference_file.MAPS)
+        counts = {"parameters": parameters(standard(source))}
+    else:
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            result = outputs(session, source.spec, inputs, maps=reference_file.MAPS)
+        size = sum(parameter.numel() for parameter in network.parameters())
+        counts = {"parameters": size, "flops": counter.get_total_flops() // len(inputs)}
+    arrays = (result.landmarks, result.heatmaps, *result.raw.values())
+    if not all(np.isfinite(array).all() for array in arrays if array is not None):
+        raise InputError(f"{source.label} computes NaN or infinity", hint="the network is broken before any conversion")
+    return Reference(inputs={"input": inputs}, outputs=result), counts
+
+
+def _exported(spec: ModelSpec, model: onnx.ModelProto) -> ModelSpec:
+    """Returns the spec with all sizes that only the graph shows: a fixed batch, and the free axes of outputs."""
+    sizes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.output}
+    tensors = [
+        replace(tensor, shape=tuple(size or name for size, name in zip(sizes[tensor.name], tensor.shape, strict=True)))
+        for tensor in spec.outputs
+    ]
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or None
+    return with_batch(replace(spec, outputs=tuple(tensors)), batch)
+
+
+def _kept(folder: Path, source: Source) -> Plain | None:
+    """Returns the plain graph on disk, if the files are whole, of the same source and made by the same tools."""
+    artifacts.repair(folder)
+    if not folder.exists() or usercode.foreign(source):  # the code of a user may have changed
+        return None
+    try:
+        artifact = artifacts.read(folder)
+    except Exception:  # a damaged or newer artefact is made again
+        return None
+    same_spec = replace(artifact.spec, inputs=source.spec.inputs, outputs=source.spec.outputs) == source.spec
+    same_spec &= artifact.spec.inputs[0].shape[1:] == source.spec.inputs[0].shape[1:]
+    same_source = artifact.parents["source"] | _identity(source) == artifact.parents["source"]
+    if not (same_spec and same_source and artifact.versions == versions()):
+        return None
+    model = onnx.load(artifacts.model_file(artifact, ".onnx"))
+    reference, warnings = reference_file.read(artifact), artifact.measured["warnings"]
+    return Plain(artifact=artifact, model=model, reference=reference, warnings=warnings, source=source)

@@ -1,0 +1,116 @@
+"""The recipe of a variant: the passes from the plain graph to the artefact, resolved once from the user's request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+
+from lmconv import plugins
+from lmconv.building.request import Choices
+from lmconv.types import Cpu, Json, Mix, Pass, Precision, QuantScheme, Target, Variant
+
+PRECISION_PASSES = {Precision.FP16: ("float16",), Precision.INT8: ("int8",)}
+"""Passes that lower the precision of a graph. bf16 needs no pass: the precision is a hint to OpenVINO."""
+PLAIN_PASSES = ("simplify",)
+"""Passes from an exported graph to the plain graph."""
+FIRST_PASSES = ("compact",)
+"""Passes that run on every graph before the rewrites of the target."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Passes and options that turn a plain graph into the graph of one variant.
+
+    Attributes:
+        passes: Names of the passes, in order.
+        hint: Precision hint passed to the runtime.
+        cpu: Kind of CPU for which int8 is built.
+        scheme: int8 scheme of the target for this kind of CPU.
+        decided: Returns the recorded decisions of a pass; None means that the pass decides by measuring.
+        lookahead: True if a pass that times graphs shall first apply the later passes to each of them.
+        on_faces: True if the recipe itself was chosen on faces.
+        mix: Content of precision "mixed"; None for every other precision.
+    """
+
+    passes: tuple[str, ...]
+    hint: Precision
+    cpu: Cpu
+    scheme: QuantScheme
+    decided: Callable[[str], Json | None]
+    lookahead: bool = True
+    on_faces: bool = False
+    mix: Mix | None = None
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """Options of the quantiser that differ from the options of the target."""
+        return self.mix.settings if self.mix else {}
+
+    @property
+    def quantised(self) -> bool:
+        """True if a pass of the recipe calibrates on faces, a refused pass included."""
+        return any(plugins.load("passes", name).calibrated for name in self.lowering)
+
+    @property
+    def lowering(self) -> tuple[str, ...]:
+        """Passes that lower the precision."""
+        return PRECISION_PASSES.get(self.mix.precision if self.mix else self.hint, ())
+
+    def to_json(self) -> Json:
+        """Parts of a manifest's `recipe` that follow from the request alone: `mix` and `quantisation`."""
+        document: Json = {}
+        if self.mix:
+            document["mix"] = asdict(self.mix)
+        if self.quantised:
+            document["quantisation"] = {"cpu": self.cpu, **asdict(self.scheme)}
+        return document
+
+
+def resolve(variant: Variant, target: Target, choices: Choices) -> Recipe:
+    """Resolves the recipe of a variant.
+
+    Args:
+        variant: The variant to build.
+        target: The target that `variant` names.
+        choices: User options for building the graph.
+    """
+    mixed = variant.precision == Precision.MIXED
+    mix = choices.mix if mixed else None
+    precision = mix.precision if mix else variant.precision
+    return Recipe(
+        passes=_passes(precision, mix, target, choices),
+        hint=Precision.BF16 if mix and mix.floats == Precision.BF16 else precision,
+        cpu=choices.quantised_for,
+        scheme=target.scheme(choices.quantised_for),
+        decided=choices.decided if mixed or choices.recipe else lambda name: None,
+        lookahead=not mixed,
+        on_faces=mixed,
+        mix=mix,
+    )
+
+
+def _passes(precision: Precision, mix: Mix | None, target: Target, choices: Choices) -> tuple[str, ...]:
+    if choices.recipe:
+        return tuple(step["pass"] for step in choices.recipe.recipe["passes"] if step["pass"] not in PLAIN_PASSES)
+    bounded = ("freeze",) if choices.compact_px else ()
+    rewrites = mix.rewrites if mix else target.rewrites.get(precision, ())
+    names = (*bounded, *FIRST_PASSES, *rewrites, *PRECISION_PASSES.get(precision, ()))
+    return tuple(name for name in names if name not in choices.without)
+
+
+def calibrated(precision: Precision) -> bool:
+    """True if a precision needs real faces: int8 calibrates on faces, and "mixed" is chosen on faces."""
+    return precision == Precision.MIXED or any(
+        plugins.load("passes", name).calibrated for name in PRECISION_PASSES.get(precision, ())
+    )
+
+
+def depends_on_faces(steps: list[Json], recipe: Recipe) -> bool:
+    """True if the graph depends on the faces given.
+
+    Args:
+        steps: Entries of a manifest's `recipe.passes`.
+        recipe: The recipe that ran these passes.
+    """
+    applied: list[Pass] = [plugins.load("passes", step["pass"]) for step in steps if not step["refused"]]
+    return recipe.on_faces or any(step.calibrated for step in applied)

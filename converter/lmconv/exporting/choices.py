@@ -1,0 +1,60 @@
+"""User options for building the graph, checked against each other."""
+
+from __future__ import annotations
+
+from lmconv import plugins
+from lmconv.building.recipe import PLAIN_PASSES
+from lmconv.building.request import Choices
+from lmconv.errors import UsageError
+from lmconv.exporting.request import ExportRequest
+from lmconv.store import artifact as artifacts
+from lmconv.types import Mix, Pass, Variant
+
+
+def choices_of(request: ExportRequest, variants: list[Variant]) -> Choices:
+    """Returns the options for building the graph.
+
+    Args:
+        request: The options of the command.
+        variants: The variants to build.
+
+    Raises:
+        UsageError: Options contradict each other, or need faces.
+        InputError: The artefact of `--recipe` cannot be read.
+    """
+    for name in request.without:
+        step: Pass = plugins.load("passes", name)
+        if step.required or name in PLAIN_PASSES:
+            raise UsageError(f"--no-{name} leaves out a pass without which there is no artefact", hint="leave it out")
+    for name in ("freeze", "compact"):
+        if request.compact_px is not None and name in request.without:
+            raise UsageError(f"--compact-px and --no-{name} contradict each other", hint="leave one out")
+    if request.compact_px is not None:
+        request.needs_faces("--compact-px")
+    if request.recipe is None:
+        return Choices(without=request.without, compact_px=request.compact_px, cpu=request.cpu)
+    return _replayed(request, variants)
+
+
+def _replayed(request: ExportRequest, variants: list[Variant]) -> Choices:
+    """Returns the options that repeat an earlier artefact."""
+    assert request.recipe
+    if request.without or request.compact_px is not None or request.cpu is not None:
+        hint = "leave --no-PASS, --compact-px and --cpu out"
+        raise UsageError("--recipe says which passes are run, how far, and for what CPU", hint=hint)
+    recipe = artifacts.read(request.recipe)
+    if any((variant.target, variant.precision) != (recipe.target, recipe.precision) for variant in variants):
+        hint = f"ask for --to {recipe.target} --precision {recipe.precision} alone"
+        raise UsageError(f"{request.recipe} is the recipe of {recipe.target} {recipe.precision}", hint=hint)
+    frozen = artifacts.decided(recipe.recipe, "freeze")
+    if frozen and request.calibration is None:
+        hint = "give --calibration DIR, the faces that it was made with"
+        message = f"{request.recipe} was compacted within a bound on real faces, and none are named"
+        raise UsageError(message, hint=hint)
+    mix = recipe.recipe.get("mix")
+    return Choices(
+        compact_px=frozen["bound_px"] if frozen else None,
+        recipe=recipe,
+        mix=Mix.of(mix) if mix else None,
+        pictures=tuple(recipe.recipe["faces"]) if mix else (),
+    )

@@ -1,0 +1,95 @@
+"""Batch sizes and the options for building engines, parsed from `lmconv export`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lmconv import plugins
+from lmconv.errors import UsageError
+from lmconv.types import Json
+
+if TYPE_CHECKING:
+    from lmconv.building.request import Choices
+    from lmconv.exporting.request import ExportRequest
+
+OPTIONS = {
+    "profile": "--batch MIN:BEST:MAX",
+    "workspace": "--workspace",
+    "builder_level": "--builder-level",
+    "cache": "--timing-cache",
+    "locked": "--locked",
+    "version_compatible": "--version-compatible",
+    "hardware_compatible": "--hardware-compatible",
+}
+"""Fields of `BuildOptions`, and the option that sets each."""
+
+
+def parse_batch(text: str) -> tuple[int | None, tuple[int, int, int] | None]:
+    """Parses `--batch`.
+
+    Returns:
+        A fixed batch size, and the profile of an engine (smallest, best, largest batch); None where not given.
+
+    Raises:
+        UsageError: The text is neither a size, nor a profile, nor `dynamic`.
+    """
+    if text == "dynamic":
+        return None, None
+    if re.fullmatch("[1-9][0-9]{0,3}", text):
+        return int(text), None
+    if re.fullmatch("[1-9][0-9]{0,3}(:[1-9][0-9]{0,3}){2}", text):
+        smallest, best, largest = map(int, text.split(":"))
+        if smallest <= best <= largest:
+            return None, (smallest, best, largest)
+        raise UsageError(f"--batch {text} does not rise", hint="the smallest, the best and the largest: 1:8:64")
+    hint = "such as --batch 1, or --batch 1:8:64 for an engine"
+    raise UsageError(f"--batch {text!r} is no size below 10000, nor three of them, nor dynamic", hint=hint)
+
+
+def _bytes(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if match := re.fullmatch("([1-9][0-9]{0,5})(MiB|GiB)", text):
+        return int(match[1]) << {"MiB": 20, "GiB": 30}[match[2]]
+    raise UsageError(f"--workspace {text!r} is no size", hint="such as --workspace 512MiB or 2GiB")
+
+
+def engine_options(request: ExportRequest, profile: tuple[int, int, int] | None) -> Json:
+    """Returns the options for engines that the user gave, as fields of `BuildOptions`.
+
+    Raises:
+        UsageError: An option for engines is given, and no target builds engines.
+    """
+    options = {
+        "profile": profile,
+        "workspace": _bytes(request.workspace),
+        "builder_level": request.builder_level,
+        "cache": request.timing_cache,
+        "locked": request.locked or None,
+        "version_compatible": request.version_compatible or None,
+        "hardware_compatible": request.hardware_compatible or None,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    if given and not any(plugins.load("targets", name).engines for name in request.targets):
+        hint = "add --to tensorrt, or leave it out"
+        raise UsageError(f"{OPTIONS[next(iter(given))]} is for engines, and no target here builds one", hint=hint)
+    return given
+
+
+def with_engine(choices: Choices, given: Json) -> Choices:
+    """Returns the choices with the options for engines; a recipe decides everything but the timing cache.
+
+    Raises:
+        UsageError: An option contradicts the recipe.
+    """
+    if choices.recipe:
+        if contradicting := [OPTIONS[name] for name in given if name not in ("cache", "locked")]:
+            message = f"--recipe says how the engine is built, {contradicting[0]} too"
+            raise UsageError(message, hint="leave one out")
+        recorded = dict(choices.recipe.recipe.get("engine", {}))
+        if batches := recorded.pop("batches", None):
+            recorded["profile"] = tuple(batches)
+        given = recorded | given
+    return replace(choices, engine=replace(choices.engine, **given))
