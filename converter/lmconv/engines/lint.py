@@ -1,8 +1,8 @@
-"""What in an ONNX graph TensorRT would refuse, or compute otherwise, as far as its parser's documentation says so.
+"""Finds the parts of an ONNX graph that TensorRT would refuse or compute differently, as its parser documents.
 
-Read from onnx-tensorrt's docs/operators.md as of 8.5 (whose opset and operators 8.6 has, with those that its changelog
-adds) and 10.15, its docs/Changelog.md, and NVIDIA's ONNX opset guide for 11. What is not said there is not judged, so
-that nothing is refused that TensorRT would take.
+Sources: onnx-tensorrt's docs/operators.md of 8.5 (8.6 has the same opset and operators, plus the operators that its
+changelog adds) and of 10.15, its docs/Changelog.md, and NVIDIA's ONNX opset guide for 11. The lint does not judge
+undocumented cases, in order not to refuse a graph that TensorRT accepts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KINDS = {
     "any": (*FLOATS, *INTEGERS, TensorProto.BOOL),
     "bool": (TensorProto.BOOL,),
 }
-"""Types that a table of operators gives."""
+"""Groups of element types in the tables of operators."""
 TYPES = {*KINDS["any"], TensorProto.INT8, TensorProto.UINT8}
 
 EIGHT = {
@@ -55,8 +55,11 @@ EIGHT = {
     "bool": "And Not Or Xor",
     "": "Cast DequantizeLinear",
 }
-"""Operators of the parser of 8.6, by what their first input may be; those of "" have rules of their own. Where the
-documentation leaves integers out that shapes are computed with, they are let through."""
+"""Operators of TensorRT 8.6's parser, by the group of types that the first input may have.
+
+Operators under "" have rules of their own. Integers are also allowed where the documentation does not list integers
+but shapes are computed with the operator.
+"""
 SINCE_TEN = {
     "float": "BlackmanWindow DeformConv Hardmax HammingWindow HannWindow Mish RMSNormalization STFT",
     "number": "Gelu",
@@ -68,16 +71,16 @@ Types: TypeAlias = dict[str, int | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of a graph.
+    """Facts about a graph that the rules use.
 
     Attributes:
-        version: Of TensorRT, its first number.
-        opset: Of the standard domain.
-        types: Element types by name; None of what is no tensor.
-        ranks: Ranks by name, as far as they are known.
-        constants: Values by name.
-        makers: The node that makes a value.
-        readers: The nodes that read a value.
+        version: Major version of TensorRT.
+        opset: Version of the standard operator set.
+        types: Element types by name; None for a value that is not a tensor.
+        ranks: Ranks by name, if known.
+        constants: Constant values by name.
+        makers: Node that computes a value, by name of the value.
+        readers: Nodes that read a value, by name of the value.
     """
 
     version: int
@@ -89,24 +92,27 @@ class Facts:
     readers: Mapping[str, list[onnx.NodeProto]]
 
     def constant(self, node: onnx.NodeProto, place: int) -> NDArray[Any] | None:
-        """What a node reads at this place, where it is constant."""
+        """Returns the constant value of a node's input; None if the input is missing or not constant."""
         return self.constants.get(node.input[place]) if len(node.input) > place else None
 
     def computed(self, node: onnx.NodeProto, place: int) -> bool:
-        """Whether a node reads something there that is not constant."""
+        """True if a node has this input and the input is not constant."""
         return len(node.input) > place and bool(node.input[place]) and node.input[place] not in self.constants
 
 
 Rule: TypeAlias = Callable[[onnx.NodeProto, Facts], Iterator[str]]
-"""What is wrong with a node, and what to do."""
+"""Yields the problems of a node, each with a hint."""
 
 
 def complaints(model: onnx.ModelProto, version: int) -> list[str]:
-    """What TensorRT would not take of a graph, or silently compute otherwise; each names the node and says what to do.
+    """Returns the parts of a graph that TensorRT would refuse or silently compute differently.
 
     Args:
-        model: As it would be parsed.
-        version: The first number of TensorRT's: 8 stands for 8.6.
+        model: The model as TensorRT's parser would get it.
+        version: Major version of TensorRT; 8 stands for 8.6.
+
+    Returns:
+        One line for each problem, with the node and a hint.
     """
     facts = _facts(model, version)
     graphs = list(naming.graphs(model.graph))
@@ -146,7 +152,7 @@ def _facts(model: onnx.ModelProto, version: int) -> Facts:
 
 
 def _held(node: onnx.NodeProto) -> NDArray[Any] | None:
-    """What a Constant holds, in whichever of its attributes; None of what is no dense array of numbers."""
+    """Returns the value of a Constant from any of its attributes; None unless the value is dense and numeric."""
     if (tensor := attribute(node, "value", None)) is not None:
         return numpy_helper.to_array(tensor)
     for name, kind in (("value_int", np.int64), ("value_float", np.float32)):
@@ -185,7 +191,7 @@ def _of(node: onnx.NodeProto, facts: Facts) -> Iterator[str]:
 
 
 def _operators(version: int) -> dict[str, str]:
-    """The operators of a version's parser, and what their first input may be."""
+    """Returns the operators of a version's parser, with the group of types that the first input may have."""
     tables = [EIGHT, *([SINCE_TEN] if version >= 10 else [])]
     return {name: kind for table in tables for kind, names in table.items() for name in names.split()}
 
@@ -195,7 +201,7 @@ def _called(kind: int | None) -> str:
 
 
 def _types(node: onnx.NodeProto, facts: Facts) -> Iterator[str]:
-    """Element types that TensorRT has, and that it has for this operator."""
+    """Checks the element types: supported by TensorRT, and supported for this operator."""
     known = {*TYPES, TensorProto.UNDEFINED} - ({TensorProto.BFLOAT16} if facts.version == 8 else set())
     for name in filter(None, (*node.input, *node.output)):
         if facts.types.get(name, TensorProto.FLOAT) not in known:
@@ -209,7 +215,7 @@ def _types(node: onnx.NodeProto, facts: Facts) -> Iterator[str]:
 
 
 def _alike(node: onnx.NodeProto, facts: Facts) -> Iterator[str]:
-    """Operands that have to be of one float type are: nothing is cast silently in a strongly typed network."""
+    """Checks that operands of one type variable have the same float type: a strongly typed network casts nothing."""
     places: dict[str, list[str]] = {}
     try:
         formal = defs.get_schema(node.op_type, facts.opset, "").inputs
@@ -228,7 +234,10 @@ def _alike(node: onnx.NodeProto, facts: Facts) -> Iterator[str]:
 
 
 def _narrow(node: onnx.NodeProto, facts: Facts) -> Iterator[str]:
-    """8.6 holds int64 as int32; the least and greatest int64 mean "to the end", and are cut to that."""
+    """Checks int64 constants for TensorRT 8.6, which stores int64 as int32.
+
+    The smallest and the largest int64 mean "to the end"; TensorRT clamps both to the same meaning in int32.
+    """
     if facts.version > 8:
         return
     ends = np.iinfo(np.int64)
@@ -242,7 +251,7 @@ def _narrow(node: onnx.NodeProto, facts: Facts) -> Iterator[str]:
 
 
 def _quantise(node: onnx.NodeProto, facts: Facts) -> Iterator[str]:
-    """Signed, symmetric, with positive steps; per tensor, but for weights."""
+    """Checks a quantiser: signed, symmetric, with positive scales; per tensor except for weights."""
     if len(node.input) < 3 or not node.input[2]:
         if node.op_type == "QuantizeLinear" or facts.version == 8:
             yield "has no zero point, and would be unsigned: give it one, int8 zeros"
@@ -265,7 +274,7 @@ def _quantise(node: onnx.NodeProto, facts: Facts) -> Iterator[str]:
 
 
 def _per_channel(node: onnx.NodeProto, facts: Facts, count: int) -> Iterator[str]:
-    """Steps by channel are for constant weights, along their output channels."""
+    """Checks that per-channel scales belong to constant weights, along the axis of the output channels."""
     pair = facts.makers.get(node.input[0]) if node.op_type == "DequantizeLinear" else node
     source = pair.input[0] if pair is not None and pair.op_type == "QuantizeLinear" else node.input[0]
     if source not in facts.constants:
@@ -324,7 +333,13 @@ def _resize(node: onnx.NodeProto, facts: Facts) -> Iterator[str]:
 
 
 def _constant(*places: int, since: int = 8, until: int = 11) -> Rule:
-    """Inputs that have to be constant in some versions."""
+    """Returns a rule: some inputs must be constant in some versions.
+
+    Args:
+        places: Indices of the inputs.
+        since: First major version of TensorRT that needs constants.
+        until: Last major version of TensorRT that needs constants.
+    """
 
     def rule(node: onnx.NodeProto, facts: Facts) -> Iterator[str]:
         for place in places:
@@ -378,4 +393,4 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "Pad": (_pad,),
     **{f"Reduce{kind}": (_constant(1),) for kind in REDUCTIONS},
 }
-"""What is documented of single operators, beside their types."""
+"""Documented restrictions of single operators, in addition to the element types."""

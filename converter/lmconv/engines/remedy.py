@@ -1,4 +1,4 @@
-"""The command that makes an artefact again, on the machine where it is typed."""
+"""Writes the command that rebuilds an artefact on this machine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lmconv.types import ONNX, Artifact, Backbone, Json, ModelSpec, Preprocess
 
 
 def command(artifact: Artifact) -> str:
-    """`lmconv export …`, as the manifest tells it; folders that it does not tell are left to fill in."""
+    """Returns the `lmconv export …` command for an artefact, from its manifest. FACES stands for the user's folder."""
     return shlex.join(["lmconv", "export", *_arguments(artifact)])
 
 
 def _arguments(artifact: Artifact) -> Iterator[str]:
     spec, source = artifact.spec, artifact.parents["source"]
     name: str = source["file"] if spec.backbone == ONNX else spec.backbone
-    yield f"./{name}" if name.startswith("-") else name  # not an option
+    yield f"./{name}" if name.startswith("-") else name  # otherwise the name would be read as an option
     if source.get("seed") is not None:
         yield from ("--random-weights", "--seed", str(source["seed"]))
     elif spec.backbone != ONNX:
@@ -37,7 +37,12 @@ def _arguments(artifact: Artifact) -> Iterator[str]:
 
 
 def engine(recipe: Json, batch: int | None) -> Iterator[str]:
-    """The options of `lmconv export` that decide an engine, of what a recipe says of it."""
+    """Yields the options of `lmconv export` that define an engine.
+
+    Args:
+        recipe: Entry `engine` of an artefact's recipe.
+        batch: Fixed batch size; None for a profile.
+    """
     if batch is not None:
         yield from ("--batch", str(batch))
     elif "batches" in recipe:
@@ -59,7 +64,7 @@ def _bytes(number: int) -> str:
 
 
 def _network(spec: ModelSpec, file: str) -> Iterator[str]:
-    """What says how the network is read, where that is not what its name says already."""
+    """Yields the options for reading the network that differ from the defaults of its name."""
     own = spec.backbone == ONNX or is_factory(spec.backbone)
     usual = None if own else _backbone(spec.backbone)
     if spec.name != (file.rpartition(".")[0] if spec.backbone == ONNX else spec.backbone):
@@ -80,7 +85,7 @@ def _network(spec: ModelSpec, file: str) -> Iterator[str]:
 def _backbone(name: str) -> ModelSpec | None:
     try:
         found: Backbone = plugins.load("backbones", name)
-    except LmconvError:  # another package's, or PyTorch is not here
+    except LmconvError:  # the backbone is part of another package, or PyTorch is missing
         return None
     return found.spec
 

@@ -1,4 +1,4 @@
-"""Builds TensorRT engines from ONNX files whose tensors say what everything computes in."""
+"""Builds TensorRT engines from ONNX files. The tensor types of the graph define the precision of every operation."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 WORKSPACE = 2 << 30
-"""Bytes of device memory that the builder may use for scratch, unless told otherwise."""
+"""Default limit of the scratch memory that the builder may use on the device, in bytes."""
 LEVEL = 3
-"""How hard the builder looks for fast kernels, 0 to 5: TensorRT's own choice."""
+"""Default `builder_optimization_level`, 0 to 5; a higher level searches longer for fast kernels.
+
+3 is also TensorRT's own default.
+"""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How an engine is built.
+    """Options for building an engine.
 
     Attributes:
-        profile: Smallest, best and largest batch of a graph whose batch is free; None where it is fixed.
-        workspace: Bytes of device memory for scratch.
+        profile: Minimum, optimum and maximum batch size of a graph with a free batch axis; None for a fixed batch.
+        workspace: Limit of the scratch memory on the device, in bytes.
         level: TensorRT's `builder_optimization_level`, 0 to 5.
-        cache: A timing cache to begin with.
-        version_compatible: Whether newer TensorRT may run it.
-        hardware_compatible: Whether other GPUs may, from compute capability 8.0 on.
+        cache: Content of the timing cache to start from; None starts with an empty cache.
+        version_compatible: True if newer versions of TensorRT may run the engine.
+        hardware_compatible: True if other GPUs of compute capability 8.0 or newer may run the engine.
     """
 
     profile: tuple[int, int, int] | None = None
@@ -43,15 +46,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Plan:
-    """What came of it.
+    """Result of a build.
 
     Attributes:
         engine: The serialised engine.
-        cache: The timing cache after the build.
-        seconds: How long it took.
+        cache: Content of the timing cache after the build.
+        seconds: Duration of the build.
         layers: Number of layers of the engine.
-        memory: Device bytes of one context.
-        warnings: What TensorRT warned of.
+        memory: Device memory of one execution context, in bytes.
+        warnings: Warnings that TensorRT logged, each text once.
     """
 
     engine: bytes
@@ -66,11 +69,15 @@ def build(onnx: bytes, options: Options) -> Plan:
     """Builds an engine on this machine's GPU.
 
     Args:
-        onnx: The file's content.
-        options: See there.
+        onnx: Content of the ONNX file.
+        options: Build options.
+
+    Returns:
+        The engine, its timing cache and the figures of the build.
 
     Raises:
-        Fault: Of kind device; of kind build, with the ONNX nodes concerned; of kind memory or load.
+        Fault: Of kind "device" if the GPU or a package is missing; of kind "build" with the names of the failing ONNX
+            nodes; of kind "memory" or "load".
     """
     device.ready()
     import tensorrt as trt
@@ -83,10 +90,10 @@ def build(onnx: bytes, options: Options) -> Plan:
     with log.heard() as said, device.calls("building the engine", "build", options.workspace):
         try:
             builder = trt.Builder(log.logger())
-        except TypeError as error:  # how pybind11 says that there is none
+        except TypeError as error:  # pybind11 raises a TypeError if TensorRT returns no builder
             raise Fault("device", f"TensorRT makes no builder: {said.reason}", "see its log with -v") from error
         network = builder.create_network(_network_flags())
-        # The parser refers to the network's weights until the engine is built.
+        # The parser keeps references to the network's weights until the engine is built.
         parser = _parse(onnx, network, nodes)
         config = _config(builder, options)
         if _major() < 10:
@@ -105,13 +112,18 @@ def build(onnx: bytes, options: Options) -> Plan:
 
 
 def _major() -> int:
+    """Returns the major version of TensorRT."""
     import tensorrt as trt
 
     return int(trt.__version__.split(".")[0])
 
 
 def _network_flags() -> int:
-    """8 has to be told that the batch is an axis as others; from 10 on it always is, and types are those of tensors."""
+    """Returns the creation flags of the network.
+
+    TensorRT 8 needs a flag to treat the batch as an ordinary axis, as newer versions always do. The flag for newer
+    versions makes the network strongly typed: the precision follows from the tensor types of the graph.
+    """
     import tensorrt as trt
 
     if _major() < 10:
@@ -120,10 +132,10 @@ def _network_flags() -> int:
 
 
 def _parse(onnx: bytes, network: trt.INetworkDefinition, nodes: Sequence[graph.Node]) -> trt.OnnxParser:
-    """Fills a network; gives the parser.
+    """Parses an ONNX file into a network and returns the parser.
 
     Raises:
-        Fault: Of kind build, with the nodes that TensorRT cannot parse.
+        Fault: Of kind "build", with the names of the nodes that TensorRT cannot parse.
     """
     import tensorrt as trt
 
@@ -144,10 +156,10 @@ def _parse(onnx: bytes, network: trt.INetworkDefinition, nodes: Sequence[graph.N
 
 
 def _config(builder: trt.Builder, options: Options) -> trt.IBuilderConfig:
-    """How to build.
+    """Returns the builder configuration for the options.
 
     Raises:
-        Fault: Of kind build: the timing cache is another machine's, or none at all.
+        Fault: Of kind "build" if the timing cache is invalid or belongs to another GPU or version of TensorRT.
     """
     import tensorrt as trt
 
@@ -155,12 +167,13 @@ def _config(builder: trt.Builder, options: Options) -> trt.IBuilderConfig:
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
     config.builder_optimization_level = options.level
     config.clear_flag(trt.BuilderFlag.TF32)
-    # Those that all versions have: so all choose from the same, and none needs cuBLAS or cuDNN.
+    # All versions have these two tactic sources. So every version chooses from the same kernels, and no version needs
+    # cuBLAS or cuDNN.
     sources = (trt.TacticSource.EDGE_MASK_CONVOLUTIONS, trt.TacticSource.JIT_CONVOLUTIONS)
     config.set_tactic_sources(sum(1 << int(source) for source in sources))
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if options.version_compatible:
-        # The lean runtime goes into the plan (no EXCLUDE_LEAN_RUNTIME): a file more to ship would be a file to lose.
+        # The plan includes the lean runtime (no EXCLUDE_LEAN_RUNTIME): a separate file could get lost.
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.hardware_compatible:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
@@ -173,10 +186,10 @@ def _config(builder: trt.Builder, options: Options) -> trt.IBuilderConfig:
 def _permit(
     network: trt.INetworkDefinition, config: trt.IBuilderConfig, onnx: bytes, nodes: Sequence[graph.Node]
 ) -> None:
-    """Permits what the graph holds, and no more: 8 is weakly typed.
+    """Sets the flags for the precisions that the graph contains, and no other flags: TensorRT 8 is weakly typed.
 
-    Without Q/DQ the flag of int8 would ask for a calibrator; where there are Q/DQ, they say what is int8, and holding
-    the operators between them to float32 would undo them.
+    Without Q/DQ nodes, the INT8 flag would require a calibrator. In a graph with Q/DQ nodes, these nodes define which
+    operations run in int8; a float32 constraint on the operations between the nodes would undo the quantisation.
     """
     import tensorrt as trt
 
@@ -195,10 +208,11 @@ def _hold_float32(
     exact: Sequence[graph.Node],
     nodes: Sequence[graph.Node],
 ) -> None:
-    """Holds to float32 what the graph computes in float32: where float16 is permitted, 8 may use it anywhere.
+    """Constrains layers to float32 where the graph computes in float32.
 
-    A layer that the parser added by itself (a shuffle for broadcasting, say) is held where it reads what is held. One
-    that gives no float (a shape, an index) is left alone: a precision is refused there.
+    If float16 is permitted, TensorRT 8 may use float16 in any layer. A layer that the parser adds itself (for example a
+    shuffle for broadcasting) is constrained if one of its inputs comes from a constrained layer. A layer without a
+    float output (a shape, an index) is not constrained: TensorRT refuses a precision there.
     """
     import tensorrt as trt
 
@@ -210,7 +224,7 @@ def _hold_float32(
         inputs = [layer.get_input(place) for place in range(layer.num_inputs)]
         node = graph.owner(layer.name, layer.metadata, names)
         exact_here = node in held if node else any(tensor and tensor.name in tensors for tensor in inputs)
-        if not exact_here or layer.type == trt.LayerType.CAST:  # at a cast the island ends
+        if not exact_here or layer.type == trt.LayerType.CAST:  # a Cast ends the float32 region
             continue
         floats = [place for place, tensor in enumerate(outputs) if tensor.dtype == trt.float32]
         if not floats:
@@ -228,10 +242,10 @@ def _add_profile(
     config: trt.IBuilderConfig,
     profile: tuple[int, int, int] | None,
 ) -> None:
-    """Says which batches there will be.
+    """Adds an optimisation profile if the batch axis is free.
 
     Raises:
-        Fault: Of kind build: none are named, or another axis is free.
+        Fault: Of kind "build" if no profile is given, or if an axis other than the batch is free.
     """
     free = []
     for index in range(network.num_inputs):
@@ -253,7 +267,7 @@ def _add_profile(
 
 
 def _not_built(said: log.Said, nodes: Sequence[graph.Node], options: Options) -> Fault:
-    """Why there is no engine, as far as the log tells."""
+    """Returns the fault for a failed build, with the reason and the ONNX nodes from TensorRT's log."""
     import tensorrt as trt
 
     text = " ".join(said.errors)

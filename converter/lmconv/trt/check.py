@@ -1,9 +1,9 @@
 """Builds, runs, compares and times prepared graphs on this machine's GPU: `python -m lmconv.trt.check FOLDER`.
 
-FOLDER holds `cases.json`, graphs, inputs and what the source networks answer, as `scripts/gpu_check.py prepare` writes
-them. What was found goes to `found.json` and `found.npz` in it, after every model, and a model that is there already is
-not done again: a host that ends early loses one model, which comes last in the next call. `scripts/gpu_check.py judge`
-makes the record of them.
+FOLDER holds `cases.json`, graphs, inputs and the outputs of the source networks, as `scripts/gpu_check.py prepare`
+writes these files. After every model, the results are written to `found.json` and `found.npz` in FOLDER. A model with
+stored results is skipped. A model that was started but has no results is checked last: if the host stops during a
+check, only that model is lost. `scripts/gpu_check.py judge` makes the record from the results.
 """
 
 from __future__ import annotations
@@ -33,18 +33,22 @@ Json = dict[str, Any]
 Arrays = dict[str, Any]
 
 CALLS = 10_000
-"""How often an engine is run to see whether anything leaks."""
+"""Number of engine runs in the leak test."""
 LEAK = 1 << 20
-"""Bytes of device memory or of this process that may be fewer after all these calls."""
+"""Bytes of device memory, and of process memory, that may be lost in the leak test."""
 SAMPLES, BLOCKS = 200, 5
-"""Timed runs of each contestant at each batch size, and in how many turns."""
+"""Timed runs of each contestant per batch size, and the number of blocks that these runs are split into."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Checks what is asked for; the exit code.
+    """Checks the selected models.
 
-    0 where all of it held, 1 where something did not, 2 where no model is called so, 3 without a GPU, 4 where files are
-    missing or broken.
+    Args:
+        arguments: Command-line arguments; None reads `sys.argv`.
+
+    Returns:
+        The exit code: 0 if everything passed; 1 if something failed; 2 if no model matches `--only`; 3 without a GPU; 4
+        if files are missing or broken.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -89,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def usable() -> bool:
-    """Whether CUDA still works here: after an illegal address, say, it does not until the process ends."""
+    """True if CUDA still works in this process. After an illegal address, for example, all later calls fail."""
     import pycuda.driver as cuda
 
     try:
@@ -100,7 +104,7 @@ def usable() -> bool:
 
 
 def missing(cases: Json, folder: Path) -> list[str]:
-    """Files that are not in the folder, though the check reads them: of a part that was not copied."""
+    """Returns the names of files that the check needs but the folder lacks, because a part was not copied."""
     wanted = [cases["mistakes"]["unknown"]]
     for model in cases["models"]:
         wanted += [model["inputs"], *(case["onnx"] for case in model["cases"])]
@@ -108,14 +112,14 @@ def missing(cases: Json, folder: Path) -> list[str]:
 
 
 class Runs(Protocol):
-    """What in_chunks runs; an Engine is one."""
+    """Type of a runner for `in_chunks`, for example an Engine."""
 
     def run(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        """Outputs by name."""
+        """Returns the outputs by name."""
 
 
 class Found:
-    """What was found so far, kept in the folder."""
+    """Results so far, stored in the folder after every model."""
 
     def __init__(self, folder: Path, machine: Json) -> None:
         self.folder = folder
@@ -131,30 +135,30 @@ class Found:
 
     @property
     def models(self) -> Json:
-        """What was found of each model."""
+        """Results by name of the model."""
         models: Json = self.document["models"]
         return models
 
     @property
     def begun(self) -> list[str]:
-        """The models that were begun; one of them that is not in `models` may have ended the process."""
+        """Names of the started models. A model without an entry in `models` may have ended the process."""
         names: list[str] = self.document.setdefault("begun", [])
         return names
 
     def begin(self, name: str) -> None:
-        """Notes that a model is begun."""
+        """Stores that the check of a model has started."""
         if name not in self.begun:
             self.begun.append(name)
         self.write()
 
     def add(self, name: str, row: Json, arrays: Arrays) -> None:
-        """Keeps what was found of a model."""
+        """Stores the results of a model."""
         self.models[name] = row
         self.arrays.update(arrays)
         self.write()
 
     def write(self) -> None:
-        """Writes both files, whole or not at all."""
+        """Writes both files. Each file is replaced as a whole or not at all."""
         new = self.folder / "new.npz"
         np.savez_compressed(new, **self.arrays)
         new.replace(self.folder / "found.npz")
@@ -163,7 +167,7 @@ class Found:
         text.replace(self.folder / "found.json")
 
     def failures(self) -> list[str]:
-        """What did not hold, one line each."""
+        """Returns one line for each failed check."""
         rows = [(name, row) for model in self.models.values() for name, row in model["cases"].items()]
         lines = [f"{name}: {reason}" for name, row in rows for reason in row["failed"]]
         return lines + [
@@ -172,7 +176,16 @@ class Found:
 
 
 def check(model: Json, folder: Path, torch: str | None) -> tuple[Json, Arrays]:
-    """Builds and runs the engines of one model, then times them in turn; gives a row, and outputs by `CASE/NAME`."""
+    """Builds and runs the engines of one model, then times the engines interleaved.
+
+    Args:
+        model: Entry of `cases.json`.
+        folder: Folder of the check.
+        torch: Python interpreter with PyTorch, to time PyTorch too; None times the engines only.
+
+    Returns:
+        The result row of the model, and the outputs to keep by `CASE/NAME`.
+    """
     row: Json = {"cases": {}, "latency": {}}
     arrays: Arrays = {}
     with np.load(folder / model["inputs"], allow_pickle=False) as file:
@@ -182,7 +195,7 @@ def check(model: Json, folder: Path, torch: str | None) -> tuple[Json, Arrays]:
         start = time.monotonic()
         try:
             found, outputs, engines[case["name"]] = one(case, folder, known)
-        except Exception as error:  # whatever it is, the other cases have their turn
+        except Exception as error:  # an unexpected error must not stop the other cases
             found, outputs = {"failed": [said(error)]}, {}
         row["cases"][case["name"]] = found
         if case["kept"]:
@@ -192,7 +205,7 @@ def check(model: Json, folder: Path, torch: str | None) -> tuple[Json, Arrays]:
     commands = {name: python("lmconv.trt.worker", path) for name, path in engines.items()}
     if torch:
         words = {name: [word.format(folder=folder) for word in line] for name, line in model["torch"].items()}
-        # What the Python that runs this was told of its own libraries is not for another.
+        # The other Python must not use the library paths that this Python was started with.
         other = ["env", "-u", "PYTHONHOME", "-u", "LD_LIBRARY_PATH", torch]
         commands.update({name: [*other, *line] for name, line in words.items()})
     profiles = {case["name"]: case["profile"] for case in model["cases"]}
@@ -200,24 +213,36 @@ def check(model: Json, folder: Path, torch: str | None) -> tuple[Json, Arrays]:
         able = {name for name in commands if name not in profiles or profiles[name][0] <= batch <= profiles[name][2]}
         try:
             row["latency"][str(batch)] = timed({name: commands[name] for name in commands if name in able}, batch)
-        except Exception as error:  # what was built and compared is worth keeping without it
+        except Exception as error:  # without times, the built and compared engines are still worth keeping
             print(f"failed: {model['name']} cannot be timed at batch {batch}: {said(error)}", flush=True)
             row["latency"][str(batch)] = {"times": {}, "faults": {"all": said(error)}}
     return row, arrays
 
 
 def said(error: Exception) -> str:
-    """An error in a line: a Fault is one of ours, any other a mistake of this program or what it stands on."""
+    """Returns an error as one line. The name of the class is added unless the error is a Fault."""
     return str(error) if isinstance(error, Fault) else f"{type(error).__name__}: {error}"
 
 
 def engine_file(folder: Path, case: str) -> Path:
-    """Where the engine of a case is kept."""
+    """Returns the path of the engine of a case."""
     return folder / "engines" / f"{case}.engine"
 
 
 def one(case: Json, folder: Path, known: Arrays) -> tuple[Json, Arrays, Path]:
-    """Builds one engine, twice, and runs it; raises Fault where that is impossible."""
+    """Builds one engine twice, and runs the first build.
+
+    Args:
+        case: Entry of a model's `cases`.
+        folder: Folder of the check.
+        known: The model's input, and the source network's outputs, by name.
+
+    Returns:
+        The result of the case, the outputs by name, and the path of the engine.
+
+    Raises:
+        Fault: If the engine cannot be built or run.
+    """
     inputs, judged = known["input"], case["judged"]
     onnx = (folder / case["onnx"]).read_bytes()
     options = Options(profile=tuple(case["profile"]))
@@ -242,10 +267,13 @@ def one(case: Json, folder: Path, known: Arrays) -> tuple[Json, Arrays, Path]:
 
 
 def complaints(found: Json, case: Json) -> list[str]:
-    """What an engine did not hold to; it is judged again, in pixels and ION, where the record is made."""
+    """Returns one line for each check that an engine failed.
+
+    `scripts/gpu_check.py judge` judges the outputs again, in pixels and ION.
+    """
     judged = case["judged"]
     lines = []
-    if not found["off"]["max"] <= case["limit"]:  # not a number is off
+    if not found["off"]["max"] <= case["limit"]:  # the comparison is false for NaN, which therefore fails
         lines.append(f"{judged} are {found['off']['max']:.2g} off the source network's, allowed {case['limit']:g}")
     for size, off in found.get("batches", {}).items():
         if not off["max"] <= case["limit"]:
@@ -259,7 +287,18 @@ def complaints(found: Json, case: Json) -> list[str]:
 
 
 def in_chunks(engine: Runs, inputs: Any, size: int) -> Arrays:
-    """Runs all inputs, so many at once, the last ones repeated to fill up; inputs repeated where there are fewer."""
+    """Runs all inputs in chunks of a fixed size.
+
+    A chunk with fewer inputs is filled up by repeating its inputs; the outputs of the repeated inputs are dropped.
+
+    Args:
+        engine: Runner to use.
+        inputs: Array of the network's input, (N, ...).
+        size: Number of inputs per run.
+
+    Returns:
+        Arrays of N outputs each, by name.
+    """
     parts: list[Arrays] = []
     for start in range(0, len(inputs), size):
         chunk = inputs[start : start + size]
@@ -269,13 +308,13 @@ def in_chunks(engine: Runs, inputs: Any, size: int) -> Arrays:
 
 
 def apart(found: Any, expected: Any) -> dict[str, float]:
-    """Largest and mean absolute difference; not a number where either is."""
+    """Returns the largest and the mean absolute difference of two arrays; NaN if an element is NaN."""
     off = np.abs(found.astype(np.float64) - expected.astype(np.float64))
     return {"max": float(off.max()), "mean": float(off.mean())}
 
 
 def leak(engine: Engine, inputs: Any) -> dict[str, int]:
-    """Bytes of device memory and of this process that many calls with changing batches cost."""
+    """Returns the device memory and process memory, in bytes, that CALLS runs with changing batch sizes lose."""
     import pycuda.driver as cuda
 
     def used() -> dict[str, int]:
@@ -284,7 +323,7 @@ def leak(engine: Engine, inputs: Any) -> dict[str, int]:
         return {"device": -free, "host": pages * os.sysconf("SC_PAGE_SIZE")}
 
     sizes = (2, 1, 2)
-    for size in sizes * 200:  # what libraries keep for good, they have by then
+    for size in sizes * 200:  # warm-up: after these runs, libraries have allocated all memory that they keep
         engine.run({"input": inputs[:size]})
     before = used()
     for call in range(CALLS):
@@ -294,7 +333,7 @@ def leak(engine: Engine, inputs: Any) -> dict[str, int]:
 
 
 def timed(commands: dict[str, list[str]], batch: int) -> Json:
-    """Times all contestants in turn at a batch size: what `lmconv.trt.turns.in_turn` gives, as JSON."""
+    """Times all contestants interleaved at one batch size; returns the result of `lmconv.trt.turns.in_turn` as JSON."""
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker(command, name)) for name, command in commands.items()]
         found = in_turn(workers, batch, SAMPLES, BLOCKS)
@@ -302,7 +341,7 @@ def timed(commands: dict[str, list[str]], batch: int) -> Json:
 
 
 def mistakes(folder: Path, cases: Json) -> Json:
-    """What users do wrong: each has to end in a Fault of the right kind, never in a crash."""
+    """Makes typical mistakes of users. Each mistake must end in a Fault of the expected kind, never in a crash."""
     path = engine_file(folder, cases["engine"])
     rows: Json = {}
 
@@ -313,7 +352,7 @@ def mistakes(folder: Path, cases: Json) -> Json:
         except Fault as fault:
             named = all(node in fault.nodes for node in names)
             rows[name] = {"ok": fault.kind == kind and named, "kind": fault.kind, "said": str(fault)}
-        except Exception as error:  # no Fault: that is what it is to find
+        except Exception as error:  # the check looks for exactly such errors: anything else than a Fault
             rows[name] = {"ok": False, "kind": None, "said": said(error)}
         print(json.dumps({"mistake": name, **rows[name]}), flush=True)
 
@@ -339,12 +378,12 @@ def mistakes(folder: Path, cases: Json) -> Json:
 
 
 def built(plan: Plan) -> Json:
-    """What is kept of a build."""
+    """Returns the figures of a build to store."""
     return {"seconds": round(plan.seconds, 3), "bytes": len(plan.engine), "layers": plan.layers, "memory": plan.memory}
 
 
 def summary(found: Json) -> Json:
-    """What is said of a case while it runs."""
+    """Returns the part of a case's result that is printed during the check."""
     built = {"build_s": found["build"]["seconds"]} if "build" in found else {}
     return {**built, **{key: found[key] for key in ("off", "leak", "failed") if key in found}}
 

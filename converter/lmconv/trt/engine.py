@@ -1,4 +1,4 @@
-"""A TensorRT engine, ready to run: one execution context, one stream, buffers that grow to the largest batch seen."""
+"""Runs a TensorRT engine with one execution context, one stream, and buffers that grow to the largest batch so far."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "INT64": np.dtype(np.int64),
     "BOOL": np.dtype(np.bool_),
 }
-"""TensorRT's data types that an input or output may have; 8.6 has no INT64."""
+"""TensorRT's data types of inputs and outputs, as NumPy's. TensorRT 8.6 has no INT64."""
 
 
 class Tensor(NamedTuple):
-    """An input or output: name, dtype, and shape with -1 where an axis is free."""
+    """An input or output of an engine: name, dtype, and shape with -1 for a free axis."""
 
     name: str
     dtype: np.dtype[Any]
@@ -36,20 +36,26 @@ class Tensor(NamedTuple):
 
 
 def load(plan: bytes) -> tuple[trt.Runtime, trt.ICudaEngine]:
-    """A runtime, and the engine that it makes of a plan. The runtime has to outlive the engine.
+    """Loads a serialised engine.
+
+    Args:
+        plan: The serialised engine.
+
+    Returns:
+        A runtime, and the engine that the runtime has loaded. The runtime must outlive the engine.
 
     Raises:
-        Fault: Of kind load; TensorRT's own words are given.
+        Fault: Of kind "device" or "load", with the reason from TensorRT's log.
     """
     import tensorrt as trt
 
     with log.heard() as said:
         try:
             runtime = trt.Runtime(log.logger())
-        except TypeError as error:  # how pybind11 says that there is none
+        except TypeError as error:  # pybind11 raises a TypeError if TensorRT returns no runtime
             raise Fault("device", f"TensorRT makes no runtime: {said.reason}", "see its log with -v") from error
-        # A version-compatible plan holds the runtime that runs it. Whoever loads an engine trusts it anyway: it is
-        # code, and nothing else.
+        # A version-compatible plan contains host code: the runtime that runs the plan. The permission adds no risk: an
+        # engine is code in any case.
         runtime.engine_host_code_allowed = True
         engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
@@ -59,17 +65,17 @@ def load(plan: bytes) -> tuple[trt.Runtime, trt.ICudaEngine]:
 
 
 def memory(engine: trt.ICudaEngine) -> int:
-    """Bytes of device memory that a context of an engine takes."""
+    """Returns the device memory of one execution context, in bytes."""
     if hasattr(engine, "device_memory_size_v2"):
         return int(engine.device_memory_size_v2)  # trt: 10, 11
     return int(engine.device_memory_size)  # trt: 8
 
 
 def tensors(engine: trt.ICudaEngine) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Inputs and outputs of an engine.
+    """Returns the inputs and the outputs of an engine.
 
     Raises:
-        Fault: Of kind load: NumPy has no such type.
+        Fault: Of kind "load" if NumPy has no equivalent of a data type.
     """
     import tensorrt as trt
 
@@ -85,19 +91,22 @@ def tensors(engine: trt.ICudaEngine) -> tuple[tuple[Tensor, ...], tuple[Tensor, 
 
 
 def sizes(dims: Any) -> tuple[int, ...]:
-    """A `tensorrt.Dims` as Python has it."""
+    """Returns a `tensorrt.Dims` as a tuple of int."""
     return tuple(int(size) for size in dims)
 
 
 def unfit(
     arrays: Mapping[str, Any], inputs: Sequence[Tensor], batches: tuple[int, int, int] | None
 ) -> tuple[str, str] | None:
-    """Why an engine does not take these arrays, and what to do; None where it does.
+    """Compares input arrays with the inputs of an engine.
 
     Args:
-        arrays: By name.
-        inputs: What the engine takes.
-        batches: Smallest, best and largest batch of its profile; None where the batch is fixed.
+        arrays: NumPy arrays by name.
+        inputs: Inputs of the engine.
+        batches: Minimum, optimum and maximum batch size of the profile; None for a fixed batch.
+
+    Returns:
+        The reason why the engine cannot take the arrays, and a hint; None if the arrays are valid.
     """
     names = [tensor.name for tensor in inputs]
     if sorted(names) != sorted(arrays):
@@ -123,11 +132,11 @@ def unfit(
 
 
 class Buffer:
-    """A tensor's memory: on the device, and pinned on the host, where it is seen as an array.
+    """Memory of one tensor: on the device, and page-locked on the host.
 
     Attributes:
-        host: The array of the shape asked for last.
-        device: The address on the device.
+        host: View of the host memory as an array of the shape of the last `fit`.
+        device: Device address; 0 before the first `fit`.
     """
 
     def __init__(self, name: str, dtype: np.dtype[Any]) -> None:
@@ -140,11 +149,11 @@ class Buffer:
 
     @property
     def device(self) -> int:
-        """0 before the first `fit`."""
+        """Device address; 0 before the first `fit`."""
         return int(self._allocated) if self._allocated else 0
 
     def fit(self, shape: tuple[int, ...]) -> bool:
-        """Makes room for an array; gives whether the address is another now."""
+        """Makes room for an array of this shape; True if the device address has changed."""
         import pycuda.driver as cuda
 
         size = max(1, int(np.prod(shape, dtype=np.int64))) * self.dtype.itemsize
@@ -159,7 +168,7 @@ class Buffer:
         return grown
 
     def free(self) -> None:
-        """Gives both back."""
+        """Frees the memory on the device and on the host."""
         self.host, self._size = np.empty(0, self.dtype), 0
         if self._allocated is not None:
             self._allocated.free()
@@ -169,22 +178,25 @@ class Buffer:
 
 
 class Engine:
-    """Runs a plan; a context manager that frees what it holds. To be used in the thread that made it.
+    """Runs a serialised engine; a context manager that frees all resources. Must be used in the thread that created it.
 
     Attributes:
-        inputs: What it takes.
-        outputs: What it gives.
-        batches: Smallest, best and largest batch of its profile; None where the batch is fixed.
-        memory: Device bytes of the context.
+        inputs: Inputs of the engine.
+        outputs: Outputs of the engine.
+        batches: Minimum, optimum and maximum batch size of the profile; None for a fixed batch.
+        memory: Device memory of the execution context, in bytes.
         layers: Number of layers.
-        stream: The `pycuda.driver.Stream` that everything runs on.
+        stream: The `pycuda.driver.Stream` of all copies and runs.
     """
 
     def __init__(self, plan: bytes) -> None:
-        """Loads a plan.
+        """Loads a serialised engine.
+
+        Args:
+            plan: The serialised engine.
 
         Raises:
-            Fault: Of kind device, load or memory.
+            Fault: Of kind "device", "load" or "memory".
         """
         device.ready()
         self._closing = ExitStack()
@@ -223,13 +235,16 @@ class Engine:
         return None
 
     def run(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        """Computes the outputs by name.
+        """Computes the outputs.
 
         Args:
-            arrays: NumPy arrays of the dtypes and shapes that `inputs` says, by name.
+            arrays: NumPy arrays by name, with the dtypes and shapes of `inputs`.
+
+        Returns:
+            NumPy arrays by name, with the dtypes and shapes of `outputs`.
 
         Raises:
-            Fault: Of kind shape, memory or run.
+            Fault: Of kind "shape", "memory" or "run".
         """
         self.set(arrays)
         self.copy_in()
@@ -239,13 +254,16 @@ class Engine:
         return self.results()
 
     def set(self, arrays: Mapping[str, Any]) -> None:
-        """Puts arrays into the pinned buffers, and tells TensorRT shapes and addresses where they changed.
+        """Copies arrays into the page-locked buffers, and passes changed shapes and addresses to TensorRT.
 
-        Nothing may be under way on the stream. Larger arrays than any before move the buffers: what was captured in a
-        CUDA graph is then of no more use.
+        No work may be pending on the stream. Larger arrays than before move the buffers, which makes a captured CUDA
+        graph invalid.
+
+        Args:
+            arrays: NumPy arrays by name, with the dtypes and shapes of `inputs`.
 
         Raises:
-            Fault: Of kind shape or memory; of kind run: it was closed.
+            Fault: Of kind "shape" or "memory"; of kind "run" if the engine is closed.
         """
         if "_context" not in vars(self):
             raise Fault("run", "the engine was closed", "open it again")
@@ -253,7 +271,7 @@ class Engine:
             raise Fault("shape", *reasons)
         shapes = {name: tuple(array.shape) for name, array in arrays.items()}
         if shapes != self._shapes:
-            self._shapes = {}  # until all are set
+            self._shapes = {}  # stays empty if a shape cannot be set
             self._fit(shapes)
             self._shapes = shapes
         for name, array in arrays.items():
@@ -279,7 +297,7 @@ class Engine:
             raise Fault("run", f"TensorRT does not take an address for {name}")
 
     def copy_in(self) -> None:
-        """Copies the inputs to the device; asynchronous."""
+        """Copies the inputs to the device, asynchronously."""
         import pycuda.driver as cuda
 
         with device.calls("copying to the GPU"):
@@ -288,17 +306,17 @@ class Engine:
                 cuda.memcpy_htod_async(buffer.device, buffer.host, self.stream)
 
     def execute(self) -> None:
-        """Computes; asynchronous.
+        """Starts the computation, asynchronously.
 
         Raises:
-            Fault: Of kind run; TensorRT's own words are given.
+            Fault: Of kind "run", with the reason from TensorRT's log.
         """
         with device.calls("running the engine"), log.heard() as said:
             if not self._context.execute_async_v3(self.stream.handle):
                 raise Fault("run", f"TensorRT cannot run the engine: {said.reason}", "-v shows its log")
 
     def copy_out(self) -> None:
-        """Copies the outputs to the host; asynchronous."""
+        """Copies the outputs to the host, asynchronously."""
         import pycuda.driver as cuda
 
         with device.calls("copying from the GPU"):
@@ -307,16 +325,20 @@ class Engine:
                 cuda.memcpy_dtoh_async(buffer.host, buffer.device, self.stream)
 
     def wait(self) -> None:
-        """Waits for all that was asked for; what went wrong in it is raised here."""
+        """Waits for all work on the stream.
+
+        Raises:
+            Fault: If a copy or the computation failed.
+        """
         with device.calls("running the engine"):
             self.stream.synchronize()
 
     def results(self) -> dict[str, Any]:
-        """Copies of the outputs, by name; valid after `copy_out` and `wait`."""
+        """Returns copies of the outputs by name; valid after `copy_out` and `wait`."""
         return {tensor.name: self._buffers[tensor.name].host.copy() for tensor in self.outputs}
 
     def close(self) -> None:
-        """Frees all: waits for the stream, then buffers, context, engine, runtime. May be called again."""
+        """Waits for the stream, then frees buffers, context, engine and runtime in this order. May be called again."""
         self._closing.close()
 
     def _settle(self) -> None:
@@ -324,11 +346,11 @@ class Engine:
 
         try:
             self.stream.synchronize()
-        except cuda.Error:  # it was told when it happened
+        except cuda.Error:  # the error was reported when it happened
             return
 
     def _forget(self) -> None:
-        for name in ("_context", "stream", "_engine", "_runtime"):  # whichever of them there are, in this order
+        for name in ("_context", "stream", "_engine", "_runtime"):  # the order matters; some may not exist
             vars(self).pop(name, None)
 
     def __enter__(self) -> Engine:

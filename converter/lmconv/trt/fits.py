@@ -1,4 +1,4 @@
-"""Whether an engine that was built somewhere can run here; told from two dictionaries, before TensorRT is touched."""
+"""Decides from two dictionaries, before TensorRT is loaded, if this machine can run an engine from another machine."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 AMPERE = (8, 0)
-"""The oldest compute capability that hardware-compatible engines run on (`HardwareCompatibilityLevel.AMPERE_PLUS`)."""
+"""Oldest compute capability that can run hardware-compatible engines (`HardwareCompatibilityLevel.AMPERE_PLUS`)."""
 OLDEST = {10: 8, 11: 10}
-"""By major version, that of the oldest TensorRT whose version-compatible engines NVIDIA documents it to run:
-https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/engine-compatibility.html."""
+"""By major version of TensorRT: oldest major version whose version-compatible engines run, as NVIDIA documents:
+https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/engine-compatibility.html.
+"""
 
 
 def mismatch(built: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
-    """Why an engine cannot run here; None where it can, as far as is known before it is loaded.
+    """Returns the reasons why an engine cannot run here; None if no reason is known before the engine is loaded.
 
     Args:
-        built: `lmconv.trt.device.describe` of where it was built, with `version_compatible` and `hardware_compatible`.
-        here: The same of this machine.
+        built: `lmconv.trt.device.describe` of the build machine, with `version_compatible` and `hardware_compatible`.
+        here: `lmconv.trt.device.describe` of this machine.
     """
     reasons = [reason for find in (_platform, _gpu, _version, _cuda) for reason in [find(built, here)] if reason]
     if not reasons:
@@ -66,7 +67,7 @@ def _cuda(built: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
 
 def numbers(version: object) -> tuple[int, ...]:
-    """The version "10.16.1" as (10, 16, 1), as far as it is made of numbers; empty where it is unknown."""
+    """Returns the leading numbers of a version: "10.16.1" is (10, 16, 1); empty if the version is unknown."""
     found = []
     for part in str(version or "").split("."):
         if not part.isdecimal():

@@ -1,7 +1,7 @@
-"""What has to be known of an ONNX file where there is no `onnx`: its nodes, and which of them compute in float32.
+"""Reads an ONNX file without the `onnx` package: the nodes, and which nodes compute in float32.
 
-Protocol Buffers' wire format is read directly, as far as that takes: https://protobuf.dev/programming-guides/encoding/;
-the numbers of the fields are those of onnx.proto.
+Reads the required part of Protocol Buffers' wire format directly: https://protobuf.dev/programming-guides/encoding/;
+the field numbers are those of onnx.proto.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 FLOAT, FLOAT16 = 1, 10
-"""Of `TensorProto.DataType`."""
+"""Values of `TensorProto.DataType`."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the graph, those of subgraphs left out.
+    """A node of the main graph; nodes of subgraphs are not read.
 
     Attributes:
-        name: May be empty.
-        operator: Such as "Conv".
-        inputs: Names of values; an empty one is left out.
-        outputs: Names of values.
-        kind: The data type that a Cast or Constant says it gives; 0 where it says none.
+        name: Name of the node; may be empty.
+        operator: Type of the operator, for example "Conv".
+        inputs: Names of the input values, without empty names.
+        outputs: Names of the output values.
+        kind: Data type that a Cast or Constant sets for its output; 0 for other nodes.
     """
 
     name: str
@@ -35,20 +35,20 @@ class Node:
 
     @property
     def label(self) -> str:
-        """Its name, or what it computes where it has none."""
+        """The node's name, or the name of its first output if the node has no name."""
         return self.name or (self.outputs[0] if self.outputs else "")
 
     @property
     def layer(self) -> str:
-        """What TensorRT's parser calls its layers (`getNodeName` of onnx-tensorrt)."""
+        """Name of the node's layers in TensorRT (`getNodeName` of onnx-tensorrt)."""
         return self.name or (f"node_of_{self.outputs[0]}" if self.outputs else "")
 
 
 def fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Number and value of every field of a message: integers, or the bytes of all else.
+    """Yields the number and the value of every field of a message: int for a varint, bytes for the other types.
 
     Raises:
-        ValueError: It is not one.
+        ValueError: If the bytes are not a valid message.
     """
     position = 0
     try:
@@ -91,7 +91,7 @@ def _graph(onnx: bytes) -> bytes:
 
 
 def nodes(onnx: bytes) -> list[Node]:
-    """The nodes of an ONNX file, in its order."""
+    """Returns the nodes of an ONNX file in the order of the file."""
     return [_node(message) for message in _all(_graph(onnx), 1)]
 
 
@@ -111,10 +111,10 @@ def _node(message: bytes) -> Node:
 
 
 def float32_nodes(onnx: bytes) -> list[Node]:
-    """The nodes that read or give float32 and are no Casts: what stays exact in a graph of float16 tensors."""
+    """Returns the nodes, except Casts, that read or write float32: the exact part of a graph of float16 tensors."""
     graph = _graph(onnx)
     kinds = {_first(each, 8, b"").decode(): _first(each, 2, 0) for each in _all(graph, 5)}
-    for value in _all(graph, 11):  # name, type, tensor_type, elem_type
+    for value in _all(graph, 11):  # path of fields: name, type, tensor_type, elem_type
         kinds[_first(value, 1, b"").decode()] = _first(_first(_first(value, 2, b""), 1, b""), 1, 0)
     found = []
     for node in nodes(onnx):
@@ -127,7 +127,7 @@ def float32_nodes(onnx: bytes) -> list[Node]:
 
 
 def holds_float16(onnx: bytes) -> bool:
-    """Whether a graph has float16 tensors: as constants, as inputs, or by a Cast."""
+    """True if a graph contains float16 tensors: as constants, as inputs, or as outputs of a Cast."""
     graph = _graph(onnx)
     given = {_first(each, 2, 0) for each in _all(graph, 5)}
     given |= {_first(_first(_first(each, 2, b""), 1, b""), 1, 0) for each in _all(graph, 11)}
@@ -135,12 +135,12 @@ def holds_float16(onnx: bytes) -> bool:
 
 
 def is_quantised(found: Iterable[Node]) -> bool:
-    """Whether there is a Q or DQ node."""
+    """True if one of the nodes is a QuantizeLinear or DequantizeLinear."""
     return any(node.operator in ("QuantizeLinear", "DequantizeLinear") for node in found)
 
 
 def _kind(node: Node, inputs: Sequence[int]) -> int:
-    """Data type of a node's outputs, as far as floats are concerned: that of the first float it reads."""
+    """Returns the float type of a node's outputs: in general, the type of the first float input; 0 for other types."""
     if node.operator in WHOLE:
         return 0
     if node.operator in ("Cast", "Constant"):
@@ -154,17 +154,23 @@ WHOLE = frozenset(
         *("ArgMax", "ArgMin", "NonZero", "QuantizeLinear", "Shape", "Size"),
     )
 )
-"""Operators whose result is no float, whatever they read."""
+"""Operators with a non-float output for any input type."""
 
 
 def owner(layer: str, metadata: str, names: Iterable[str]) -> str | None:
-    """Which ONNX node a layer of TensorRT comes from, by its name or by what the parser notes of it."""
+    """Returns the name of the ONNX node that a TensorRT layer comes from; None if there is no such node.
+
+    Args:
+        layer: Name of the layer.
+        metadata: The layer's metadata, in which the parser notes the node; may be empty.
+        names: Names of the ONNX nodes' layers.
+    """
     noted = re.search(r"\[ONNX Layer: ([^\]]*)\]", metadata or "")
     told = noted[1] if noted else layer
     return told if told in set(names) else None
 
 
 def named(text: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Which of these names a message of TensorRT has in it, as words of their own."""
+    """Returns the names that occur as whole words in a message of TensorRT."""
     words = set(re.findall(r"[^\s\[\]{}(),;:'\"+]+", text.replace("...", " "))) | set(re.findall(r"[^\s]+", text))
     return tuple(name for name in dict.fromkeys(names) if name and name in words)

@@ -1,4 +1,4 @@
-"""Times what runs on a GPU: the GPU's own time by CUDA events, the host's by its clock, copies apart."""
+"""Times work on a GPU: the GPU's time with CUDA events, the host's time with its clock, copies separately."""
 
 from __future__ import annotations
 
@@ -12,66 +12,66 @@ from lmconv.trt import driver
 from lmconv.trt.faults import Fault
 
 KINDS = ("execute", "graph", "wall", "copy_in", "copy_out")
-"""What is timed, milliseconds.
+"""Kinds of times, in milliseconds.
 
-- execute: the GPU's time, from an event before the network to one after it. Where the host takes longer to launch its
-  kernels than the GPU to compute them, it is the host's.
+- execute: GPU time between an event before the network and an event after the network. If the host needs longer to
+  launch the kernels than the GPU needs to compute, this is the host's launch time.
 - graph: the same, launched as a CUDA graph.
-- wall: the host's time, from arrays of the host to arrays of the host.
-- copy_in, copy_out: the GPU's time of copying inputs to the device and outputs from it.
+- wall: host time from input arrays on the host to output arrays on the host.
+- copy_in, copy_out: GPU time of copying the inputs to the device and the outputs from the device.
 """
 WINDOW = 0.05
-"""Seconds of runs whose median is compared with those of the windows before."""
+"""Seconds of runs in a warm-up window. The medians of the windows are compared."""
 FEWEST = 5
-"""Runs in a window, however slow they are."""
+"""Minimum number of runs in a window, even if the runs are slow."""
 PATIENCE = 3
-"""Windows in a row without gain, after which clocks have settled."""
+"""Number of windows in a row without a gain after which the warm-up ends."""
 GAIN = 0.01
-"""A gain by less than this share is none."""
+"""Smallest fraction of a median that counts as a gain."""
 LONGEST = 10.0
-"""Seconds after which a warm-up ends, settled or not."""
+"""Maximum duration of a warm-up in seconds."""
 
 
 class Steps(Protocol):
-    """What is timed, in steps that are each put on a stream and not waited for; `lmconv.trt.engine.Engine` is one.
+    """Work to time, in steps that are put on a stream asynchronously, for example `lmconv.trt.engine.Engine`.
 
     Attributes:
-        stream: Has the `handle` of a CUDA stream; None where it runs on the CPU.
+        stream: Object with the `handle` of a CUDA stream; None for work on the CPU.
     """
 
     stream: Any
 
     def set(self, arrays: Mapping[str, Any]) -> None:
-        """Takes arrays of the host."""
+        """Sets the input arrays, on the host."""
 
     def copy_in(self) -> None:
-        """Copies them to the device."""
+        """Copies the inputs to the device."""
 
     def execute(self) -> None:
-        """Computes."""
+        """Starts the computation."""
 
     def copy_out(self) -> None:
-        """Copies what was computed to the host."""
+        """Copies the outputs to the host."""
 
     def wait(self) -> None:
-        """Waits until all is done."""
+        """Waits until all steps are done."""
 
     def results(self) -> Mapping[str, Any]:
-        """Arrays of the host."""
+        """Returns the output arrays, on the host, by name."""
 
 
 class Captured(Protocol):
-    """What `execute` puts on the stream, as a CUDA graph: `lmconv.trt.cudagraph.Graph`, or PyTorch's."""
+    """The work of `execute` as a CUDA graph, for example `lmconv.trt.cudagraph.Graph` or PyTorch's CUDA graph."""
 
     def launch(self) -> None:
-        """Puts all of it on the stream."""
+        """Puts the captured work on the stream."""
 
     def close(self) -> None:
-        """Frees it."""
+        """Frees the graph."""
 
 
 def settled(medians: Sequence[float]) -> bool:
-    """Whether clocks have settled: no one of the last windows' medians is below all before them by more than 1 %."""
+    """True if none of the last three window medians is more than 1 % below the smallest earlier median."""
     before, last = medians[:-PATIENCE], medians[-PATIENCE:]
     return bool(before) and min(last) > min(before) * (1 - GAIN)
 
@@ -82,10 +82,16 @@ def warm_up(
     longest: float = LONGEST,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Any]:
-    """Runs until the median of successive windows stops falling, at most for so many seconds.
+    """Repeats a run until the median of successive windows stops falling.
+
+    Args:
+        run: Work to repeat.
+        longest: Maximum duration in seconds.
+        clock: Returns the current time in seconds.
 
     Returns:
-        `seconds` it took, `runs`, whether it `settled`, and the medians of its `windows`, milliseconds.
+        `seconds`, the duration; `runs`, the number of runs; `settled`, True if the median stopped falling; `windows`,
+        the median of each window in milliseconds.
     """
     start, runs, medians = clock(), 0, list[float]()
     while not settled(medians) and clock() - start < longest:
@@ -96,7 +102,7 @@ def warm_up(
 
 
 def _window(run: Callable[[], object], clock: Callable[[], float]) -> list[float]:
-    """Runs for a window; milliseconds of each run."""
+    """Repeats a run for one window; returns the milliseconds of each run."""
     end, times = clock() + WINDOW, list[float]()
     while len(times) < FEWEST or clock() < end:
         start = clock()
@@ -106,17 +112,17 @@ def _window(run: Callable[[], object], clock: Callable[[], float]) -> list[float
 
 
 class Timed:
-    """Something to time on arrays of one batch size: captured as a graph where that is possible, and warm.
+    """Times steps on fixed input arrays, warmed up, and captured as a CUDA graph if possible.
 
     Args:
-        steps: What is timed.
-        arrays: Its inputs.
-        capture: Makes a graph of what `execute` does; None where nothing can.
-        state: Gives the GPU's clocks and more, for the record.
+        steps: Work to time.
+        arrays: Input arrays of one batch size, by name.
+        capture: Captures the work of `execute` as a CUDA graph; None if the runtime has no CUDA graphs.
+        state: Returns the GPU's clocks and more, for the record.
 
     Attributes:
-        warm_up: What `warm_up` says, with the state `before` and `after`.
-        left_out: Of kinds that are not timed: why.
+        warm_up: Result of `warm_up`, with the GPU's state `before` and `after`.
+        left_out: Reason for each kind of KINDS that is not timed.
     """
 
     def __init__(
@@ -130,7 +136,7 @@ class Timed:
         self._steps, self._arrays = steps, arrays
         self.left_out: dict[str, str] = {}
         with ExitStack() as stack:
-            self._wall()  # TensorRT wants to have run once before it is captured
+            self._wall()  # TensorRT must have run once before a capture
             self._events: list[driver.Event] = []
             for _ in range(4 if steps.stream is not None else 0):
                 self._events.append(_closing(stack, driver.Event()))
@@ -150,13 +156,20 @@ class Timed:
                 self._steps.wait()
                 return graph
             self.left_out["graph"] = "this runtime is timed without CUDA graphs"
-        except (Fault, RuntimeError) as error:  # PyTorch's errors are RuntimeErrors
+        except (Fault, RuntimeError) as error:  # PyTorch raises RuntimeErrors
             self.left_out["graph"] = str(error).strip().partition("\n")[0]
-            self._wall()  # the stream is as it was, or this says that it is not
+            self._wall()  # fails if the stream is no longer usable
         return None
 
     def times(self, samples: int) -> dict[str, list[float]]:
-        """Times each kind so often, all kinds in each round, after a window of runs; milliseconds."""
+        """Takes samples of all kinds, one of each kind per round, after one window of runs.
+
+        Args:
+            samples: Number of rounds.
+
+        Returns:
+            Milliseconds of each sample, by kind.
+        """
         _window(self._wall, time.perf_counter)
         found: dict[str, list[float]] = {kind: [] for kind in KINDS if kind not in self.left_out}
         for _ in range(samples):
@@ -173,7 +186,7 @@ class Timed:
         return found
 
     def _wall(self) -> float:
-        """The whole way, without events: they would cost the host time."""
+        """Times all steps on the host, without events: events would cost host time."""
         start = time.perf_counter()
         self._steps.set(self._arrays)
         self._steps.copy_in()
@@ -211,7 +224,7 @@ class Timed:
         return last.since(first)
 
     def close(self) -> None:
-        """Frees its graph and events."""
+        """Frees the CUDA graph and the events."""
         self._stack.close()
 
 

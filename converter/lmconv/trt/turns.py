@@ -1,4 +1,7 @@
-"""Workers in turn, A B A B …, each in a process of its own: what slows the GPU then slows all, and ratios hold."""
+"""Times workers interleaved, A B A B …, each in a process of its own.
+
+A GPU that becomes slower then slows all workers, so the ratios between workers stay valid.
+"""
 
 from __future__ import annotations
 
@@ -20,33 +23,33 @@ from typing import Any, NamedTuple
 from lmconv.trt.faults import Fault
 
 LIMIT = 300.0
-"""Seconds that a worker has for a reply: to load, to compile, to get warm."""
+"""Default time limit of a reply in seconds, enough to load, compile and warm up."""
 GOODBYE = 10.0
-"""Seconds that it has to close."""
+"""Time limit for closing a worker, in seconds."""
 GRACE = 5.0
-"""Seconds from the end of its output to that of its process."""
+"""Time limit in seconds for a worker's process to end after the end of its output."""
 LONGEST = 1 << 26
-"""Characters of a reply beyond which it is none."""
+"""Maximum length of a reply in characters."""
 SAID = 3
-"""Of its last lines on standard error that an error repeats."""
+"""Number of last lines on standard error that an error message repeats."""
 BLOCKS = 10
-"""Turns that each worker has."""
+"""Default number of blocks. Each worker is timed once per block."""
 
 
 def python(module: str, *arguments: str | Path) -> list[str]:
-    """The command that runs a module of lmconv in a process of its own."""
-    safe = ["-P"] if sys.version_info >= (3, 11) else []  # or a file of the user's folder would be taken for a package
+    """Returns the command that runs a module of lmconv in a process of its own."""
+    safe = ["-P"] if sys.version_info >= (3, 11) else []  # a file in the working directory could shadow a package
     return [sys.executable, *safe, "-m", module, *map(str, arguments)]
 
 
 class Worker:
-    """A process that answers as `lmconv.trt.worker` says; a context manager that ends it, whatever it does.
+    """A process that speaks the protocol of `lmconv.trt.worker`; a context manager that always ends the process.
 
     Args:
-        command: What to run, such as `python("lmconv.trt.worker", "model.engine")`.
-        name: What it is called.
-        env: Variables of its environment, besides those of this process.
-        limit: Seconds that it has for a reply; may be changed.
+        command: Command to run, for example `python("lmconv.trt.worker", "model.engine")`.
+        name: Name of the worker in results and messages.
+        env: Environment variables in addition to those of this process.
+        limit: Time limit of a reply in seconds; the attribute may be changed.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=self._said,
                 env=_environment(env),
-                start_new_session=True,  # Ctrl-C is for who started it, who then ends it
+                start_new_session=True,  # Ctrl-C must reach this process only, which then ends the worker
                 encoding="utf-8",
                 errors="replace",
             )
@@ -74,26 +77,30 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Of its process."""
+        """ID of the worker's process."""
         return self._process.pid
 
     def _listen(self) -> None:
-        """Takes its replies as they come, so that `ask` need not wait for ever; an empty one is their end."""
+        """Queues the replies as they arrive, so `ask` can wait with a time limit; an empty line marks the end."""
         assert self._process.stdout is not None
         line = "start"
         while line:
             try:
                 line = self._process.stdout.readline(LONGEST)
-            except (OSError, ValueError):  # closed meanwhile
+            except (OSError, ValueError):  # the pipe was closed during the read
                 line = ""
             self._replies.put(line)
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """Sends a request; gives the reply.
+        """Sends a request and returns the reply.
+
+        Args:
+            request: The request as keywords, for example `do="about"`.
 
         Raises:
-            Fault: What the worker says went wrong; or it is dead, prints something else, or takes too long: then it is
-                ended, and the message has its last lines on standard error.
+            Fault: If the worker reports an error; or if the worker has ended, exceeds the time limit, or sends a line
+                that is not a reply. In the last three cases the process is killed, and the message has the last lines
+                of its standard error.
         """
         assert self._process.stdin is not None
         try:
@@ -102,7 +109,7 @@ class Worker:
             line = self._replies.get(timeout=self.limit)
         except queue.Empty:
             raise self._broken(f"has not answered for {self.limit:g} s") from None
-        except (OSError, ValueError):  # its end of the pipe is closed
+        except (OSError, ValueError):  # the worker has closed its end of the pipe
             line = ""
         if not line:
             raise self._broken("ended")
@@ -115,9 +122,9 @@ class Worker:
         return reply
 
     def _broken(self, what: str) -> Fault:
-        """Ends it; gives the error that says so."""
+        """Ends the process, and returns the Fault with the reason."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(GRACE if what == "ended" else 0)  # for its own exit code
+            self._process.wait(GRACE if what == "ended" else 0)  # gives the process time to end with its own exit code
         self._end()
         code = self._process.returncode
         how = f" by {signal.Signals(-code).name}" if what == "ended" and code in _SIGNALS else ""
@@ -134,9 +141,9 @@ class Worker:
         return " / ".join(lines[-SAID:])
 
     def _end(self) -> None:
-        """Kills it with all processes that it has started, if it still runs."""
+        """Kills the process and its child processes; processes that have ended are ignored."""
         if os.name == "posix":
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # all of them are gone
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # all of these processes have ended
                 os.killpg(self._process.pid, signal.SIGKILL)
         else:
             self._process.kill()
@@ -150,23 +157,23 @@ class Worker:
     ) -> None:
         if kind is None and self._process.poll() is None:
             self.limit = GOODBYE
-            with contextlib.suppress(Fault, subprocess.TimeoutExpired):  # it is ended all the same
+            with contextlib.suppress(Fault, subprocess.TimeoutExpired):  # the process is killed below in any case
                 self.ask(do="close")
                 self._process.wait(GOODBYE)
         self._end()
         self._listener.join(GRACE)
         for pipe in (self._process.stdin, self._said, None if self._listener.is_alive() else self._process.stdout):
-            with contextlib.suppress(OSError):  # what was not sent to a dead process
+            with contextlib.suppress(OSError):  # unsent requests to a dead process
                 if pipe is not None:
                     pipe.close()
 
 
 _SIGNALS = {-int(one) for one in signal.Signals}
-"""Exit codes of processes that a signal ended."""
+"""Exit codes of processes that were ended by a signal."""
 
 
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
-    """This process's environment and more, in which lmconv is found where it was found here."""
+    """Returns this process's environment with additions; PYTHONPATH leads to the same lmconv as in this process."""
     here = str(Path(__file__).resolve().parents[2])
     found = {**os.environ, **(more or {})}
     found["PYTHONPATH"] = os.pathsep.join(path for path in (here, found.get("PYTHONPATH")) if path)
@@ -174,7 +181,7 @@ def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _document(line: str) -> dict[str, Any] | None:
-    """A reply, or None for something else."""
+    """Returns a reply as a dictionary; None if the line is not a reply."""
     try:
         reply = json.loads(line)
     except ValueError:
@@ -183,15 +190,16 @@ def _document(line: str) -> dict[str, Any] | None:
 
 
 class Turns(NamedTuple):
-    """What was found.
+    """Result of interleaved timing.
 
     Attributes:
-        times: By worker and kind (`lmconv.trt.timing.KINDS`), milliseconds; as many of each worker, round by round.
-        warm_up: By worker: how it got warm, and the GPU's state before and after.
-        left_out: By worker: of kinds that it does not time, why.
-        faults: Of workers that failed: what went wrong. They are in none of the others.
-        states: The GPU's state before the first turn, after each block of turns and at the end: `when`, and what
-            `lmconv.trt.device.state` says.
+        times: Milliseconds by worker and kind (`lmconv.trt.timing.KINDS`), in the order of the rounds; the same number
+            of samples for each worker.
+        warm_up: By worker: the result of the warm-up, and the GPU's state before and after.
+        left_out: By worker: the reason for each kind that is not timed.
+        faults: By worker that failed: the error. The other attributes do not contain these workers.
+        states: The GPU's state before the first block and after each block: `when`, and the keys of
+            `lmconv.trt.device.state`.
     """
 
     times: dict[str, dict[str, list[float]]]
@@ -211,16 +219,18 @@ def in_turn(
     state: Callable[[], Mapping[str, Any]] | None = None,
     step: Callable[[], object] = lambda: None,
 ) -> Turns:
-    """Times workers in blocks of turns, in another seeded order each; none comes twice in a row, but for the only one.
+    """Times workers interleaved, in blocks with a seeded random order each.
+
+    No worker is timed twice in a row, unless it is the only worker.
 
     Args:
-        workers: What to time, each of a name of its own.
-        batch: Inputs a run.
-        samples: How often each kind of each worker is timed, in all.
-        blocks: In how many turns.
-        seed: Of the order.
-        state: Gives the GPU's clocks and more; `lmconv.trt.device.state` where it is not given.
-        step: Called after each turn.
+        workers: Workers to time, with different names.
+        batch: Inputs per run.
+        samples: Number of samples of each kind, per worker, over all blocks.
+        blocks: Number of blocks.
+        seed: Seed of the order.
+        state: Returns the GPU's clocks and more; None uses `lmconv.trt.device.state`.
+        step: Called whenever a worker has been timed.
     """
     if state is None:
         from lmconv.trt import device
@@ -238,8 +248,8 @@ def in_turn(
 
 
 def plan(workers: int, samples: int, blocks: int, seed: int = 0) -> list[tuple[int, list[int]]]:
-    """The samples of each block, and the order of workers in it, by index."""
-    drawn = random.Random(seed)  # noqa: S311 (an order, no secret)
+    """Returns the number of samples in each block, and the order of the workers in the block, as indices."""
+    drawn = random.Random(seed)  # noqa: S311 (an order, not a secret)
     blocks = min(blocks, samples)
     found: list[tuple[int, list[int]]] = []
     for block in range(blocks):
@@ -251,7 +261,7 @@ def plan(workers: int, samples: int, blocks: int, seed: int = 0) -> list[tuple[i
 
 
 def _turn(worker: Worker, batch: int, samples: int, found: Turns) -> bool:
-    """Times one worker once; whether it goes on."""
+    """Times one worker for one block; True if the worker can be timed again."""
     try:
         reply = worker.ask(do="time", batch=batch, samples=samples)
     except Fault as fault:

@@ -1,13 +1,14 @@
-"""A process that has one contestant, and times it when it is asked: `python -m lmconv.trt.worker ENGINE [SHA256]`.
+"""A process that times one contestant on request: `python -m lmconv.trt.worker ENGINE [SHA256]`.
 
-PyTorch, ONNX Runtime and TensorRT bring CUDA libraries of their own, which need not get along in one process. Requests
-and replies are JSON documents, one a line, on standard input and output:
+PyTorch, ONNX Runtime and TensorRT each bring their own CUDA libraries, which may conflict in one process. Requests and
+replies are JSON documents, one per line, on standard input and output:
 
     {"do": "about"}                            {"ok": true, "about": {...}}
     {"do": "time", "batch": 8, "samples": 50}  {"ok": true, "times": {"wall": [...], ...}, "warm_up": ..., ...}
     {"do": "close"}                            {"ok": true}
 
-and {"ok": false, "kind": ..., "message": ..., "hint": ...} where it failed; the process goes on. `turns` asks.
+A request that fails gets {"ok": false, "kind": ..., "message": ..., "hint": ...}, and the process continues.
+`lmconv.trt.turns` sends the requests.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ from lmconv.trt.timing import Timed
 
 
 class Contestant(Protocol):
-    """What a worker times."""
+    """A runtime with one network that a worker times."""
 
     def about(self) -> dict[str, Any]:
-        """What it is, as JSON."""
+        """Returns the description of the contestant, as JSON."""
 
     def timed(self, batch: int) -> Timed:
-        """Ready to be timed with so many inputs a run."""
+        """Returns a warmed-up timer with this number of inputs per run."""
 
     def close(self) -> None:
-        """Frees what it holds."""
+        """Frees the contestant's resources."""
 
 
 def serve(open_contestant: Callable[[], Contestant]) -> None:
-    """Opens a contestant, answers requests on standard input until its end or a "close", and closes it.
+    """Opens a contestant, answers the requests on standard input until its end or a "close", and closes the contestant.
 
-    Replies go to what was standard output; from here on that is standard error, whatever a library prints.
+    Replies go to the original standard output. From here on, anything that a library prints goes to standard error.
     """
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as replies:
         os.dup2(2, 1)
@@ -48,13 +49,19 @@ def serve(open_contestant: Callable[[], Contestant]) -> None:
 
 
 def answer(requests: Iterable[str], replies: TextIO, open_contestant: Callable[[], Contestant]) -> None:
-    """Answers requests, one a line; the contestant is opened for the first."""
+    """Answers requests, one per line. The first request opens the contestant.
+
+    Args:
+        requests: Lines to answer.
+        replies: Stream for the replies.
+        open_contestant: Opens the contestant.
+    """
     server = _Server(open_contestant)
     try:
         for line in requests:
             try:
                 reply = {"ok": True, **server.reply(json.loads(line))}
-            except Exception as error:  # whatever it is, whoever asked has to hear it
+            except Exception as error:  # the client must hear of every error
                 reply = _failed(error)
             replies.write(json.dumps(reply) + "\n")
             replies.flush()
@@ -65,7 +72,10 @@ def answer(requests: Iterable[str], replies: TextIO, open_contestant: Callable[[
 
 
 def _failed(error: Exception) -> dict[str, Any]:
-    """What went wrong; a Fault and lmconv's own errors have a kind, a message and a hint, others only say something."""
+    """Returns the reply for an error.
+
+    A Fault and lmconv's own errors have a kind, a message and a hint; other errors have a text only.
+    """
     text = (str(error).strip().splitlines() or [""])[0]
     return {
         "ok": False,
@@ -76,7 +86,7 @@ def _failed(error: Exception) -> dict[str, Any]:
 
 
 class _Server:
-    """A contestant, opened when it is first needed, and what it is ready to be timed with."""
+    """Opens the contestant at the first use, and keeps its timer for the last batch size."""
 
     def __init__(self, open_contestant: Callable[[], Contestant]) -> None:
         self._open = open_contestant
@@ -120,7 +130,12 @@ class _Server:
 
 
 class Engine:
-    """An engine as a contestant, on seeded inputs; of the sha256 that is given, as an engine is code."""
+    """A TensorRT engine as a contestant, with seeded inputs.
+
+    Args:
+        path: File of the engine.
+        sha256: Expected SHA-256 of the file, because an engine is code; None skips the check.
+    """
 
     def __init__(self, path: str, sha256: str | None = None) -> None:
         from lmconv.trt import engine
@@ -131,7 +146,7 @@ class Engine:
         self._engine = engine.Engine(plan)
 
     def about(self) -> dict[str, Any]:
-        """What it takes and gives, the batches of its profile, and its device memory in bytes."""
+        """Returns the inputs and outputs, the batch sizes of the profile, the device memory in bytes, the device."""
         from lmconv.trt import device
 
         def tensors(found: Iterable[Any]) -> list[dict[str, Any]]:
@@ -146,12 +161,12 @@ class Engine:
         }
 
     def timed(self, batch: int) -> Timed:
-        """Ready to be timed with so many inputs a run."""
+        """Returns a warmed-up timer with this number of inputs per run."""
         from lmconv.trt import cudagraph, device
 
         found = self._engine
         arrays = {one.name: noise(one.dtype, one.shape, batch) for one in found.inputs}
-        bus = device.describe()["bus"]  # pycuda may have taken another than the first
+        bus = device.describe()["bus"]  # pycuda may use another GPU than the first
         return Timed(
             found,
             arrays,
@@ -160,12 +175,18 @@ class Engine:
         )
 
     def close(self) -> None:
-        """Frees it."""
+        """Frees the engine."""
         self._engine.close()
 
 
 def noise(dtype: Any, shape: Iterable[int], batch: int) -> Any:
-    """A seeded array: floats from 0 to 1, integers from 0 to 255; an axis of -1 is as long as the batch."""
+    """Returns a seeded random array: floats from 0 to 1, integers from 0 to 255.
+
+    Args:
+        dtype: dtype of the array.
+        shape: Shape of the array; -1 stands for the batch size.
+        batch: Batch size.
+    """
     import numpy as np
 
     sizes = [batch if size < 0 else size for size in shape]
@@ -174,7 +195,7 @@ def noise(dtype: Any, shape: Iterable[int], batch: int) -> Any:
 
 
 def main() -> None:
-    """Serves the engine that is named on the command line."""
+    """Serves the engine that the command line names."""
     if len(sys.argv) not in (2, 3):
         sys.exit("usage: python -m lmconv.trt.worker ENGINE [SHA256]")
     serve(lambda: Engine(*sys.argv[1:]))

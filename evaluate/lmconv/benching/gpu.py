@@ -1,7 +1,7 @@
-"""Times the artefacts of one network on a GPU, each in a process of its own, in turn with the network itself.
+"""Times the artefacts of one network on a GPU, interleaved with the network itself, each in a process of its own.
 
 Contestants are TensorRT engines and ONNX artefacts (ONNX Runtime's CUDA provider); PyTorch, eager and compiled; and the
-plain graph in ONNX Runtime. All are timed from what they take to what they give: of an image artefact, from crops.
+plain graph in ONNX Runtime. Each is timed from its own inputs to its own outputs: an image artefact starts from crops.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from lmconv.trt.turns import BLOCKS, LIMIT, Turns, Worker, in_turn, python
 from lmconv.types import Artifact, Json
 
 SWEEP = tuple(2**power for power in range(9))
-"""Inputs a run of `--sweep`: 1, 2, 4, ... 256."""
+"""Batch sizes of `--sweep`: 1, 2, 4, ... 256."""
 COMPILING = 900.0
-"""Seconds that PyTorch has to compile a network for one batch size."""
+"""Time limit in seconds for PyTorch to compile a network for one batch size."""
 BASELINES = ("torch", "compiled", "plain")
-"""What artefacts are compared with: PyTorch eager and compiled, and the plain graph in ONNX Runtime fp32."""
+"""Baselines of the artefacts: PyTorch eager, PyTorch compiled, and the plain graph in ONNX Runtime fp32."""
 IDLE = 5.0
-"""Percent of the GPU's time that may be used before anything is timed; more is somebody else."""
+"""Largest GPU load before timing, in percent, that is not reported as use by others."""
 NORMAL = ("idle", "application clocks", "display clocks")
-"""Reasons for lower clocks that are not for want of power or cooling."""
+"""Reasons of lowered clocks that do not point to a lack of power or cooling."""
 
 Where = Literal["cpu", "gpu"]
 
 
 @dataclass(slots=True, kw_only=True)
 class Rows(benching.Rows):
-    """Rows of `lmconv bench --json`, the GPU's states, and of artefacts that failed: why."""
+    """Rows of `lmconv bench --json`, the GPU's states, and the errors of failed artefacts by path."""
 
     states: list[Json] = field(default_factory=list)
     failed: dict[str, LmconvError] = field(default_factory=dict)
@@ -51,7 +51,14 @@ class Rows(benching.Rows):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contestant:
-    """What is timed: an artefact, or a baseline by its name; and the command that serves it, with its seconds."""
+    """An artefact or a baseline to time.
+
+    Attributes:
+        name: Path of the artefact, or name of the baseline.
+        command: Command that serves the contestant.
+        artifact: The artefact; None for a baseline.
+        limit: Time limit of a reply in seconds.
+    """
 
     name: str
     command: list[str]
@@ -60,10 +67,13 @@ class Contestant:
 
 
 def ready() -> Json:
-    """What the GPU is, and the state that it is in before any work.
+    """Returns the GPU's description and its state before any work.
+
+    Returns:
+        `gpu`, its description; `states`, a list with the state at the `start`.
 
     Raises:
-        MissingRuntime: There is none.
+        MissingRuntime: If this machine has no GPU or no driver.
     """
     try:
         found = driver.describe()
@@ -73,18 +83,25 @@ def ready() -> Json:
             message, hint="use --device cpu, or a machine with an NVIDIA GPU and its driver"
         ) from fault
     try:
-        found |= device.describe()  # more, where TensorRT is installed
+        found |= device.describe()  # more keys if TensorRT is installed
     except Fault:
         found |= {"tensorrt": None}
     return {"gpu": found, "states": [{"when": "start", **device.state()}]}
 
 
 def load(path: Path, settings: Settings, batches: Sequence[int]) -> Artifact:
-    """Reads an artefact and checks that it can be timed on a GPU; opens it once, as its target checks it then.
+    """Reads an artefact and checks that it can be timed on a GPU.
+
+    Opens the artefact once, because its target then runs its own checks.
+
+    Args:
+        path: Folder of the artefact.
+        settings: Settings of the benchmark.
+        batches: Batch sizes to time.
 
     Raises:
-        InputError: It is missing or broken, or takes none of these batches.
-        MissingRuntime: Its runtime or the GPU is not here, or it is timed on the CPU alone.
+        InputError: If the artefact is missing or broken, or has another fixed batch size.
+        MissingRuntime: If its runtime or the GPU is missing, or if its target is timed on the CPU only.
     """
     artifact = benching.load(path, settings, batches)
     if artifact.target not in ("onnx", "tensorrt"):
@@ -100,14 +117,17 @@ def bench(
     *,
     where: Where = "gpu",
 ) -> Rows:
-    """Times the artefacts of one network in turn, with its baselines; records the result in their manifests.
+    """Times the artefacts of one network interleaved with its baselines; stores the result in the manifests.
 
     Args:
-        group: Artefacts of one source that take the same.
-        settings: How; `samples` is of each contestant in all.
-        batches: Inputs a run, each of which is timed.
-        step: Called after every turn.
-        where: "cpu" is a rehearsal without a GPU: wall times alone, and no engine.
+        group: Artefacts of the same source with the same kind of input.
+        settings: Settings of the benchmark; `samples` is the number per contestant and batch size.
+        batches: Batch sizes to time.
+        step: Called whenever a contestant has been timed.
+        where: "cpu" rehearses without a GPU: wall times only, and no engine.
+
+    Returns:
+        The rows, notes, states and errors.
     """
     rows = Rows()
     with ExitStack() as stack:
@@ -125,11 +145,11 @@ def bench(
 
 
 Running = tuple[Contestant, Worker, Json]
-"""A contestant, its process, and what that says of it."""
+"""A contestant, its process, and the contestant's reply to "about"."""
 
 
 def _contestants(group: list[Artifact], settings: Settings, where: Where, rows: Rows) -> list[Contestant]:
-    """All that is timed; for what is not at hand, a note."""
+    """Returns all contestants, and notes which baselines are missing."""
     first = group[0]
     found: list[Contestant] = []
     source = recover(first, settings.weights, settings.model)
@@ -154,7 +174,7 @@ def _contestants(group: list[Artifact], settings: Settings, where: Where, rows: 
 
 
 def _engine(artifact: Artifact) -> list[str]:
-    """The very file that `load` has checked, or nothing: an engine is code."""
+    """Returns the command for an engine. The sha256 ensures that exactly the file runs that `load` has checked."""
     path = artifacts.model_file(artifact, ".engine")
     return python("lmconv.trt.worker", path, artifact.files[path.name])
 
@@ -164,7 +184,7 @@ def _ort(artifact: Artifact, where: Where) -> list[str]:
 
 
 def _opened(contestants: Iterable[Contestant], stack: ExitStack, rows: Rows) -> list[Running]:
-    """Starts them all; what cannot be opened is noted, and left out."""
+    """Starts all contestants; a contestant that cannot be opened is reported and left out."""
     found: list[Running] = []
     for contestant in contestants:
         try:
@@ -180,7 +200,7 @@ def _opened(contestants: Iterable[Contestant], stack: ExitStack, rows: Rows) -> 
 
 
 def _failed(name: str, artifact: Artifact | None, fault: Fault, rows: Rows) -> None:
-    """An artefact that fails is an error; a baseline that does, a note."""
+    """Reports a failure: as an error for an artefact, as a note for a baseline."""
     if artifact:
         rows.failed[name] = known(fault)
     else:
@@ -188,13 +208,19 @@ def _failed(name: str, artifact: Artifact | None, fault: Fault, rows: Rows) -> N
 
 
 def known(fault: Fault) -> LmconvError:
-    """A worker's fault as an error of ours, with its exit code; a worker passes our own errors on by their kind."""
+    """Returns a worker's Fault as an error of lmconv, with an exit code. The kind identifies lmconv's own errors."""
     kinds: dict[str, type[LmconvError]] = {"input": InputError, "shape": InputError, "usage": UsageError, "bug": Bug}
     return kinds.get(fault.kind, MissingRuntime)(fault.message, hint=fault.hint)
 
 
 def takes(batches: Sequence[int], fixed: int | None, profile: Sequence[int] | None) -> list[int]:
-    """Those of the batches that an artefact takes: its fixed one, or those of its profile (smallest, best, largest)."""
+    """Returns the batch sizes that an artefact accepts.
+
+    Args:
+        batches: Batch sizes to choose from.
+        fixed: Fixed batch size of the artefact; None if the batch is free.
+        profile: Minimum, optimum and maximum batch size of the profile; None without a profile.
+    """
     low, _, high = profile or (1, 1, max(batches))
     return [batch for batch in batches if (batch == fixed if fixed else low <= batch <= high)]
 
@@ -209,7 +235,7 @@ def _able(running: Iterable[Running], batch: int) -> list[Running]:
 
 
 def _unable(running: Iterable[Running], batches: Sequence[int], rows: Rows) -> None:
-    """Says which batches an artefact does not take; one that takes none of them has failed."""
+    """Reports the batch sizes that an artefact does not accept; an artefact that accepts none has failed."""
     for one in running:
         artifact, taken = one[0].artifact, _of(one, batches)
         out = [batch for batch in batches if batch not in taken]
@@ -231,7 +257,7 @@ def _unable(running: Iterable[Running], batches: Sequence[int], rows: Rows) -> N
 def _time(
     running: list[Running], batch: int, settings: Settings, rows: Rows, step: Callable[[], object], where: Where
 ) -> set[str]:
-    """Times these with one batch size; adds rows, states and notes. Gives the names of those that failed."""
+    """Times contestants with one batch size; adds rows, states and notes. Returns the names of failed contestants."""
     if not any(one[0].artifact for one in running):
         return set()
     state = device.state if where == "gpu" else dict
@@ -262,10 +288,16 @@ Times = Mapping[str, Sequence[float]]
 
 
 def figures(found: Turns, name: str, batch: int) -> Json:
-    """The part of a row that is of one contestant's times.
+    """Returns the part of a row that follows from the times of one contestant.
 
-    `median_ms` and the like are of the host's time, from arrays to arrays. `throughput`, inputs a second, and ratios
-    are of the GPU's: its time as a CUDA graph, where there is one, and the others' time launched kernel by kernel.
+    `median_ms`, the interval and the percentiles are host times, from arrays to arrays. `throughput`, in inputs per
+    second, and the ratios use GPU times: for this contestant the time of the CUDA graph, if captured; for the baselines
+    the time launched kernel by kernel.
+
+    Args:
+        found: Result of the interleaved timing.
+        name: Name of the contestant.
+        batch: Inputs per run.
     """
     mine = found.times[name]
     left_out, warm_up = found.left_out[name], found.warm_up[name]
@@ -282,19 +314,19 @@ def figures(found: Turns, name: str, batch: int) -> Json:
 
 
 def gpu_ms(times: Times) -> float:
-    """Median of the GPU's time, as a CUDA graph where there is one; of the host's, where no GPU was timed."""
+    """Returns the median GPU time: as a CUDA graph, if captured; else kernel by kernel; else the host's time."""
     return float(np.median(next(times[kind] for kind in ("graph", "execute", "wall") if kind in times)))
 
 
 def ratio(base: Times | None, mine: Times) -> float | None:
-    """How many times faster than what is launched kernel by kernel; None where that was not timed."""
+    """Returns the speed-up against a baseline that is launched kernel by kernel; None if the baseline was not timed."""
     if base is None:
         return None
     return float(np.median(base["execute" if "execute" in base else "wall"])) / gpu_ms(mine)
 
 
 def remarks(states: Sequence[Json]) -> list[str]:
-    """What a person should know of the states that a GPU was in: slowed clocks, and others who used it."""
+    """Returns remarks about the GPU's states for the user: lowered clocks, and use of the GPU by others."""
     said = []
     during = [seen for seen in states if str(seen["when"]).startswith("after")]
     slowed = [seen for seen in during if set(seen.get("throttle") or ()) - set(NORMAL)]

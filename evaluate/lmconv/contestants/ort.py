@@ -1,6 +1,6 @@
 """An ONNX artefact in ONNX Runtime as a contestant: `python -m lmconv.contestants.ort ARTIFACT --device gpu`.
 
-Its inputs and outputs are bound to the device, so that copies can be timed apart. See `lmconv.trt.worker` for the
+Inputs and outputs are bound to the device, so the copies can be timed separately. See `lmconv.trt.worker` for the
 protocol.
 """
 
@@ -23,15 +23,15 @@ from lmconv.trt.worker import serve
 from lmconv.types import Arrays, Artifact, Json, OpenOptions
 
 ASYNCHRONOUS = ("disable_synchronize_execution_providers", "1")
-"""Has a run end when all is on the stream; it is waited for by the caller."""
+"""Run option: a run returns when all work is on the stream. The caller waits for the stream."""
 
 
 class Steps:
-    """A session in the steps that are timed (`lmconv.trt.timing.Steps`).
+    """The steps of an ONNX Runtime session to time (`lmconv.trt.timing.Steps`).
 
     Args:
         session: An `onnxruntime.InferenceSession`.
-        stream: What it computes on; None on the CPU.
+        stream: CUDA stream of the session; None on the CPU.
     """
 
     def __init__(self, session: Any, stream: driver.Stream | None) -> None:
@@ -48,7 +48,7 @@ class Steps:
         self._options.add_run_config_entry(*ASYNCHRONOUS)
 
     def set(self, arrays: Arrays) -> None:
-        """Takes arrays; binds inputs and outputs where shapes are others than before."""
+        """Sets the input arrays; binds inputs and outputs again if a shape has changed."""
         before = {name: value.shape for name, value in self._arrays.items()}
         self._arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
         if before != {name: value.shape for name, value in self._arrays.items()}:
@@ -68,16 +68,16 @@ class Steps:
             self._binding.bind_output(name, self._where, 0)
 
     def copy_in(self) -> None:
-        """Copies them to the device."""
+        """Copies the inputs to the device."""
         for name, value in self._arrays.items():
             self._inputs[name].update_inplace(value)
 
     def execute(self) -> None:
-        """Computes."""
+        """Starts the computation."""
         self._session.run_with_iobinding(self._binding, self._options)
 
     def copy_out(self) -> None:
-        """Copies what it gives to the host, when it is there: ONNX Runtime copies on a stream of its own choice."""
+        """Waits for the outputs, then copies them to the host: ONNX Runtime copies on a stream of its own choice."""
         self.wait()
         self._found = [value.numpy() for value in self._binding.get_outputs()]
 
@@ -87,12 +87,12 @@ class Steps:
             self.stream.synchronize()
 
     def results(self) -> dict[str, NDArray[Any]]:
-        """Outputs by name."""
+        """Returns the output arrays by name."""
         return dict(zip(self._names, self._found, strict=True))
 
 
 class Ort:
-    """A contestant; see `lmconv.trt.worker.Contestant`."""
+    """An ONNX artefact as a contestant (`lmconv.trt.worker.Contestant`)."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._artifact: Artifact = artifacts.read(options.artifact)
@@ -102,7 +102,7 @@ class Ort:
         self._opened = onnx.open_artifact(self._artifact, where, stream=handle)
 
     def about(self) -> Json:
-        """Which ONNX Runtime, and where it does not do as it is told."""
+        """Returns ONNX Runtime's version and providers, and a caveat if it ignores a setting of the artefact."""
         import onnxruntime
 
         return {
@@ -112,12 +112,12 @@ class Ort:
         }
 
     def timed(self, batch: int) -> Timed:
-        """Ready to be timed with so many seeded inputs a run."""
+        """Returns a warmed-up timer with this number of seeded inputs per run."""
         steps = Steps(self._opened.session, self._stream)
         return Timed(steps, inputs(self._artifact, batch), state=device.state if self._stream else dict)
 
     def close(self) -> None:
-        """Frees it."""
+        """Frees the session and the stream."""
         self._opened.__exit__(None, None, None)
         if self._stream:
             self._stream.close()
@@ -129,13 +129,13 @@ def _stream() -> driver.Stream:
 
 
 def inputs(artifact: Artifact, batch: int) -> Arrays:
-    """Seeded inputs of what an artefact takes."""
+    """Returns seeded inputs for an artefact."""
     spec = artifact.spec
     return {"input": noise(spec, batch, 0)} if spec.io == "tensor" else taken(scene(batch, 0), spec)
 
 
 def main() -> None:
-    """Serves the artefact that is named on the command line."""
+    """Serves the artefact that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m lmconv.contestants.ort")
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--device", choices=["cpu", "gpu"], required=True)
