@@ -33,7 +33,8 @@ def known(digest: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise InputError(f"cannot read {path()}: {error.strerror}", hint="it lists the engines you trust") from error
+        hint = "this file lists the engines that you trust: make the file readable"
+        raise InputError(f"cannot read {path()}: {error.strerror}", hint=hint) from error
 
 
 def note(digest: str) -> None:
@@ -50,9 +51,10 @@ def note(digest: str) -> None:
     file = path()
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        out = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:  # one write keeps lines of other processes separate; a newline first ends an incomplete line
-            whole = os.fstat(out).st_size == 0 or os.pread(out, 1, os.fstat(out).st_size - 1) == b"\n"
-            os.write(out, f"{'' if whole else chr(10)}{digest}\n".encode())
+            size = os.fstat(descriptor).st_size
+            complete = size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
+            os.write(descriptor, f"{'' if complete else chr(10)}{digest}\n".encode())
         finally:
-            os.close(out)
+            os.close(descriptor)

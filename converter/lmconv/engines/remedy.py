@@ -65,33 +65,34 @@ def _bytes(number: int) -> str:
 
 def _network(spec: ModelSpec, file: str) -> Iterator[str]:
     """Yields the options for reading the network that differ from the defaults of its name."""
-    own = spec.backbone == ONNX or is_factory(spec.backbone)
-    usual = None if own else _backbone(spec.backbone)
+    custom = spec.backbone == ONNX or is_factory(spec.backbone)
+    default = None if custom else _backbone_spec(spec.backbone)
     if spec.name != (file.rpartition(".")[0] if spec.backbone == ONNX else spec.backbone):
         yield from ("--name", spec.name)
-    if is_factory(spec.backbone) or (usual and usual.sample and not spec.sample):
+    if is_factory(spec.backbone) or (default and default.sample and not spec.sample):
         yield from ("--input", "x".join(map(str, (3, *spec.input_size))))
-    if spec.backbone != ONNX and spec.landmarks != (usual.landmarks if usual else None):
+    if spec.backbone != ONNX and spec.landmarks != (default.landmarks if default else None):
         yield from ("--landmarks", str(spec.landmarks))
-    if spec.preprocess != (usual.preprocess if usual else Preprocess()):
+    if spec.preprocess != (default.preprocess if default else Preprocess()):
         yield from ("--preprocess", _preprocess(spec.preprocess))
-    if spec.heatmaps and spec.heatmaps != (usual.heatmaps if usual else None):
+    if spec.heatmaps and spec.heatmaps != (default.heatmaps if default else None):
         beta = f":{spec.heatmaps.beta:g}" if spec.heatmaps.method == "soft-argmax" else ""
         yield from ("--decode", spec.heatmaps.method + beta)
     if spec.output_slice:
         yield from ("--output-slice", ":".join(map(str, spec.output_slice)))
 
 
-def _backbone(name: str) -> ModelSpec | None:
+def _backbone_spec(name: str) -> ModelSpec | None:
     try:
-        found: Backbone = plugins.load("backbones", name)
+        backbone: Backbone = plugins.load("backbones", name)
     except LmconvError:  # the backbone is part of another package, or PyTorch is missing
         return None
-    return found.spec
+    return backbone.spec
 
 
-def _preprocess(how: Preprocess) -> str:
-    def three(values: tuple[float, float, float]) -> str:
+def _preprocess(preprocess: Preprocess) -> str:
+    def per_channel(values: tuple[float, float, float]) -> str:
         return repr(values[0]) if len(set(values)) == 1 else ":".join(map(repr, values))
 
-    return ",".join((how.colour, repr(how.scale), three(how.mean), three(how.std)))
+    parts = (preprocess.colour, repr(preprocess.scale), per_channel(preprocess.mean), per_channel(preprocess.std))
+    return ",".join(parts)

@@ -86,29 +86,30 @@ def build(onnx: bytes, options: Options) -> Plan:
     try:
         nodes = graph.nodes(onnx)
     except ValueError as error:
-        raise Fault("build", str(error), "copy it again, or export it again") from error
-    with log.heard() as said, device.calls("building the engine", "build", options.workspace):
+        raise Fault("build", str(error), "copy the file again, or export again") from error
+    with log.collect() as messages, device.translate_errors("building the engine", "build", options.workspace):
         try:
             builder = trt.Builder(log.logger())
         except TypeError as error:  # pybind11 raises a TypeError if TensorRT returns no builder
-            raise Fault("device", f"TensorRT makes no builder: {said.reason}", "see its log with -v") from error
+            reason = f"TensorRT cannot create a builder: {messages.reason}"
+            raise Fault("device", reason, "-v shows TensorRT's log") from error
         network = builder.create_network(_network_flags())
         # The parser keeps references to the network's weights until the engine is built.
         parser = _parse(onnx, network, nodes)
         config = _config(builder, options)
         if _major() < 10:
-            _permit(network, config, onnx, nodes)
+            _set_precision_flags(network, config, onnx, nodes)
         _add_profile(builder, network, config, options.profile)
         serialised = builder.build_serialized_network(network, config)
         if serialised is None:
-            raise _not_built(said, nodes, options)
+            raise _build_fault(messages, nodes, options)
         plan, cache = bytes(serialised), bytes(config.get_timing_cache().serialize())
         del parser, serialised, config, network, builder
     runtime, engine = engines.load(plan)
     layers, memory = int(engine.num_layers), engines.memory(engine)
     del engine, runtime
     seconds = time.perf_counter() - start
-    return Plan(plan, cache, round(seconds, 3), layers, memory, tuple(dict.fromkeys(said.warnings)))
+    return Plan(plan, cache, round(seconds, 3), layers, memory, tuple(dict.fromkeys(messages.warnings)))
 
 
 def _major() -> int:
@@ -142,17 +143,17 @@ def _parse(onnx: bytes, network: trt.INetworkDefinition, nodes: Sequence[graph.N
     parser = trt.OnnxParser(network, log.logger())
     if parser.parse(onnx):
         return parser
-    reasons, guilty = [], []
+    reasons, failing = [], []
     for index in range(parser.num_errors):
         error = parser.get_error(index)
-        place = error.node()
-        node = nodes[place] if 0 <= place < len(nodes) else None
-        where = f"node {node.label} ({node.operator}): " if node else ""
-        reasons.append(where + " ".join(error.desc().split()))
-        guilty += [node.label] if node else []
-    said = "; ".join(dict.fromkeys(reasons)) or "it does not say why"
-    message = f"TensorRT {trt.__version__} cannot parse the graph: {said}"
-    raise Fault("build", message, "use another target, or export the network with other operators", guilty)
+        position = error.node()
+        node = nodes[position] if 0 <= position < len(nodes) else None
+        prefix = f"node {node.label} ({node.operator}): " if node else ""
+        reasons.append(prefix + " ".join(error.desc().split()))
+        failing += [node.label] if node else []
+    reason = "; ".join(dict.fromkeys(reasons)) or "TensorRT gives no reason"
+    message = f"TensorRT {trt.__version__} cannot parse the graph: {reason}"
+    raise Fault("build", message, "use another target, or export the network with other operators", failing)
 
 
 def _config(builder: trt.Builder, options: Options) -> trt.IBuilderConfig:
@@ -179,11 +180,12 @@ def _config(builder: trt.Builder, options: Options) -> trt.IBuilderConfig:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     cache = config.create_timing_cache(options.cache or b"")
     if cache is None or not config.set_timing_cache(cache, False):
-        raise Fault("build", "the timing cache is not of this GPU and TensorRT", "name another with --timing-cache")
+        message = "the timing cache is invalid, or belongs to another GPU or version of TensorRT"
+        raise Fault("build", message, "use another file for --timing-cache")
     return config
 
 
-def _permit(
+def _set_precision_flags(
     network: trt.INetworkDefinition, config: trt.IBuilderConfig, onnx: bytes, nodes: Sequence[graph.Node]
 ) -> None:
     """Sets the flags for the precisions that the graph contains, and no other flags: TensorRT 8 is weakly typed.
@@ -199,10 +201,10 @@ def _permit(
     if quantised:
         config.set_flag(trt.BuilderFlag.INT8)  # trt: 8
     if half and not quantised:
-        _hold_float32(network, config, graph.float32_nodes(onnx), nodes)
+        _constrain_to_float32(network, config, graph.float32_nodes(onnx), nodes)
 
 
-def _hold_float32(
+def _constrain_to_float32(
     network: trt.INetworkDefinition,
     config: trt.IBuilderConfig,
     exact: Sequence[graph.Node],
@@ -216,23 +218,23 @@ def _hold_float32(
     """
     import tensorrt as trt
 
-    names, held = [node.layer for node in nodes], {node.layer for node in exact}
-    tensors: set[str] = set()
+    names, exact_names = [node.layer for node in nodes], {node.layer for node in exact}
+    exact_tensors: set[str] = set()
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        outputs = [layer.get_output(place) for place in range(layer.num_outputs)]
-        inputs = [layer.get_input(place) for place in range(layer.num_inputs)]
+        outputs = [layer.get_output(number) for number in range(layer.num_outputs)]
+        inputs = [layer.get_input(number) for number in range(layer.num_inputs)]
         node = graph.owner(layer.name, layer.metadata, names)
-        exact_here = node in held if node else any(tensor and tensor.name in tensors for tensor in inputs)
-        if not exact_here or layer.type == trt.LayerType.CAST:  # a Cast ends the float32 region
+        is_exact = node in exact_names if node else any(tensor and tensor.name in exact_tensors for tensor in inputs)
+        if not is_exact or layer.type == trt.LayerType.CAST:  # a Cast ends the float32 region
             continue
-        floats = [place for place, tensor in enumerate(outputs) if tensor.dtype == trt.float32]
-        if not floats:
+        float_outputs = [number for number, tensor in enumerate(outputs) if tensor.dtype == trt.float32]
+        if not float_outputs:
             continue
-        tensors.update(tensor.name for tensor in outputs)
+        exact_tensors.update(tensor.name for tensor in outputs)
         layer.precision = trt.float32  # trt: 8
-        for place in floats:
-            layer.set_output_type(place, trt.float32)  # trt: 8
+        for number in float_outputs:
+            layer.set_output_type(number, trt.float32)  # trt: 8
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)  # trt: 8
 
 
@@ -252,32 +254,33 @@ def _add_profile(
         tensor = network.get_input(index)
         shape = engines.sizes(tensor.shape)
         if any(size < 0 for size in shape[1:]):
-            raise Fault("build", f"an axis of {tensor.name} is free that is not its batch", "use another target")
+            message = f"the input {tensor.name} has a free axis other than the batch"
+            raise Fault("build", message, "use another target")
         if shape and shape[0] < 0:
             free.append((tensor.name, shape[1:]))
     if not free:
         return
     if profile is None:
-        raise Fault("build", "the graph takes any batch, and no profile is named", "use --batch, such as 1:8:64")
-    shapes = builder.create_optimization_profile()
-    for name, rest in free:
-        wanted: list[Any] = [(batch, *rest) for batch in profile]
-        shapes.set_shape(name, *wanted)
-    config.add_optimization_profile(shapes)
+        message = "the batch axis of the graph is free, but no profile is given"
+        raise Fault("build", message, "use --batch, for example --batch 1:8:64")
+    optimization_profile = builder.create_optimization_profile()
+    for name, fixed in free:
+        shapes: list[Any] = [(batch, *fixed) for batch in profile]
+        optimization_profile.set_shape(name, *shapes)
+    config.add_optimization_profile(optimization_profile)
 
 
-def _not_built(said: log.Said, nodes: Sequence[graph.Node], options: Options) -> Fault:
+def _build_fault(messages: log.Messages, nodes: Sequence[graph.Node], options: Options) -> Fault:
     """Returns the fault for a failed build, with the reason and the ONNX nodes from TensorRT's log."""
     import tensorrt as trt
 
-    text = " ".join(said.errors)
-    guilty = graph.named(text, [name for node in nodes for name in (node.name, *node.outputs)])
+    text = " ".join(messages.errors)
+    failing = graph.names_in(text, [name for node in nodes for name in (node.name, *node.outputs)])
     if "out of memory" in text.lower() or "insufficient memory" in text.lower():
-        hint = "name a larger --workspace, a smaller --batch, or end what else uses the GPU"
-        return Fault(
-            "memory", f"TensorRT {trt.__version__} has no room to build the engine: {said.reason}", hint, guilty
-        )
-    where = f" at {', '.join(guilty[:3])}" if guilty else ""
-    message = f"TensorRT {trt.__version__} cannot build the engine{where}: {said.reason}"
+        message = f"TensorRT {trt.__version__} has not enough memory to build the engine: {messages.reason}"
+        hint = "use a larger --workspace or a smaller --batch, or end other programs that use the GPU"
+        return Fault("memory", message, hint, failing)
+    where = f" at {', '.join(failing[:3])}" if failing else ""
+    message = f"TensorRT {trt.__version__} cannot build the engine{where}: {messages.reason}"
     hint = "use another target" if options.workspace >= WORKSPACE else "try a larger --workspace, or another target"
-    return Fault("build", message, hint, guilty)
+    return Fault("build", message, hint, failing)

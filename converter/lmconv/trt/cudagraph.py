@@ -28,8 +28,8 @@ class Graph:
     def __init__(self, stream: int, work: Callable[[], object]) -> None:
         self._stream, self._graph, self._executable = stream, 0, 0
         try:
-            self._graph = _captured(stream, work)
-            self._executable = _instantiated(self._graph)
+            self._graph = _capture(stream, work)
+            self._executable = _instantiate(self._graph)
         except BaseException:
             self.close()
             raise
@@ -47,27 +47,27 @@ class Graph:
             driver.call("cuGraphDestroy", graph)
 
 
-def _captured(stream: int, work: Callable[[], object]) -> int:
+def _capture(stream: int, work: Callable[[], object]) -> int:
     driver.call("cuStreamBeginCapture_v2", stream, THREAD_LOCAL)
     try:
         work()
     except BaseException:
         _abandon(stream)
         raise
-    return driver.captured(stream)
+    return driver.end_capture(stream)
 
 
 def _abandon(stream: int) -> None:
     """Ends a failed capture to make the stream usable again."""
     try:
-        graph = driver.captured(stream)
+        graph = driver.end_capture(stream)
     except Fault:  # the driver reports the failed capture once more
         return
     if graph:
         driver.call("cuGraphDestroy", graph)
 
 
-def _instantiated(graph: int) -> int:
-    if driver.has("cuGraphInstantiateWithFlags"):  # CUDA 11.4 or newer
-        return driver.made("cuGraphInstantiateWithFlags", graph, 0)
-    return driver.made("cuGraphInstantiate_v2", graph, None, None, 0)
+def _instantiate(graph: int) -> int:
+    if driver.has_function("cuGraphInstantiateWithFlags"):  # CUDA 11.4 or newer
+        return driver.create("cuGraphInstantiateWithFlags", graph, 0)
+    return driver.create("cuGraphInstantiate_v2", graph, None, None, 0)

@@ -27,9 +27,9 @@ FIELDS = {
     "utilisation_percent": "utilization.gpu",
 }
 """Keys of `state`, with the names of the fields in nvidia-smi."""
-REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
+REASON_FIELDS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
 """Names of nvidia-smi's field for the reasons of lowered clocks: in newer drivers, in older drivers."""
-THROTTLES = {
+THROTTLE_REASONS = {
     0x1: "idle",
     0x2: "application clocks",
     0x4: "software power cap",
@@ -46,7 +46,7 @@ THROTTLES = {
 _thread = threading.local()
 
 
-class _Current:
+class _ContextGuard:
     """Pops a CUDA context when its thread ends: pycuda aborts the process if the context is still current."""
 
     def __init__(self, context: Any) -> None:
@@ -66,7 +66,7 @@ def missing() -> str | None:
     """Returns the reason why this machine cannot build or run engines; None if nothing is missing.
 
     TensorRT 8.6 ends the process if no device is found. Therefore this function looks for a device before any object of
-    TensorRT is created. It makes the device's primary context current; PyTorch uses the same context.
+    TensorRT is created. The device's primary context, which PyTorch also uses, becomes current in this thread.
     """
     if names := missing_packages():
         return f"not installed: {', '.join(names)}"
@@ -76,13 +76,13 @@ def missing() -> str | None:
             warnings.simplefilter("ignore")  # pycuda warns before it raises
             import pycuda.autoprimaryctx as primary  # looks for a device and makes its primary context current
     except Exception as error:  # ImportError without a driver; a pycuda type without a device
-        return f"no CUDA device is here: {_line(error)}"
+        return f"no CUDA device: {_first_line(error)}"
     if first and threading.current_thread() is not threading.main_thread():  # pycuda cleans up the main thread itself
-        _thread.current = _Current(primary.context)
+        _thread.guard = _ContextGuard(primary.context)
     try:
         import tensorrt  # noqa: F401
     except Exception as error:  # the import loads TensorRT's libraries
-        return f"TensorRT cannot be loaded: {_line(error)}"
+        return f"TensorRT cannot be loaded: {_first_line(error)}"
     return None
 
 
@@ -93,13 +93,14 @@ def ready() -> None:
         Fault: Of kind "device" if this machine cannot build or run engines.
     """
     if reason := missing():
-        raise Fault("device", f"no engine can be used here: {reason}", "it takes an NVIDIA GPU, tensorrt and pycuda")
+        hint = "use a machine with an NVIDIA GPU, and install tensorrt and pycuda"
+        raise Fault("device", f"engines cannot be used on this machine: {reason}", hint)
     import pycuda.autoprimaryctx as primary
     import pycuda.driver as cuda
 
     if cuda.Context.get_current() is None:  # the context was made current in another thread only
         primary.context.push()
-        _thread.current = _Current(primary.context)
+        _thread.guard = _ContextGuard(primary.context)
 
 
 def describe() -> dict[str, Any]:
@@ -153,15 +154,15 @@ def state(bus: str | None = None) -> dict[str, Any]:
         The keys of FIELDS, and `throttle`, a list of the reasons of lowered clocks. A value is None if nvidia-smi does
         not report the value.
     """
-    which = bus or os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
-    for reasons in (*REASONS, None):
+    gpu = bus or os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
+    for reasons in (*REASON_FIELDS, None):
         names = [*FIELDS.values(), *([reasons] if reasons else [])]
-        if (cells := _query(which, names)) is not None:
-            return parsed(cells)
-    return parsed([])
+        if (cells := _query(gpu, names)) is not None:
+            return parse_state(cells)
+    return parse_state([])
 
 
-def parsed(cells: list[str]) -> dict[str, Any]:
+def parse_state(cells: list[str]) -> dict[str, Any]:
     """Returns the result of `state` from cells of nvidia-smi.
 
     Args:
@@ -169,19 +170,19 @@ def parsed(cells: list[str]) -> dict[str, Any]:
             as not reported.
     """
     padded = cells + ["[N/A]"] * (len(FIELDS) + 1 - len(cells))
-    found: dict[str, Any] = {key: _number(cell) for key, cell in zip(FIELDS, padded)}
-    state = padded[list(FIELDS).index("performance_state")]
+    values: dict[str, Any] = {key: _number(cell) for key, cell in zip(FIELDS, padded)}
+    performance = padded[list(FIELDS).index("performance_state")]
     mask = padded[len(FIELDS)]
-    found["performance_state"] = state if state.startswith("P") else None
-    found["throttle"] = throttles(int(mask, 16)) if mask.startswith("0x") else None
-    return found
+    values["performance_state"] = performance if performance.startswith("P") else None
+    values["throttle"] = throttle_reasons(int(mask, 16)) if mask.startswith("0x") else None
+    return values
 
 
-def throttles(mask: int) -> list[str]:
+def throttle_reasons(mask: int) -> list[str]:
     """Returns the reasons of lowered clocks in a bit mask, as words."""
-    known = [name for bit, name in THROTTLES.items() if mask & bit]
-    other = mask & ~sum(THROTTLES)
-    return [*known, *([f"unknown ({other:#x})"] if other else [])]
+    names = [name for bit, name in THROTTLE_REASONS.items() if mask & bit]
+    unknown = mask & ~sum(THROTTLE_REASONS)
+    return [*names, *([f"unknown ({unknown:#x})"] if unknown else [])]
 
 
 def _number(cell: str) -> float | None:
@@ -191,25 +192,25 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _query(which: str, names: list[str]) -> list[str] | None:
+def _query(gpu: str, names: list[str]) -> list[str] | None:
     """Returns fields of a GPU from nvidia-smi; None if nvidia-smi is missing or does not know one of the fields."""
-    line = ["nvidia-smi", "-i", which, f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", "-i", gpu, f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(line, capture_output=True, text=True, timeout=20, check=False)  # noqa: S603
+        process = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
         return None
-    cells = [cell.strip() for cell in done.stdout.strip().split(",")]
-    return cells if done.returncode == 0 and len(cells) == len(names) else None
+    cells = [cell.strip() for cell in process.stdout.strip().split(",")]
+    return cells if process.returncode == 0 and len(cells) == len(names) else None
 
 
 @contextlib.contextmanager
-def calls(what: str, kind: str = "run", needs: int = 0) -> Iterator[None]:
+def translate_errors(action: str, kind: str = "run", required: int = 0) -> Iterator[None]:
     """Turns CUDA's errors into Faults.
 
     Args:
-        what: The action, for the message.
-        kind: Kind of the Fault for all errors but a lack of memory.
-        needs: Device memory that the action needs, in bytes; 0 if unknown.
+        action: The action in the block, for the message.
+        kind: Kind of the Fault for all errors except full memory.
+        required: Device memory that the action needs, in bytes; 0 if unknown.
 
     Raises:
         Fault: Of kind "memory" if the device memory is full, else of the given kind.
@@ -219,28 +220,29 @@ def calls(what: str, kind: str = "run", needs: int = 0) -> Iterator[None]:
     try:
         yield
     except cuda.MemoryError as error:
-        raise full(what, needs) from error
+        raise memory_fault(action, required) from error
     except cuda.Error as error:
         # After some errors (an illegal address) the CUDA context is unusable, and all later calls fail too.
-        raise Fault(kind, f"{what}: {_line(error)}", "run it again, in a new process") from error
+        raise Fault(kind, f"{action}: {_first_line(error)}", "run the command again, in a new process") from error
 
 
-def full(what: str, needs: int) -> Fault:
+def memory_fault(action: str, required: int) -> Fault:
     """Returns the Fault for full device memory.
 
     Args:
-        what: The action, for the message.
-        needs: Device memory that the action needs, in bytes; 0 if unknown.
+        action: The failed action, for the message.
+        required: Device memory that the action needs, in bytes; 0 if unknown.
     """
     import pycuda.driver as cuda
 
     try:
         free = f"{cuda.mem_get_info()[0] / MIB:.0f} MiB free"
     except cuda.Error:
-        free = "how much is free it does not say"
-    said = f"needs {needs / MIB:.0f} MiB, {free}" if needs else free
-    return Fault("memory", f"GPU memory is full: {what} {said}", "end what else uses the GPU, or use a smaller batch")
+        free = "free memory unknown"
+    amounts = f"{required / MIB:.0f} MiB required, {free}" if required else free
+    hint = "end other programs that use the GPU, or use a smaller batch"
+    return Fault("memory", f"GPU memory is full: {action}: {amounts}", hint)
 
 
-def _line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

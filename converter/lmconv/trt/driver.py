@@ -51,10 +51,11 @@ def _library() -> Any:
     try:
         return ctypes.CDLL(LIBRARY)
     except OSError as error:
-        raise Fault("device", "this machine has no CUDA driver", f"install NVIDIA's driver: {LIBRARY}") from error
+        hint = f"install NVIDIA's driver, which contains {LIBRARY}"
+        raise Fault("device", "this machine has no CUDA driver", hint) from error
 
 
-def has(function: str) -> bool:
+def has_function(function: str) -> bool:
     """True if the driver has a function of this name."""
     return hasattr(_library(), function)
 
@@ -69,9 +70,9 @@ def call(function: str, *arguments: Any) -> None:
     Raises:
         Fault: If the driver is missing or returns an error: of kind "memory" if memory is full, else "device" or "run".
     """
-    called = getattr(_library(), function)
-    called.argtypes, called.restype = ARGUMENTS[function], ctypes.c_int
-    status = called(*arguments)
+    entry = getattr(_library(), function)
+    entry.argtypes, entry.restype = ARGUMENTS[function], ctypes.c_int
+    status = entry(*arguments)
     if status:
         kind = {2: "memory", 100: "device", 101: "device"}.get(status, "run")
         raise Fault(kind, f"{function}: {_name(status)}")
@@ -86,14 +87,14 @@ def _name(status: int) -> str:
     return f"CUDA error {status}"
 
 
-def made(function: str, *arguments: Any) -> int:
+def create(function: str, *arguments: Any) -> int:
     """Calls a function that creates an object, and returns the object's handle."""
     handle = ctypes.c_void_p()
     call(function, ctypes.byref(handle), *arguments)
     return handle.value or 0
 
 
-def captured(stream: int) -> int:
+def end_capture(stream: int) -> int:
     """Ends the capture of a stream and returns the handle of the graph."""
     graph = ctypes.c_void_p()
     call("cuStreamEndCapture", stream, ctypes.byref(graph))
@@ -112,8 +113,8 @@ def describe() -> dict[str, Any]:
     device = _device()
     name = ctypes.create_string_buffer(256)
     call("cuDeviceGetName", name, len(name), device)
-    major, minor = (_number("cuDeviceGetAttribute", attribute, device) for attribute in COMPUTE_CAPABILITY)
-    version = _number("cuDriverGetVersion")
+    major, minor = (_integer("cuDeviceGetAttribute", attribute, device) for attribute in COMPUTE_CAPABILITY)
+    version = _integer("cuDriverGetVersion")
     return {
         "gpu": name.value.decode(),
         "compute_capability": f"{major}.{minor}",
@@ -123,26 +124,26 @@ def describe() -> dict[str, Any]:
 
 def _device() -> int:
     call("cuInit", 0)
-    return _number("cuDeviceGet", 0)
+    return _integer("cuDeviceGet", 0)
 
 
-def _number(function: str, *arguments: int) -> int:
+def _integer(function: str, *arguments: int) -> int:
     """Calls a function that writes an integer, and returns this integer."""
-    found = ctypes.c_int()
-    call(function, ctypes.byref(found), *arguments)
-    return found.value
+    result = ctypes.c_int()
+    call(function, ctypes.byref(result), *arguments)
+    return result.value
 
 
 def primary() -> None:
     """Makes the primary context of device 0 current, which the CUDA runtime and pycuda.autoprimaryctx also use."""
-    call("cuCtxSetCurrent", made("cuDevicePrimaryCtxRetain", _device()))
+    call("cuCtxSetCurrent", create("cuDevicePrimaryCtxRetain", _device()))
 
 
 class Stream:
     """A CUDA stream that is ordered with the legacy default stream."""
 
     def __init__(self) -> None:
-        self.handle = made("cuStreamCreate", 0)
+        self.handle = create("cuStreamCreate", 0)
 
     def synchronize(self) -> None:
         """Waits until all work on the stream is done."""
@@ -159,7 +160,7 @@ class Event:
     """A marker in a stream; the GPU stores the time when it reaches the marker."""
 
     def __init__(self) -> None:
-        self._handle = made("cuEventCreate", 0)
+        self._handle = create("cuEventCreate", 0)
 
     def record(self, stream: int) -> None:
         """Puts the marker on a stream.
@@ -171,9 +172,9 @@ class Event:
 
     def since(self, earlier: Event) -> float:
         """Returns the milliseconds from an earlier event to this event. The GPU must have reached both events."""
-        found = ctypes.c_float()
-        call("cuEventElapsedTime", ctypes.byref(found), earlier._handle, self._handle)
-        return found.value
+        milliseconds = ctypes.c_float()
+        call("cuEventElapsedTime", ctypes.byref(milliseconds), earlier._handle, self._handle)
+        return milliseconds.value
 
     def close(self) -> None:
         """Frees the event."""

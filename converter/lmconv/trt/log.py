@@ -23,12 +23,12 @@ LEVELS = {
     "VERBOSE": logging.DEBUG,
 }
 """TensorRT's severities as levels of `logging`."""
-OUT = logging.getLogger("lmconv.tensorrt")
-OUT.addHandler(logging.NullHandler())  # prints nothing unless the user asks for the log
+LOGGER = logging.getLogger("lmconv.tensorrt")
+LOGGER.addHandler(logging.NullHandler())  # prints nothing unless the user asks for the log
 
 
 @dataclass(eq=False)
-class Said:
+class Messages:
     """Collected errors and warnings, in order."""
 
     errors: list[str] = field(default_factory=list)
@@ -37,14 +37,14 @@ class Said:
     @property
     def reason(self) -> str:
         """The first error, because later errors follow from it, or else the last warning; one line."""
-        found = self.errors[:1] or self.warnings[-1:]
-        return " ".join(found[0].split()) if found else "it does not say why (-v shows its log)"
+        decisive = self.errors[:1] or self.warnings[-1:]
+        return " ".join(decisive[0].split()) if decisive else "TensorRT gives no reason (-v shows its log)"
 
 
-_listening: list[Said] = []
+_collectors: list[Messages] = []
 
 
-def hear(severity: str, message: str) -> None:
+def forward(severity: str, message: str) -> None:
     """Forwards a message of TensorRT.
 
     Args:
@@ -52,23 +52,23 @@ def hear(severity: str, message: str) -> None:
         message: The text.
     """
     level = LEVELS.get(severity, logging.WARNING)
-    OUT.log(level, "%s", message)
-    for said in _listening:
+    LOGGER.log(level, "%s", message)
+    for messages in _collectors:
         if level >= logging.ERROR:
-            said.errors.append(message)
+            messages.errors.append(message)
         elif level == logging.WARNING:
-            said.warnings.append(message)
+            messages.warnings.append(message)
 
 
 @contextlib.contextmanager
-def heard() -> Iterator[Said]:
+def collect() -> Iterator[Messages]:
     """Collects the messages that TensorRT logs while the block runs."""
-    said = Said()
-    _listening.append(said)
+    messages = Messages()
+    _collectors.append(messages)
     try:
-        yield said
+        yield messages
     finally:
-        _listening.remove(said)
+        _collectors.remove(messages)
 
 
 @functools.cache
@@ -82,8 +82,8 @@ def logger() -> trt.ILogger:
 
         def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
             with contextlib.suppress(Exception):  # an exception would end the process: the caller is C++
-                hear(severity.name, msg)
+                forward(severity.name, msg)
 
-    made: Any = Log()
-    trt.init_libnvinfer_plugins(made, "")
-    return made  # type: ignore[no-any-return, unused-ignore]
+    instance: Any = Log()
+    trt.init_libnvinfer_plugins(instance, "")
+    return instance  # type: ignore[no-any-return, unused-ignore]

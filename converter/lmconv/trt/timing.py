@@ -22,13 +22,13 @@ KINDS = ("execute", "graph", "wall", "copy_in", "copy_out")
 """
 WINDOW = 0.05
 """Seconds of runs in a warm-up window. The medians of the windows are compared."""
-FEWEST = 5
+MIN_RUNS = 5
 """Minimum number of runs in a window, even if the runs are slow."""
 PATIENCE = 3
 """Number of windows in a row without a gain after which the warm-up ends."""
-GAIN = 0.01
+MIN_GAIN = 0.01
 """Smallest fraction of a median that counts as a gain."""
-LONGEST = 10.0
+MAX_SECONDS = 10.0
 """Maximum duration of a warm-up in seconds."""
 
 
@@ -60,7 +60,7 @@ class Steps(Protocol):
         """Returns the output arrays, on the host, by name."""
 
 
-class Captured(Protocol):
+class CudaGraph(Protocol):
     """The work of `execute` as a CUDA graph, for example `lmconv.trt.cudagraph.Graph` or PyTorch's CUDA graph."""
 
     def launch(self) -> None:
@@ -73,20 +73,20 @@ class Captured(Protocol):
 def settled(medians: Sequence[float]) -> bool:
     """True if none of the last three window medians is more than 1 % below the smallest earlier median."""
     before, last = medians[:-PATIENCE], medians[-PATIENCE:]
-    return bool(before) and min(last) > min(before) * (1 - GAIN)
+    return bool(before) and min(last) > min(before) * (1 - MIN_GAIN)
 
 
 def warm_up(
     run: Callable[[], object],
     *,
-    longest: float = LONGEST,
+    max_seconds: float = MAX_SECONDS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Any]:
     """Repeats a run until the median of successive windows stops falling.
 
     Args:
         run: Work to repeat.
-        longest: Maximum duration in seconds.
+        max_seconds: Maximum duration in seconds.
         clock: Returns the current time in seconds.
 
     Returns:
@@ -94,7 +94,7 @@ def warm_up(
         the median of each window in milliseconds.
     """
     start, runs, medians = clock(), 0, list[float]()
-    while not settled(medians) and clock() - start < longest:
+    while not settled(medians) and clock() - start < max_seconds:
         times = _window(run, clock)
         runs += len(times)
         medians.append(statistics.median(times))
@@ -104,14 +104,14 @@ def warm_up(
 def _window(run: Callable[[], object], clock: Callable[[], float]) -> list[float]:
     """Repeats a run for one window; returns the milliseconds of each run."""
     end, times = clock() + WINDOW, list[float]()
-    while len(times) < FEWEST or clock() < end:
+    while len(times) < MIN_RUNS or clock() < end:
         start = clock()
         run()
         times.append((clock() - start) * 1000)
     return times
 
 
-class Timed:
+class Timer:
     """Times steps on fixed input arrays, warmed up, and captured as a CUDA graph if possible.
 
     Args:
@@ -130,38 +130,38 @@ class Timed:
         steps: Steps,
         arrays: Mapping[str, Any],
         *,
-        capture: Callable[[], Captured] | None = None,
+        capture: Callable[[], CudaGraph] | None = None,
         state: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self._steps, self._arrays = steps, arrays
         self.left_out: dict[str, str] = {}
         with ExitStack() as stack:
-            self._wall()  # TensorRT must have run once before a capture
+            self._time_wall()  # TensorRT must have run once before a capture
             self._events: list[driver.Event] = []
             for _ in range(4 if steps.stream is not None else 0):
-                self._events.append(_closing(stack, driver.Event()))
-            self._graph = self._captured(stack, capture)
+                self._events.append(_close_later(stack, driver.Event()))
+            self._graph = self._capture(stack, capture)
             before = state()
-            self.warm_up = {**warm_up(self._wall), "before": before, "after": state()}
+            self.warm_up = {**warm_up(self._time_wall), "before": before, "after": state()}
             self._stack = stack.pop_all()
 
-    def _captured(self, stack: ExitStack, capture: Callable[[], Captured] | None) -> Any:
+    def _capture(self, stack: ExitStack, capture: Callable[[], CudaGraph] | None) -> Any:
         if self._steps.stream is None:
             self.left_out.update(dict.fromkeys((kind for kind in KINDS if kind != "wall"), "it runs on the CPU"))
             return None
         try:
             if capture is not None:
-                graph = _closing(stack, capture())
+                graph = _close_later(stack, capture())
                 graph.launch()
                 self._steps.wait()
                 return graph
             self.left_out["graph"] = "this runtime is timed without CUDA graphs"
         except (Fault, RuntimeError) as error:  # PyTorch raises RuntimeErrors
             self.left_out["graph"] = str(error).strip().partition("\n")[0]
-            self._wall()  # fails if the stream is no longer usable
+            self._time_wall()  # fails if the stream is no longer usable
         return None
 
-    def times(self, samples: int) -> dict[str, list[float]]:
+    def measure(self, samples: int) -> dict[str, list[float]]:
         """Takes samples of all kinds, one of each kind per round, after one window of runs.
 
         Args:
@@ -170,22 +170,23 @@ class Timed:
         Returns:
             Milliseconds of each sample, by kind.
         """
-        _window(self._wall, time.perf_counter)
-        found: dict[str, list[float]] = {kind: [] for kind in KINDS if kind not in self.left_out}
+        _window(self._time_wall, time.perf_counter)
+        times: dict[str, list[float]] = {kind: [] for kind in KINDS if kind not in self.left_out}
         for _ in range(samples):
             for kind, milliseconds in self._round().items():
-                found[kind].append(milliseconds)
-        return found
+                times[kind].append(milliseconds)
+        return times
 
     def _round(self) -> dict[str, float]:
-        found = {"wall": self._wall()}
+        """Takes one sample of each kind; milliseconds."""
+        times = {"wall": self._time_wall()}
         if self._events:
-            found.update(self._apart())
+            times.update(self._time_steps())
         if self._graph is not None:
-            found["graph"] = self._launched()
-        return found
+            times["graph"] = self._time_graph()
+        return times
 
-    def _wall(self) -> float:
+    def _time_wall(self) -> float:
         """Times all steps on the host, without events: events would cost host time."""
         start = time.perf_counter()
         self._steps.set(self._arrays)
@@ -196,7 +197,7 @@ class Timed:
         self._steps.results()
         return (time.perf_counter() - start) * 1000
 
-    def _apart(self) -> dict[str, float]:
+    def _time_steps(self) -> dict[str, float]:
         first, copied, computed, last = self._events
         stream = self._steps.stream.handle
         self._steps.set(self._arrays)
@@ -214,7 +215,7 @@ class Timed:
             "copy_out": last.since(computed),
         }
 
-    def _launched(self) -> float:
+    def _time_graph(self) -> float:
         first, last = self._events[0], self._events[-1]
         stream = self._steps.stream.handle
         first.record(stream)
@@ -228,6 +229,6 @@ class Timed:
         self._stack.close()
 
 
-def _closing(stack: ExitStack, thing: Any) -> Any:
-    stack.callback(thing.close)
-    return thing
+def _close_later(stack: ExitStack, resource: Any) -> Any:
+    stack.callback(resource.close)
+    return resource

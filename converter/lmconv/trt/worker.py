@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from lmconv.trt.faults import Fault
-from lmconv.trt.timing import Timed
+from lmconv.trt.timing import Timer
 
 
 class Contestant(Protocol):
@@ -31,7 +31,7 @@ class Contestant(Protocol):
     def about(self) -> dict[str, Any]:
         """Returns the description of the contestant, as JSON."""
 
-    def timed(self, batch: int) -> Timed:
+    def timer(self, batch: int) -> Timer:
         """Returns a warmed-up timer with this number of inputs per run."""
 
     def close(self) -> None:
@@ -91,38 +91,38 @@ class _Server:
     def __init__(self, open_contestant: Callable[[], Contestant]) -> None:
         self._open = open_contestant
         self._contestant: Contestant | None = None
-        self._timed: Timed | None = None
+        self._timer: Timer | None = None
         self._batch = 0
         self.closed = False
 
     def reply(self, request: dict[str, Any]) -> dict[str, Any]:
-        do = request["do"]
-        if do == "close":
+        action = request["do"]
+        if action == "close":
             self.close()
             return {}
         if self._contestant is None:
             self._contestant = self._open()
-        if do == "about":
+        if action == "about":
             return {"about": self._contestant.about()}
-        if do == "time":
-            timed = self._ready(self._contestant, request["batch"])
-            times = timed.times(request["samples"])
-            return {"times": times, "warm_up": timed.warm_up, "left_out": timed.left_out}
-        raise Fault("run", f"a worker cannot {do!r}")
+        if action == "time":
+            timer = self._timer_for(self._contestant, request["batch"])
+            times = timer.measure(request["samples"])
+            return {"times": times, "warm_up": timer.warm_up, "left_out": timer.left_out}
+        raise Fault("run", f"a worker has no action {action!r}", "use about, time or close")
 
-    def _ready(self, contestant: Contestant, batch: int) -> Timed:
-        if self._timed is None or self._batch != batch:
-            self._forget()
-            self._timed, self._batch = contestant.timed(batch), batch
-        return self._timed
+    def _timer_for(self, contestant: Contestant, batch: int) -> Timer:
+        if self._timer is None or self._batch != batch:
+            self._close_timer()
+            self._timer, self._batch = contestant.timer(batch), batch
+        return self._timer
 
-    def _forget(self) -> None:
-        timed, self._timed = self._timed, None
-        if timed is not None:
-            timed.close()
+    def _close_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.close()
 
     def close(self) -> None:
-        self._forget()
+        self._close_timer()
         contestant, self._contestant = self._contestant, None
         if contestant is not None:
             contestant.close()
@@ -142,35 +142,37 @@ class Engine:
 
         plan = Path(path).read_bytes()
         if sha256 not in (None, hashlib.sha256(plan).hexdigest()):
-            raise Fault("load", f"{path} is another than the one that was checked", "export it again")
+            raise Fault("load", f"{path} has changed since its sha256 was checked", "export the engine again")
         self._engine = engine.Engine(plan)
 
     def about(self) -> dict[str, Any]:
         """Returns the inputs and outputs, the batch sizes of the profile, the device memory in bytes, the device."""
         from lmconv.trt import device
 
-        def tensors(found: Iterable[Any]) -> list[dict[str, Any]]:
-            return [{"name": one.name, "dtype": str(one.dtype), "shape": list(one.shape)} for one in found]
+        def describe(tensors: Iterable[Any]) -> list[dict[str, Any]]:
+            return [
+                {"name": tensor.name, "dtype": str(tensor.dtype), "shape": list(tensor.shape)} for tensor in tensors
+            ]
 
         return {
-            "inputs": tensors(self._engine.inputs),
-            "outputs": tensors(self._engine.outputs),
+            "inputs": describe(self._engine.inputs),
+            "outputs": describe(self._engine.outputs),
             "batches": self._engine.batches,
             "memory": self._engine.memory,
             "device": device.describe(),
         }
 
-    def timed(self, batch: int) -> Timed:
+    def timer(self, batch: int) -> Timer:
         """Returns a warmed-up timer with this number of inputs per run."""
         from lmconv.trt import cudagraph, device
 
-        found = self._engine
-        arrays = {one.name: noise(one.dtype, one.shape, batch) for one in found.inputs}
+        steps = self._engine
+        arrays = {tensor.name: noise(tensor.dtype, tensor.shape, batch) for tensor in steps.inputs}
         bus = device.describe()["bus"]  # pycuda may use another GPU than the first
-        return Timed(
-            found,
+        return Timer(
+            steps,
             arrays,
-            capture=lambda: cudagraph.Graph(found.stream.handle, found.execute),
+            capture=lambda: cudagraph.Graph(steps.stream.handle, steps.execute),
             state=lambda: device.state(bus),
         )
 

@@ -18,7 +18,7 @@ from lmconv.inference.session import noise
 from lmconv.store import artifact as artifacts
 from lmconv.targets import onnx
 from lmconv.trt import device, driver
-from lmconv.trt.timing import Timed
+from lmconv.trt.timing import Timer
 from lmconv.trt.worker import serve
 from lmconv.types import Arrays, Artifact, Json, OpenOptions
 
@@ -38,34 +38,34 @@ class Steps:
         import onnxruntime
 
         self._session, self.stream = session, stream
-        self._where = "cuda" if stream else "cpu"
+        self._device = "cuda" if stream else "cpu"
         self._names = [value.name for value in session.get_outputs()]
         self._binding: Any = None
         self._arrays: Arrays = {}
         self._inputs: dict[str, Any] = {}
-        self._found: list[NDArray[Any]] = []
+        self._outputs: list[NDArray[Any]] = []
         self._options = onnxruntime.RunOptions()
         self._options.add_run_config_entry(*ASYNCHRONOUS)
 
     def set(self, arrays: Arrays) -> None:
         """Sets the input arrays; binds inputs and outputs again if a shape has changed."""
-        before = {name: value.shape for name, value in self._arrays.items()}
+        previous = {name: value.shape for name, value in self._arrays.items()}
         self._arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-        if before != {name: value.shape for name, value in self._arrays.items()}:
+        if previous != {name: value.shape for name, value in self._arrays.items()}:
             self._bind()
 
     def _bind(self) -> None:
         import onnxruntime
 
         self._inputs = {
-            name: onnxruntime.OrtValue.ortvalue_from_numpy(value, self._where, 0)
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(value, self._device, 0)
             for name, value in self._arrays.items()
         }
         self._binding = self._session.io_binding()
         for name, value in self._inputs.items():
             self._binding.bind_ortvalue_input(name, value)
         for name in self._names:
-            self._binding.bind_output(name, self._where, 0)
+            self._binding.bind_output(name, self._device, 0)
 
     def copy_in(self) -> None:
         """Copies the inputs to the device."""
@@ -77,9 +77,9 @@ class Steps:
         self._session.run_with_iobinding(self._binding, self._options)
 
     def copy_out(self) -> None:
-        """Waits for the outputs, then copies them to the host: ONNX Runtime copies on a stream of its own choice."""
+        """Waits for the GPU, then copies the outputs to the host: ONNX Runtime copies on a stream of its own choice."""
         self.wait()
-        self._found = [value.numpy() for value in self._binding.get_outputs()]
+        self._outputs = [value.numpy() for value in self._binding.get_outputs()]
 
     def wait(self) -> None:
         """Waits for the GPU."""
@@ -88,7 +88,7 @@ class Steps:
 
     def results(self) -> dict[str, NDArray[Any]]:
         """Returns the output arrays by name."""
-        return dict(zip(self._names, self._found, strict=True))
+        return dict(zip(self._names, self._outputs, strict=True))
 
 
 class Ort:
@@ -98,8 +98,7 @@ class Ort:
         self._artifact: Artifact = artifacts.read(options.artifact)
         self._stream = _stream() if options.device == "gpu" else None
         handle = self._stream.handle if self._stream else 0
-        where = OpenOptions(device=options.device)
-        self._opened = onnx.open_artifact(self._artifact, where, stream=handle)
+        self._session = onnx.open_artifact(self._artifact, OpenOptions(device=options.device), stream=handle)
 
     def about(self) -> Json:
         """Returns ONNX Runtime's version and providers, and a caveat if it ignores a setting of the artefact."""
@@ -107,18 +106,18 @@ class Ort:
 
         return {
             "onnxruntime": onnxruntime.__version__,
-            "providers": self._opened.providers,
-            "caveat": self._opened.caveat,
+            "providers": self._session.providers,
+            "caveat": self._session.caveat,
         }
 
-    def timed(self, batch: int) -> Timed:
+    def timer(self, batch: int) -> Timer:
         """Returns a warmed-up timer with this number of seeded inputs per run."""
-        steps = Steps(self._opened.session, self._stream)
-        return Timed(steps, inputs(self._artifact, batch), state=device.state if self._stream else dict)
+        steps = Steps(self._session.session, self._stream)
+        return Timer(steps, inputs(self._artifact, batch), state=device.state if self._stream else dict)
 
     def close(self) -> None:
         """Frees the session and the stream."""
-        self._opened.__exit__(None, None, None)
+        self._session.__exit__(None, None, None)
         if self._stream:
             self._stream.close()
 
@@ -129,7 +128,12 @@ def _stream() -> driver.Stream:
 
 
 def inputs(artifact: Artifact, batch: int) -> Arrays:
-    """Returns seeded inputs for an artefact."""
+    """Returns seeded inputs for an artefact.
+
+    Returns:
+        `input`, (batch, 3, H, W) float32, for the artefact of a tensor; else the images, or frames and boxes, of
+        `lmconv.inference.scenes`.
+    """
     spec = artifact.spec
     return {"input": noise(spec, batch, 0)} if spec.io == "tensor" else taken(scene(batch, 0), spec)
 

@@ -19,7 +19,7 @@ from lmconv.sources.pytorch import network
 from lmconv.sources.resolve import recover
 from lmconv.store import artifact as artifacts
 from lmconv.trt import device
-from lmconv.trt.timing import Timed
+from lmconv.trt.timing import Timer
 from lmconv.trt.worker import serve
 from lmconv.types import Arrays, Float32, Json, ModelSpec
 
@@ -39,10 +39,10 @@ class Steps:
     def __init__(self, module: Any, spec: ModelSpec, stream: torch.cuda.Stream | None) -> None:
         self._module, self._spec, self._cuda = module, spec, stream
         self.stream = SimpleNamespace(handle=stream.cuda_stream) if stream else None
-        self._host: Any = None
+        self._host_inputs: Any = None
         self._inputs: Any = None
         self._outputs: Any = None
-        self._found: Any = None
+        self._host_outputs: Any = None
 
     def set(self, arrays: Arrays) -> None:
         """Sets the input array.
@@ -52,15 +52,15 @@ class Steps:
         """
         import torch
 
-        given = torch.from_numpy(arrays["input"])
-        if self._host is None or self._host.shape != given.shape:
-            self._host = torch.empty(given.shape, pin_memory=self._cuda is not None)
-            self._inputs = torch.empty(given.shape, device="cuda" if self._cuda else "cpu")
-        self._host.copy_(given)
+        array = torch.from_numpy(arrays["input"])
+        if self._host_inputs is None or self._host_inputs.shape != array.shape:
+            self._host_inputs = torch.empty(array.shape, pin_memory=self._cuda is not None)
+            self._inputs = torch.empty(array.shape, device="cuda" if self._cuda else "cpu")
+        self._host_inputs.copy_(array)
 
     def copy_in(self) -> None:
         """Copies the input to the device."""
-        self._inputs.copy_(self._host, non_blocking=True)
+        self._inputs.copy_(self._host_inputs, non_blocking=True)
 
     def execute(self) -> None:
         """Starts the computation."""
@@ -70,9 +70,9 @@ class Steps:
         """Copies the output to the host."""
         import torch
 
-        if self._found is None or self._found.shape != self._outputs.shape:
-            self._found = torch.empty(self._outputs.shape, pin_memory=self._cuda is not None)
-        self._found.copy_(self._outputs, non_blocking=True)
+        if self._host_outputs is None or self._host_outputs.shape != self._outputs.shape:
+            self._host_outputs = torch.empty(self._outputs.shape, pin_memory=self._cuda is not None)
+        self._host_outputs.copy_(self._outputs, non_blocking=True)
 
     def wait(self) -> None:
         """Waits for the GPU."""
@@ -81,16 +81,16 @@ class Steps:
 
     def results(self) -> dict[str, Float32]:
         """Returns `landmarks`, (N, L, 2) float32, as the network gives them. Heatmaps are decoded here, on the host."""
-        found: Float32 = self._found.numpy()
-        how = self._spec.heatmaps
-        return {"landmarks": heatmaps.decode(found, how) if how else found.copy()}
+        outputs: Float32 = self._host_outputs.numpy()
+        decoding = self._spec.heatmaps
+        return {"landmarks": heatmaps.decode(outputs, decoding) if decoding else outputs.copy()}
 
-    def capture(self) -> Captured:
+    def capture(self) -> CudaGraph:
         """Captures the work of `execute` as a CUDA graph."""
-        return Captured(self)
+        return CudaGraph(self)
 
 
-class Captured:
+class CudaGraph:
     """PyTorch's CUDA graph of a network, because PyTorch's allocator must take part in the capture."""
 
     def __init__(self, steps: Steps) -> None:
@@ -117,11 +117,11 @@ class Network:
 
         on_gpu = options.device == "cuda"
         if on_gpu and not torch.cuda.is_available():
-            raise MissingRuntime("PyTorch has no CUDA device here", hint="install a PyTorch that has CUDA")
+            raise MissingRuntime("PyTorch finds no CUDA device", hint="install PyTorch with CUDA support")
         artifact = artifacts.read(options.artifact)
         source = recover(artifact, options.weights, options.model)
         if source is None or source.kind == "onnx":
-            raise MissingRuntime("its PyTorch network is not at hand", hint="give --weights FILE")
+            raise MissingRuntime("the artefact's PyTorch network is not available", hint="use --weights FILE")
         exact(torch)
         self._stack = ExitStack()
         self._spec = source.spec
@@ -136,8 +136,8 @@ class Network:
         """Returns the versions of PyTorch and CUDA, the device, and `compiled`."""
         import torch
 
-        where = torch.cuda.get_device_name() if self._stream else "cpu"
-        return {"torch": torch.__version__, "cuda": torch.version.cuda, "on": where, "compiled": self._compiled}
+        name = torch.cuda.get_device_name() if self._stream else "cpu"
+        return {"torch": torch.__version__, "cuda": torch.version.cuda, "on": name, "compiled": self._compiled}
 
     def steps(self) -> Steps:
         """Returns the steps to time. With `--compiled`, the first run compiles the network for its batch size."""
@@ -149,11 +149,11 @@ class Network:
             module = torch.compile(module, dynamic=False)
         return Steps(module, self._spec, self._stream)
 
-    def timed(self, batch: int) -> Timed:
+    def timer(self, batch: int) -> Timer:
         """Returns a warmed-up timer with this number of seeded inputs per run."""
         steps = self.steps()
         inputs = {"input": noise(self._spec, batch, 0)}
-        return Timed(steps, inputs, capture=steps.capture, state=device.state if self._stream else dict)
+        return Timer(steps, inputs, capture=steps.capture, state=device.state if self._stream else dict)
 
     def close(self) -> None:
         """Frees the network."""

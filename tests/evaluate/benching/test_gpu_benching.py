@@ -13,19 +13,19 @@ from tests.helpers import Cli
 
 from lmconv.benching import gpu as gpu_benching
 from lmconv.benching.cpu import Settings
-from lmconv.benching.gpu import SWEEP, figures, gpu_ms, known, ratio, remarks, takes
+from lmconv.benching.gpu import SWEEP, accepted_batches, as_error, figures, gpu_ms, ratio, remarks
 from lmconv.errors import Bug, InputError, LmconvError, MissingRuntime
 from lmconv.store import artifact as artifacts
 from lmconv.trt.faults import Fault
-from lmconv.trt.turns import Turns
+from lmconv.trt.interleaving import InterleavedTimes
 
 ARTIFACT = "flat-Flat/onnx-fp32"
 WARM = {"seconds": 0.5, "runs": 40, "settled": True, "windows": [1.0], "before": {}, "after": {}}
 
 
-def turns(**times: dict[str, float]) -> Turns:
+def turns(**times: dict[str, float]) -> InterleavedTimes:
     found = {name: {kind: [value] * 64 for kind, value in kinds.items()} for name, kinds in times.items()}
-    return Turns(found, dict.fromkeys(times, WARM), {name: {} for name in times}, {}, [])
+    return InterleavedTimes(found, dict.fromkeys(times, WARM), {name: {} for name in times}, {}, [])
 
 
 ENGINE = {"execute": 0.2, "graph": 0.1, "wall": 0.5, "copy_in": 0.02, "copy_out": 0.01}
@@ -79,7 +79,7 @@ def test_the_gpus_time_is_that_of_the_graph_then_that_of_kernels_then_the_hosts(
 def test_a_sweep_is_of_the_batches_that_an_artefact_takes(
     fixed: int | None, profile: tuple[int, int, int] | None, expected: list[int]
 ) -> None:
-    assert takes(SWEEP, fixed, profile) == expected
+    assert accepted_batches(SWEEP, fixed, profile) == expected
 
 
 def test_a_sweep_goes_from_1_to_256() -> None:
@@ -92,12 +92,15 @@ def state(when: str, *throttle: str, busy: float = 0) -> dict[str, Any]:
 
 def test_slowed_clocks_are_remarked() -> None:
     (said,) = remarks([state("start"), state("after block 1", "software power cap", "idle"), state("after block 2")])
-    assert said == "the GPU's clocks were slowed (software power cap) in 1 of 2 looks: ratios hold, times may not"
+    assert said == (
+        "the GPU's clocks were lowered (software power cap) in 1 of 2 readings: "
+        "ratios stay valid, but times may be too long"
+    )
 
 
 def test_others_on_the_gpu_are_remarked() -> None:
     (said,) = remarks([state("start", busy=40), state("after block 1", busy=90)])
-    assert "in use, 40 %, before anything was timed" in said
+    assert "a load of 40 % before timing" in said
 
 
 def test_a_gpu_that_is_idle_before_and_busy_meanwhile_is_as_it_should_be() -> None:
@@ -118,7 +121,7 @@ def test_a_gpu_that_is_idle_before_and_busy_meanwhile_is_as_it_should_be() -> No
     ],
 )
 def test_a_workers_fault_has_an_exit_code(kind: str, expected: type[LmconvError]) -> None:
-    error = known(Fault(kind, "what", "do this"))
+    error = as_error(Fault(kind, "what", "do this"))
     assert type(error) is expected
     assert (error.message, error.hint) == ("what", "do this")
 
@@ -166,7 +169,7 @@ def test_the_command_prints_and_writes_what_was_found(
     assert (row["device"], row["threads"], row["batch"]) == ("gpu", None, 2)
     assert ran.document["machine"]["gpu"] == gpu
     assert [seen["when"] for seen in ran.document["machine"]["states"]][:3] == ["start", "before", "after block 1"]
-    assert "in use, 30 %" in ran.err
+    assert "a load of 30 %" in ran.err
     out = cli(*line).out
     assert "onnx-fp32" in out
     assert "(flat-Flat: plain)" in out

@@ -20,13 +20,13 @@ def mismatch(built: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
         built: `lmconv.trt.device.describe` of the build machine, with `version_compatible` and `hardware_compatible`.
         here: `lmconv.trt.device.describe` of this machine.
     """
-    reasons = [reason for find in (_platform, _gpu, _version, _cuda) for reason in [find(built, here)] if reason]
+    reasons = list(filter(None, (compare(built, here) for compare in (_platform, _gpu, _version, _cuda))))
     if not reasons:
         return None
-    return f"built for {_named(built)}; here {_named(here)}: {', '.join(reasons)}"
+    return f"built for {_description(built)}; here {_description(here)}: {', '.join(reasons)}"
 
 
-def _named(machine: Mapping[str, Any]) -> str:
+def _description(machine: Mapping[str, Any]) -> str:
     capability = str(machine.get("compute_capability") or "?").replace(".", "")
     gpu, version = machine.get("gpu") or "an unknown GPU", machine.get("tensorrt") or "of an unknown version"
     return f"{gpu} (sm_{capability}) with TensorRT {version}"
@@ -35,42 +35,44 @@ def _named(machine: Mapping[str, Any]) -> str:
 def _platform(built: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     if built.get("platform") == here.get("platform"):
         return ""
-    return f"it runs on {built.get('platform') or 'an unknown platform'}, and this is {here.get('platform')}"
+    return f"the engine needs {built.get('platform') or 'an unknown platform'}, and this is {here.get('platform')}"
 
 
 def _gpu(built: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    ours, theirs = numbers(here.get("compute_capability")), numbers(built.get("compute_capability"))
+    available, required = numbers(here.get("compute_capability")), numbers(built.get("compute_capability"))
     if built.get("hardware_compatible"):
-        fits = min(ours, theirs) >= AMPERE
-        return "" if fits else "hardware-compatible engines run on compute capability 8.0 and newer"
-    if ours != theirs:
-        return "it runs on the compute capability that it was built for"
-    return "" if built.get("gpu") == here.get("gpu") else "it runs on the GPU that it was built for"
+        supported = min(available, required) >= AMPERE
+        return "" if supported else "hardware-compatible engines need compute capability 8.0 or newer"
+    if available != required:
+        return "the engine needs the same compute capability"
+    return "" if built.get("gpu") == here.get("gpu") else "the engine needs the same GPU model"
 
 
 def _version(built: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    ours, theirs = numbers(here.get("tensorrt")), numbers(built.get("tensorrt"))
+    available, required = numbers(here.get("tensorrt")), numbers(built.get("tensorrt"))
     if not built.get("version_compatible"):
         same = built.get("tensorrt") == here.get("tensorrt")
-        return "" if same else "it runs with the TensorRT that it was built with"
-    if not theirs or ours < theirs:
-        return "version-compatible engines run with the same TensorRT or a newer one"
-    oldest = OLDEST.get(ours[0], theirs[0])
-    return "" if theirs[0] >= oldest else f"TensorRT {ours[0]} runs version-compatible engines of {oldest} and newer"
+        return "" if same else "the engine needs the same TensorRT version"
+    if not required or available < required:
+        return "version-compatible engines need the same TensorRT version or a newer version"
+    oldest = OLDEST.get(available[0], required[0])
+    if required[0] >= oldest:
+        return ""
+    return f"TensorRT {available[0]} runs version-compatible engines of TensorRT {oldest} and newer"
 
 
 def _cuda(built: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    ours, theirs = numbers(here.get("cuda")), numbers(built.get("cuda"))
-    if theirs[:1] <= ours[:1]:
+    available, required = numbers(here.get("cuda")), numbers(built.get("cuda"))
+    if required[:1] <= available[:1]:
         return ""
-    return f"it was built under CUDA {theirs[0]}, and this driver has {ours[0] if ours else 'none'}"
+    return f"the engine needs CUDA {required[0]}, and this driver supports {available[0] if available else 'no CUDA'}"
 
 
 def numbers(version: object) -> tuple[int, ...]:
     """Returns the leading numbers of a version: "10.16.1" is (10, 16, 1); empty if the version is unknown."""
-    found = []
+    leading = []
     for part in str(version or "").split("."):
         if not part.isdecimal():
             break
-        found.append(int(part))
-    return tuple(found)
+        leading.append(int(part))
+    return tuple(leading)
