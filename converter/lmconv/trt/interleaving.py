@@ -59,7 +59,7 @@ class Worker:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
         self._replies: queue.Queue[str] = queue.Queue()
         try:
-            self._process = subprocess.Popen(  # noqa: S603 (what the caller names)
+            self._process = subprocess.Popen(  # noqa: S603 (the caller's command)
                 list(command),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -164,7 +164,7 @@ class Worker:
         self._kill()
         self._reader.join(EXIT_TIMEOUT)
         for pipe in (self._process.stdin, self._stderr, None if self._reader.is_alive() else self._process.stdout):
-            with contextlib.suppress(OSError):  # unsent requests to a dead process
+            with contextlib.suppress(OSError):  # a dead process has not read all requests
                 if pipe is not None:
                     pipe.close()
 
@@ -231,7 +231,10 @@ def time_interleaved(
         blocks: Number of blocks.
         seed: Seed of the order.
         state: Returns the GPU's clocks and more; None uses `lmconv.trt.device.state`.
-        step: Called whenever a worker has been timed.
+        step: Called once per worker and block, even if the worker has failed.
+
+    Returns:
+        The times, warm-ups and errors of all workers, and the GPU's states.
     """
     if state is None:
         from lmconv.trt import device

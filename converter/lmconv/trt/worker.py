@@ -8,7 +8,7 @@ replies are JSON documents, one per line, on standard input and output:
     {"do": "close"}                            {"ok": true}
 
 A request that fails gets {"ok": false, "kind": ..., "message": ..., "hint": ...}, and the process continues.
-`lmconv.trt.turns` sends the requests.
+`lmconv.trt.interleaving` sends the requests.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def bench(
         group: Artefacts of the same source with the same kind of input.
         settings: Settings of the benchmark; `samples` is the number per contestant and batch size.
         batches: Batch sizes to time.
-        step: Called whenever a contestant has been timed.
+        step: Called once per contestant and block, even if the contestant has failed.
         where: "cpu" rehearses without a GPU: wall times only, and no engine.
 
     Returns:
@@ -179,7 +179,7 @@ def _contestants(group: list[Artifact], settings: Settings, where: Where, rows: 
 
 
 def _engine_command(artifact: Artifact) -> list[str]:
-    """Returns the command for an engine. The sha256 ensures that exactly the file runs that `load` has checked."""
+    """Returns the command for an engine. The worker refuses any other file than the checked file, by its sha256."""
     path = artifacts.model_file(artifact, ".engine")
     return module_command("lmconv.trt.worker", path, artifact.files[path.name])
 

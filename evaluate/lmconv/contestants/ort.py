@@ -101,7 +101,7 @@ class Ort:
         self._session = onnx.open_artifact(self._artifact, OpenOptions(device=options.device), stream=handle)
 
     def about(self) -> Json:
-        """Returns ONNX Runtime's version and providers, and a caveat if it ignores a setting of the artefact."""
+        """Returns ONNX Runtime's version and providers, and a caveat if a setting of the artefact is ignored."""
         import onnxruntime
 
         return {

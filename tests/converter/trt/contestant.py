@@ -40,9 +40,9 @@ class Sleep:
 
 
 class Contestant:
-    """What goes wrong, goes wrong at the second batch or turn, half way."""
+    """Fails at the second batch size or in the second block, in the middle of the timing."""
 
-    turns = 0
+    blocks = 0
 
     def about(self) -> dict[str, Any]:
         sys.stdout.write("a library prints to standard output\n")
@@ -59,8 +59,8 @@ class Contestant:
         measure = made.measure
 
         def spoilt(samples: int) -> dict[str, list[float]]:
-            self.turns += 1
-            if self.turns == 2:
+            self.blocks += 1
+            if self.blocks == 2:
                 go_wrong()
             return measure(samples)
 

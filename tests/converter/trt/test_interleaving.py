@@ -1,4 +1,4 @@
-"""Workers in turn, in real processes: what works, and everything that goes wrong half way."""
+"""Interleaved workers in real processes: normal operation, and every failure in the middle of the timing."""
 
 from __future__ import annotations
 
@@ -152,18 +152,18 @@ def test_an_engine_without_tensorrt_or_a_gpu_is_one_clear_fault(stack: ExitStack
     assert raised.value.kind == "device"
 
 
-def test_turns_change_their_order_and_none_follows_itself() -> None:
+def test_blocks_differ_in_order_and_no_worker_follows_itself() -> None:
     found = schedule(3, 103, 20)
     assert sum(count for count, _ in found) == 103
     assert all(sorted(order) == [0, 1, 2] for _, order in found)
-    turns = [index for _, order in found for index in order]
-    assert all(first != second for first, second in pairwise(turns))
+    sequence = [index for _, order in found for index in order]
+    assert all(first != second for first, second in pairwise(sequence))
     assert len({tuple(order) for _, order in found}) > 3
     assert schedule(3, 103, 20) == found
     assert schedule(3, 103, 20, seed=1) != found
 
 
-def test_there_are_no_more_turns_than_samples() -> None:
+def test_the_number_of_blocks_is_at_most_the_number_of_samples() -> None:
     assert [count for count, _ in schedule(2, 3, 10)] == [1, 1, 1]
 
 

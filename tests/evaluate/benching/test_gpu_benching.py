@@ -23,7 +23,7 @@ ARTIFACT = "flat-Flat/onnx-fp32"
 WARM = {"seconds": 0.5, "runs": 40, "settled": True, "windows": [1.0], "before": {}, "after": {}}
 
 
-def turns(**times: dict[str, float]) -> InterleavedTimes:
+def interleaved(**times: dict[str, float]) -> InterleavedTimes:
     found = {name: {kind: [value] * 64 for kind, value in kinds.items()} for name, kinds in times.items()}
     return InterleavedTimes(found, dict.fromkeys(times, WARM), {name: {} for name in times}, {}, [])
 
@@ -33,7 +33,7 @@ EAGER = {"execute": 0.6, "graph": 0.3, "wall": 0.9, "copy_in": 0.02, "copy_out":
 
 
 def test_a_row_has_the_hosts_time_and_apart_from_it_the_gpus() -> None:
-    row = figures(turns(engine=ENGINE, torch=EAGER), "engine", 8)
+    row = figures(interleaved(engine=ENGINE, torch=EAGER), "engine", 8)
     assert (row["batch"], row["samples"], row["median_ms"]) == (8, 64, 0.5)
     assert {kind: row["gpu"][kind]["median_ms"] for kind in ("execute", "graph", "copy_in", "copy_out")} == {
         kind: ENGINE[kind] for kind in ("execute", "graph", "copy_in", "copy_out")
@@ -43,7 +43,7 @@ def test_a_row_has_the_hosts_time_and_apart_from_it_the_gpus() -> None:
 
 
 def test_throughput_and_ratios_are_of_the_gpus_time_as_a_graph_against_what_is_launched() -> None:
-    row = figures(turns(engine=ENGINE, torch=EAGER, plain={"execute": 0.4, "wall": 1.0}), "engine", 8)
+    row = figures(interleaved(engine=ENGINE, torch=EAGER, plain={"execute": 0.4, "wall": 1.0}), "engine", 8)
     assert row["throughput"] == pytest.approx(8 / 0.1 * 1000)
     assert row["ratio_torch"] == pytest.approx(0.6 / 0.1)
     assert row["ratio_plain"] == pytest.approx(0.4 / 0.1)
@@ -51,7 +51,7 @@ def test_throughput_and_ratios_are_of_the_gpus_time_as_a_graph_against_what_is_l
 
 
 def test_what_was_not_timed_is_null_and_says_why() -> None:
-    found = turns(engine={"execute": 0.2, "wall": 0.5, "copy_in": 0.02, "copy_out": 0.01})
+    found = interleaved(engine={"execute": 0.2, "wall": 0.5, "copy_in": 0.02, "copy_out": 0.01})
     found.left_out["engine"] = {"graph": "cuStreamEndCapture: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"}
     row = figures(found, "engine", 1)
     assert row["gpu"]["graph"] is None
