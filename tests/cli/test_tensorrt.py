@@ -90,7 +90,7 @@ def test_doctor_tells_the_gpu_or_that_there_is_none(cli: Cli) -> None:
 def test_what_tensorrt_logs_is_shown_where_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
     for verbose in (False, True):
         with Console(verbose=verbose).logs():
-            log.hear("WARNING", f"heard {verbose}")
-            log.hear("VERBOSE", "every tactic")
-    log.hear("ERROR", "after")
+            log.forward("WARNING", f"heard {verbose}")
+            log.forward("VERBOSE", "every tactic")
+    log.forward("ERROR", "after")
     assert capfd.readouterr().err == "lmconv.tensorrt: heard True\n"

@@ -1,7 +1,7 @@
-"""Engines that this user has built or said to trust: one sha256 a line.
+"""The ledger: a list of the engines that this user has built or trusts, one sha256 per line.
 
-An engine is native code, run with the rights of whoever loads it. A manifest proves that it is whole, not where it is
-from; so what is not in the ledger is not loaded.
+An engine is native code that runs with the rights of the user who loads it. A manifest proves that an engine is
+unchanged, not where the engine comes from. Therefore only engines in the ledger are loaded.
 """
 
 from __future__ import annotations
@@ -15,38 +15,46 @@ from lmconv.store.files import writing
 
 
 def path() -> Path:
-    """Where the ledger is."""
+    """Returns the path of the ledger."""
     return cache_folder().parent / "engines.txt"
 
 
 def known(digest: str) -> bool:
-    """Whether an engine of this sha256 may be loaded.
+    """True if the ledger contains an engine with this sha256.
+
+    Args:
+        digest: SHA-256 of the engine, in hexadecimal.
 
     Raises:
-        InputError: The ledger cannot be read.
+        InputError: If the ledger cannot be read.
     """
     try:
-        return digest.encode() in path().read_bytes().split()  # bytes: rubbish in it is no line of ours
+        return digest.encode() in path().read_bytes().split()  # as bytes: the file may contain invalid UTF-8
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise InputError(f"cannot read {path()}: {error.strerror}", hint="it lists the engines you trust") from error
+        hint = "this file lists the engines that you trust: make the file readable"
+        raise InputError(f"cannot read {path()}: {error.strerror}", hint=hint) from error
 
 
 def note(digest: str) -> None:
-    """Lets an engine be loaded from now on.
+    """Adds an engine to the ledger unless the ledger contains it.
+
+    Args:
+        digest: SHA-256 of the engine, in hexadecimal.
 
     Raises:
-        InputError: The ledger cannot be written.
+        InputError: If the ledger cannot be read or written.
     """
     if known(digest):
         return
     file = path()
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        out = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        try:  # one write, so that no other process's line comes between; and none is added to half a line
-            whole = os.fstat(out).st_size == 0 or os.pread(out, 1, os.fstat(out).st_size - 1) == b"\n"
-            os.write(out, f"{'' if whole else chr(10)}{digest}\n".encode())
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:  # one write keeps lines of other processes separate; a newline first ends an incomplete line
+            size = os.fstat(descriptor).st_size
+            complete = size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
+            os.write(descriptor, f"{'' if complete else chr(10)}{digest}\n".encode())
         finally:
-            os.close(out)
+            os.close(descriptor)

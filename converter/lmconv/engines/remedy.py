@@ -1,4 +1,4 @@
-"""The command that makes an artefact again, on the machine where it is typed."""
+"""Writes the command that rebuilds an artefact on this machine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lmconv.types import ONNX, Artifact, Backbone, Json, ModelSpec, Preprocess
 
 
 def command(artifact: Artifact) -> str:
-    """`lmconv export …`, as the manifest tells it; folders that it does not tell are left to fill in."""
+    """Returns the `lmconv export …` command for an artefact, from its manifest. FACES stands for the user's folder."""
     return shlex.join(["lmconv", "export", *_arguments(artifact)])
 
 
 def _arguments(artifact: Artifact) -> Iterator[str]:
     spec, source = artifact.spec, artifact.parents["source"]
     name: str = source["file"] if spec.backbone == ONNX else spec.backbone
-    yield f"./{name}" if name.startswith("-") else name  # not an option
+    yield f"./{name}" if name.startswith("-") else name  # otherwise the name would be read as an option
     if source.get("seed") is not None:
         yield from ("--random-weights", "--seed", str(source["seed"]))
     elif spec.backbone != ONNX:
@@ -37,7 +37,12 @@ def _arguments(artifact: Artifact) -> Iterator[str]:
 
 
 def engine(recipe: Json, batch: int | None) -> Iterator[str]:
-    """The options of `lmconv export` that decide an engine, of what a recipe says of it."""
+    """Yields the options of `lmconv export` that define an engine.
+
+    Args:
+        recipe: Entry `engine` of an artefact's recipe.
+        batch: Fixed batch size; None for a profile.
+    """
     if batch is not None:
         yield from ("--batch", str(batch))
     elif "batches" in recipe:
@@ -59,34 +64,35 @@ def _bytes(number: int) -> str:
 
 
 def _network(spec: ModelSpec, file: str) -> Iterator[str]:
-    """What says how the network is read, where that is not what its name says already."""
-    own = spec.backbone == ONNX or is_factory(spec.backbone)
-    usual = None if own else _backbone(spec.backbone)
+    """Yields the options for reading the network that differ from the defaults of its name."""
+    custom = spec.backbone == ONNX or is_factory(spec.backbone)
+    default = None if custom else _backbone_spec(spec.backbone)
     if spec.name != (file.rpartition(".")[0] if spec.backbone == ONNX else spec.backbone):
         yield from ("--name", spec.name)
-    if is_factory(spec.backbone) or (usual and usual.sample and not spec.sample):
+    if is_factory(spec.backbone) or (default and default.sample and not spec.sample):
         yield from ("--input", "x".join(map(str, (3, *spec.input_size))))
-    if spec.backbone != ONNX and spec.landmarks != (usual.landmarks if usual else None):
+    if spec.backbone != ONNX and spec.landmarks != (default.landmarks if default else None):
         yield from ("--landmarks", str(spec.landmarks))
-    if spec.preprocess != (usual.preprocess if usual else Preprocess()):
+    if spec.preprocess != (default.preprocess if default else Preprocess()):
         yield from ("--preprocess", _preprocess(spec.preprocess))
-    if spec.heatmaps and spec.heatmaps != (usual.heatmaps if usual else None):
+    if spec.heatmaps and spec.heatmaps != (default.heatmaps if default else None):
         beta = f":{spec.heatmaps.beta:g}" if spec.heatmaps.method == "soft-argmax" else ""
         yield from ("--decode", spec.heatmaps.method + beta)
     if spec.output_slice:
         yield from ("--output-slice", ":".join(map(str, spec.output_slice)))
 
 
-def _backbone(name: str) -> ModelSpec | None:
+def _backbone_spec(name: str) -> ModelSpec | None:
     try:
-        found: Backbone = plugins.load("backbones", name)
-    except LmconvError:  # another package's, or PyTorch is not here
+        backbone: Backbone = plugins.load("backbones", name)
+    except LmconvError:  # the backbone is part of another package, or PyTorch is missing
         return None
-    return found.spec
+    return backbone.spec
 
 
-def _preprocess(how: Preprocess) -> str:
-    def three(values: tuple[float, float, float]) -> str:
+def _preprocess(preprocess: Preprocess) -> str:
+    def per_channel(values: tuple[float, float, float]) -> str:
         return repr(values[0]) if len(set(values)) == 1 else ":".join(map(repr, values))
 
-    return ",".join((how.colour, repr(how.scale), three(how.mean), three(how.std)))
+    parts = (preprocess.colour, repr(preprocess.scale), per_channel(preprocess.mean), per_channel(preprocess.std))
+    return ",".join(parts)

@@ -28,9 +28,9 @@ from lmconv.store.files import replace_bytes, writing
 from lmconv.trt import device
 from lmconv.trt.build import Options, Plan
 from lmconv.trt.build import build as build_plan
+from lmconv.trt.compatibility import mismatch
 from lmconv.trt.engine import Engine
 from lmconv.trt.faults import Fault
-from lmconv.trt.fits import mismatch
 from lmconv.types import (
     DEFAULT_BUILD,
     Arrays,

@@ -1,4 +1,4 @@
-"""Builds TensorRT engines from ONNX files whose tensors say what everything computes in."""
+"""Builds TensorRT engines from ONNX files. The tensor types of the graph define the precision of every operation."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 WORKSPACE = 2 << 30
-"""Bytes of device memory that the builder may use for scratch, unless told otherwise."""
+"""Default limit of the scratch memory that the builder may use on the device, in bytes."""
 LEVEL = 3
-"""How hard the builder looks for fast kernels, 0 to 5: TensorRT's own choice."""
+"""Default `builder_optimization_level`, 0 to 5; a higher level searches longer for fast kernels.
+
+3 is also TensorRT's own default.
+"""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How an engine is built.
+    """Options for building an engine.
 
     Attributes:
-        profile: Smallest, best and largest batch of a graph whose batch is free; None where it is fixed.
-        workspace: Bytes of device memory for scratch.
+        profile: Minimum, optimum and maximum batch size of a graph with a free batch axis; None for a fixed batch.
+        workspace: Limit of the scratch memory on the device, in bytes.
         level: TensorRT's `builder_optimization_level`, 0 to 5.
-        cache: A timing cache to begin with.
-        version_compatible: Whether newer TensorRT may run it.
-        hardware_compatible: Whether other GPUs may, from compute capability 8.0 on.
+        cache: Content of the timing cache to start from; None starts with an empty cache.
+        version_compatible: True if newer versions of TensorRT may run the engine.
+        hardware_compatible: True if other GPUs of compute capability 8.0 or newer may run the engine.
     """
 
     profile: tuple[int, int, int] | None = None
@@ -43,15 +46,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Plan:
-    """What came of it.
+    """Result of a build.
 
     Attributes:
         engine: The serialised engine.
-        cache: The timing cache after the build.
-        seconds: How long it took.
+        cache: Content of the timing cache after the build.
+        seconds: Duration of the build.
         layers: Number of layers of the engine.
-        memory: Device bytes of one context.
-        warnings: What TensorRT warned of.
+        memory: Device memory of one execution context, in bytes.
+        warnings: Warnings that TensorRT logged, each text once.
     """
 
     engine: bytes
@@ -66,11 +69,15 @@ def build(onnx: bytes, options: Options) -> Plan:
     """Builds an engine on this machine's GPU.
 
     Args:
-        onnx: The file's content.
-        options: See there.
+        onnx: Content of the ONNX file.
+        options: Build options.
+
+    Returns:
+        The engine, its timing cache and the figures of the build.
 
     Raises:
-        Fault: Of kind device; of kind build, with the ONNX nodes concerned; of kind memory or load.
+        Fault: Of kind "device" if the GPU or a package is missing; of kind "build" with the names of the failing ONNX
+            nodes; of kind "memory" or "load".
     """
     device.ready()
     import tensorrt as trt
@@ -79,39 +86,45 @@ def build(onnx: bytes, options: Options) -> Plan:
     try:
         nodes = graph.nodes(onnx)
     except ValueError as error:
-        raise Fault("build", str(error), "copy it again, or export it again") from error
-    with log.heard() as said, device.calls("building the engine", "build", options.workspace):
+        raise Fault("build", str(error), "copy the file again, or export again") from error
+    with log.collect() as messages, device.translate_errors("building the engine", "build", options.workspace):
         try:
             builder = trt.Builder(log.logger())
-        except TypeError as error:  # how pybind11 says that there is none
-            raise Fault("device", f"TensorRT makes no builder: {said.reason}", "see its log with -v") from error
+        except TypeError as error:  # pybind11 raises a TypeError if TensorRT returns no builder
+            reason = f"TensorRT cannot create a builder: {messages.reason}"
+            raise Fault("device", reason, "-v shows TensorRT's log") from error
         network = builder.create_network(_network_flags())
-        # The parser refers to the network's weights until the engine is built.
+        # The parser keeps references to the network's weights until the engine is built.
         parser = _parse(onnx, network, nodes)
         config = _config(builder, options)
         if _major() < 10:
-            _permit(network, config, onnx, nodes)
+            _set_precision_flags(network, config, onnx, nodes)
         _add_profile(builder, network, config, options.profile)
         serialised = builder.build_serialized_network(network, config)
         if serialised is None:
-            raise _not_built(said, nodes, options)
+            raise _build_fault(messages, nodes, options)
         plan, cache = bytes(serialised), bytes(config.get_timing_cache().serialize())
         del parser, serialised, config, network, builder
     runtime, engine = engines.load(plan)
     layers, memory = int(engine.num_layers), engines.memory(engine)
     del engine, runtime
     seconds = time.perf_counter() - start
-    return Plan(plan, cache, round(seconds, 3), layers, memory, tuple(dict.fromkeys(said.warnings)))
+    return Plan(plan, cache, round(seconds, 3), layers, memory, tuple(dict.fromkeys(messages.warnings)))
 
 
 def _major() -> int:
+    """Returns the major version of TensorRT."""
     import tensorrt as trt
 
     return int(trt.__version__.split(".")[0])
 
 
 def _network_flags() -> int:
-    """8 has to be told that the batch is an axis as others; from 10 on it always is, and types are those of tensors."""
+    """Returns the creation flags of the network.
+
+    TensorRT 8 needs a flag to treat the batch as an ordinary axis, as newer versions always do. The flag for newer
+    versions makes the network strongly typed: the precision follows from the tensor types of the graph.
+    """
     import tensorrt as trt
 
     if _major() < 10:
@@ -120,34 +133,34 @@ def _network_flags() -> int:
 
 
 def _parse(onnx: bytes, network: trt.INetworkDefinition, nodes: Sequence[graph.Node]) -> trt.OnnxParser:
-    """Fills a network; gives the parser.
+    """Parses an ONNX file into a network and returns the parser.
 
     Raises:
-        Fault: Of kind build, with the nodes that TensorRT cannot parse.
+        Fault: Of kind "build", with the names of the nodes that TensorRT cannot parse.
     """
     import tensorrt as trt
 
     parser = trt.OnnxParser(network, log.logger())
     if parser.parse(onnx):
         return parser
-    reasons, guilty = [], []
+    reasons, failing = [], []
     for index in range(parser.num_errors):
         error = parser.get_error(index)
-        place = error.node()
-        node = nodes[place] if 0 <= place < len(nodes) else None
-        where = f"node {node.label} ({node.operator}): " if node else ""
-        reasons.append(where + " ".join(error.desc().split()))
-        guilty += [node.label] if node else []
-    said = "; ".join(dict.fromkeys(reasons)) or "it does not say why"
-    message = f"TensorRT {trt.__version__} cannot parse the graph: {said}"
-    raise Fault("build", message, "use another target, or export the network with other operators", guilty)
+        position = error.node()
+        node = nodes[position] if 0 <= position < len(nodes) else None
+        prefix = f"node {node.label} ({node.operator}): " if node else ""
+        reasons.append(prefix + " ".join(error.desc().split()))
+        failing += [node.label] if node else []
+    reason = "; ".join(dict.fromkeys(reasons)) or "TensorRT gives no reason"
+    message = f"TensorRT {trt.__version__} cannot parse the graph: {reason}"
+    raise Fault("build", message, "use another target, or export the network with other operators", failing)
 
 
 def _config(builder: trt.Builder, options: Options) -> trt.IBuilderConfig:
-    """How to build.
+    """Returns the builder configuration for the options.
 
     Raises:
-        Fault: Of kind build: the timing cache is another machine's, or none at all.
+        Fault: Of kind "build" if the timing cache is invalid or belongs to another GPU or version of TensorRT.
     """
     import tensorrt as trt
 
@@ -155,28 +168,30 @@ def _config(builder: trt.Builder, options: Options) -> trt.IBuilderConfig:
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
     config.builder_optimization_level = options.level
     config.clear_flag(trt.BuilderFlag.TF32)
-    # Those that all versions have: so all choose from the same, and none needs cuBLAS or cuDNN.
+    # All versions have these two tactic sources. So every version chooses from the same kernels, and no version needs
+    # cuBLAS or cuDNN.
     sources = (trt.TacticSource.EDGE_MASK_CONVOLUTIONS, trt.TacticSource.JIT_CONVOLUTIONS)
     config.set_tactic_sources(sum(1 << int(source) for source in sources))
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if options.version_compatible:
-        # The lean runtime goes into the plan (no EXCLUDE_LEAN_RUNTIME): a file more to ship would be a file to lose.
+        # The plan includes the lean runtime (no EXCLUDE_LEAN_RUNTIME): a separate file could get lost.
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.hardware_compatible:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     cache = config.create_timing_cache(options.cache or b"")
     if cache is None or not config.set_timing_cache(cache, False):
-        raise Fault("build", "the timing cache is not of this GPU and TensorRT", "name another with --timing-cache")
+        message = "the timing cache is invalid, or belongs to another GPU or version of TensorRT"
+        raise Fault("build", message, "use another file for --timing-cache")
     return config
 
 
-def _permit(
+def _set_precision_flags(
     network: trt.INetworkDefinition, config: trt.IBuilderConfig, onnx: bytes, nodes: Sequence[graph.Node]
 ) -> None:
-    """Permits what the graph holds, and no more: 8 is weakly typed.
+    """Sets the flags for the precisions that the graph contains, and no other flags: TensorRT 8 is weakly typed.
 
-    Without Q/DQ the flag of int8 would ask for a calibrator; where there are Q/DQ, they say what is int8, and holding
-    the operators between them to float32 would undo them.
+    Without Q/DQ nodes, the INT8 flag would require a calibrator. In a graph with Q/DQ nodes, these nodes define which
+    operations run in int8; a float32 constraint on the operations between the nodes would undo the quantisation.
     """
     import tensorrt as trt
 
@@ -186,39 +201,40 @@ def _permit(
     if quantised:
         config.set_flag(trt.BuilderFlag.INT8)  # trt: 8
     if half and not quantised:
-        _hold_float32(network, config, graph.float32_nodes(onnx), nodes)
+        _constrain_to_float32(network, config, graph.float32_nodes(onnx), nodes)
 
 
-def _hold_float32(
+def _constrain_to_float32(
     network: trt.INetworkDefinition,
     config: trt.IBuilderConfig,
     exact: Sequence[graph.Node],
     nodes: Sequence[graph.Node],
 ) -> None:
-    """Holds to float32 what the graph computes in float32: where float16 is permitted, 8 may use it anywhere.
+    """Constrains layers to float32 where the graph computes in float32.
 
-    A layer that the parser added by itself (a shuffle for broadcasting, say) is held where it reads what is held. One
-    that gives no float (a shape, an index) is left alone: a precision is refused there.
+    If float16 is permitted, TensorRT 8 may use float16 in any layer. A layer that the parser adds itself (for example a
+    shuffle for broadcasting) is constrained if one of its inputs comes from a constrained layer. A layer without a
+    float output (a shape, an index) is not constrained: TensorRT refuses a precision there.
     """
     import tensorrt as trt
 
-    names, held = [node.layer for node in nodes], {node.layer for node in exact}
-    tensors: set[str] = set()
+    names, exact_names = [node.layer for node in nodes], {node.layer for node in exact}
+    exact_tensors: set[str] = set()
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        outputs = [layer.get_output(place) for place in range(layer.num_outputs)]
-        inputs = [layer.get_input(place) for place in range(layer.num_inputs)]
+        outputs = [layer.get_output(number) for number in range(layer.num_outputs)]
+        inputs = [layer.get_input(number) for number in range(layer.num_inputs)]
         node = graph.owner(layer.name, layer.metadata, names)
-        exact_here = node in held if node else any(tensor and tensor.name in tensors for tensor in inputs)
-        if not exact_here or layer.type == trt.LayerType.CAST:  # at a cast the island ends
+        is_exact = node in exact_names if node else any(tensor and tensor.name in exact_tensors for tensor in inputs)
+        if not is_exact or layer.type == trt.LayerType.CAST:  # a Cast ends the float32 region
             continue
-        floats = [place for place, tensor in enumerate(outputs) if tensor.dtype == trt.float32]
-        if not floats:
+        float_outputs = [number for number, tensor in enumerate(outputs) if tensor.dtype == trt.float32]
+        if not float_outputs:
             continue
-        tensors.update(tensor.name for tensor in outputs)
+        exact_tensors.update(tensor.name for tensor in outputs)
         layer.precision = trt.float32  # trt: 8
-        for place in floats:
-            layer.set_output_type(place, trt.float32)  # trt: 8
+        for number in float_outputs:
+            layer.set_output_type(number, trt.float32)  # trt: 8
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)  # trt: 8
 
 
@@ -228,42 +244,43 @@ def _add_profile(
     config: trt.IBuilderConfig,
     profile: tuple[int, int, int] | None,
 ) -> None:
-    """Says which batches there will be.
+    """Adds an optimisation profile if the batch axis is free.
 
     Raises:
-        Fault: Of kind build: none are named, or another axis is free.
+        Fault: Of kind "build" if no profile is given, or if an axis other than the batch is free.
     """
     free = []
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         shape = engines.sizes(tensor.shape)
         if any(size < 0 for size in shape[1:]):
-            raise Fault("build", f"an axis of {tensor.name} is free that is not its batch", "use another target")
+            message = f"the input {tensor.name} has a free axis other than the batch"
+            raise Fault("build", message, "use another target")
         if shape and shape[0] < 0:
             free.append((tensor.name, shape[1:]))
     if not free:
         return
     if profile is None:
-        raise Fault("build", "the graph takes any batch, and no profile is named", "use --batch, such as 1:8:64")
-    shapes = builder.create_optimization_profile()
-    for name, rest in free:
-        wanted: list[Any] = [(batch, *rest) for batch in profile]
-        shapes.set_shape(name, *wanted)
-    config.add_optimization_profile(shapes)
+        message = "the batch axis of the graph is free, but no profile is given"
+        raise Fault("build", message, "use --batch, for example --batch 1:8:64")
+    optimization_profile = builder.create_optimization_profile()
+    for name, fixed in free:
+        shapes: list[Any] = [(batch, *fixed) for batch in profile]
+        optimization_profile.set_shape(name, *shapes)
+    config.add_optimization_profile(optimization_profile)
 
 
-def _not_built(said: log.Said, nodes: Sequence[graph.Node], options: Options) -> Fault:
-    """Why there is no engine, as far as the log tells."""
+def _build_fault(messages: log.Messages, nodes: Sequence[graph.Node], options: Options) -> Fault:
+    """Returns the fault for a failed build, with the reason and the ONNX nodes from TensorRT's log."""
     import tensorrt as trt
 
-    text = " ".join(said.errors)
-    guilty = graph.named(text, [name for node in nodes for name in (node.name, *node.outputs)])
+    text = " ".join(messages.errors)
+    failing = graph.names_in(text, [name for node in nodes for name in (node.name, *node.outputs)])
     if "out of memory" in text.lower() or "insufficient memory" in text.lower():
-        hint = "name a larger --workspace, a smaller --batch, or end what else uses the GPU"
-        return Fault(
-            "memory", f"TensorRT {trt.__version__} has no room to build the engine: {said.reason}", hint, guilty
-        )
-    where = f" at {', '.join(guilty[:3])}" if guilty else ""
-    message = f"TensorRT {trt.__version__} cannot build the engine{where}: {said.reason}"
+        message = f"TensorRT {trt.__version__} has not enough memory to build the engine: {messages.reason}"
+        hint = "use a larger --workspace or a smaller --batch, or end other programs that use the GPU"
+        return Fault("memory", message, hint, failing)
+    where = f" at {', '.join(failing[:3])}" if failing else ""
+    message = f"TensorRT {trt.__version__} cannot build the engine{where}: {messages.reason}"
     hint = "use another target" if options.workspace >= WORKSPACE else "try a larger --workspace, or another target"
-    return Fault("build", message, hint, guilty)
+    return Fault("build", message, hint, failing)

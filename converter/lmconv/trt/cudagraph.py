@@ -1,4 +1,4 @@
-"""CUDA graphs: what a stream was given once, launched again as a whole."""
+"""CUDA graphs: the work of a stream, captured once and launched again as a whole."""
 
 from __future__ import annotations
 
@@ -8,35 +8,38 @@ from lmconv.trt import driver
 from lmconv.trt.faults import Fault
 
 THREAD_LOCAL = 1
-"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads do meanwhile, does not end the capture."""
+"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: CUDA calls of other threads do not end the capture."""
 
 
 class Graph:
-    """A captured graph on a stream, by handle; not the default stream, which cannot be captured.
+    """A CUDA graph, captured from one stream and launched on the same stream.
 
-    `work` puts on that stream, asynchronously, what is captured. It must have run once before: TensorRT sets up then
-    what it cannot set up while a stream is captured. Addresses and shapes are those of now: after another shape, the
-    graph has to be captured again.
+    Addresses and shapes are fixed at the capture: after a change of shape, a new graph is needed.
+
+    Args:
+        stream: Handle of the stream. The default stream cannot be captured.
+        work: Puts the work to capture on the stream, asynchronously. The work must have run once before: TensorRT then
+            does set-up work that is not allowed during a capture.
 
     Raises:
-        Fault: It cannot be captured; the stream is as it was.
+        Fault: If the work cannot be captured. The stream can still be used.
     """
 
     def __init__(self, stream: int, work: Callable[[], object]) -> None:
         self._stream, self._graph, self._executable = stream, 0, 0
         try:
-            self._graph = _captured(stream, work)
-            self._executable = _instantiated(self._graph)
+            self._graph = _capture(stream, work)
+            self._executable = _instantiate(self._graph)
         except BaseException:
             self.close()
             raise
 
     def launch(self) -> None:
-        """Puts all of it on the stream."""
+        """Puts the captured work on the stream."""
         driver.call("cuGraphLaunch", self._executable, self._stream)
 
     def close(self) -> None:
-        """Frees it."""
+        """Frees the graph."""
         executable, graph, self._executable, self._graph = self._executable, self._graph, 0, 0
         if executable:
             driver.call("cuGraphExecDestroy", executable)
@@ -44,27 +47,27 @@ class Graph:
             driver.call("cuGraphDestroy", graph)
 
 
-def _captured(stream: int, work: Callable[[], object]) -> int:
+def _capture(stream: int, work: Callable[[], object]) -> int:
     driver.call("cuStreamBeginCapture_v2", stream, THREAD_LOCAL)
     try:
         work()
     except BaseException:
         _abandon(stream)
         raise
-    return driver.captured(stream)
+    return driver.end_capture(stream)
 
 
 def _abandon(stream: int) -> None:
-    """Ends a capture that failed, so that the stream can be used again."""
+    """Ends a failed capture to make the stream usable again."""
     try:
-        graph = driver.captured(stream)
-    except Fault:  # it says again that the capture failed
+        graph = driver.end_capture(stream)
+    except Fault:  # the driver reports the failed capture once more
         return
     if graph:
         driver.call("cuGraphDestroy", graph)
 
 
-def _instantiated(graph: int) -> int:
-    if driver.has("cuGraphInstantiateWithFlags"):  # from CUDA 11.4 on
-        return driver.made("cuGraphInstantiateWithFlags", graph, 0)
-    return driver.made("cuGraphInstantiate_v2", graph, None, None, 0)
+def _instantiate(graph: int) -> int:
+    if driver.has_function("cuGraphInstantiateWithFlags"):  # CUDA 11.4 or newer
+        return driver.create("cuGraphInstantiateWithFlags", graph, 0)
+    return driver.create("cuGraphInstantiate_v2", graph, None, None, 0)

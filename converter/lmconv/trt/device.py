@@ -1,4 +1,4 @@
-"""The GPU: whether one is here, what it is, and the state it is in."""
+"""The GPU: availability, description and current state."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ FIELDS = {
     "performance_state": "pstate",
     "utilisation_percent": "utilization.gpu",
 }
-"""What `state` tells, and how nvidia-smi calls it."""
-REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
-"""What slows the clocks, as newer and older drivers call it."""
-THROTTLES = {
+"""Keys of `state`, with the names of the fields in nvidia-smi."""
+REASON_FIELDS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
+"""Names of nvidia-smi's field for the reasons of lowered clocks: in newer drivers, in older drivers."""
+THROTTLE_REASONS = {
     0x1: "idle",
     0x2: "application clocks",
     0x4: "software power cap",
@@ -40,78 +40,79 @@ THROTTLES = {
     0x80: "hardware power brake",
     0x100: "display clocks",
 }
-"""The bits of NVML's nvmlClocksEventReasons."""
+"""Reasons of lowered clocks by bit of NVML's nvmlClocksEventReasons."""
 
 
 _thread = threading.local()
 
 
-class _Current:
-    """Takes a context from a thread that ends: pycuda aborts the process where one is current still."""
+class _ContextGuard:
+    """Pops a CUDA context when its thread ends: pycuda aborts the process if the context is still current."""
 
     def __init__(self, context: Any) -> None:
         self._context = context
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # the interpreter ends, and CUDA is gone
+        with contextlib.suppress(Exception):  # at the end of the interpreter, CUDA may be unloaded already
             self._context.pop()
 
 
 def missing_packages() -> tuple[str, ...]:
-    """Which of tensorrt and pycuda are not installed."""
+    """Returns the packages among tensorrt and pycuda that are not installed."""
     return tuple(name for name in PACKAGES if find_spec(name) is None)
 
 
 def missing() -> str | None:
-    """Why no engine can be built or run here; None where it can.
+    """Returns the reason why this machine cannot build or run engines; None if nothing is missing.
 
-    TensorRT 8.6 ends the process where it finds no device, so that one is looked for before any object of TensorRT is
-    made. Makes the device's primary context current, which PyTorch uses too.
+    TensorRT 8.6 ends the process if no device is found. Therefore this function looks for a device before any object of
+    TensorRT is created. The device's primary context, which PyTorch also uses, becomes current in this thread.
     """
     if names := missing_packages():
         return f"not installed: {', '.join(names)}"
     first = "pycuda.autoprimaryctx" not in sys.modules
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pycuda warns, too, before it raises
-            import pycuda.autoprimaryctx as primary  # finds a device, and makes its primary context current
-    except Exception as error:  # ImportError without a driver; pycuda's own types without a device
-        return f"no CUDA device is here: {_line(error)}"
-    if first and threading.current_thread() is not threading.main_thread():  # in the main one it ends by itself
-        _thread.current = _Current(primary.context)
+            warnings.simplefilter("ignore")  # pycuda warns before it raises
+            import pycuda.autoprimaryctx as primary  # looks for a device and makes its primary context current
+    except Exception as error:  # ImportError without a driver; a pycuda type without a device
+        return f"no CUDA device: {_first_line(error)}"
+    if first and threading.current_thread() is not threading.main_thread():  # pycuda cleans up the main thread itself
+        _thread.guard = _ContextGuard(primary.context)
     try:
         import tensorrt  # noqa: F401
-    except Exception as error:  # its libraries are loaded on import
-        return f"TensorRT cannot be loaded: {_line(error)}"
+    except Exception as error:  # the import loads TensorRT's libraries
+        return f"TensorRT cannot be loaded: {_first_line(error)}"
     return None
 
 
 def ready() -> None:
-    """Makes sure that engines can be built and run in this thread.
+    """Makes the CUDA context current in this thread.
 
     Raises:
-        Fault: Of kind device: they cannot.
+        Fault: Of kind "device" if this machine cannot build or run engines.
     """
     if reason := missing():
-        raise Fault("device", f"no engine can be used here: {reason}", "it takes an NVIDIA GPU, tensorrt and pycuda")
+        hint = "use a machine with an NVIDIA GPU, and install tensorrt and pycuda"
+        raise Fault("device", f"engines cannot be used on this machine: {reason}", hint)
     import pycuda.autoprimaryctx as primary
     import pycuda.driver as cuda
 
-    if cuda.Context.get_current() is None:  # this is another thread than the one that came first
+    if cuda.Context.get_current() is None:  # the context was made current in another thread only
         primary.context.push()
-        _thread.current = _Current(primary.context)
+        _thread.guard = _ContextGuard(primary.context)
 
 
 def describe() -> dict[str, Any]:
-    """What an engine is tied to.
+    """Returns the properties that an engine is tied to.
 
     Returns:
-        `gpu`, its name; `compute_capability`, such as "9.0"; `tensorrt`; `cuda`, the newest CUDA that the driver can,
-        such as "13.0"; `driver`, its own version, None where nvidia-smi is not there; `platform`, such as
-        "linux-x86_64"; `memory`, bytes; `bus`, which GPU of this machine, for `state`.
+        `gpu`, the name of the GPU; `compute_capability`, for example "9.0"; `tensorrt`, the version; `cuda`, the newest
+        CUDA version that the driver supports, for example "13.0"; `driver`, the driver's version, None without
+        nvidia-smi; `platform`, for example "linux-x86_64"; `memory`, bytes; `bus`, the PCI bus ID for `state`.
 
     Raises:
-        Fault: Of kind device.
+        Fault: Of kind "device".
     """
     ready()
     import pycuda.driver as cuda
@@ -133,49 +134,55 @@ def describe() -> dict[str, Any]:
 
 
 def cuda_version(number: int) -> str:
-    """12040, as CUDA says it, is "12.4"."""
+    """Returns CUDA's version number as text: 12040 is "12.4"."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def this_platform() -> str:
-    """Operating system and processor: "linux-x86_64", "linux-aarch64", "windows-x86_64"."""
+    """Returns the operating system and the processor: "linux-x86_64", "linux-aarch64" or "windows-x86_64"."""
     machine = platform.machine().lower()
     return f"{platform.system().lower()}-{ {'amd64': 'x86_64', 'arm64': 'aarch64'}.get(machine, machine) }"
 
 
 def state(bus: str | None = None) -> dict[str, Any]:
-    """Clocks, temperature, power and load of a GPU now; makes no CUDA context.
+    """Returns the current clocks, temperature, power and load of a GPU; creates no CUDA context.
 
     Args:
-        bus: Which GPU, as `describe` names it; by default the first one that CUDA may see.
+        bus: The GPU's PCI bus ID, as in `describe`; None selects the first GPU that CUDA may use.
 
     Returns:
-        The keys of FIELDS, and `throttle`: what slows the clocks, a list of words. None for what nvidia-smi tells not.
+        The keys of FIELDS, and `throttle`, a list of the reasons of lowered clocks. A value is None if nvidia-smi does
+        not report the value.
     """
-    which = bus or os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
-    for reasons in (*REASONS, None):
+    gpu = bus or os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
+    for reasons in (*REASON_FIELDS, None):
         names = [*FIELDS.values(), *([reasons] if reasons else [])]
-        if (cells := _query(which, names)) is not None:
-            return parsed(cells)
-    return parsed([])
+        if (cells := _query(gpu, names)) is not None:
+            return parse_state(cells)
+    return parse_state([])
 
 
-def parsed(cells: list[str]) -> dict[str, Any]:
-    """What `state` gives, of nvidia-smi's cells in the order of FIELDS; what slows the clocks, a mask, is the last."""
+def parse_state(cells: list[str]) -> dict[str, Any]:
+    """Returns the result of `state` from cells of nvidia-smi.
+
+    Args:
+        cells: Values of FIELDS in this order, then the bit mask of the reasons of lowered clocks. A missing cell counts
+            as not reported.
+    """
     padded = cells + ["[N/A]"] * (len(FIELDS) + 1 - len(cells))
-    found: dict[str, Any] = {key: _number(cell) for key, cell in zip(FIELDS, padded)}
-    state = padded[list(FIELDS).index("performance_state")]
+    values: dict[str, Any] = {key: _number(cell) for key, cell in zip(FIELDS, padded)}
+    performance = padded[list(FIELDS).index("performance_state")]
     mask = padded[len(FIELDS)]
-    found["performance_state"] = state if state.startswith("P") else None
-    found["throttle"] = throttles(int(mask, 16)) if mask.startswith("0x") else None
-    return found
+    values["performance_state"] = performance if performance.startswith("P") else None
+    values["throttle"] = throttle_reasons(int(mask, 16)) if mask.startswith("0x") else None
+    return values
 
 
-def throttles(mask: int) -> list[str]:
-    """What slows the clocks, in words."""
-    known = [name for bit, name in THROTTLES.items() if mask & bit]
-    other = mask & ~sum(THROTTLES)
-    return [*known, *([f"unknown ({other:#x})"] if other else [])]
+def throttle_reasons(mask: int) -> list[str]:
+    """Returns the reasons of lowered clocks in a bit mask, as words."""
+    names = [name for bit, name in THROTTLE_REASONS.items() if mask & bit]
+    unknown = mask & ~sum(THROTTLE_REASONS)
+    return [*names, *([f"unknown ({unknown:#x})"] if unknown else [])]
 
 
 def _number(cell: str) -> float | None:
@@ -185,42 +192,57 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _query(which: str, names: list[str]) -> list[str] | None:
-    """What nvidia-smi says of a GPU; None where it is not there, or knows one of these names not."""
-    line = ["nvidia-smi", "-i", which, f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits"]
+def _query(gpu: str, names: list[str]) -> list[str] | None:
+    """Returns fields of a GPU from nvidia-smi; None if nvidia-smi is missing or does not know one of the fields."""
+    command = ["nvidia-smi", "-i", gpu, f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(line, capture_output=True, text=True, timeout=20, check=False)  # noqa: S603
+        process = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
         return None
-    cells = [cell.strip() for cell in done.stdout.strip().split(",")]
-    return cells if done.returncode == 0 and len(cells) == len(names) else None
+    cells = [cell.strip() for cell in process.stdout.strip().split(",")]
+    return cells if process.returncode == 0 and len(cells) == len(names) else None
 
 
 @contextlib.contextmanager
-def calls(what: str, kind: str = "run", needs: int = 0) -> Iterator[None]:
-    """Makes CUDA's errors ours: `what` could not be done. `needs` is how many bytes of the device it takes."""
+def translate_errors(action: str, kind: str = "run", required: int = 0) -> Iterator[None]:
+    """Turns CUDA's errors into Faults.
+
+    Args:
+        action: The action in the block, for the message.
+        kind: Kind of the Fault for all errors except full memory.
+        required: Device memory that the action needs, in bytes; 0 if unknown.
+
+    Raises:
+        Fault: Of kind "memory" if the device memory is full, else of the given kind.
+    """
     import pycuda.driver as cuda
 
     try:
         yield
     except cuda.MemoryError as error:
-        raise full(what, needs) from error
+        raise memory_fault(action, required) from error
     except cuda.Error as error:
-        # After some of them (an illegal address) the context is of no more use, and all that follows fails too.
-        raise Fault(kind, f"{what}: {_line(error)}", "run it again, in a new process") from error
+        # After some errors (an illegal address) the CUDA context is unusable, and all later calls fail too.
+        raise Fault(kind, f"{action}: {_first_line(error)}", "run the command again, in a new process") from error
 
 
-def full(what: str, needs: int) -> Fault:
-    """The fault of a device without room for `needs` bytes; 0 is not known."""
+def memory_fault(action: str, required: int) -> Fault:
+    """Returns the Fault for full device memory.
+
+    Args:
+        action: The failed action, for the message.
+        required: Device memory that the action needs, in bytes; 0 if unknown.
+    """
     import pycuda.driver as cuda
 
     try:
         free = f"{cuda.mem_get_info()[0] / MIB:.0f} MiB free"
     except cuda.Error:
-        free = "how much is free it does not say"
-    said = f"needs {needs / MIB:.0f} MiB, {free}" if needs else free
-    return Fault("memory", f"GPU memory is full: {what} {said}", "end what else uses the GPU, or use a smaller batch")
+        free = "free memory unknown"
+    amounts = f"{required / MIB:.0f} MiB required, {free}" if required else free
+    hint = "end other programs that use the GPU, or use a smaller batch"
+    return Fault("memory", f"GPU memory is full: {action}: {amounts}", hint)
 
 
-def _line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,7 +1,8 @@
-"""The calls of the CUDA driver that timing needs: streams, events, graphs.
+"""The functions of the CUDA driver that timing needs: streams, events and graphs.
 
-By ctypes, as pycuda has no graphs, and ONNX Runtime and PyTorch are timed by the same events where there is no pycuda.
-Every call works on the context that is current in the calling thread; `primary` makes the one that all libraries share.
+The functions are called through ctypes: pycuda has no graphs, and the same events time ONNX Runtime and PyTorch where
+pycuda is missing. Every call uses the CUDA context that is current in the calling thread; `primary` makes the context
+current that all libraries share.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ ARGUMENTS = {
     "cuGraphExecDestroy": (HANDLE,),
     "cuGraphDestroy": (HANDLE,),
 }
-"""What the driver's functions take (cuda.h of CUDA 11.0 to 13.0); each gives a status, 0 where all went well."""
+"""Argument types of the driver's functions (cuda.h of CUDA 11.0 to 13.0). Each returns a status; 0 is success."""
 
 COMPUTE_CAPABILITY = (75, 76)
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
@@ -50,30 +51,35 @@ def _library() -> Any:
     try:
         return ctypes.CDLL(LIBRARY)
     except OSError as error:
-        raise Fault("device", "this machine has no CUDA driver", f"install NVIDIA's driver: {LIBRARY}") from error
+        hint = f"install NVIDIA's driver, which contains {LIBRARY}"
+        raise Fault("device", "this machine has no CUDA driver", hint) from error
 
 
-def has(function: str) -> bool:
-    """Whether this driver has a function."""
+def has_function(function: str) -> bool:
+    """True if the driver has a function of this name."""
     return hasattr(_library(), function)
 
 
 def call(function: str, *arguments: Any) -> None:
     """Calls a function of the driver.
 
+    Args:
+        function: Name of the function, a key of ARGUMENTS.
+        arguments: Arguments of the function.
+
     Raises:
-        Fault: There is no driver, or it gave an error: of kind "memory" where memory was short, else "device" or "run".
+        Fault: If the driver is missing or returns an error: of kind "memory" if memory is full, else "device" or "run".
     """
-    called = getattr(_library(), function)
-    called.argtypes, called.restype = ARGUMENTS[function], ctypes.c_int
-    status = called(*arguments)
+    entry = getattr(_library(), function)
+    entry.argtypes, entry.restype = ARGUMENTS[function], ctypes.c_int
+    status = entry(*arguments)
     if status:
         kind = {2: "memory", 100: "device", 101: "device"}.get(status, "run")
         raise Fault(kind, f"{function}: {_name(status)}")
 
 
 def _name(status: int) -> str:
-    """Such as CUDA_ERROR_OUT_OF_MEMORY."""
+    """Returns the name of a status, for example CUDA_ERROR_OUT_OF_MEMORY."""
     text = ctypes.c_char_p()
     library = _library()
     if hasattr(library, "cuGetErrorName") and not library.cuGetErrorName(ctypes.c_int(status), ctypes.byref(text)):
@@ -81,31 +87,34 @@ def _name(status: int) -> str:
     return f"CUDA error {status}"
 
 
-def made(function: str, *arguments: Any) -> int:
-    """Calls a function that makes something; gives its handle."""
+def create(function: str, *arguments: Any) -> int:
+    """Calls a function that creates an object, and returns the object's handle."""
     handle = ctypes.c_void_p()
     call(function, ctypes.byref(handle), *arguments)
     return handle.value or 0
 
 
-def captured(stream: int) -> int:
-    """Ends the capture of a stream; gives the graph's handle."""
+def end_capture(stream: int) -> int:
+    """Ends the capture of a stream and returns the handle of the graph."""
     graph = ctypes.c_void_p()
     call("cuStreamEndCapture", stream, ctypes.byref(graph))
     return graph.value or 0
 
 
 def describe() -> dict[str, Any]:
-    """Device 0, without a context or TensorRT: `gpu`, `compute_capability`, and the newest `cuda` that its driver can.
+    """Describes device 0, without a CUDA context and without TensorRT.
+
+    Returns:
+        `gpu`, `compute_capability`, and `cuda`, the newest CUDA version that the driver supports.
 
     Raises:
-        Fault: Of kind "device": there is no driver, or no device.
+        Fault: Of kind "device" if the driver or a device is missing.
     """
     device = _device()
     name = ctypes.create_string_buffer(256)
     call("cuDeviceGetName", name, len(name), device)
-    major, minor = (_number("cuDeviceGetAttribute", attribute, device) for attribute in COMPUTE_CAPABILITY)
-    version = _number("cuDriverGetVersion")
+    major, minor = (_integer("cuDeviceGetAttribute", attribute, device) for attribute in COMPUTE_CAPABILITY)
+    version = _integer("cuDriverGetVersion")
     return {
         "gpu": name.value.decode(),
         "compute_capability": f"{major}.{minor}",
@@ -115,56 +124,60 @@ def describe() -> dict[str, Any]:
 
 def _device() -> int:
     call("cuInit", 0)
-    return _number("cuDeviceGet", 0)
+    return _integer("cuDeviceGet", 0)
 
 
-def _number(function: str, *arguments: int) -> int:
-    """Calls a function that tells a number; gives that."""
-    found = ctypes.c_int()
-    call(function, ctypes.byref(found), *arguments)
-    return found.value
+def _integer(function: str, *arguments: int) -> int:
+    """Calls a function that writes an integer, and returns this integer."""
+    result = ctypes.c_int()
+    call(function, ctypes.byref(result), *arguments)
+    return result.value
 
 
 def primary() -> None:
-    """Makes the primary context of device 0 current, which the CUDA runtime and pycuda.autoprimaryctx use too."""
-    call("cuCtxSetCurrent", made("cuDevicePrimaryCtxRetain", _device()))
+    """Makes the primary context of device 0 current, which the CUDA runtime and pycuda.autoprimaryctx also use."""
+    call("cuCtxSetCurrent", create("cuDevicePrimaryCtxRetain", _device()))
 
 
 class Stream:
-    """A stream of our own, in order with the legacy default stream."""
+    """A CUDA stream that is ordered with the legacy default stream."""
 
     def __init__(self) -> None:
-        self.handle = made("cuStreamCreate", 0)
+        self.handle = create("cuStreamCreate", 0)
 
     def synchronize(self) -> None:
-        """Waits for all that was put on it."""
+        """Waits until all work on the stream is done."""
         call("cuStreamSynchronize", self.handle)
 
     def close(self) -> None:
-        """Frees it."""
+        """Frees the stream."""
         handle, self.handle = self.handle, 0
         if handle:
             call("cuStreamDestroy_v2", handle)
 
 
 class Event:
-    """A point in a stream that notes when the GPU came by."""
+    """A marker in a stream; the GPU stores the time when it reaches the marker."""
 
     def __init__(self) -> None:
-        self._handle = made("cuEventCreate", 0)
+        self._handle = create("cuEventCreate", 0)
 
     def record(self, stream: int) -> None:
-        """Puts it on a stream, by handle; 0 is the legacy default stream."""
+        """Puts the marker on a stream.
+
+        Args:
+            stream: Handle of the stream; 0 is the legacy default stream.
+        """
         call("cuEventRecord", self._handle, stream)
 
     def since(self, earlier: Event) -> float:
-        """Milliseconds from another to this one; both must have been passed."""
-        found = ctypes.c_float()
-        call("cuEventElapsedTime", ctypes.byref(found), earlier._handle, self._handle)
-        return found.value
+        """Returns the milliseconds from an earlier event to this event. The GPU must have reached both events."""
+        milliseconds = ctypes.c_float()
+        call("cuEventElapsedTime", ctypes.byref(milliseconds), earlier._handle, self._handle)
+        return milliseconds.value
 
     def close(self) -> None:
-        """Frees it."""
+        """Frees the event."""
         handle, self._handle = self._handle, 0
         if handle:
             call("cuEventDestroy_v2", handle)

@@ -1,4 +1,4 @@
-"""A TensorRT engine, ready to run: one execution context, one stream, buffers that grow to the largest batch seen."""
+"""Runs a TensorRT engine with one execution context, one stream, and buffers that grow to the largest batch so far."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "INT64": np.dtype(np.int64),
     "BOOL": np.dtype(np.bool_),
 }
-"""TensorRT's data types that an input or output may have; 8.6 has no INT64."""
+"""TensorRT's data types of inputs and outputs, as NumPy's. TensorRT 8.6 has no INT64."""
 
 
 class Tensor(NamedTuple):
-    """An input or output: name, dtype, and shape with -1 where an axis is free."""
+    """An input or output of an engine: name, dtype, and shape with -1 for a free axis."""
 
     name: str
     dtype: np.dtype[Any]
@@ -36,98 +36,109 @@ class Tensor(NamedTuple):
 
 
 def load(plan: bytes) -> tuple[trt.Runtime, trt.ICudaEngine]:
-    """A runtime, and the engine that it makes of a plan. The runtime has to outlive the engine.
+    """Loads a serialised engine.
+
+    Args:
+        plan: The serialised engine.
+
+    Returns:
+        A runtime, and the engine that the runtime has loaded. The runtime must outlive the engine.
 
     Raises:
-        Fault: Of kind load; TensorRT's own words are given.
+        Fault: Of kind "device" or "load", with the reason from TensorRT's log.
     """
     import tensorrt as trt
 
-    with log.heard() as said:
+    with log.collect() as messages:
         try:
             runtime = trt.Runtime(log.logger())
-        except TypeError as error:  # how pybind11 says that there is none
-            raise Fault("device", f"TensorRT makes no runtime: {said.reason}", "see its log with -v") from error
-        # A version-compatible plan holds the runtime that runs it. Whoever loads an engine trusts it anyway: it is
-        # code, and nothing else.
+        except TypeError as error:  # pybind11 raises a TypeError if TensorRT returns no runtime
+            reason = f"TensorRT cannot create a runtime: {messages.reason}"
+            raise Fault("device", reason, "-v shows TensorRT's log") from error
+        # A version-compatible plan contains host code: the runtime that runs the plan. The permission adds no risk: an
+        # engine is code in any case.
         runtime.engine_host_code_allowed = True
         engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        hint = "build it again on this machine, with this TensorRT"
-        raise Fault("load", f"TensorRT {trt.__version__} cannot load the engine: {said.reason}", hint)
+        hint = "build the engine again on this machine with this version of TensorRT"
+        raise Fault("load", f"TensorRT {trt.__version__} cannot load the engine: {messages.reason}", hint)
     return runtime, engine
 
 
 def memory(engine: trt.ICudaEngine) -> int:
-    """Bytes of device memory that a context of an engine takes."""
+    """Returns the device memory of one execution context, in bytes."""
     if hasattr(engine, "device_memory_size_v2"):
         return int(engine.device_memory_size_v2)  # trt: 10, 11
     return int(engine.device_memory_size)  # trt: 8
 
 
 def tensors(engine: trt.ICudaEngine) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Inputs and outputs of an engine.
+    """Returns the inputs and the outputs of an engine.
 
     Raises:
-        Fault: Of kind load: NumPy has no such type.
+        Fault: Of kind "load" if NumPy has no equivalent of a data type.
     """
     import tensorrt as trt
 
-    found: dict[Any, list[Tensor]] = {trt.TensorIOMode.INPUT: [], trt.TensorIOMode.OUTPUT: []}
+    by_mode: dict[Any, list[Tensor]] = {trt.TensorIOMode.INPUT: [], trt.TensorIOMode.OUTPUT: []}
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
-        kind = engine.get_tensor_dtype(name).name
-        if kind not in DTYPES:
-            raise Fault("load", f"the engine's {name} is {kind}, which NumPy has not", "export a network without it")
+        data_type = engine.get_tensor_dtype(name).name
+        if data_type not in DTYPES:
+            message = f"the engine's {name} has the type {data_type}, which NumPy does not support"
+            raise Fault("load", message, "export a network with another type")
         shape = sizes(engine.get_tensor_shape(name))
-        found[engine.get_tensor_mode(name)].append(Tensor(name, DTYPES[kind], shape))
-    return tuple(found[trt.TensorIOMode.INPUT]), tuple(found[trt.TensorIOMode.OUTPUT])
+        by_mode[engine.get_tensor_mode(name)].append(Tensor(name, DTYPES[data_type], shape))
+    return tuple(by_mode[trt.TensorIOMode.INPUT]), tuple(by_mode[trt.TensorIOMode.OUTPUT])
 
 
 def sizes(dims: Any) -> tuple[int, ...]:
-    """A `tensorrt.Dims` as Python has it."""
+    """Returns a `tensorrt.Dims` as a tuple of int."""
     return tuple(int(size) for size in dims)
 
 
-def unfit(
+def input_mismatch(
     arrays: Mapping[str, Any], inputs: Sequence[Tensor], batches: tuple[int, int, int] | None
 ) -> tuple[str, str] | None:
-    """Why an engine does not take these arrays, and what to do; None where it does.
+    """Compares input arrays with the inputs of an engine.
 
     Args:
-        arrays: By name.
-        inputs: What the engine takes.
-        batches: Smallest, best and largest batch of its profile; None where the batch is fixed.
+        arrays: NumPy arrays by name.
+        inputs: Inputs of the engine.
+        batches: Minimum, optimum and maximum batch size of the profile; None for a fixed batch.
+
+    Returns:
+        The reason why the engine cannot take the arrays, and a hint; None if the arrays are valid.
     """
     names = [tensor.name for tensor in inputs]
     if sorted(names) != sorted(arrays):
-        return f"the engine takes {', '.join(names)}, not {', '.join(arrays) or 'nothing'}", "name its inputs so"
+        given = ", ".join(arrays) or "nothing"
+        return f"the engine takes {', '.join(names)}, not {given}", "use the names of the engine's inputs"
     for name, dtype, shape in inputs:
-        given, array = tuple(arrays[name].shape), arrays[name]
+        array, actual = arrays[name], tuple(arrays[name].shape)
         if array.dtype != dtype:
-            return f"{name} is {array.dtype}, and the engine takes {dtype}", f"give {dtype}"
-        fixed = [size if size >= 0 else there for size, there in zip(shape, given)]
-        if len(given) != len(shape) or tuple(fixed) != given:
-            wanted = " x ".join(str(size) if size >= 0 else "N" for size in shape)
-            other = len(given) == len(shape) and given[0] != fixed[0]
-            hint = f"export again with --batch {given[0]}" if other else "give arrays of that shape"
-            return f"{name} is {' x '.join(map(str, given))}, and the engine takes {wanted}", hint
-        if batches and shape[0] < 0 and not batches[0] <= given[0] <= batches[2]:
-            range_ = f"{batches[0]} to {batches[2]}"
-            low, high = min(batches[0], max(1, given[0])), max(batches[2], given[0])
+            return f"{name} is {array.dtype}, but the engine takes {dtype}", f"convert {name} to {dtype}"
+        expected = [size if size >= 0 else actual_size for size, actual_size in zip(shape, actual)]
+        if len(actual) != len(shape) or tuple(expected) != actual:
+            allowed = " x ".join(str(size) if size >= 0 else "N" for size in shape)
+            other_batch = len(actual) == len(shape) and actual[0] != expected[0]
+            hint = f"export again with --batch {actual[0]}" if other_batch else "use arrays of this shape"
+            return f"{name} is {' x '.join(map(str, actual))}, but the engine takes {allowed}", hint
+        if batches and shape[0] < 0 and not batches[0] <= actual[0] <= batches[2]:
+            low, high = min(batches[0], max(1, actual[0])), max(batches[2], actual[0])
             hint = f"export again with --batch {low}:{batches[1]}:{high}"
-            return f"{name} holds {given[0]} inputs, and the engine takes {range_} a run", hint
+            return f"the batch size of {name} is {actual[0]}, but the engine takes {batches[0]} to {batches[2]}", hint
     if len({arrays[name].shape[0] for name, _, shape in inputs if shape and shape[0] < 0}) > 1:
-        return "inputs differ in their number", "give as many of each"
+        return "the inputs have different batch sizes", "use the same batch size for all inputs"
     return None
 
 
 class Buffer:
-    """A tensor's memory: on the device, and pinned on the host, where it is seen as an array.
+    """Memory of one tensor: on the device, and page-locked on the host.
 
     Attributes:
-        host: The array of the shape asked for last.
-        device: The address on the device.
+        host: View of the host memory as an array of the shape of the last `resize`.
+        device: Device address; 0 before the first `resize`.
     """
 
     def __init__(self, name: str, dtype: np.dtype[Any]) -> None:
@@ -140,18 +151,18 @@ class Buffer:
 
     @property
     def device(self) -> int:
-        """0 before the first `fit`."""
+        """Device address; 0 before the first `resize`."""
         return int(self._allocated) if self._allocated else 0
 
-    def fit(self, shape: tuple[int, ...]) -> bool:
-        """Makes room for an array; gives whether the address is another now."""
+    def resize(self, shape: tuple[int, ...]) -> bool:
+        """Makes room for an array of this shape; True if the device address has changed."""
         import pycuda.driver as cuda
 
         size = max(1, int(np.prod(shape, dtype=np.int64))) * self.dtype.itemsize
         grown = size > self._size
         if grown:
             self.free()
-            with device.calls(f"{self.name} {shape}", "run", size):
+            with device.translate_errors(f"allocating {self.name} {shape}", "run", size):
                 self._allocated = cuda.mem_alloc(size)
                 self._pinned = cuda.pagelocked_empty(size, np.uint8)
             self._size = size
@@ -159,7 +170,7 @@ class Buffer:
         return grown
 
     def free(self) -> None:
-        """Gives both back."""
+        """Frees the memory on the device and on the host."""
         self.host, self._size = np.empty(0, self.dtype), 0
         if self._allocated is not None:
             self._allocated.free()
@@ -169,25 +180,28 @@ class Buffer:
 
 
 class Engine:
-    """Runs a plan; a context manager that frees what it holds. To be used in the thread that made it.
+    """Runs a serialised engine; a context manager that frees all resources. Must be used in the thread that created it.
 
     Attributes:
-        inputs: What it takes.
-        outputs: What it gives.
-        batches: Smallest, best and largest batch of its profile; None where the batch is fixed.
-        memory: Device bytes of the context.
+        inputs: Inputs of the engine.
+        outputs: Outputs of the engine.
+        batches: Minimum, optimum and maximum batch size of the profile; None for a fixed batch.
+        memory: Device memory of the execution context, in bytes.
         layers: Number of layers.
-        stream: The `pycuda.driver.Stream` that everything runs on.
+        stream: The `pycuda.driver.Stream` of all copies and runs.
     """
 
     def __init__(self, plan: bytes) -> None:
-        """Loads a plan.
+        """Loads a serialised engine.
+
+        Args:
+            plan: The serialised engine.
 
         Raises:
-            Fault: Of kind device, load or memory.
+            Fault: Of kind "device", "load" or "memory".
         """
         device.ready()
-        self._closing = ExitStack()
+        self._cleanup = ExitStack()
         self._shapes: dict[str, tuple[int, ...]] = {}
         try:
             self._open(plan)
@@ -199,37 +213,42 @@ class Engine:
         import pycuda.driver as cuda
 
         self._runtime, self._engine = load(plan)
-        self._closing.callback(self._forget)
+        self._cleanup.callback(self._drop_references)
         self.inputs, self.outputs = tensors(self._engine)
         self.batches = self._batches()
         self.memory, self.layers = memory(self._engine), int(self._engine.num_layers)
-        with device.calls("loading the engine", "load", self.memory), log.heard() as said:
+        with device.translate_errors("loading the engine", "load", self.memory), log.collect() as messages:
             self._context = self._engine.create_execution_context()
             self.stream = cuda.Stream()
         if self._context is None:
-            if cuda.mem_get_info()[0] < self.memory or "memory" in said.reason:
-                raise device.full("the engine", self.memory)
-            raise Fault("load", f"TensorRT makes no context of the engine: {said.reason}", "build it again")
+            if cuda.mem_get_info()[0] < self.memory or "memory" in messages.reason:
+                raise device.memory_fault("loading the engine", self.memory)
+            reason = f"TensorRT cannot create an execution context: {messages.reason}"
+            raise Fault("load", reason, "build the engine again")
         self._buffers = {tensor.name: Buffer(tensor.name, tensor.dtype) for tensor in (*self.inputs, *self.outputs)}
         for buffer in self._buffers.values():
-            self._closing.callback(buffer.free)
-        self._closing.callback(self._settle)
+            self._cleanup.callback(buffer.free)
+        self._cleanup.callback(self._drain_stream)
 
     def _batches(self) -> tuple[int, int, int] | None:
         for name, _, shape in self.inputs:
             if shape and shape[0] < 0:
-                smallest, best, largest = (int(each[0]) for each in self._engine.get_tensor_profile_shape(name, 0))
-                return smallest, best, largest
+                shapes = self._engine.get_tensor_profile_shape(name, 0)
+                minimum, optimum, maximum = (int(profile_shape[0]) for profile_shape in shapes)
+                return minimum, optimum, maximum
         return None
 
     def run(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        """Computes the outputs by name.
+        """Computes the outputs.
 
         Args:
-            arrays: NumPy arrays of the dtypes and shapes that `inputs` says, by name.
+            arrays: NumPy arrays by name, with the dtypes and shapes of `inputs`.
+
+        Returns:
+            NumPy arrays by name, with the dtypes and shapes of `outputs`.
 
         Raises:
-            Fault: Of kind shape, memory or run.
+            Fault: Of kind "shape", "memory" or "run".
         """
         self.set(arrays)
         self.copy_in()
@@ -239,96 +258,104 @@ class Engine:
         return self.results()
 
     def set(self, arrays: Mapping[str, Any]) -> None:
-        """Puts arrays into the pinned buffers, and tells TensorRT shapes and addresses where they changed.
+        """Copies arrays into the page-locked buffers, and passes changed shapes and addresses to TensorRT.
 
-        Nothing may be under way on the stream. Larger arrays than any before move the buffers: what was captured in a
-        CUDA graph is then of no more use.
+        No work may be pending on the stream. Larger arrays than before move the buffers, which makes a captured CUDA
+        graph invalid.
+
+        Args:
+            arrays: NumPy arrays by name, with the dtypes and shapes of `inputs`.
 
         Raises:
-            Fault: Of kind shape or memory; of kind run: it was closed.
+            Fault: Of kind "shape" or "memory"; of kind "run" if the engine is closed.
         """
         if "_context" not in vars(self):
-            raise Fault("run", "the engine was closed", "open it again")
-        if reasons := unfit(arrays, self.inputs, self.batches):
-            raise Fault("shape", *reasons)
+            raise Fault("run", "the engine is closed", "open the engine again")
+        if mismatch := input_mismatch(arrays, self.inputs, self.batches):
+            raise Fault("shape", *mismatch)
         shapes = {name: tuple(array.shape) for name, array in arrays.items()}
         if shapes != self._shapes:
-            self._shapes = {}  # until all are set
-            self._fit(shapes)
+            self._shapes = {}  # stays empty if a shape cannot be set
+            self._set_shapes(shapes)
             self._shapes = shapes
         for name, array in arrays.items():
             np.copyto(self._buffers[name].host, array)
 
-    def _fit(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def _set_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         for name, shape in shapes.items():
-            with log.heard() as said:
-                taken = self._context.set_input_shape(name, shape)
-            if not taken:
-                raise Fault("shape", f"the engine does not take {name} of shape {shape}: {said.reason}", "see --batch")
-            self._place(name, shape)
+            with log.collect() as messages:
+                accepted = self._context.set_input_shape(name, shape)
+            if not accepted:
+                message = f"TensorRT refuses the shape {shape} of {name}: {messages.reason}"
+                raise Fault("shape", message, "export again with another --batch")
+            self._resize(name, shape)
         for tensor in self.outputs:
             shape = sizes(self._context.get_tensor_shape(tensor.name))
             if any(size < 0 for size in shape):
-                hint = "export a network whose outputs have shapes that follow from those of its inputs"
-                raise Fault("shape", f"the shape of {tensor.name} depends on the numbers computed", hint)
-            self._place(tensor.name, shape)
+                hint = "export a network with output shapes that follow from the input shapes"
+                raise Fault("shape", f"the shape of {tensor.name} depends on computed values", hint)
+            self._resize(tensor.name, shape)
 
-    def _place(self, name: str, shape: tuple[int, ...]) -> None:
+    def _resize(self, name: str, shape: tuple[int, ...]) -> None:
         buffer = self._buffers[name]
-        if buffer.fit(shape) and not self._context.set_tensor_address(name, buffer.device):
-            raise Fault("run", f"TensorRT does not take an address for {name}")
+        if buffer.resize(shape) and not self._context.set_tensor_address(name, buffer.device):
+            raise Fault("run", f"TensorRT refuses the device address of {name}", "-v shows TensorRT's log")
 
     def copy_in(self) -> None:
-        """Copies the inputs to the device; asynchronous."""
+        """Copies the inputs to the device, asynchronously."""
         import pycuda.driver as cuda
 
-        with device.calls("copying to the GPU"):
+        with device.translate_errors("copying to the GPU"):
             for tensor in self.inputs:
                 buffer = self._buffers[tensor.name]
                 cuda.memcpy_htod_async(buffer.device, buffer.host, self.stream)
 
     def execute(self) -> None:
-        """Computes; asynchronous.
+        """Starts the computation, asynchronously.
 
         Raises:
-            Fault: Of kind run; TensorRT's own words are given.
+            Fault: Of kind "run", with the reason from TensorRT's log.
         """
-        with device.calls("running the engine"), log.heard() as said:
+        with device.translate_errors("running the engine"), log.collect() as messages:
             if not self._context.execute_async_v3(self.stream.handle):
-                raise Fault("run", f"TensorRT cannot run the engine: {said.reason}", "-v shows its log")
+                raise Fault("run", f"TensorRT cannot run the engine: {messages.reason}", "-v shows TensorRT's log")
 
     def copy_out(self) -> None:
-        """Copies the outputs to the host; asynchronous."""
+        """Copies the outputs to the host, asynchronously."""
         import pycuda.driver as cuda
 
-        with device.calls("copying from the GPU"):
+        with device.translate_errors("copying from the GPU"):
             for tensor in self.outputs:
                 buffer = self._buffers[tensor.name]
                 cuda.memcpy_dtoh_async(buffer.host, buffer.device, self.stream)
 
     def wait(self) -> None:
-        """Waits for all that was asked for; what went wrong in it is raised here."""
-        with device.calls("running the engine"):
+        """Waits for all work on the stream.
+
+        Raises:
+            Fault: If a copy or the computation failed.
+        """
+        with device.translate_errors("running the engine"):
             self.stream.synchronize()
 
     def results(self) -> dict[str, Any]:
-        """Copies of the outputs, by name; valid after `copy_out` and `wait`."""
+        """Returns copies of the outputs by name; valid after `copy_out` and `wait`."""
         return {tensor.name: self._buffers[tensor.name].host.copy() for tensor in self.outputs}
 
     def close(self) -> None:
-        """Frees all: waits for the stream, then buffers, context, engine, runtime. May be called again."""
-        self._closing.close()
+        """Waits for the stream, then frees buffers, context, engine and runtime in this order. May be called again."""
+        self._cleanup.close()
 
-    def _settle(self) -> None:
+    def _drain_stream(self) -> None:
         import pycuda.driver as cuda
 
         try:
             self.stream.synchronize()
-        except cuda.Error:  # it was told when it happened
+        except cuda.Error:  # the error was reported when it happened
             return
 
-    def _forget(self) -> None:
-        for name in ("_context", "stream", "_engine", "_runtime"):  # whichever of them there are, in this order
+    def _drop_references(self) -> None:
+        for name in ("_context", "stream", "_engine", "_runtime"):  # the order matters; some may not exist
             vars(self).pop(name, None)
 
     def __enter__(self) -> Engine:

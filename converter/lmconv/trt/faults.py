@@ -1,7 +1,8 @@
-"""What can go wrong with an engine: the one exception of this tree.
+"""The only exception of `lmconv/trt`.
 
-Everything in `lmconv/trt` runs on Python 3.9+ with numpy, tensorrt and pycuda alone, so that the folder can be copied
-to a GPU host that has no more. It knows nothing of lmconv's own errors; `lmconv.targets.tensorrt` makes those of these.
+Every module in `lmconv/trt` runs on Python 3.9+ with only numpy, tensorrt and pycuda, so the folder can be copied to a
+GPU host that has nothing else. The modules do not use lmconv's own errors; `lmconv.targets.tensorrt` converts Faults
+to lmconv's errors.
 """
 
 from __future__ import annotations
@@ -9,18 +10,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 KINDS = ("device", "memory", "build", "load", "run", "shape", "locked")
-"""No package or device; no room on it; an engine that cannot be built, loaded or run; wrong arrays; a cache that would
-change."""
+"""Kinds of Faults.
+
+- device: a package or the device is missing.
+- memory: the device memory is full.
+- build, load, run: an engine cannot be built, loaded or run.
+- shape: the arrays do not match the engine's inputs.
+- locked: the locked timing cache would change.
+"""
 
 
 class Fault(Exception):
-    """Something that a user can act on.
+    """A failure that the user can fix.
 
     Attributes:
         kind: One of KINDS.
-        message: What, and where; one line.
-        hint: What to do next.
-        nodes: Names of the ONNX nodes that it concerns.
+        message: The problem and its place, in one line.
+        hint: The next step for the user.
+        nodes: Names of the ONNX nodes that cause the failure.
     """
 
     def __init__(self, kind: str, message: str, hint: str = "", nodes: Sequence[str] = ()) -> None:

@@ -1,6 +1,6 @@
-"""What TensorRT says: all of it to `logging`, errors and warnings kept for whoever asks.
+"""Forwards TensorRT's log to `logging`, and collects errors and warnings.
 
-TensorRT takes the first logger that it is given for the whole process, so that there is one.
+The whole process uses one logger, because TensorRT keeps the first logger that it gets.
 """
 
 from __future__ import annotations
@@ -22,53 +22,58 @@ LEVELS = {
     "INFO": logging.INFO,
     "VERBOSE": logging.DEBUG,
 }
-"""TensorRT's severities."""
-OUT = logging.getLogger("lmconv.tensorrt")
-OUT.addHandler(logging.NullHandler())  # nobody who has not asked for it is told
+"""TensorRT's severities as levels of `logging`."""
+LOGGER = logging.getLogger("lmconv.tensorrt")
+LOGGER.addHandler(logging.NullHandler())  # prints nothing unless the user asks for the log
 
 
 @dataclass(eq=False)
-class Said:
-    """Errors and warnings, in order."""
+class Messages:
+    """Collected errors and warnings, in order."""
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
     def reason(self) -> str:
-        """The first error, which the others follow from, or else the last warning; one line."""
-        found = self.errors[:1] or self.warnings[-1:]
-        return " ".join(found[0].split()) if found else "it does not say why (-v shows its log)"
+        """The first error, because later errors follow from it, or else the last warning; one line."""
+        decisive = self.errors[:1] or self.warnings[-1:]
+        return " ".join(decisive[0].split()) if decisive else "TensorRT gives no reason (-v shows its log)"
 
 
-_listening: list[Said] = []
+_collectors: list[Messages] = []
 
 
-def hear(severity: str, message: str) -> None:
-    """Passes a message on; `severity` is a key of LEVELS."""
+def forward(severity: str, message: str) -> None:
+    """Forwards a message of TensorRT.
+
+    Args:
+        severity: A key of LEVELS.
+        message: The text.
+    """
     level = LEVELS.get(severity, logging.WARNING)
-    OUT.log(level, "%s", message)
-    for said in _listening:
+    LOGGER.log(level, "%s", message)
+    for messages in _collectors:
         if level >= logging.ERROR:
-            said.errors.append(message)
+            messages.errors.append(message)
         elif level == logging.WARNING:
-            said.warnings.append(message)
+            messages.warnings.append(message)
 
 
 @contextlib.contextmanager
-def heard() -> Iterator[Said]:
-    """Keeps what TensorRT says while the block runs."""
-    said = Said()
-    _listening.append(said)
+def collect() -> Iterator[Messages]:
+    """Collects the messages that TensorRT logs while the block runs."""
+    messages = Messages()
+    _collectors.append(messages)
     try:
-        yield said
+        yield messages
     finally:
-        _listening.remove(said)
+        _collectors.remove(messages)
 
 
 @functools.cache
 def logger() -> trt.ILogger:
-    """The process's `tensorrt.ILogger`; the first call makes TensorRT's own plug-ins known too."""
+    """Returns the process's `tensorrt.ILogger`. The first call also registers TensorRT's own plug-ins."""
     import tensorrt as trt
 
     class Log(trt.ILogger):  # type: ignore[misc, unused-ignore]
@@ -76,9 +81,9 @@ def logger() -> trt.ILogger:
             trt.ILogger.__init__(self)
 
         def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
-            with contextlib.suppress(Exception):  # it would end the process: TensorRT calls this from C++
-                hear(severity.name, msg)
+            with contextlib.suppress(Exception):  # an exception would end the process: the caller is C++
+                forward(severity.name, msg)
 
-    made: Any = Log()
-    trt.init_libnvinfer_plugins(made, "")
-    return made  # type: ignore[no-any-return, unused-ignore]
+    instance: Any = Log()
+    trt.init_libnvinfer_plugins(instance, "")
+    return instance  # type: ignore[no-any-return, unused-ignore]

@@ -124,7 +124,7 @@ def _on_gpu(console: Console, paths: list[Path], settings: Settings, *, sweep: b
     from lmconv import machine
     from lmconv.benching import cpu as benching
     from lmconv.benching import gpu as gpu_benching
-    from lmconv.trt.turns import BLOCKS
+    from lmconv.trt.interleaving import BLOCKS
 
     outcome = Outcome(document={"machine": machine.describe(), "rows": [], "baselines": []})
     gpu = attempt(console, gpu_benching.ready, outcome.errors, path=", ".join(map(str, paths)))

@@ -1,6 +1,6 @@
 """The PyTorch network as a contestant: `python -m lmconv.contestants.pytorch ARTIFACT --device cuda [--compiled]`.
 
-It is the network that the artefact was made from, in fp32 without TF32. See `lmconv.trt.worker` for the protocol.
+The network is the source of the artefact, in fp32 without TF32. See `lmconv.trt.worker` for the protocol.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lmconv.sources.pytorch import network
 from lmconv.sources.resolve import recover
 from lmconv.store import artifact as artifacts
 from lmconv.trt import device
-from lmconv.trt.timing import Timed
+from lmconv.trt.timing import Timer
 from lmconv.trt.worker import serve
 from lmconv.types import Arrays, Float32, Json, ModelSpec
 
@@ -28,47 +28,51 @@ if TYPE_CHECKING:
 
 
 class Steps:
-    """A network in the steps that are timed (`lmconv.trt.timing.Steps`), with pinned buffers where there is a GPU.
+    """The steps of a PyTorch network to time (`lmconv.trt.timing.Steps`), with page-locked buffers on a GPU.
 
     Args:
-        module: What is run, on its device.
+        module: Module to run, on its device.
         spec: The network's spec.
-        stream: The CUDA stream that is current; None on the CPU.
+        stream: The current CUDA stream; None on the CPU.
     """
 
     def __init__(self, module: Any, spec: ModelSpec, stream: torch.cuda.Stream | None) -> None:
         self._module, self._spec, self._cuda = module, spec, stream
         self.stream = SimpleNamespace(handle=stream.cuda_stream) if stream else None
-        self._host: Any = None
+        self._host_inputs: Any = None
         self._inputs: Any = None
         self._outputs: Any = None
-        self._found: Any = None
+        self._host_outputs: Any = None
 
     def set(self, arrays: Arrays) -> None:
-        """Takes `input`, (N, 3, H, W) float32."""
+        """Sets the input array.
+
+        Args:
+            arrays: `input`, (N, 3, H, W) float32, as the network takes it.
+        """
         import torch
 
-        given = torch.from_numpy(arrays["input"])
-        if self._host is None or self._host.shape != given.shape:
-            self._host = torch.empty(given.shape, pin_memory=self._cuda is not None)
-            self._inputs = torch.empty(given.shape, device="cuda" if self._cuda else "cpu")
-        self._host.copy_(given)
+        array = torch.from_numpy(arrays["input"])
+        if self._host_inputs is None or self._host_inputs.shape != array.shape:
+            self._host_inputs = torch.empty(array.shape, pin_memory=self._cuda is not None)
+            self._inputs = torch.empty(array.shape, device="cuda" if self._cuda else "cpu")
+        self._host_inputs.copy_(array)
 
     def copy_in(self) -> None:
-        """Copies it to the device."""
-        self._inputs.copy_(self._host, non_blocking=True)
+        """Copies the input to the device."""
+        self._inputs.copy_(self._host_inputs, non_blocking=True)
 
     def execute(self) -> None:
-        """Computes."""
+        """Starts the computation."""
         self._outputs = self._module(self._inputs)
 
     def copy_out(self) -> None:
-        """Copies what the network gives to the host."""
+        """Copies the output to the host."""
         import torch
 
-        if self._found is None or self._found.shape != self._outputs.shape:
-            self._found = torch.empty(self._outputs.shape, pin_memory=self._cuda is not None)
-        self._found.copy_(self._outputs, non_blocking=True)
+        if self._host_outputs is None or self._host_outputs.shape != self._outputs.shape:
+            self._host_outputs = torch.empty(self._outputs.shape, pin_memory=self._cuda is not None)
+        self._host_outputs.copy_(self._outputs, non_blocking=True)
 
     def wait(self) -> None:
         """Waits for the GPU."""
@@ -76,18 +80,18 @@ class Steps:
             self._cuda.synchronize()
 
     def results(self) -> dict[str, Float32]:
-        """`landmarks`, (N, L, 2) float32; heatmaps are decoded here, on the host."""
-        found: Float32 = self._found.numpy()
-        how = self._spec.heatmaps
-        return {"landmarks": heatmaps.decode(found, how) if how else found.copy()}
+        """Returns `landmarks`, (N, L, 2) float32, as the network gives them. Heatmaps are decoded here, on the host."""
+        outputs: Float32 = self._host_outputs.numpy()
+        decoding = self._spec.heatmaps
+        return {"landmarks": heatmaps.decode(outputs, decoding) if decoding else outputs.copy()}
 
-    def capture(self) -> Captured:
-        """What `execute` does, as a CUDA graph."""
-        return Captured(self)
+    def capture(self) -> CudaGraph:
+        """Captures the work of `execute` as a CUDA graph."""
+        return CudaGraph(self)
 
 
-class Captured:
-    """PyTorch's CUDA graph of a network: its allocator has to know of the capture."""
+class CudaGraph:
+    """PyTorch's CUDA graph of a network, because PyTorch's allocator must take part in the capture."""
 
     def __init__(self, steps: Steps) -> None:
         import torch
@@ -97,76 +101,76 @@ class Captured:
             steps.execute()
 
     def launch(self) -> None:
-        """Puts all of it on the current stream."""
+        """Puts the captured work on the current stream."""
         self._graph.replay()
 
     def close(self) -> None:
-        """Frees it."""
+        """Frees the graph."""
         self._graph.reset()
 
 
 class Network:
-    """A contestant; see `lmconv.trt.worker.Contestant`."""
+    """The PyTorch network as a contestant (`lmconv.trt.worker.Contestant`)."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         import torch
 
         on_gpu = options.device == "cuda"
         if on_gpu and not torch.cuda.is_available():
-            raise MissingRuntime("PyTorch has no CUDA device here", hint="install a PyTorch that has CUDA")
+            raise MissingRuntime("PyTorch finds no CUDA device", hint="install PyTorch with CUDA support")
         artifact = artifacts.read(options.artifact)
         source = recover(artifact, options.weights, options.model)
         if source is None or source.kind == "onnx":
-            raise MissingRuntime("its PyTorch network is not at hand", hint="give --weights FILE")
+            raise MissingRuntime("the artefact's PyTorch network is not available", hint="use --weights FILE")
         exact(torch)
         self._stack = ExitStack()
         self._spec = source.spec
         self._stream: torch.cuda.Stream | None = torch.cuda.Stream() if on_gpu else None  # type: ignore[no-untyped-call]
-        if self._stream:  # the default one cannot be captured
+        if self._stream:  # the default stream cannot be captured
             self._stack.enter_context(torch.cuda.stream(self._stream))
         self._stack.enter_context(torch.inference_mode())
         self._module: Any = network(source).to("cuda" if on_gpu else "cpu")
         self._compiled = options.compiled
 
     def about(self) -> Json:
-        """Which PyTorch, and on what."""
+        """Returns the versions of PyTorch and CUDA, the device, and `compiled`."""
         import torch
 
-        where = torch.cuda.get_device_name() if self._stream else "cpu"
-        return {"torch": torch.__version__, "cuda": torch.version.cuda, "on": where, "compiled": self._compiled}
+        name = torch.cuda.get_device_name() if self._stream else "cpu"
+        return {"torch": torch.__version__, "cuda": torch.version.cuda, "on": name, "compiled": self._compiled}
 
     def steps(self) -> Steps:
-        """The network in steps; one that is to be compiled is compiled for the batch size that comes."""
+        """Returns the steps to time. With `--compiled`, the first run compiles the network for its batch size."""
         import torch
 
         module = self._module
         if self._compiled:
-            torch.compiler.reset()  # or what other batch sizes left would make it one of any batch size
+            torch.compiler.reset()  # otherwise a second batch size would compile the network for any batch size
             module = torch.compile(module, dynamic=False)
         return Steps(module, self._spec, self._stream)
 
-    def timed(self, batch: int) -> Timed:
-        """Ready to be timed with so many seeded inputs a run."""
+    def timer(self, batch: int) -> Timer:
+        """Returns a warmed-up timer with this number of seeded inputs per run."""
         steps = self.steps()
         inputs = {"input": noise(self._spec, batch, 0)}
-        return Timed(steps, inputs, capture=steps.capture, state=device.state if self._stream else dict)
+        return Timer(steps, inputs, capture=steps.capture, state=device.state if self._stream else dict)
 
     def close(self) -> None:
-        """Frees it."""
+        """Frees the network."""
         self._module = None
         self._stack.close()
         gc.collect()
 
 
 def exact(torch: Any) -> None:
-    """Has PyTorch compute in fp32 without TF32, by the convolutions that are fastest."""
+    """Makes PyTorch compute in fp32 without TF32, with the fastest convolutions."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
 
 
 def main() -> None:
-    """Serves the network of the artefact that is named on the command line."""
+    """Serves the network of the artefact that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m lmconv.contestants.pytorch")
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--device", choices=["cpu", "cuda"], required=True)

@@ -108,18 +108,18 @@ def test_nothing_is_said_of_a_clean_graph(clean: Any, version: int) -> None:
 
 CONV = node("Conv", "x w", "y")
 BROKEN: dict[str, tuple[onnx.ModelProto, tuple[int, ...], tuple[str, ...]]] = {
-    "opset": (graph(node("Relu", "x", "y"), opset=18), (8,), ("opset 18", "knows 17", "lower it")),
+    "opset": (graph(node("Relu", "x", "y"), opset=18), (8,), ("opset 18", "supports 17", "lower the opset")),
     "another domain": (
         graph(helper.make_node("FusedConv", ["x", "w"], ["y"], domain="com.microsoft"), w=filters(4, 8, 3, 3)),
         VERSIONS,
         ("node y (FusedConv)", "domain com.microsoft"),
     ),
     "an operator that it does not have": (
-        graph(node("Det", "x", "y")), VERSIONS, ("node y (Det)", "no operator", "export the network without it"),
+        graph(node("Det", "x", "y")), VERSIONS, ("node y (Det)", "not an operator", "export the network without this"),
     ),
     "an operator that came later": (graph(node("Mish", "x", "y"), opset=18), (8,), ("(Mish)", "use TensorRT 10")),
     "double": (
-        graph(node("Cast", "x", "y", to=TensorProto.DOUBLE), gives=TensorProto.DOUBLE), VERSIONS, ("double", "cast it"),
+        graph(node("Cast", "x", "y", to=TensorProto.DOUBLE), gives=TensorProto.DOUBLE), VERSIONS, ("double", "cast y"),
     ),
     "strings": (
         graph(node("Cast", "x", "y", to=TensorProto.STRING), gives=TensorProto.STRING), VERSIONS, ("string",),
@@ -132,7 +132,7 @@ BROKEN: dict[str, tuple[onnx.ModelProto, tuple[int, ...], tuple[str, ...]]] = {
     "bytes within": (
         graph(node("Transpose", "x", "t"), node("Cast", "t", "y", to=FLOAT), kind=BYTE),
         VERSIONS,
-        ("node t (Transpose)", "reads uint8", "cast x before"),
+        ("node t (Transpose)", "reads uint8", "cast x first"),
     ),
     "a cast to bytes": (
         graph(node("Cast", "x", "b", to=BYTE), node("Cast", "b", "y", to=FLOAT)), VERSIONS, ("node b (Cast)", "uint8"),
@@ -168,10 +168,10 @@ BROKEN: dict[str, tuple[onnx.ModelProto, tuple[int, ...], tuple[str, ...]]] = {
     "a negative step": (quantised(x_step=-STEP), VERSIONS, ("node x_q", "not all positive")),
     "an infinite step": (quantised(x_step=STEP * np.float32("inf")), VERSIONS, ("node x_q", "finite")),
     "fewer zero points than steps": (
-        quantised(w_zero=np.zeros(1, np.int8)), VERSIONS, ("node w_q", "not as many zero points as steps"),
+        quantised(w_zero=np.zeros(1, np.int8)), VERSIONS, ("node w_q", "a different number of zero points and scales"),
     ),
     "an activation by channel": (
-        quantised(x_step=filters(8), x_zero=np.zeros(8, np.int8)), VERSIONS, ("node x_q", "one for all"),
+        quantised(x_step=filters(8), x_zero=np.zeros(8, np.int8)), VERSIONS, ("node x_q", "one scale for the tensor"),
     ),
     "weights along another axis": (
         graph(
@@ -195,7 +195,7 @@ BROKEN: dict[str, tuple[onnx.ModelProto, tuple[int, ...], tuple[str, ...]]] = {
         graph(node("MaxPool", "x", "y", kernel_shape=[2]), shape=("N", 8, 6)), VERSIONS, ("(MaxPool)", "one axis"),
     ),
     "the places of maxima": (
-        graph(node("MaxPool", "x", "y places", kernel_shape=[2, 2])), VERSIONS, ("places of its maxima",),
+        graph(node("MaxPool", "x", "y places", kernel_shape=[2, 2])), VERSIONS, ("indices of its maxima",),
     ),
     "a pooling with gaps": (
         graph(node("MaxPool", "x", "y", kernel_shape=[2, 2], dilations=[2, 2])), VERSIONS, ("dilations",),
@@ -214,7 +214,7 @@ BROKEN: dict[str, tuple[onnx.ModelProto, tuple[int, ...], tuple[str, ...]]] = {
         graph(node("Shape", "x", "s"), node("Slice", "s i j", "a"), node("ReduceSum", "x a", "y"),
               i=integers(0), j=integers(1)),
         VERSIONS,
-        ("node y (ReduceSum)", "computes its input a"),
+        ("node y (ReduceSum)", "has the computed input a"),
     ),
     "a scattering that adds": (
         graph(node("ScatterND", "x i u", "y", reduction="add"), i=np.zeros((1, 1), np.int64), u=filters(1, 8, 6, 6)),
@@ -230,7 +230,7 @@ BROKEN: dict[str, tuple[onnx.ModelProto, tuple[int, ...], tuple[str, ...]]] = {
         ("node n (LayerNormalization)", "first output"),
     ),
     "pads that wrap around": (
-        graph(node("Pad", "x p", "y", mode="wrap"), p=integers(0, 0, 1, 1, 0, 0, 1, 1)), (8,), ("wraps around",),
+        graph(node("Pad", "x p", "y", mode="wrap"), p=integers(0, 0, 1, 1, 0, 0, 1, 1)), (8,), ("mode wrap",),
     ),
     "within a branch": (
         graph(

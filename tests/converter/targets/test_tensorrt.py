@@ -263,7 +263,7 @@ def test_an_engine_that_fits_is_loaded_only_where_a_device_is(small: Path, monke
     monkeypatch.setattr(tensorrt, "requires", lambda: None)
     monkeypatch.setattr(device, "describe", lambda: dict(HERE))
     artifact = artifacts.read(engine(small, HERE))
-    with pytest.raises(MissingRuntime, match=r"no engine can be used here: .*build it here: lmconv export tiny.onnx"):
+    with pytest.raises(MissingRuntime, match=r"cannot be used on this machine: .*build it here: lmconv export"):
         tensorrt.open_artifact(artifact, OpenOptions(trust=True))
 
 

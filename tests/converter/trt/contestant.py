@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmconv.trt.faults import Fault
-from lmconv.trt.timing import Timed
+from lmconv.trt.timing import Timer
 from lmconv.trt.worker import serve
 
 WAY = sys.argv[1]
@@ -40,31 +40,31 @@ class Sleep:
 
 
 class Contestant:
-    """What goes wrong, goes wrong at the second batch or turn, half way."""
+    """Fails at the second batch size or in the second block, in the middle of the timing."""
 
-    turns = 0
+    blocks = 0
 
     def about(self) -> dict[str, Any]:
         sys.stdout.write("a library prints to standard output\n")
         os.write(1, b"from C, too\n")
         return {"pid": os.getpid(), "way": WAY, "said": os.environ.get("SAID")}
 
-    def timed(self, batch: int) -> Timed:
-        made = Timed(Sleep(), {"batch": batch})
+    def timer(self, batch: int) -> Timer:
+        made = Timer(Sleep(), {"batch": batch})
         if WAY != "well":
             self._spoil(made)
         return made
 
-    def _spoil(self, made: Timed) -> None:
-        times = made.times
+    def _spoil(self, made: Timer) -> None:
+        measure = made.measure
 
         def spoilt(samples: int) -> dict[str, list[float]]:
-            self.turns += 1
-            if self.turns == 2:
+            self.blocks += 1
+            if self.blocks == 2:
                 go_wrong()
-            return times(samples)
+            return measure(samples)
 
-        made.times = spoilt  # type: ignore[method-assign]
+        made.measure = spoilt  # type: ignore[method-assign]
 
     def close(self) -> None:
         if WAY == "clings":

@@ -48,9 +48,9 @@ def test_what_holds_is_not_complained_of() -> None:
 @pytest.mark.parametrize(
     ("part", "said"),
     [
-        ({"off": {"max": 0.02, "mean": 0.0}}, "landmarks are 0.02 off"),
-        ({"off": {"max": float("nan"), "mean": 0.0}}, "landmarks are nan off"),
-        ({"batches": {"3": {"max": 0.02, "mean": 0.0}}}, "batch 3 gives landmarks 0.02 off"),
+        ({"off": {"max": 0.02, "mean": 0.0}}, "landmarks differ from the source network by 0.02"),
+        ({"off": {"max": float("nan"), "mean": 0.0}}, "landmarks differ from the source network by nan"),
+        ({"batches": {"3": {"max": 0.02, "mean": 0.0}}}, "landmarks of batch 3 differ from another batch size by 0.02"),
         ({"cache_changed": True}, "changed the cache"),
         ({"leak": {"device": 2 << 20, "host": 0}}, "2,097,152 bytes of device memory"),
     ],
@@ -65,7 +65,7 @@ def test_without_a_gpu_it_ends_with_3_and_what_is_missing(capsys: pytest.Capture
     if device.missing() is None:
         pytest.skip("a GPU is here")
     assert check.main(["nowhere"]) == 3
-    assert capsys.readouterr().err.startswith("error: no engine can be built here: ")
+    assert capsys.readouterr().err.startswith("error: engines cannot be built on this machine: ")
 
 
 MODEL = {
@@ -86,26 +86,26 @@ def host(tmp_path: Path) -> Path:
 
 
 def test_a_case_that_cannot_be_built_leaves_the_others_their_turn(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def one(case: dict[str, Any], *_: object) -> tuple[dict[str, Any], dict[str, Any], Path]:
+    def check_case(case: dict[str, Any], *_: object) -> tuple[dict[str, Any], dict[str, Any], Path]:
         if case["name"] == "first":
             raise ValueError("nobody expected it")
         return {"failed": []}, {"landmarks": np.ones(2)}, host / "second.engine"
 
     asked: list[list[str]] = []
-    monkeypatch.setattr(check, "one", one)
-    monkeypatch.setattr(check, "timed", lambda commands, batch: asked.append(list(commands)))
-    row, arrays = check.check(MODEL, host, None)
+    monkeypatch.setattr(check, "check_case", check_case)
+    monkeypatch.setattr(check, "time_contestants", lambda commands, batch: asked.append(list(commands)))
+    row, arrays = check.check_model(MODEL, host, None)
     assert row["cases"]["first"]["failed"] == ["ValueError: nobody expected it"]
     assert list(arrays) == ["second/landmarks"]
     assert asked == [["second"]]
 
 
 def test_where_nothing_could_be_built_nothing_is_timed(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def one(*_: object) -> None:
+    def check_case(*_: object) -> None:
         raise Fault("build", "it has no such operator")
 
-    monkeypatch.setattr(check, "one", one)
-    row, _ = check.check(MODEL, host, None)
+    monkeypatch.setattr(check, "check_case", check_case)
+    row, _ = check.check_model(MODEL, host, None)
     assert [case["failed"] for case in row["cases"].values()] == [["it has no such operator"]] * 2
     assert row["latency"]["1"]["times"] == {}
     assert "all" not in row["latency"]["1"]["faults"]
@@ -120,8 +120,8 @@ def test_what_was_begun_and_not_ended_is_known_to_the_next_call(host: Path) -> N
 
 def test_mistakes_that_were_taken_are_failures(host: Path) -> None:
     found = check.Found(host, {})
-    found.document["mistakes"] = {"a file that is no engine": {"ok": False, "said": "nothing was refused"}}
-    assert found.failures() == ["a file that is no engine: nothing was refused"]
+    found.document["mistakes"] = {"a file that is no engine": {"ok": False, "said": "no error"}}
+    assert found.failures() == ["a file that is no engine: no error"]
 
 
 CASES = {
@@ -150,7 +150,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_models_that_are_not_there_are_not_passed(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main([str(copied), "--only", "tinny"]) == 2
-    assert "no model is called tinny (there are tiny)" in said(capsys)
+    assert "no model matches --only tinny (models: tiny)" in said(capsys)
 
 
 def test_a_part_that_was_not_copied_is_missed_before_any_work(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,4 +162,4 @@ def test_a_part_that_was_not_copied_is_missed_before_any_work(copied: Path, caps
 def test_half_a_file_is_4(copied: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     (copied / name).write_text('{"digest": ', encoding="utf-8")
     assert check.main([str(copied)]) == 4
-    assert "does not hold what" in said(capsys)
+    assert "cannot read the files of `gpu_check.py prepare`" in said(capsys)

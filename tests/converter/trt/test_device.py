@@ -20,7 +20,7 @@ esac
 
 def test_the_state_is_read() -> None:
     cells = ["1980", "2619", "34", "117.52", "P0", "0", "0x0000000000000024"]
-    assert device.parsed(cells) == {
+    assert device.parse_state(cells) == {
         "sm_mhz": 1980,
         "memory_mhz": 2619,
         "temperature_c": 34,
@@ -32,7 +32,7 @@ def test_the_state_is_read() -> None:
 
 
 def test_what_a_gpu_does_not_tell_is_none() -> None:
-    found = device.parsed(["1980", "[N/A]", "34", "[Not Supported]", "[N/A]", "[N/A]", "[N/A]"])
+    found = device.parse_state(["1980", "[N/A]", "34", "[Not Supported]", "[N/A]", "[N/A]", "[N/A]"])
     assert found["sm_mhz"] == 1980
     assert [key for key, value in found.items() if value is None] == [
         "memory_mhz",
@@ -62,11 +62,11 @@ def test_an_older_driver_is_asked_in_its_own_words(monkeypatch: pytest.MonkeyPat
     ("mask", "words"), [(0, []), (1, ["idle"]), (0x48, ["hardware slowdown", "hardware thermal slowdown"])]
 )
 def test_what_slows_the_clocks_is_told_in_words(mask: int, words: list[str]) -> None:
-    assert device.throttles(mask) == words
+    assert device.throttle_reasons(mask) == words
 
 
 def test_an_unknown_reason_is_told_as_such() -> None:
-    assert device.throttles(0x1000 | 0x4) == ["software power cap", "unknown (0x1000)"]
+    assert device.throttle_reasons(0x1000 | 0x4) == ["software power cap", "unknown (0x1000)"]
 
 
 @pytest.mark.parametrize(("number", "version"), [(12040, "12.4"), (13000, "13.0"), (11080, "11.8")])
@@ -76,7 +76,7 @@ def test_cuda_numbers_its_versions(number: int, version: str) -> None:
 
 @pytest.mark.skipif(device.missing() is None, reason="TensorRT and a GPU are here")
 def test_without_a_device_or_package_nothing_is_touched() -> None:
-    with pytest.raises(Fault, match="no engine can be used here: ") as error:
+    with pytest.raises(Fault, match="engines cannot be used on this machine: ") as error:
         device.describe()
     assert error.value.kind == "device"
     assert error.value.hint
@@ -92,7 +92,7 @@ def test_a_thread_gives_its_context_back_when_it_ends() -> None:
     context = Context()
 
     def work() -> None:
-        device._thread.current = device._Current(context)
+        device._thread.guard = device._ContextGuard(context)
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -137,4 +137,4 @@ def test_a_layer_belongs_to_the_node_that_it_is_called_after(layer: str, metadat
     ],
 )
 def test_the_nodes_that_a_message_names_are_found(text: str, found: tuple[str, ...]) -> None:
-    assert graph.named(text, NAMES) == found
+    assert graph.names_in(text, NAMES) == found

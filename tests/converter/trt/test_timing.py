@@ -59,7 +59,7 @@ def test_a_warm_up_that_never_settles_ends_after_its_time_and_says_so() -> None:
     def run() -> None:
         clock.now += next(costs)
 
-    found = timing.warm_up(run, longest=1.0, clock=clock)
+    found = timing.warm_up(run, max_seconds=1.0, clock=clock)
     assert found["settled"] is False
     assert 1.0 <= found["seconds"] < 2.0
 
@@ -94,9 +94,9 @@ class OnTheCpu:
 
 def test_on_the_cpu_there_is_wall_time_alone_and_the_others_say_why() -> None:
     steps = OnTheCpu()
-    timed = timing.Timed(steps, {}, state=lambda: {"temperature": 40})
-    assert set(timed.times(7)) == {"wall"}
-    assert len(timed.times(7)["wall"]) == 7
+    timed = timing.Timer(steps, {}, state=lambda: {"temperature": 40})
+    assert set(timed.measure(7)) == {"wall"}
+    assert len(timed.measure(7)["wall"]) == 7
     assert timed.left_out == dict.fromkeys(("execute", "graph", "copy_in", "copy_out"), "it runs on the CPU")
     assert timed.warm_up["before"] == timed.warm_up["after"] == {"temperature": 40}
     assert timed.warm_up["settled"] is True
@@ -105,7 +105,7 @@ def test_on_the_cpu_there_is_wall_time_alone_and_the_others_say_why() -> None:
 
 def test_wall_time_is_of_the_whole_way_from_the_host_and_back() -> None:
     steps = OnTheCpu()
-    timing.Timed(steps, {}).close()
+    timing.Timer(steps, {}).close()
     assert steps.done[:12] == ["set", "copy_in", "execute", "copy_out", "wait", "results"] * 2
 
 
@@ -152,9 +152,9 @@ def test_all_kinds_are_timed_in_each_round(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("lmconv.trt.driver.Event", Ticks)
     steps = OnAStream()
     graph = Captured(steps)
-    timed = timing.Timed(steps, {}, capture=lambda: graph)
+    timed = timing.Timer(steps, {}, capture=lambda: graph)
     steps.done.clear()
-    times = timed.times(3)
+    times = timed.measure(3)
     assert {kind: len(found) for kind, found in times.items()} == dict.fromkeys(timing.KINDS, 3)
     assert {times[kind][0] for kind in ("execute", "graph", "copy_in", "copy_out")} == {1.0}
     whole = ["set", "copy_in", "execute", "copy_out", "wait", "results"]
@@ -168,14 +168,14 @@ def test_a_graph_that_fails_is_left_out_and_says_why(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("lmconv.trt.driver.Event", Ticks)
     fault = Fault("run", "cuStreamEndCapture: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED")
 
-    def capture() -> timing.Captured:
+    def capture() -> timing.CudaGraph:
         if when == "captured":
             raise fault
         return Captured(OnAStream(), fault)
 
-    timed = timing.Timed(OnAStream(), {}, capture=capture)
+    timed = timing.Timer(OnAStream(), {}, capture=capture)
     assert timed.left_out == {"graph": fault.message}
-    assert set(timed.times(2)) == {"execute", "wall", "copy_in", "copy_out"}
+    assert set(timed.measure(2)) == {"execute", "wall", "copy_in", "copy_out"}
 
 
 def test_without_a_cuda_driver_an_event_is_a_fault() -> None:

@@ -41,7 +41,7 @@ OLD = [found for name in ("python3.9", "python3.10") if (found := shutil.which(n
 
 
 def test_there_is_a_tree() -> None:
-    assert {"faults", "device", "log", "fits", "graph", "build", "engine"} <= {file.stem for file in FILES}
+    assert {"faults", "device", "log", "compatibility", "graph", "build", "engine"} <= {file.stem for file in FILES}
     assert not list(TREE.rglob("__init__.py"))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lmconv.errors import InputError
-from lmconv.trt.timing import Timed
+from lmconv.trt.timing import Timer
 from lmconv.trt.worker import answer, noise
 
 
@@ -22,7 +22,7 @@ class Contestant:
     def about(self) -> dict[str, Any]:
         return {"name": "one"}
 
-    def timed(self, batch: int) -> Timed:
+    def timer(self, batch: int) -> Timer:
         raise InputError("no checkpoint of pfld", hint="give --weights FILE")
 
     def close(self) -> None:

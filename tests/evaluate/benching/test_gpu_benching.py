@@ -13,19 +13,19 @@ from tests.helpers import Cli
 
 from lmconv.benching import gpu as gpu_benching
 from lmconv.benching.cpu import Settings
-from lmconv.benching.gpu import SWEEP, figures, gpu_ms, known, ratio, remarks, takes
+from lmconv.benching.gpu import SWEEP, accepted_batches, as_error, figures, gpu_ms, ratio, remarks
 from lmconv.errors import Bug, InputError, LmconvError, MissingRuntime
 from lmconv.store import artifact as artifacts
 from lmconv.trt.faults import Fault
-from lmconv.trt.turns import Turns
+from lmconv.trt.interleaving import InterleavedTimes
 
 ARTIFACT = "flat-Flat/onnx-fp32"
 WARM = {"seconds": 0.5, "runs": 40, "settled": True, "windows": [1.0], "before": {}, "after": {}}
 
 
-def turns(**times: dict[str, float]) -> Turns:
+def interleaved(**times: dict[str, float]) -> InterleavedTimes:
     found = {name: {kind: [value] * 64 for kind, value in kinds.items()} for name, kinds in times.items()}
-    return Turns(found, dict.fromkeys(times, WARM), {name: {} for name in times}, {}, [])
+    return InterleavedTimes(found, dict.fromkeys(times, WARM), {name: {} for name in times}, {}, [])
 
 
 ENGINE = {"execute": 0.2, "graph": 0.1, "wall": 0.5, "copy_in": 0.02, "copy_out": 0.01}
@@ -33,7 +33,7 @@ EAGER = {"execute": 0.6, "graph": 0.3, "wall": 0.9, "copy_in": 0.02, "copy_out":
 
 
 def test_a_row_has_the_hosts_time_and_apart_from_it_the_gpus() -> None:
-    row = figures(turns(engine=ENGINE, torch=EAGER), "engine", 8)
+    row = figures(interleaved(engine=ENGINE, torch=EAGER), "engine", 8)
     assert (row["batch"], row["samples"], row["median_ms"]) == (8, 64, 0.5)
     assert {kind: row["gpu"][kind]["median_ms"] for kind in ("execute", "graph", "copy_in", "copy_out")} == {
         kind: ENGINE[kind] for kind in ("execute", "graph", "copy_in", "copy_out")
@@ -43,7 +43,7 @@ def test_a_row_has_the_hosts_time_and_apart_from_it_the_gpus() -> None:
 
 
 def test_throughput_and_ratios_are_of_the_gpus_time_as_a_graph_against_what_is_launched() -> None:
-    row = figures(turns(engine=ENGINE, torch=EAGER, plain={"execute": 0.4, "wall": 1.0}), "engine", 8)
+    row = figures(interleaved(engine=ENGINE, torch=EAGER, plain={"execute": 0.4, "wall": 1.0}), "engine", 8)
     assert row["throughput"] == pytest.approx(8 / 0.1 * 1000)
     assert row["ratio_torch"] == pytest.approx(0.6 / 0.1)
     assert row["ratio_plain"] == pytest.approx(0.4 / 0.1)
@@ -51,7 +51,7 @@ def test_throughput_and_ratios_are_of_the_gpus_time_as_a_graph_against_what_is_l
 
 
 def test_what_was_not_timed_is_null_and_says_why() -> None:
-    found = turns(engine={"execute": 0.2, "wall": 0.5, "copy_in": 0.02, "copy_out": 0.01})
+    found = interleaved(engine={"execute": 0.2, "wall": 0.5, "copy_in": 0.02, "copy_out": 0.01})
     found.left_out["engine"] = {"graph": "cuStreamEndCapture: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"}
     row = figures(found, "engine", 1)
     assert row["gpu"]["graph"] is None
@@ -79,7 +79,7 @@ def test_the_gpus_time_is_that_of_the_graph_then_that_of_kernels_then_the_hosts(
 def test_a_sweep_is_of_the_batches_that_an_artefact_takes(
     fixed: int | None, profile: tuple[int, int, int] | None, expected: list[int]
 ) -> None:
-    assert takes(SWEEP, fixed, profile) == expected
+    assert accepted_batches(SWEEP, fixed, profile) == expected
 
 
 def test_a_sweep_goes_from_1_to_256() -> None:
@@ -92,12 +92,15 @@ def state(when: str, *throttle: str, busy: float = 0) -> dict[str, Any]:
 
 def test_slowed_clocks_are_remarked() -> None:
     (said,) = remarks([state("start"), state("after block 1", "software power cap", "idle"), state("after block 2")])
-    assert said == "the GPU's clocks were slowed (software power cap) in 1 of 2 looks: ratios hold, times may not"
+    assert said == (
+        "the GPU's clocks were lowered (software power cap) in 1 of 2 readings: "
+        "ratios stay valid, but times may be too long"
+    )
 
 
 def test_others_on_the_gpu_are_remarked() -> None:
     (said,) = remarks([state("start", busy=40), state("after block 1", busy=90)])
-    assert "in use, 40 %, before anything was timed" in said
+    assert "a load of 40 % before timing" in said
 
 
 def test_a_gpu_that_is_idle_before_and_busy_meanwhile_is_as_it_should_be() -> None:
@@ -118,7 +121,7 @@ def test_a_gpu_that_is_idle_before_and_busy_meanwhile_is_as_it_should_be() -> No
     ],
 )
 def test_a_workers_fault_has_an_exit_code(kind: str, expected: type[LmconvError]) -> None:
-    error = known(Fault(kind, "what", "do this"))
+    error = as_error(Fault(kind, "what", "do this"))
     assert type(error) is expected
     assert (error.message, error.hint) == ("what", "do this")
 
@@ -166,7 +169,7 @@ def test_the_command_prints_and_writes_what_was_found(
     assert (row["device"], row["threads"], row["batch"]) == ("gpu", None, 2)
     assert ran.document["machine"]["gpu"] == gpu
     assert [seen["when"] for seen in ran.document["machine"]["states"]][:3] == ["start", "before", "after block 1"]
-    assert "in use, 30 %" in ran.err
+    assert "a load of 30 %" in ran.err
     out = cli(*line).out
     assert "onnx-fp32" in out
     assert "(flat-Flat: plain)" in out

@@ -21,7 +21,7 @@ from lmconv.inference.session import noise
 from lmconv.sources import resolve as source
 from lmconv.store import artifact as artifacts
 from lmconv.trt.faults import Fault
-from lmconv.trt.turns import Worker, in_turn, python
+from lmconv.trt.interleaving import Worker, module_command, time_interleaved
 from lmconv.types import OpenOptions
 
 pytestmark = pytest.mark.slow  # PyTorch and ONNX Runtime, in processes of their own
@@ -39,17 +39,19 @@ def folder(own_build: Path) -> Path:
 
 def network(stack: ExitStack, own_build: Path, *options: str) -> Worker:
     model = f"{own_build / 'flat.py'}:Flat"
-    line = python("lmconv.contestants.pytorch", folder(own_build), "--device", "cpu", "--model", model, *options)
+    line = module_command(
+        "lmconv.contestants.pytorch", folder(own_build), "--device", "cpu", "--model", model, *options
+    )
     return stack.enter_context(Worker(line, "torch"))
 
 
 def graph(stack: ExitStack, artifact: Path) -> Worker:
-    return stack.enter_context(Worker(python("lmconv.contestants.ort", artifact, "--device", "cpu"), "graph"))
+    return stack.enter_context(Worker(module_command("lmconv.contestants.ort", artifact, "--device", "cpu"), "graph"))
 
 
 def test_pytorch_and_onnx_runtime_take_turns(stack: ExitStack, own_build: Path) -> None:
     one, two = network(stack, own_build), graph(stack, folder(own_build))
-    found = in_turn([one, two], 2, 12, 3, state=dict)
+    found = time_interleaved([one, two], 2, 12, 3, state=dict)
     assert found.faults == {}
     assert {name: len(kinds["wall"]) for name, kinds in found.times.items()} == {"torch": 12, "graph": 12}
     assert all(min(kinds["wall"]) > 0 for kinds in found.times.values())
@@ -66,23 +68,23 @@ def test_one_that_is_killed_half_way_leaves_the_other(stack: ExitStack, own_buil
         if len(steps) == 2:
             os.kill(one.pid, signal.SIGKILL)
 
-    found = in_turn([one, two], 1, 12, 3, state=dict, step=step)
-    assert found.faults["torch"].message.startswith("torch: its process ended by SIGKILL")
+    found = time_interleaved([one, two], 1, 12, 3, state=dict, step=step)
+    assert found.faults["torch"].message.startswith("torch: the worker process ended by SIGKILL")
     assert set(found.times) == {"graph"}
     assert len(found.times["graph"]["wall"]) == 12
 
 
 def test_a_network_that_is_not_at_hand_is_missing(stack: ExitStack, own_build: Path) -> None:
-    line = python("lmconv.contestants.pytorch", folder(own_build), "--device", "cpu")
-    with pytest.raises(Fault, match="torch: its PyTorch network is not at hand") as raised:
+    line = module_command("lmconv.contestants.pytorch", folder(own_build), "--device", "cpu")
+    with pytest.raises(Fault, match="torch: the artefact's PyTorch network is not available") as raised:
         stack.enter_context(Worker(line, "torch")).ask(do="about")
     assert raised.value.kind == "missing"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_here_is_missing(stack: ExitStack, own_build: Path) -> None:
-    line = python("lmconv.contestants.pytorch", folder(own_build), "--device", "cuda")
-    with pytest.raises(Fault, match="PyTorch has no CUDA device here") as raised:
+    line = module_command("lmconv.contestants.pytorch", folder(own_build), "--device", "cuda")
+    with pytest.raises(Fault, match="PyTorch finds no CUDA device") as raised:
         stack.enter_context(Worker(line, "torch")).ask(do="about")
     assert raised.value.kind == "missing"
 
@@ -123,7 +125,7 @@ def ran(steps: ort.Steps | pytorch.Steps, inputs: Inputs) -> Inputs:
 
 def test_a_compiled_network_takes_turns_too(stack: ExitStack, own_build: Path) -> None:
     compiled = network(stack, own_build, "--compiled")
-    found = in_turn([compiled], 2, 6, 2, state=dict)
+    found = time_interleaved([compiled], 2, 6, 2, state=dict)
     assert found.faults == {}
     assert len(found.times["torch"]["wall"]) == 6
     assert compiled.ask(do="about")["about"]["compiled"] is True

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmconv.trt.fits import mismatch, numbers
+from lmconv.trt.compatibility import mismatch, numbers
 
 A10 = {
     "gpu": "NVIDIA A10",
@@ -24,30 +24,30 @@ def test_the_same_machine_fits_whatever_its_driver() -> None:
 
 def test_another_machine_is_told_in_one_line() -> None:
     assert mismatch(A10, H100) == (
-        "built for NVIDIA A10 (sm_86) with TensorRT 10.9.0; here NVIDIA H100 (sm_90) with TensorRT 11.4.0: it runs on "
-        "the compute capability that it was built for, it runs with the TensorRT that it was built with"
+        "built for NVIDIA A10 (sm_86) with TensorRT 10.9.0; here NVIDIA H100 (sm_90) with TensorRT 11.4.0: "
+        "the engine needs the same compute capability, the engine needs the same TensorRT version"
     )
 
 
 @pytest.mark.parametrize(
     ("built", "here", "reason"),
     [
-        ({}, {"gpu": "NVIDIA A40"}, "the GPU that it was built for"),
-        ({}, {"compute_capability": "8.9"}, "the compute capability that it was built for"),
-        ({}, {"tensorrt": "10.9.1"}, "the TensorRT that it was built with"),
-        ({}, {"platform": "linux-aarch64"}, "it runs on linux-x86_64, and this is linux-aarch64"),
-        ({"cuda": "13.0"}, {}, "built under CUDA 13, and this driver has 12"),
+        ({}, {"gpu": "NVIDIA A40"}, "the engine needs the same GPU model"),
+        ({}, {"compute_capability": "8.9"}, "the engine needs the same compute capability"),
+        ({}, {"tensorrt": "10.9.1"}, "the engine needs the same TensorRT version"),
+        ({}, {"platform": "linux-aarch64"}, "the engine needs linux-x86_64, and this is linux-aarch64"),
+        ({"cuda": "13.0"}, {}, "the engine needs CUDA 13, and this driver supports 12"),
         ({"cuda": "12.9"}, {}, None),
         ({"version_compatible": True}, {"tensorrt": "10.16.1"}, None),
         ({"version_compatible": True}, {"tensorrt": "11.0.0"}, None),
-        ({"version_compatible": True}, {"tensorrt": "10.8.0"}, "the same TensorRT or a newer one"),
+        ({"version_compatible": True}, {"tensorrt": "10.8.0"}, "the same TensorRT version or a newer version"),
         ({"version_compatible": True, "tensorrt": "8.6.1"}, {"tensorrt": "10.0.1"}, None),
-        ({"version_compatible": True, "tensorrt": "8.6.1"}, {"tensorrt": "11.4.0"}, "engines of 10 and newer"),
-        ({"version_compatible": True}, {"gpu": "NVIDIA A40"}, "the GPU that it was built for"),
+        ({"version_compatible": True, "tensorrt": "8.6.1"}, {"tensorrt": "11.4.0"}, "engines of TensorRT 10 and newer"),
+        ({"version_compatible": True}, {"gpu": "NVIDIA A40"}, "the engine needs the same GPU model"),
         ({"hardware_compatible": True}, {"gpu": "NVIDIA H100", "compute_capability": "9.0"}, None),
         ({"hardware_compatible": True}, {"gpu": "NVIDIA B200", "compute_capability": "10.0"}, None),
-        ({"hardware_compatible": True}, T4, "compute capability 8.0 and newer"),
-        ({"hardware_compatible": True}, {"tensorrt": "10.9.1"}, "the TensorRT that it was built with"),
+        ({"hardware_compatible": True}, T4, "compute capability 8.0 or newer"),
+        ({"hardware_compatible": True}, {"tensorrt": "10.9.1"}, "the engine needs the same TensorRT version"),
     ],
 )
 def test_what_fits_and_what_does_not(built: dict[str, object], here: dict[str, object], reason: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Workers in turn, in real processes: what works, and everything that goes wrong half way."""
+"""Interleaved workers in real processes: normal operation, and every failure in the middle of the timing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from lmconv.trt import device
 from lmconv.trt.faults import Fault
-from lmconv.trt.turns import Turns, Worker, in_turn, plan, python
+from lmconv.trt.interleaving import InterleavedTimes, Worker, module_command, schedule, time_interleaved
 
 SCRIPT = Path(__file__).with_name("contestant.py")
 
@@ -27,11 +27,11 @@ def stack() -> Iterator[ExitStack]:
 
 
 def worker(stack: ExitStack, way: str, name: str = "") -> Worker:
-    return stack.enter_context(Worker([sys.executable, str(SCRIPT), way], name or way, {"SAID": "so"}, limit=60))
+    return stack.enter_context(Worker([sys.executable, str(SCRIPT), way], name or way, {"SAID": "so"}, timeout=60))
 
 
-def timed(stack: ExitStack, *ways: str) -> Turns:
-    return in_turn([worker(stack, way) for way in ways], 8, 20, 4, state=dict)
+def timed(stack: ExitStack, *ways: str) -> InterleavedTimes:
+    return time_interleaved([worker(stack, way) for way in ways], 8, 20, 4, state=dict)
 
 
 def gone(pid: int) -> bool:
@@ -47,7 +47,7 @@ def gone(pid: int) -> bool:
 def test_every_worker_gives_all_its_samples(stack: ExitStack) -> None:
     steps: list[None] = []
     workers = [worker(stack, "well", name) for name in "AB"]
-    found = in_turn(workers, 8, 21, 4, state=lambda: {"temperature": 40}, step=lambda: steps.append(None))
+    found = time_interleaved(workers, 8, 21, 4, state=lambda: {"temperature": 40}, step=lambda: steps.append(None))
     assert {name: len(kinds["wall"]) for name, kinds in found.times.items()} == {"A": 21, "B": 21}
     assert all(1 <= milliseconds < 1000 for kinds in found.times.values() for milliseconds in kinds["wall"])
     assert found.faults == {}
@@ -71,7 +71,7 @@ def test_a_worker_ends_with_its_block() -> None:
 
 
 def test_a_worker_that_will_not_close_is_ended(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmconv.trt.turns.GOODBYE", 0.5)
+    monkeypatch.setattr("lmconv.trt.interleaving.CLOSE_TIMEOUT", 0.5)
     with ExitStack() as opened:
         pid = worker(opened, "clings").ask(do="about")["about"]["pid"]
     assert gone(pid)
@@ -80,9 +80,9 @@ def test_a_worker_that_will_not_close_is_ended(stack: ExitStack, monkeypatch: py
 @pytest.mark.parametrize(
     ("way", "message"),
     [
-        ("killed", "killed: its process ended by SIGKILL: it is getting worse"),
-        ("exits", "exits: its process ended with exit code 7: it is getting worse / something: out of luck"),
-        ("rubbish", "rubbish: its process answered 'Traceback? No: {oh}'"),
+        ("killed", "killed: the worker process ended by SIGKILL: it is getting worse"),
+        ("exits", "exits: the worker process ended with exit code 7: it is getting worse / something: out of luck"),
+        ("rubbish", "rubbish: the worker process sent 'Traceback? No: {oh}', which is not a reply"),
         ("raises", "raises: ValueError: no such thing"),
     ],
 )
@@ -101,12 +101,12 @@ def test_a_worker_that_fails_half_way_is_one_clear_error_and_the_others_go_on(
 def test_a_worker_that_hangs_is_ended_after_its_time_with_all_that_it_started(stack: ExitStack) -> None:
     hanging = worker(stack, "hangs")
     pid = hanging.ask(do="about")["about"]["pid"]
-    hanging.limit = 3
+    hanging.timeout = 3
     start = time.monotonic()
-    found = in_turn([worker(stack, "well"), hanging], 8, 20, 4, state=dict)
+    found = time_interleaved([worker(stack, "well"), hanging], 8, 20, 4, state=dict)
     assert time.monotonic() - start < 30
     message = found.faults["hangs"].message
-    assert message.startswith("hangs: its process has not answered for 3 s: ")
+    assert message.startswith("hangs: the worker process has not answered for 3 s: ")
     assert message.endswith("from C, too / it is getting worse")
     assert len(found.times["well"]["wall"]) == 20
     assert gone(pid)
@@ -118,7 +118,7 @@ def test_a_worker_says_what_is_wrong_and_can_be_asked_again(stack: ExitStack) ->
         well.ask(do="time", batch=64, samples=1)
     assert (raised.value.kind, raised.value.hint) == ("shape", "use --batch 32")
     assert len(well.ask(do="time", batch=32, samples=3)["times"]["wall"]) == 3
-    with pytest.raises(Fault, match="cannot 'dance'"):
+    with pytest.raises(Fault, match="no action 'dance'"):
         well.ask(do="dance")
 
 
@@ -134,12 +134,12 @@ def test_a_command_that_does_not_exist_is_a_fault() -> None:
 
 
 def served(stack: ExitStack, engine: Path, *sha256: str) -> Worker:
-    return stack.enter_context(Worker(python("lmconv.trt.worker", engine, *sha256), "engine"))
+    return stack.enter_context(Worker(module_command("lmconv.trt.worker", engine, *sha256), "engine"))
 
 
 def test_another_engine_than_the_one_that_was_checked_is_refused_unread(stack: ExitStack, tmp_path: Path) -> None:
     (tmp_path / "model.engine").write_bytes(b"swapped")
-    with pytest.raises(Fault, match=r"model\.engine is another than the one that was checked") as raised:
+    with pytest.raises(Fault, match=r"model\.engine has changed since its sha256 was checked") as raised:
         served(stack, tmp_path / "model.engine", hashlib.sha256(b"checked").hexdigest()).ask(do="about")
     assert raised.value.kind == "load"
 
@@ -147,25 +147,25 @@ def test_another_engine_than_the_one_that_was_checked_is_refused_unread(stack: E
 @pytest.mark.skipif(device.missing() is None, reason="TensorRT and a GPU are here")
 def test_an_engine_without_tensorrt_or_a_gpu_is_one_clear_fault(stack: ExitStack, tmp_path: Path) -> None:
     (tmp_path / "model.engine").write_bytes(b"an engine")
-    with pytest.raises(Fault, match="engine: no engine can be used here: ") as raised:
+    with pytest.raises(Fault, match="engine: engines cannot be used on this machine: ") as raised:
         served(stack, tmp_path / "model.engine", hashlib.sha256(b"an engine").hexdigest()).ask(do="about")
     assert raised.value.kind == "device"
 
 
-def test_turns_change_their_order_and_none_follows_itself() -> None:
-    found = plan(3, 103, 20)
+def test_blocks_differ_in_order_and_no_worker_follows_itself() -> None:
+    found = schedule(3, 103, 20)
     assert sum(count for count, _ in found) == 103
     assert all(sorted(order) == [0, 1, 2] for _, order in found)
-    turns = [index for _, order in found for index in order]
-    assert all(first != second for first, second in pairwise(turns))
+    sequence = [index for _, order in found for index in order]
+    assert all(first != second for first, second in pairwise(sequence))
     assert len({tuple(order) for _, order in found}) > 3
-    assert plan(3, 103, 20) == found
-    assert plan(3, 103, 20, seed=1) != found
+    assert schedule(3, 103, 20) == found
+    assert schedule(3, 103, 20, seed=1) != found
 
 
-def test_there_are_no_more_turns_than_samples() -> None:
-    assert [count for count, _ in plan(2, 3, 10)] == [1, 1, 1]
+def test_the_number_of_blocks_is_at_most_the_number_of_samples() -> None:
+    assert [count for count, _ in schedule(2, 3, 10)] == [1, 1, 1]
 
 
 def test_without_workers_there_is_nobody_to_order() -> None:
-    assert plan(0, 10, 5) == [(2, [])] * 5
+    assert schedule(0, 10, 5) == [(2, [])] * 5
