@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from lmconv import pipeline, plugins
-from lmconv.faces import crops
+from lmconv.faces.crops import FaceCrops, load_face_crops
 from lmconv.inference.latency import interleaved, latency
 from lmconv.inference.scenes import Scene, on_scene, whole_way
 from lmconv.inference.session import feed
@@ -61,7 +61,7 @@ def network(model: str, out: Path) -> list[dict[str, Any]]:
     """Every target and io of one network."""
     found = source.resolve(model)
     spec = found.spec
-    faces = crops.load(Path(os.environ["LMCONV_FACES"]), spec, "test")
+    faces = load_face_crops(Path(os.environ["LMCONV_FACES"]), spec, "test")
     plain = pipeline.plain(found, out)
     with source.open_source(found) as session:
         expected = [on_scene(session, spec, shown).landmarks for _, _, shown in batches(faces, spec)]
@@ -79,7 +79,7 @@ def network(model: str, out: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def batches(faces: crops.CropSet, spec: ModelSpec) -> Iterator[tuple[int, bool, Scene]]:
+def batches(faces: FaceCrops, spec: ModelSpec) -> Iterator[tuple[int, bool, Scene]]:
     """Pictures with as many boxes as a batch has, around the face and near it; and whether a square leaves it."""
     random = np.random.default_rng(0)
     for index, shown in enumerate(faces.scenes()):
@@ -96,7 +96,7 @@ def batches(faces: crops.CropSet, spec: ModelSpec) -> Iterator[tuple[int, bool, 
             yield count, bool(beyond.any()), scene
 
 
-def compare(session: Session, spec: ModelSpec, faces: crops.CropSet, expected: list[Float32]) -> dict[str, Any]:
+def compare(session: Session, spec: ModelSpec, faces: FaceCrops, expected: list[Float32]) -> dict[str, Any]:
     """Largest distances to the host path, pixels of the crop: by batch, and of boxes over a border at any."""
     worst = {**{str(count): 0.0 for count in FACES}, "border": 0.0}
     beyond = 0
@@ -109,7 +109,7 @@ def compare(session: Session, spec: ModelSpec, faces: crops.CropSet, expected: l
     return {"px": worst, "faces": len(faces.names), "border_faces": beyond}
 
 
-def timed(opened: dict[Io, tuple[Session, ModelSpec]], faces: crops.CropSet) -> list[dict[str, Any]]:
+def timed(opened: dict[Io, tuple[Session, ModelSpec]], faces: FaceCrops) -> list[dict[str, Any]]:
     """Times of the whole way, milliseconds a face: each io in turn, and what of it the host does for `tensor`."""
     shown = list(faces.scenes())[TIMED]
     height, width = shown.frame.shape[:2]

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lmconv import pipeline, plugins
 from lmconv.building.optimise import optimise
-from lmconv.faces.crops import calibration
+from lmconv.faces.calibration import calibration_inputs
 from lmconv.graph.facts import set_batch
 from lmconv.graph.rewriter import make
 from lmconv.inference.latency import interleaved, latency
@@ -76,7 +76,7 @@ def pairs(model: onnx.ModelProto, spec: ModelSpec, target: str, settings: argpar
     """Graphs before and after each pass that changes this one, each brought to the precision; one batch size or any."""
     plugin: Target = plugins.load("targets", target)
     calibrated = settings.precision == Precision.INT8
-    crops = calibration(settings.faces, spec) if calibrated else None
+    crops = calibration_inputs(settings.faces, spec) if calibrated else None
     context = PassContext(spec=spec, crops=crops, scheme=plugin.scheme(this_cpu()))
     lower = pipeline.PASSES.get(settings.precision, ())
     lowered = optimise(model, lower, context).model

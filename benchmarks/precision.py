@@ -35,8 +35,8 @@ import onnx
 
 from lmconv import pipeline, plugins
 from lmconv.errors import first_line
-from lmconv.faces import crops
-from lmconv.faces.crops import CropSet
+from lmconv.faces.calibration import calibration_inputs, calibration_pictures
+from lmconv.faces.crops import FaceCrops, load_face_crops
 from lmconv.inference.latency import faster, interleaved
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import feed, noise
@@ -77,7 +77,7 @@ class Job:
 
 def ours(job: Job, target: str, precision: Precision) -> Path:
     """What `lmconv export` makes."""
-    pictures = functools.partial(crops.calibrated, job.faces, job.base.artifact.spec)
+    pictures = functools.partial(calibration_pictures, job.faces, job.base.artifact.spec)
     given = pipeline.Crops(cut=lambda: job.crops, pictures=pictures)
     return pipeline.build(job.base, target, precision, out=job.out, crops=given).path
 
@@ -127,7 +127,7 @@ def nncf(job: Job, *, compacted: bool, reduce_range: bool = False, **options: An
         options["advanced_parameters"] = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
     quantise = nncf.quantize
     if "max_drop" in options:
-        faces = crops.load(job.faces, spec, "train")
+        faces = load_face_crops(job.faces, spec, "train")
         known = zip(feed(faces.images, spec)[:, None], faces.squares[:, None], faces.truth[:, None], strict=True)
         quantise, arguments = nncf.quantize_with_accuracy_control, [*arguments, nncf.Dataset(list(known)), _accuracy]
     made = quantise(*arguments, subset_size=len(job.crops), **options)
@@ -187,7 +187,7 @@ def network(model: str, out: Path, faces: Path, keep: bool) -> list[Json]:
     plain = pipeline.plain(source, out).artifact.path
     rows: list[Json] = [{"on": "torch", "by": "source"}, {"on": "onnx", "by": "plain graph, fp32", "path": str(plain)}]
     rows += [alone(key, model, out, faces, keep) for key in MAKERS]
-    shown = crops.load(faces, source.spec, "test")
+    shown = load_face_crops(faces, source.spec, "test")
     spec = pipeline.with_batch(source.spec, 1)
     found, runs = {}, {}
     with contextlib.ExitStack() as stack:
@@ -230,7 +230,7 @@ def alone(key: tuple[str, str], model: str, out: Path, faces: Path, keep: bool) 
 def _alone(key: tuple[str, str], model: str, out: Path, faces: Path, folder: Path) -> Json:
     with contextlib.redirect_stdout(sys.stderr):
         base = pipeline.plain(resolve(model), out)
-        calibration = crops.calibration(faces, base.artifact.spec)
+        calibration = calibration_inputs(faces, base.artifact.spec)
         job = Job(base=base, crops=calibration, faces=faces, out=out, folder=folder)
         start, cpu = time.perf_counter(), time.process_time()
         path = MAKERS[key](job)
@@ -252,7 +252,7 @@ def opened(path: Path) -> Session:
     return openvino.OpenVinoSession(path, "f32", 1)
 
 
-def in_float(path: Path, spec: ModelSpec, faces: CropSet) -> float:
+def in_float(path: Path, spec: ModelSpec, faces: FaceCrops) -> float:
     """Mean ION of a model whose runtime makes no integers of its Q/DQ: rounded alike, and nothing saturates."""
     import onnxruntime
     import openvino as ov
@@ -269,7 +269,7 @@ def in_float(path: Path, spec: ModelSpec, faces: CropSet) -> float:
     return float(ion(to_picture(points, faces.squares), faces.truth).mean())
 
 
-def judged(found: Float32, source: Float32, faces: CropSet, side: int) -> Json:
+def judged(found: Float32, source: Float32, faces: FaceCrops, side: int) -> Json:
     """ION, how much more that is than the source's, drift in ION points, and the largest shift in input pixels."""
     points, expected = (to_picture(each, faces.squares) for each in (found, source))
     errors = ion(points, faces.truth)

@@ -16,7 +16,8 @@ from lmconv import pipeline, plugins
 from lmconv.building.optimise import optimise
 from lmconv.building.trial import opened
 from lmconv.compaction.compact import compact
-from lmconv.faces import crops
+from lmconv.faces.calibration import calibration_inputs
+from lmconv.faces.crops import load_face_crops
 from lmconv.graph.facts import flops, parameters
 from lmconv.inference.ort import OrtSession
 from lmconv.judging import parity
@@ -66,7 +67,7 @@ def test_ion_is_the_recorded_one_for_every_face_in_every_runtime(case: tuple[str
     model, opened, artifact = case
     key, mean = FACES[model]
     golden = np.load(shared / "golden" / "300w_common.npz")
-    faces = crops.load(shared / "faces" / "300w_common", artifact.spec)
+    faces = load_face_crops(shared / "faces" / "300w_common", artifact.spec)
     with opened() as session:
         errors = parity.errors(parity.on_faces(session, artifact.spec, faces), faces)
     assert len(errors) == 73
@@ -82,10 +83,10 @@ def test_int8_without_tuning_keeps_the_landmarks(
 ) -> None:
     plain, plugin = artifacts.read(built / model / "plain"), plugins.load("targets", target)
     before = onnx.load(plain.path / "model.onnx")
-    crop = crops.calibration(shared / "faces" / "300w_train_sample", plain.spec)
+    crop = calibration_inputs(shared / "faces" / "300w_train_sample", plain.spec)
     context = PassContext(spec=plain.spec, crops=crop, scheme=plugin.scheme("x86"), replay={"multiple": 8})
     after = optimise(before, pipeline.passes(plugin, Precision.INT8), context).model
-    faces = crops.load(shared / "faces" / "300w_common", plain.spec)
+    faces = load_face_crops(shared / "faces" / "300w_common", plain.spec)
     with OrtSession(before.SerializeToString()) as first, opened(plain, plugin, after, Precision.INT8) as second:
         expected, points = (parity.on_faces(session, plain.spec, faces) for session in (first, second))
     moved = squares.to_picture(points.landmarks, faces.squares) - squares.to_picture(expected.landmarks, faces.squares)
@@ -110,7 +111,7 @@ def test_mapping_back_by_a_clipped_square_misses_the_recorded_ion(
     artifact = artifacts.read(built / "pfld" / "onnx-fp32")
     golden = np.load(shared / "golden" / "300w_common.npz")
     folder = shared / "faces" / "300w_common"
-    faces = crops.load(folder, artifact.spec)
+    faces = load_face_crops(folder, artifact.spec)
     with plugins.load("targets", "onnx").open(artifact, OpenOptions()) as session:
         points = parity.on_faces(session, artifact.spec, faces).landmarks.astype(np.float64)
     pictures = [cv2.imread(str(folder / name)) for name in faces.names]
@@ -241,7 +242,7 @@ def test_dead_channels_of_trained_networks_go_and_no_landmark_moves(built: Path,
     assert sum(sum(layer.kept.values()) for layer in found.layers) == 0
     assert (parameters(graph), parameters(found.model)) == PARAMETERS[model]
     assert flops(found.model) < 0.6 * flops(graph)
-    faces = crops.load(shared / "faces" / "300w_common", plain.spec)
+    faces = load_face_crops(shared / "faces" / "300w_common", plain.spec)
     with OrtSession(graph.SerializeToString()) as before, OrtSession(found.model.SerializeToString()) as after:
         expected, points = (parity.on_faces(session, plain.spec, faces) for session in (before, after))
     assert np.abs(points.landmarks - expected.landmarks).max() <= 1e-6

@@ -14,7 +14,8 @@ from tests.evaluate.datasets.builders import BUILDERS
 from lmconv import plugins
 from lmconv.data import Dataset, Metric
 from lmconv.errors import InputError
-from lmconv.faces import crops
+from lmconv.faces.crops import load_face_crops
+from lmconv.faces.lookup import find_dataset
 from lmconv.inference.session import landmarks, noise
 from lmconv.pipeline import convert
 from lmconv.sources.resolve import open_source, resolve
@@ -102,8 +103,8 @@ def test_a_dataset_is_not_seen_where_it_is_not(dataset: Dataset, tmp_path: Path)
 def test_a_dataset_is_found_by_its_layout_and_cut_into_crops(dataset: Dataset, tmp_path: Path) -> None:
     build, landmarks = BUILDERS[dataset.name]
     place = build(tmp_path)
-    assert crops.find_dataset(place) is dataset
-    found = crops.load(place, landmark_spec("toy", "toy", size=(32, 32), landmarks=landmarks))
+    assert find_dataset(place) is dataset
+    found = load_face_crops(place, landmark_spec("toy", "toy", size=(32, 32), landmarks=landmarks))
     assert len(found.images) == len(set(found.names)) >= 1
     assert sum(1 for _ in found.scenes()) == len(found.images)
     assert all(re.fullmatch("[0-9a-f]{16}", digest) for digest in found.pictures())

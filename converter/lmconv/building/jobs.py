@@ -234,7 +234,8 @@ def _crops(job: Job, spec: ModelSpec) -> Crops | None:
     """The faces of a job, cut out when they are first needed; none where they have another number of points."""
     if job.calibration is None:
         return None
-    from lmconv.faces.crops import calibrated, calibration, check
+    from lmconv.faces.calibration import calibration_inputs, calibration_pictures
+    from lmconv.faces.lookup import check_points
     from lmconv.pipeline import Crops
 
     folder, split = job.calibration
@@ -242,11 +243,11 @@ def _crops(job: Job, spec: ModelSpec) -> Crops | None:
         job.console.note(f"{job.model}: a detector is not compared on faces: those in {folder} are left out")
         return None
     try:
-        check(folder, split, spec)
+        check_points(folder, split, spec)
     except OtherPoints as error:
         job.console.note(f"{error.message}: they are left out")
         return None
     return Crops(
-        cut=functools.cache(functools.partial(calibration, folder, spec, split)),
-        pictures=functools.cache(functools.partial(calibrated, folder, spec, split)),
+        cut=functools.cache(functools.partial(calibration_inputs, folder, spec, split)),
+        pictures=functools.cache(functools.partial(calibration_pictures, folder, spec, split)),
     )

@@ -459,7 +459,7 @@ def _check_faces(wanted: list[Wanted], calibration: Path | None) -> None:
         hint = "give --calibration DIR, a folder of annotated training faces"
         raise UsageError(f"{needy[0]} is calibrated on real faces, and none are named", hint=hint)
     if calibration:
-        from lmconv.faces.crops import find_dataset
+        from lmconv.faces.lookup import find_dataset
 
         find_dataset(calibration)
 

@@ -76,7 +76,7 @@ def plugin(
     **network: Any,
 ) -> Outcome:
     from lmconv import plugins
-    from lmconv.faces.crops import find_dataset
+    from lmconv.faces.lookup import find_dataset
     from lmconv.judging.loss import Budget
     from lmconv.pipeline import Choices
     from lmconv.sources import resolve as source

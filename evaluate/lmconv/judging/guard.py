@@ -12,7 +12,8 @@ from pathlib import Path
 
 from lmconv import pipeline, plugins
 from lmconv.errors import InputError, Refused
-from lmconv.faces.crops import CropSet, judged
+from lmconv.faces.calibration import evaluation_crops
+from lmconv.faces.crops import FaceCrops
 from lmconv.inference.latency import Gain, faster, paced
 from lmconv.inference.session import Outputs
 from lmconv.judging import parity
@@ -57,7 +58,7 @@ class Guard:
     out: Path
     place: Path
     force: bool = False
-    _faces: tuple[CropSet, Outputs] | None = None
+    _faces: tuple[FaceCrops, Outputs] | None = None
 
     def judge(self, artifact: Artifact) -> Json:
         """Judges a finished artefact; gives what was found.
@@ -159,13 +160,13 @@ class Guard:
             return "its weights are random"
         return "" if scheme(artifact.spec.landmarks) else f"ION is not defined for {artifact.spec.landmarks} points"
 
-    def _judged_on(self) -> tuple[CropSet, Outputs]:
+    def _judged_on(self) -> tuple[FaceCrops, Outputs]:
         """The faces, and what the network says of them; `_unjudged` has seen that there are some."""
         if self._faces is None:
             assert self.calibration
             folder, split = self.calibration
             spec = self.base.artifact.spec
-            faces = judged(folder, spec, split)
+            faces = evaluation_crops(folder, spec, split)
             with plugins.load("targets", "onnx").open(self.base.artifact, OpenOptions()) as session:
                 self._faces = faces, parity.on_faces(session, spec, faces)
         return self._faces

@@ -13,7 +13,8 @@ from tests.evaluate.datasets import builders
 from lmconv import plugins
 from lmconv.data import Dataset, Listing
 from lmconv.errors import InputError, OtherPoints
-from lmconv.faces import crops
+from lmconv.faces.crops import load_face_crops
+from lmconv.faces.lookup import find_dataset
 from lmconv.types import landmark_spec
 
 
@@ -39,11 +40,11 @@ def test_the_private_test_of_300w_is_a_subset_of_600(tmp_path: Path) -> None:
 def test_menpo_serves_networks_of_either_number_of_points(tmp_path: Path) -> None:
     builders.menpo(tmp_path)
     for landmarks, kind, other in ((68, "semifrontal", 39), (39, "profile", 68)):
-        found = crops.load(tmp_path, landmark_spec("toy", "toy", size=(32, 32), landmarks=landmarks))
+        found = load_face_crops(tmp_path, landmark_spec("toy", "toy", size=(32, 32), landmarks=landmarks))
         assert found.names == (f"{kind}/testset/aflw__face_39844.jpg",)
         assert found.problems == (f"{tmp_path}: 1 faces with {other} points left out",)
     with pytest.raises(OtherPoints, match=r"toy finds 98 points, the faces in .* have 39"):
-        crops.load(tmp_path, landmark_spec("toy", "toy", size=(32, 32), landmarks=98))
+        load_face_crops(tmp_path, landmark_spec("toy", "toy", size=(32, 32), landmarks=98))
     assert [face.subsets[-1] for face in read("menpo2d", tmp_path, "train").faces] == [
         "profile/trainset",
         "semifrontal/trainset",
@@ -66,13 +67,13 @@ def test_300vw_has_categories_and_every_face_is_its_frame(tmp_path: Path) -> Non
     ]
     assert names(listing)[:2] == ["114/vid.avi#000001", "114/vid.avi#000002"]
     assert names(read("w300vw", tmp_path, "train"))[0] == "001/vid.avi#000001"
-    greys = [scene.frame.mean() for scene in crops.load(tmp_path / "114", SPEC68).scenes()]
+    greys = [scene.frame.mean() for scene in load_face_crops(tmp_path / "114", SPEC68).scenes()]
     np.testing.assert_allclose(greys, [10, 70, 130], atol=3)
 
 
 def test_a_sample_of_a_video_skips_frames(tmp_path: Path) -> None:
     builders.videos(tmp_path)
-    found = crops.load(tmp_path / "114", SPEC68, most=2)
+    found = load_face_crops(tmp_path / "114", SPEC68, most=2)
     assert found.names == ("114/vid.avi#000001", "114/vid.avi#000003")
     np.testing.assert_allclose([scene.frame.mean() for scene in found.scenes()], [10, 130], atol=3)
 
@@ -85,7 +86,7 @@ def test_a_video_that_ends_early_names_itself_and_the_annotation(tmp_path: Path,
     else:
         (tmp_path / "114" / "vid.avi").write_bytes(content)
     with pytest.raises(InputError, match=r"114/vid\.avi: (not a video|has no frame 3, of which .*000003\.pts)"):
-        crops.load(tmp_path / "114", SPEC68)
+        load_face_crops(tmp_path / "114", SPEC68)
 
 
 def test_wflw_has_attributes_and_several_faces_in_a_picture(tmp_path: Path) -> None:
@@ -146,11 +147,11 @@ def test_a_file_that_several_know_or_none_is_refused(tmp_path: Path) -> None:
     builders.csv(tmp_path)
     builders.dlib(tmp_path)
     with pytest.raises(InputError, match=r"holds faces of dlib_xml and table .*--dataset"):
-        crops.find_dataset(tmp_path)
-    assert crops.find_dataset(tmp_path, "table").name == "table"
+        find_dataset(tmp_path)
+    assert find_dataset(tmp_path, "table").name == "table"
     (tmp_path / "notes.txt").write_text("nothing\n", encoding="utf-8")
-    with pytest.raises(InputError, match="not a folder, nor a file of annotations"):
-        crops.find_dataset(tmp_path / "notes.txt")
+    with pytest.raises(InputError, match="neither a folder nor a known annotation file"):
+        find_dataset(tmp_path / "notes.txt")
 
 
 # Mistakes name file and line
@@ -280,7 +281,7 @@ def test_annotations_of_another_picture_are_refused_with_their_line(tmp_path: Pa
     far = builders.row("a.png", builders.points(68) + 500)
     change(tmp_path / "landmarks.csv", ROW, far)
     with pytest.raises(InputError, match=r"landmarks\.csv:3: every point is outside the picture .*80 x 60"):
-        crops.load(tmp_path, SPEC68)
+        load_face_crops(tmp_path, SPEC68)
 
 
 # The real pieces
@@ -291,7 +292,7 @@ def test_reads_dlibs_own_example(shared: Path) -> None:
     listing = read("dlib_xml", shared / "faces" / "dlib", "all")
     assert {len(face.points) for face in listing.faces} == {68}
     assert len({face.name for face in listing.faces}) == len(listing.faces) > 3
-    assert len(crops.load(shared / "faces" / "dlib", SPEC68, "all").images) == len(listing.faces)
+    assert len(load_face_crops(shared / "faces" / "dlib", SPEC68, "all").images) == len(listing.faces)
 
 
 @pytest.mark.realdata
