@@ -42,7 +42,7 @@ from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import feed, noise
 from lmconv.judging import parity
 from lmconv.judging.accuracy import bootstrap
-from lmconv.judging.ion import ion
+from lmconv.judging.nme import nme
 from lmconv.networks.squares import to_picture
 from lmconv.sources.resolve import open_source, resolve
 from lmconv.store import artifact
@@ -137,7 +137,7 @@ def nncf(job: Job, *, compacted: bool, reduce_range: bool = False, **options: An
 
 def _accuracy(compiled: Any, faces: Iterable[Any]) -> tuple[float, list[float]]:
     """100 - ION, mean and of each face: higher is better, and not 0, by which NNCF divides."""
-    scores = [100 - float(ion(to_picture(compiled(x)["landmarks"], at), truth)[0]) for x, at, truth in faces]
+    scores = [100 - float(nme(to_picture(compiled(x)["landmarks"], at), truth)[0]) for x, at, truth in faces]
     return float(np.mean(scores)), scores
 
 
@@ -266,17 +266,17 @@ def in_float(path: Path, spec: ModelSpec, faces: FaceCrops) -> float:
         config = {openvino.HINT: "f32", "LP_TRANSFORMS_MODE": "NO"}
         run = ov.Core().compile_model(file, "CPU", config)
     points = np.concatenate([run({"input": image[None]})[0] for image in feed(faces.images, spec)])
-    return float(ion(to_picture(points, faces.squares), faces.truth).mean())
+    return float(nme(to_picture(points, faces.squares), faces.truth).mean())
 
 
 def judged(found: Float32, source: Float32, faces: FaceCrops, side: int) -> Json:
     """ION, how much more that is than the source's, drift in ION points, and the largest shift in input pixels."""
     points, expected = (to_picture(each, faces.squares) for each in (found, source))
-    errors = ion(points, faces.truth)
+    errors = nme(points, faces.truth)
     return {
         "ion": float(errors.mean()),
-        "more": asdict(bootstrap(errors - ion(expected, faces.truth))),
-        "drift": float(ion(faces.truth + points - expected, faces.truth).mean()),
+        "more": asdict(bootstrap(errors - nme(expected, faces.truth))),
+        "drift": float(nme(faces.truth + points - expected, faces.truth).mean()),
         "px": float(np.linalg.norm(found - source, axis=2).max()) * side,
     }
 

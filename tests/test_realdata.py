@@ -21,7 +21,7 @@ from lmconv.faces.crops import load_face_crops
 from lmconv.graph.facts import flops, parameters
 from lmconv.inference.ort import OrtSession
 from lmconv.judging import parity
-from lmconv.judging.ion import ion
+from lmconv.judging.nme import nme
 from lmconv.networks import squares
 from lmconv.passes import simplify
 from lmconv.sources import resolve as source
@@ -91,7 +91,7 @@ def test_int8_without_tuning_keeps_the_landmarks(
         expected, points = (parity.on_faces(session, plain.spec, faces) for session in (first, second))
     moved = squares.to_picture(points.landmarks, faces.squares) - squares.to_picture(expected.landmarks, faces.squares)
     assert (parity.errors(points, faces) - parity.errors(expected, faces)).mean() <= loss
-    assert ion(faces.truth + moved, faces.truth).mean() <= drift
+    assert nme(faces.truth + moved, faces.truth).mean() <= drift
 
 
 def clipped(squares: Float64, sizes: list[tuple[int, ...]]) -> Float64:
@@ -118,7 +118,7 @@ def test_mapping_back_by_a_clipped_square_misses_the_recorded_ion(
     boxes = clipped(
         faces.squares.astype(np.float64), [picture.shape[:2] for picture in pictures if picture is not None]
     )
-    errors = ion(points * boxes[:, None, 2:] + boxes[:, None, :2], faces.truth)
+    errors = nme(points * boxes[:, None, 2:] + boxes[:, None, :2], faces.truth)
     order = [faces.names.index(name) for name in golden["name"]]
     border = (boxes[:, 2:] != faces.squares[:, 2:]).any(axis=1)
     assert border.sum() >= 2

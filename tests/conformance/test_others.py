@@ -1,4 +1,4 @@
-"""What every target, dataset, metric and command must have; a new file is tested by being there."""
+"""What every target, dataset and command must have; a new file is tested by being there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.evaluate.datasets.builders import BUILDERS
 
 from lmconv import plugins
-from lmconv.data import Dataset, Metric
+from lmconv.data import Dataset
 from lmconv.errors import InputError
 from lmconv.faces.crops import load_face_crops
 from lmconv.faces.lookup import find_dataset
@@ -108,34 +108,6 @@ def test_a_dataset_is_found_by_its_layout_and_cut_into_crops(dataset: Dataset, t
     assert len(found.images) == len(set(found.names)) >= 1
     assert sum(1 for _ in found.scenes()) == len(found.images)
     assert all(re.fullmatch("[0-9a-f]{16}", digest) for digest in found.pictures())
-
-
-# Metrics
-
-
-@pytest.fixture(params=plugins.names("metrics"))
-def metric(request: pytest.FixtureRequest) -> Metric:
-    found: Metric = plugins.load("metrics", request.param)
-    return found
-
-
-def test_a_metric_declares_itself(metric: Metric) -> None:
-    assert metric.name in plugins.names("metrics")
-    assert metric.summary
-    assert metric.unit in ("%", "")
-    assert metric.better in ("lower", "higher")
-
-
-def test_a_metric_prefers_smaller_errors(metric: Metric) -> None:
-    random = np.random.default_rng(0)
-    good, bad = random.uniform(1, 5, 50), random.uniform(6, 15, 50)
-    better, worse = metric.compute(good), metric.compute(bad)
-    assert isinstance(better, float)
-    assert better < worse if metric.better == "lower" else better > worse
-
-
-def test_a_metric_is_defined_for_one_face(metric: Metric) -> None:
-    assert np.isfinite(metric.compute(np.array([4.0])))
 
 
 # Commands

@@ -9,7 +9,7 @@ from typing import Literal
 from lmconv.faces.crops import FaceCrops
 from lmconv.inference.scenes import on_scenes, seeded
 from lmconv.inference.session import Gap, Outputs, feed, gap, joined, noise_crops, outputs
-from lmconv.judging.ion import ion
+from lmconv.judging.nme import nme
 from lmconv.networks.compare import Difference
 from lmconv.networks.squares import to_picture
 from lmconv.store.reference import Reference, answer
@@ -105,7 +105,7 @@ def on_faces(session: Session, spec: ModelSpec, crops: FaceCrops, *, chunk: int 
 
 def errors(faces: Outputs, crops: FaceCrops) -> Float64:
     """(n,) float64: ION of each face against its annotation, percent."""
-    return ion(to_picture(faces.landmarks, crops.squares), crops.truth, crops.normaliser)
+    return nme(to_picture(faces.landmarks, crops.squares), crops.truth, crops.normaliser)
 
 
 def parity(
@@ -157,7 +157,7 @@ def _overall(apart: Gap, against: Literal["torch", "onnx", "reference"]) -> Pari
 def drift(found: Outputs, expected: Outputs, crops: FaceCrops) -> Float64:
     """(n,) float64: mean distance of the points of each face, as a percentage of what its scheme measures by."""
     moved = to_picture(found.landmarks, crops.squares) - to_picture(expected.landmarks, crops.squares)
-    return ion(crops.truth + moved, crops.truth, crops.normaliser)
+    return nme(crops.truth + moved, crops.truth, crops.normaliser)
 
 
 def reference_parity(session: Session, spec: ModelSpec, reference: Reference) -> Parity:

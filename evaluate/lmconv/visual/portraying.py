@@ -12,7 +12,7 @@ from lmconv.errors import UsageError
 from lmconv.faces.crops import load_face_crops
 from lmconv.inference.loading import usable
 from lmconv.judging import parity
-from lmconv.judging.ion import scheme_of
+from lmconv.judging.nme import scheme_of
 from lmconv.networks.squares import to_picture
 from lmconv.store import artifact as artifacts
 from lmconv.types import Json, OpenOptions, landmark_spec

@@ -11,7 +11,7 @@ from lmconv.faces.crops import load_face_crops
 from lmconv.faces.images import read_image
 from lmconv.faces.lookup import find_dataset
 from lmconv.inference.session import landmarks
-from lmconv.judging.ion import ion
+from lmconv.judging.nme import nme
 from lmconv.networks import squares
 from lmconv.networks.preprocess import network_input
 from lmconv.sources import resolve as source
@@ -96,4 +96,4 @@ def test_the_shipped_network_finds_the_points_of_faces_drawn_now(tmp_path: Path)
         found = squares.to_picture(
             landmarks(network, resolved.spec, network_input(faces.images, resolved.spec.preprocess)), faces.squares
         )
-    assert ion(found, faces.truth).mean() < 5, "4.6 on 300 faces, docs/drawn.md"
+    assert nme(found, faces.truth).mean() < 5, "4.6 on 300 faces, docs/drawn.md"

@@ -21,7 +21,7 @@ from lmconv.detectors import retinaface
 from lmconv.faces.crops import load_face_crops
 from lmconv.faces.lookup import find_dataset
 from lmconv.judging import parity
-from lmconv.judging.ion import ion
+from lmconv.judging.nme import nme
 from lmconv.networks.squares import to_picture
 from lmconv.sources.resolve import open_source, resolve
 from lmconv.types import Float32, Float64, Precision, Uint8
@@ -168,7 +168,7 @@ def test_landmarks_within_a_detectors_boxes_are_the_recorded_ones(model: str, ke
         points = to_picture(parity.on_faces(session, spec, faces).landmarks, faces.squares)
     assert not faces.missed
     order = [faces.names.index(name) for name in recorded["name"]]
-    errors: Float64 = ion(points, faces.truth)
+    errors: Float64 = nme(points, faces.truth)
     assert errors.mean() == pytest.approx({"pfld": 3.517, "mobilefacenet": 3.587}[model], abs=0.01)
     apart: Float32 = np.abs(points[order] - recorded[f"{key}_det10"]).max((1, 2))
     # MobileFaceNet's were recorded with an input in float16.
