@@ -1,4 +1,4 @@
-"""What every target, dataset and command must have; a new file is tested by being there."""
+"""Rules for every target, dataset and command; a new plug-in file is tested automatically."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def test_what_a_session_gave_stays_when_it_runs_again(target: Target, tiny: Path
 
 @pytest.fixture(params=plugins.names("datasets"))
 def dataset(request: pytest.FixtureRequest) -> Dataset:
-    found: Dataset = plugins.load("datasets", request.param)
-    return found
+    result: Dataset = plugins.load("datasets", request.param)
+    return result
 
 
 def test_a_dataset_declares_itself(dataset: Dataset) -> None:
@@ -104,10 +104,10 @@ def test_a_dataset_is_found_by_its_layout_and_cut_into_crops(dataset: Dataset, t
     build, landmarks = BUILDERS[dataset.name]
     place = build(tmp_path)
     assert find_dataset(place) is dataset
-    found = load_face_crops(place, landmark_spec("toy", "toy", size=(32, 32), landmarks=landmarks))
-    assert len(found.images) == len(set(found.names)) >= 1
-    assert sum(1 for _ in found.scenes()) == len(found.images)
-    assert all(re.fullmatch("[0-9a-f]{16}", digest) for digest in found.pictures())
+    crops = load_face_crops(place, landmark_spec("toy", "toy", size=(32, 32), landmarks=landmarks))
+    assert len(crops.images) == len(set(crops.names)) >= 1
+    assert sum(1 for _ in crops.scenes()) == len(crops.images)
+    assert all(re.fullmatch("[0-9a-f]{16}", digest) for digest in crops.pictures())
 
 
 # Commands

@@ -47,7 +47,7 @@ def find_dataset(path: Path, name: str | None = None) -> Dataset:
 
 
 def matching_datasets(path: Path) -> list[Dataset]:
-    """Returns the data-set plug-ins whose layout a path holds; without a match, those that read the path as bare."""
+    """Returns the data-set plug-ins whose layout a path holds; without a match, the plug-ins that read a bare path."""
     datasets: dict[str, Dataset] = plugins.load_all("datasets")
     matches = [dataset for dataset in datasets.values() if dataset.matches(path)]
     return matches or [dataset for dataset in datasets.values() if dataset.matches_bare(path)]

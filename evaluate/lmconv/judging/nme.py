@@ -53,7 +53,7 @@ def scheme_of(landmarks: int) -> Scheme:
     """Returns the landmark scheme with this number of landmarks.
 
     Raises:
-        UsageError: No plug-in has such a scheme.
+        UsageError: No plug-in has this number of landmarks.
     """
     result = scheme(landmarks)
     if result is None:

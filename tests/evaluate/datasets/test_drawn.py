@@ -93,7 +93,7 @@ def test_the_shipped_network_finds_the_points_of_faces_drawn_now(tmp_path: Path)
     resolved = source.resolve("drawn68", weights=SHIPPED)
     faces = load_face_crops(tmp_path, resolved.spec)
     with source.open_source(resolved) as network:
-        found = squares.to_picture(
+        points = squares.to_picture(
             landmarks(network, resolved.spec, network_input(faces.images, resolved.spec.preprocess)), faces.squares
         )
-    assert nme(found, faces.truth).mean() < 5, "4.6 on 300 faces, docs/drawn.md"
+    assert nme(points, faces.truth).mean() < 5, "4.6 on 300 faces, docs/drawn.md"

@@ -29,18 +29,18 @@ def rows(array: Float32) -> list[bytes]:
 
 def test_calibration_begins_with_every_training_face_as_it_is(training: Path) -> None:
     plain = network_input(load_face_crops(training, SPEC, "train").images, SPEC.preprocess)
-    found = calibration_inputs(training, SPEC, count=12)
-    assert found.shape == (12, 3, 32, 32)
-    assert found.dtype == np.float32
-    assert set(rows(found[:5])) == set(rows(plain))
-    assert len(set(rows(found))) == 12, "every later crop is a new one"
+    inputs = calibration_inputs(training, SPEC, count=12)
+    assert inputs.shape == (12, 3, 32, 32)
+    assert inputs.dtype == np.float32
+    assert set(rows(inputs[:5])) == set(rows(plain))
+    assert len(set(rows(inputs))) == 12, "every later crop is a new one"
 
 
 def test_calibration_of_fewer_crops_than_faces_takes_different_faces_unchanged(training: Path) -> None:
     plain = network_input(load_face_crops(training, SPEC, "train").images, SPEC.preprocess)
-    found = rows(calibration_inputs(training, SPEC, count=3))
-    assert len(set(found)) == 3
-    assert set(found) < set(rows(plain))
+    inputs = rows(calibration_inputs(training, SPEC, count=3))
+    assert len(set(inputs)) == 3
+    assert set(inputs) < set(rows(plain))
 
 
 def test_calibration_is_the_same_for_the_same_seed_only(training: Path) -> None:
@@ -66,10 +66,10 @@ def test_a_varied_crop_stays_within_its_limits(tmp_path: Path) -> None:
     points = box_points(90, 90, 150, 150)
     add_face(tmp_path / "afw", "ramp", image, points)
     left, top, side = landmark_square(points, SPEC.crop)
-    found = calibration_inputs(tmp_path, SPEC, count=60).transpose(0, 2, 3, 1).astype(np.float64) * 255
+    inputs = calibration_inputs(tmp_path, SPEC, count=60).transpose(0, 2, 3, 1).astype(np.float64) * 255
     grid = np.stack(np.meshgrid(np.arange(32), np.arange(32)), axis=-1).reshape(-1, 2) + 0.5 - 16
     seen = []
-    for crop in found[1:]:
+    for crop in inputs[1:]:
         light = np.median(crop[..., 2]) / 200
         place = crop[..., :2].reshape(-1, 2) / light * 2 + 0.5
         (across, down, centre), *_ = np.linalg.lstsq(np.column_stack([grid, np.ones(len(grid))]), place, rcond=None)
@@ -87,7 +87,7 @@ def test_a_varied_crop_stays_within_its_limits(tmp_path: Path) -> None:
 @pytest.mark.realdata
 def test_real_calibration_crops_come_from_the_training_faces(shared: Path) -> None:
     spec = landmark_spec("pfld", "pfld", size=(112, 112), landmarks=68)
-    found = calibration_inputs(shared / "faces", spec)
+    inputs = calibration_inputs(shared / "faces", spec)
     plain = network_input(load_face_crops(shared / "faces", spec, "train").images, spec.preprocess)
-    assert found.shape == (300, 3, 112, 112)
-    assert set(rows(found[:102])) == set(rows(plain))
+    assert inputs.shape == (300, 3, 112, 112)
+    assert set(rows(inputs[:102])) == set(rows(plain))

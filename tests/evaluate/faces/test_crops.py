@@ -125,12 +125,12 @@ def test_points_of_a_border_face_go_back_to_their_own_pixels(tmp_path: Path) -> 
     image = np.full((100, 100, 3), 255, np.uint8)
     image[..., 0], image[..., 1] = np.arange(100), np.arange(100)[:, None]
     add_face(tmp_path / "ibug", "border", image, box_points(-12, 2, 70, 60))
-    found = load_face_crops(tmp_path, SPEC)
-    assert found.squares[0, 0] < 0
-    y, x = np.nonzero(found.images[0, ..., 2] == 255)
+    crops = load_face_crops(tmp_path, SPEC)
+    assert crops.squares[0, 0] < 0
+    y, x = np.nonzero(crops.images[0, ..., 2] == 255)
     fractions = (np.column_stack([x, y]) + 0.5) / 32
-    pixels = squares.to_picture(fractions[None], found.squares)[0]
-    np.testing.assert_allclose(pixels - 0.5, found.images[0, y, x, :2], atol=1.0)
+    pixels = squares.to_picture(fractions[None], crops.squares)[0]
+    np.testing.assert_allclose(pixels - 0.5, crops.images[0, y, x, :2], atol=1.0)
 
 
 # A folder
@@ -143,19 +143,19 @@ def test_loads_the_faces_of_a_folder(tmp_path: Path) -> None:
     add_face(tmp_path / "afw", "train", image, points)
     (tmp_path / "afw" / "alone.pts").touch()
     (tmp_path / "lfpw" / "testset" / "alone.png").touch()
-    found = load_face_crops(tmp_path, SPEC)
-    assert found.names == ("helen/testset/a.png", "lfpw/testset/b.png")
-    assert found.subsets == (("common", "helen/testset"), ("common", "lfpw/testset"))
-    assert found.totals["common"] == 554
-    assert [problem.partition(": ")[2] for problem in found.problems] == ["no .pts file beside it"]
-    assert found.images.shape == (2, 32, 32, 3)
-    assert found.images.dtype == np.uint8
-    assert found.squares.shape == (2, 3)
-    assert found.squares.dtype == np.int64
-    np.testing.assert_allclose(found.truth[1], points, atol=1e-6)
+    crops = load_face_crops(tmp_path, SPEC)
+    assert crops.names == ("helen/testset/a.png", "lfpw/testset/b.png")
+    assert crops.subsets == (("common", "helen/testset"), ("common", "lfpw/testset"))
+    assert crops.totals["common"] == 554
+    assert [problem.partition(": ")[2] for problem in crops.problems] == ["no .pts file beside it"]
+    assert crops.images.shape == (2, 32, 32, 3)
+    assert crops.images.dtype == np.uint8
+    assert crops.squares.shape == (2, 3)
+    assert crops.squares.dtype == np.int64
+    np.testing.assert_allclose(crops.truth[1], points, atol=1e-6)
     around = landmark_square(points, SPEC.crop)
-    assert found.squares[1].tolist() == list(around)
-    np.testing.assert_array_equal(found.images[1], reference_crop(image, around, (32, 32)))
+    assert crops.squares[1].tolist() == list(around)
+    np.testing.assert_array_equal(crops.images[1], reference_crop(image, around, (32, 32)))
 
 
 def test_points_partly_outside_the_picture_are_valid(tmp_path: Path) -> None:
@@ -266,15 +266,15 @@ def test_real_faces_have_the_recorded_squares_and_crops(shared: Path) -> None:
     recorded = np.load(shared / "golden" / "mobilenet_56_300w_common.npz")
     spec = landmark_spec("pfld", "pfld", size=(112, 112), landmarks=68)
     folder = shared / "faces" / "300w_common"
-    found = load_face_crops(folder, spec)
-    order = [found.names.index(name) for name in boxes["name"]]
+    crops = load_face_crops(folder, spec)
+    order = [crops.names.index(name) for name in boxes["name"]]
     assert sorted(order) == list(range(73))
-    np.testing.assert_array_equal(found.truth[order], boxes["gt"])
-    np.testing.assert_array_equal(found.squares[order], recorded["square"])
-    corners = np.concatenate([np.floor(found.truth.min(axis=1)), np.ceil(found.truth.max(axis=1))], axis=1)
+    np.testing.assert_array_equal(crops.truth[order], boxes["gt"])
+    np.testing.assert_array_equal(crops.squares[order], recorded["square"])
+    corners = np.concatenate([np.floor(crops.truth.min(axis=1)), np.ceil(crops.truth.max(axis=1))], axis=1)
     np.testing.assert_array_equal(corners[order], boxes["gt_box"])
     for index in range(0, 73, 6):
-        image = cv2.imread(str(folder / found.names[index]))
-        left, top, side = found.squares[index].tolist()
+        image = cv2.imread(str(folder / crops.names[index]))
+        left, top, side = crops.squares[index].tolist()
         expected = reference_crop(np.asarray(image, np.uint8), (left, top, side), (112, 112))
-        np.testing.assert_array_equal(found.images[index], expected)
+        np.testing.assert_array_equal(crops.images[index], expected)

@@ -39,16 +39,16 @@ def lines(*changes: tuple[int, str], of: str = FRAMED) -> str:
 @pytest.mark.parametrize(
     ("text", "line", "what"),
     [
-        ("", 1, "0 points where 68"),
+        ("", 1, "0 points, expected 68"),
         ("hello\n", 1, "'hello' is not a point"),
         (lines((5, "nan 3.0")), 5, "'nan 3.0' is not finite"),
         (lines((6, "1.0 -inf")), 6, "'1.0 -inf' is not finite"),
         (lines((7, "1.0 2.0 3.0")), 7, "is not a point, two numbers"),
         (lines((8, "1.0")), 8, "is not a point, two numbers"),
         (lines((9, "1,0 2,0")), 9, "is not a point, two numbers"),
-        ("".join(BARE.splitlines(keepends=True)[:67]), 67, "67 points where 68"),
-        (BARE + "1 2\n", 69, "69 points where 68"),
-        (lines((4, "")), 72, "67 points where 68"),
+        ("".join(BARE.splitlines(keepends=True)[:67]), 67, "67 points, expected 68"),
+        (BARE + "1 2\n", 69, "69 points, expected 68"),
+        (lines((4, "")), 72, "67 points, expected 68"),
         (lines((2, "n_points: 67")), 2, "announces '67' points"),
         (lines((1, "P6 640")), 1, "before the opening brace"),
         (FRAMED[:-1], 71, "without the closing brace"),
@@ -89,7 +89,7 @@ def test_without_a_wanted_number_the_file_says_it(tmp_path: Path, text: str) -> 
     [
         ("", 1, "0 points"),
         (lines((2, "n_points: many")), 2, "announces 'many' points"),
-        (lines((2, "n_points: 98")), 72, "68 points where 98"),
+        (lines((2, "n_points: 98")), 72, "68 points, expected 98"),
         ("n_points: 0\n{\n}", 3, "0 points"),
     ],
 )

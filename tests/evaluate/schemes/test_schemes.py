@@ -1,4 +1,4 @@
-"""Facts of the schemes that are here, and how one is found."""
+"""Facts of the schemes in this repository, and the lookup of a scheme."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SHIFT = np.array([3.0, 4.0])
 
 
 def known(landmarks: int) -> Scheme:
-    found = scheme(landmarks)
-    assert found is not None
-    return found
+    result = scheme(landmarks)
+    assert result is not None
+    return result
 
 
 def face(landmarks: int, **places: tuple[float, float]) -> Float64:
@@ -105,10 +105,10 @@ def test_another_normaliser_is_chosen_by_name() -> None:
     assert nme(truth + SHIFT, truth, "inter-pupil") == pytest.approx([100 * 5 / 50])
     assert nme(truth + SHIFT, truth, "box-side") == pytest.approx([100 * 5 / (30 * 40) ** 0.5])
     with pytest.raises(
-        UsageError, match=r"ibug68 has no normaliser 'ipd' .it has inter-ocular, inter-pupil, box-diagonal"
+        UsageError, match=r"ibug68 has no normaliser 'ipd' .known: inter-ocular, inter-pupil, box-diagonal"
     ):
         nme(truth, truth, "ipd")
-    with pytest.raises(UsageError, match=r"menpo39 has no normaliser 'inter-ocular' .it has box-diagonal, box-side"):
+    with pytest.raises(UsageError, match=r"menpo39 has no normaliser 'inter-ocular' .known: box-diagonal, box-side"):
         known(39).normaliser("inter-ocular")
 
 
