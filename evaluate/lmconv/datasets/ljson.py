@@ -1,9 +1,9 @@
 """Menpo's `.ljson`, a JSON file beside a picture of the same name; points are [y, x], the first pixel is (0, 0).
 
 A file of version 2 has one set of points. A file of version 3 has groups of points: the reader takes the group whose
-number of points has a scheme in `lmconv.schemes`, and refuses a file with none or several of these groups. The result has x before
-y; the values stay as stored. A folder is one part that belongs to every split. A folder with `.pts` files belongs to
-another data set.
+number of points has a scheme in `lmconv.schemes`, and refuses a file with none or several of these groups. The result
+has x before y; the values stay as stored. A folder is one part that belongs to every split. A folder with `.pts` files
+belongs to another data set.
 
 https://docs.menpo.org/en/stable/api/io/export_landmark_file.html
 """
