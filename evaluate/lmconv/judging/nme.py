@@ -59,6 +59,6 @@ def scheme_of(landmarks: int) -> Scheme:
     if result is None:
         schemes: dict[str, Scheme] = plugins.load_all("schemes")
         counts = ", ".join(str(count) for count in sorted(known.landmarks for known in schemes.values()))
-        hint = f"schemes exist for {counts}; a package adds a scheme as an entry point of lmconv.schemes (docs/points.md)"
+        hint = f"schemes exist for {counts}; a package can register a scheme under lmconv.schemes (docs/points.md)"
         raise UsageError(f"ION is not defined for {landmarks} points", hint=hint)
     return result
