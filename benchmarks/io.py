@@ -82,7 +82,7 @@ def network(model: str, out: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def batches(faces: crops.CropSet, spec: ModelSpec) -> Iterator[tuple[int, bool, Scene]]:
+def batches(faces: FaceCrops, spec: ModelSpec) -> Iterator[tuple[int, bool, Scene]]:
     """Pictures with as many boxes as a batch has, around the face and near it; and whether a square leaves it."""
     random = np.random.default_rng(0)
     for index, shown in enumerate(faces.scenes()):
@@ -99,7 +99,7 @@ def batches(faces: crops.CropSet, spec: ModelSpec) -> Iterator[tuple[int, bool, 
             yield count, bool(beyond.any()), scene
 
 
-def compare(session: Session, spec: ModelSpec, faces: crops.CropSet, expected: list[Float32]) -> dict[str, Any]:
+def compare(session: Session, spec: ModelSpec, faces: FaceCrops, expected: list[Float32]) -> dict[str, Any]:
     """Largest distances to the host path, pixels of the crop: by batch, and of boxes over a border at any."""
     worst = {**{str(count): 0.0 for count in FACES}, "border": 0.0}
     beyond = 0
@@ -112,7 +112,7 @@ def compare(session: Session, spec: ModelSpec, faces: crops.CropSet, expected: l
     return {"px": worst, "faces": len(faces.names), "border_faces": beyond}
 
 
-def timed(opened: dict[Io, tuple[Session, ModelSpec]], faces: crops.CropSet) -> list[dict[str, Any]]:
+def timed(opened: dict[Io, tuple[Session, ModelSpec]], faces: FaceCrops) -> list[dict[str, Any]]:
     """Times of the whole way, milliseconds a face: each io in turn, and what of it the host does for `tensor`."""
     shown = list(faces.scenes())[TIMED]
     height, width = shown.frame.shape[:2]

@@ -79,7 +79,7 @@ def pairs(model: onnx.ModelProto, spec: ModelSpec, target: str, settings: argpar
     """Graphs before and after each pass that changes this one, each brought to the precision; one batch size or any."""
     plugin: Target = plugins.load("targets", target)
     calibrated = settings.precision == Precision.INT8
-    crops = calibration(settings.faces, spec) if calibrated else None
+    crops = calibration_inputs(settings.faces, spec) if calibrated else None
     context = PassContext(spec=spec, crops=crops, scheme=plugin.scheme(this_cpu()))
     lower = PRECISION_PASSES.get(settings.precision, ())
     lowered = optimise(model, lower, context).model

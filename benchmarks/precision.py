@@ -42,14 +42,14 @@ from lmconv.building.request import Choices, Conversion, Crops
 from lmconv.building.steps import steps
 from lmconv.building.target_graph import with_batch
 from lmconv.errors import first_line
-from lmconv.faces import crops
-from lmconv.faces.crops import CropSet
+from lmconv.faces.calibration import calibration_inputs, calibration_pictures
+from lmconv.faces.crops import FaceCrops, load_face_crops
 from lmconv.inference.latency import faster, interleaved
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import feed, noise
 from lmconv.judging import parity
 from lmconv.judging.accuracy import bootstrap
-from lmconv.judging.ion import ion
+from lmconv.judging.nme import nme
 from lmconv.networks.squares import to_picture
 from lmconv.sources.resolve import open_source, resolve
 from lmconv.store import artifact
@@ -138,7 +138,7 @@ def nncf(job: Job, *, compacted: bool, reduce_range: bool = False, **options: An
         options["advanced_parameters"] = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
     quantise = nncf.quantize
     if "max_drop" in options:
-        faces = crops.load(job.faces, spec, "train")
+        faces = load_face_crops(job.faces, spec, "train")
         known = zip(feed(faces.images, spec)[:, None], faces.squares[:, None], faces.truth[:, None], strict=True)
         quantise, arguments = nncf.quantize_with_accuracy_control, [*arguments, nncf.Dataset(list(known)), _accuracy]
     made = quantise(*arguments, subset_size=len(job.crops), **options)
@@ -148,7 +148,7 @@ def nncf(job: Job, *, compacted: bool, reduce_range: bool = False, **options: An
 
 def _accuracy(compiled: Any, faces: Iterable[Any]) -> tuple[float, list[float]]:
     """100 - ION, mean and of each face: higher is better, and not 0, by which NNCF divides."""
-    scores = [100 - float(ion(to_picture(compiled(x)["landmarks"], at), truth)[0]) for x, at, truth in faces]
+    scores = [100 - float(nme(to_picture(compiled(x)["landmarks"], at), truth)[0]) for x, at, truth in faces]
     return float(np.mean(scores)), scores
 
 
@@ -263,7 +263,7 @@ def opened(path: Path) -> Session:
     return openvino.OpenVinoSession(path, "f32", 1)
 
 
-def in_float(path: Path, spec: ModelSpec, faces: CropSet) -> float:
+def in_float(path: Path, spec: ModelSpec, faces: FaceCrops) -> float:
     """Mean ION of a model whose runtime makes no integers of its Q/DQ: rounded alike, and nothing saturates."""
     import onnxruntime
     import openvino as ov
@@ -277,17 +277,17 @@ def in_float(path: Path, spec: ModelSpec, faces: CropSet) -> float:
         config = {openvino.HINT: "f32", "LP_TRANSFORMS_MODE": "NO"}
         run = ov.Core().compile_model(file, "CPU", config)
     points = np.concatenate([run({"input": image[None]})[0] for image in feed(faces.images, spec)])
-    return float(ion(to_picture(points, faces.squares), faces.truth).mean())
+    return float(nme(to_picture(points, faces.squares), faces.truth).mean())
 
 
-def judged(found: Float32, source: Float32, faces: CropSet, side: int) -> Json:
+def judged(found: Float32, source: Float32, faces: FaceCrops, side: int) -> Json:
     """ION, how much more that is than the source's, drift in ION points, and the largest shift in input pixels."""
     points, expected = (to_picture(each, faces.squares) for each in (found, source))
-    errors = ion(points, faces.truth)
+    errors = nme(points, faces.truth)
     return {
         "ion": float(errors.mean()),
-        "more": asdict(bootstrap(errors - ion(expected, faces.truth))),
-        "drift": float(ion(faces.truth + points - expected, faces.truth).mean()),
+        "more": asdict(bootstrap(errors - nme(expected, faces.truth))),
+        "drift": float(nme(faces.truth + points - expected, faces.truth).mean()),
         "px": float(np.linalg.norm(found - source, axis=2).max()) * side,
     }
 

@@ -85,7 +85,7 @@ def write_clip(path: Path, faces: Path) -> None:
 def clip(folder: Path) -> Iterator[Uint8]:
     """Its frames, (480, 640, 3) uint8, BGR: half of them in each of the two pictures."""
     spec = source.resolve("pfld", seed=0).spec
-    faces = crops.load(folder, spec, "test")
+    faces = load_face_crops(folder, spec, "test")
     for name, points, shown in zip(faces.names, faces.truth, faces.scenes(), strict=True):
         if name in PICTURES:
             yield from pan(shown.frame, points)

@@ -38,7 +38,9 @@ from lmconv.building.plain import Plain, plain_graph
 from lmconv.building.recipe import PLAIN_PASSES
 from lmconv.building.request import Choices, Conversion, Crops
 from lmconv.errors import GateFailed, InputError, LmconvError, MissingRuntime, UsageError
-from lmconv.faces import crops
+from lmconv.faces.calibration import calibration_inputs, calibration_pictures
+from lmconv.faces.crops import load_face_crops
+from lmconv.faces.lookup import find_dataset
 from lmconv.inference.latency import latency
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import Outputs, outputs
@@ -131,7 +133,7 @@ def annotated() -> Path:
     if not faces:
         hint = "export LMCONV_FACES=DIR, see README.md"
         raise InputError("int8 is calibrated and judged on annotated faces, and LMCONV_FACES names none", hint=hint)
-    crops.find_dataset(Path(faces))
+    find_dataset(Path(faces))
     return Path(faces)
 
 
@@ -183,7 +185,7 @@ def _prepared(network: Network, out: Path, staging: Path, faces: Path, major: in
     judged = "heatmaps" if spec.heatmaps else "landmarks"
     inputs, expected = [reference.inputs["input"]], [getattr(reference.outputs, judged)]
     if path:
-        images = network_input(crops.load(faces, spec).images, spec.preprocess)
+        images = network_input(load_face_crops(faces, spec).images, spec.preprocess)
         with open_source(source) as session:
             inputs, expected = [*inputs, images], [*expected, outputs(session, spec, images, maps=0).landmarks]
     file = f"{network.name}.npz"
@@ -459,7 +461,7 @@ def _figures(base: Plain, found: Arrays, precision: Precision, *, trained: bool)
     if precision == Precision.FP16 and trained:
         gates["max_px"] = seeded.max_px <= FP16_PX
     if trained:
-        faces = crops.load(annotated(), spec)
+        faces = load_face_crops(annotated(), spec)
         with open_source(base.source) as network:
             expected = parity.on_faces(network, spec, faces)
         answered: Outputs = parity.on_faces(session, spec, faces)

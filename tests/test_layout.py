@@ -11,7 +11,7 @@ from lmconv import plugins
 
 TREE = Path(__file__).parents[1]
 ROOTS = [TREE / name for name in ("converter", "evaluate", "weights")]
-KINDS = ["backbones", "commands", "datasets", "metrics", "passes", "schemes", "targets"]
+KINDS = ["backbones", "commands", "datasets", "passes", "schemes", "targets"]
 FILES = [
     (kind, path)
     for kind in KINDS

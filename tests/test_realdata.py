@@ -18,11 +18,12 @@ from lmconv.building.recipe import resolve
 from lmconv.building.request import Choices
 from lmconv.building.trial import opened
 from lmconv.compaction.compact import compact
-from lmconv.faces import crops
+from lmconv.faces.calibration import calibration_inputs
+from lmconv.faces.crops import load_face_crops
 from lmconv.graph.facts import flops, parameters
 from lmconv.inference.ort import OrtSession
 from lmconv.judging import parity
-from lmconv.judging.ion import ion
+from lmconv.judging.nme import nme
 from lmconv.networks import squares
 from lmconv.passes import simplify
 from lmconv.sources import resolve as source
@@ -68,7 +69,7 @@ def test_ion_is_the_recorded_one_for_every_face_in_every_runtime(case: tuple[str
     model, opened, artifact = case
     key, mean = FACES[model]
     golden = np.load(shared / "golden" / "300w_common.npz")
-    faces = crops.load(shared / "faces" / "300w_common", artifact.spec)
+    faces = load_face_crops(shared / "faces" / "300w_common", artifact.spec)
     with opened() as session:
         errors = parity.errors(parity.on_faces(session, artifact.spec, faces), faces)
     assert len(errors) == 73
@@ -84,7 +85,7 @@ def test_int8_without_tuning_keeps_the_landmarks(
 ) -> None:
     plain, plugin = artifacts.read(built / model / "plain"), plugins.load("targets", target)
     before = onnx.load(plain.path / "model.onnx")
-    crop = crops.calibration(shared / "faces" / "300w_train_sample", plain.spec)
+    crop = calibration_inputs(shared / "faces" / "300w_train_sample", plain.spec)
     context = PassContext(spec=plain.spec, crops=crop, scheme=plugin.scheme("x86"), replay={"multiple": 8})
     passes = resolve(Variant(target=target, precision=Precision.INT8), plugin, Choices()).passes
     after = optimise(before, passes, context).model
@@ -93,7 +94,7 @@ def test_int8_without_tuning_keeps_the_landmarks(
         expected, points = (parity.on_faces(session, plain.spec, faces) for session in (first, second))
     moved = squares.to_picture(points.landmarks, faces.squares) - squares.to_picture(expected.landmarks, faces.squares)
     assert (parity.errors(points, faces) - parity.errors(expected, faces)).mean() <= loss
-    assert ion(faces.truth + moved, faces.truth).mean() <= drift
+    assert nme(faces.truth + moved, faces.truth).mean() <= drift
 
 
 def clipped(squares: Float64, sizes: list[tuple[int, ...]]) -> Float64:
@@ -113,14 +114,14 @@ def test_mapping_back_by_a_clipped_square_misses_the_recorded_ion(
     artifact = artifacts.read(built / "pfld" / "onnx-fp32")
     golden = np.load(shared / "golden" / "300w_common.npz")
     folder = shared / "faces" / "300w_common"
-    faces = crops.load(folder, artifact.spec)
+    faces = load_face_crops(folder, artifact.spec)
     with plugins.load("targets", "onnx").open(artifact, OpenOptions()) as session:
         points = parity.on_faces(session, artifact.spec, faces).landmarks.astype(np.float64)
     pictures = [cv2.imread(str(folder / name)) for name in faces.names]
     boxes = clipped(
         faces.squares.astype(np.float64), [picture.shape[:2] for picture in pictures if picture is not None]
     )
-    errors = ion(points * boxes[:, None, 2:] + boxes[:, None, :2], faces.truth)
+    errors = nme(points * boxes[:, None, 2:] + boxes[:, None, :2], faces.truth)
     order = [faces.names.index(name) for name in golden["name"]]
     border = (boxes[:, 2:] != faces.squares[:, 2:]).any(axis=1)
     assert border.sum() >= 2
@@ -244,7 +245,7 @@ def test_dead_channels_of_trained_networks_go_and_no_landmark_moves(built: Path,
     assert sum(sum(layer.kept.values()) for layer in found.layers) == 0
     assert (parameters(graph), parameters(found.model)) == PARAMETERS[model]
     assert flops(found.model) < 0.6 * flops(graph)
-    faces = crops.load(shared / "faces" / "300w_common", plain.spec)
+    faces = load_face_crops(shared / "faces" / "300w_common", plain.spec)
     with OrtSession(graph.SerializeToString()) as before, OrtSession(found.model.SerializeToString()) as after:
         expected, points = (parity.on_faces(session, plain.spec, faces) for session in (before, after))
     assert np.abs(points.landmarks - expected.landmarks).max() <= 1e-6

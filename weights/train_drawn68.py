@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lmconv.backbones.drawn68 import SIZE, Drawn68
-from lmconv.faces import crops
+from lmconv.faces.crops import landmark_square
 from lmconv.networks import squares
 from lmconv.schemes.ibug68 import plugin as ibug68
 from lmconv.synthetic.picture import face, stream
@@ -54,7 +54,7 @@ def drawn(number: int) -> tuple[Uint8, Float64]:
     """One face: (s, s, 3) uint8, BGR, a crop `LARGER` than the network's; (68, 2) float64, fractions of it."""
     cv2.setNumThreads(1)
     picture, points = face(RANGES, stream(SEED, "trainset", number), side=PICTURE)
-    left, top, side = crops.square(points, Crop(scale=LARGER * Crop().scale))
+    left, top, side = landmark_square(points, Crop(scale=LARGER * Crop().scale))
     size = round(LARGER * SIZE)
     return squares.cut(picture, (left, top, side), (size, size)), (points - (left, top)) / side
 

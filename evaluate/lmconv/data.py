@@ -1,11 +1,10 @@
-"""The types of annotated faces and of what is measured on them."""
+"""Types of annotated faces and of the data sets that hold annotated faces."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from lmconv.types import Float64
 
@@ -15,13 +14,13 @@ class Face:
     """One annotated face.
 
     Attributes:
-        image: The picture, or the video that it is a frame of.
-        annotation: The file that holds its points.
-        points: (L, 2) float64, pixels of the picture, x before y, values as the annotation has them.
-        subsets: Every subset it counts in, its source folder last: `("common", "lfpw/testset")`.
-        key: What it is called in its source folder, where the file name of the picture does not say it.
-        line: Of the annotation, where that holds many faces; counted from 1.
-        frame: Of the video, counted from 0; None of a picture.
+        image: The picture file, or the video file.
+        annotation: The file with the landmarks of the face.
+        points: (L, 2) float64, the landmarks as stored: pixels of the picture, x before y.
+        subsets: All subsets of the face, the source folder last: `("common", "lfpw/testset")`.
+        key: Name of the face in the source folder; by default the file name of the picture.
+        line: Line of the annotation file, counted from 1; None if the file holds one face only.
+        frame: Frame of the video, counted from 0; None for a picture.
     """
 
     image: Path
@@ -34,23 +33,23 @@ class Face:
 
     @property
     def name(self) -> str:
-        """Source folder and file name of the picture, the same wherever the data lies; no other face has it."""
+        """Unique name: source folder and `key`. The name does not depend on the location of the data set."""
         return f"{self.subsets[-1]}/{self.key or self.image.name}"
 
     @property
     def place(self) -> str:
-        """Where its points are written, for messages."""
+        """Annotation file and line of the landmarks, for messages."""
         return f"{self.annotation}:{self.line}" if self.line else str(self.annotation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """The faces of one split.
+    """Faces of one split of a data set.
 
     Attributes:
-        faces: In an order that depends on their names only.
-        problems: What was left out and why, one line each.
-        totals: How many faces each published subset has in full, whether they are here or not.
+        faces: The faces, in an order that depends on the names only.
+        problems: One line for each group of faces that is left out, with the reason.
+        totals: Number of faces in the full version of each published subset, including faces that are missing here.
     """
 
     faces: tuple[Face, ...]
@@ -60,12 +59,15 @@ class Listing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """A layout of annotated faces: the plug-in of `datasets/<one>.py`.
+    """A layout of annotated faces: the plug-in in `datasets/NAME.py`.
 
     Attributes:
-        matches: Whether a folder, or a file with annotations, holds this layout; False where it does not exist.
-        matches_bare: Whether a folder that holds no data set's layout can be read as it all the same.
-        faces: The faces of a folder in the split `"test"`, `"train"` or `"all"`; an `InputError` when there are none.
+        name: Name of the plug-in: the name of its file.
+        summary: The layout in one line, for help and messages.
+        matches: Returns True if a folder or annotation file holds this layout, False if the path does not exist.
+        faces: Returns the faces of a path in the split `"test"`, `"train"` or `"all"`; raises `InputError` if there are
+            none.
+        matches_bare: Returns True if this plug-in can read a folder that holds no data set's layout.
     """
 
     name: str
@@ -73,20 +75,3 @@ class Dataset:
     matches: Callable[[Path], bool]
     faces: Callable[[Path, str], Listing]
     matches_bare: Callable[[Path], bool] = lambda folder: False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """A figure over many faces: the plug-in of `metrics/<one>.py`.
-
-    Attributes:
-        unit: `"%"`, or empty for a plain number.
-        better: Which way is good.
-        compute: From (n,) float64, ION of each face in percent, n at least 1.
-    """
-
-    name: str
-    unit: str
-    summary: str
-    better: Literal["lower", "higher"]
-    compute: Callable[[Float64], float]

@@ -1,4 +1,4 @@
-"""What the points of a face mean: which is which, what a mirror does to them, what their error is a fraction of."""
+"""Landmark schemes: the numbering of the landmarks, the mirror permutation, the drawn lines and the normalisers."""
 
 from __future__ import annotations
 
@@ -13,23 +13,33 @@ from lmconv.errors import UsageError
 from lmconv.types import Float64
 
 Rule: TypeAlias = tuple[int, int] | Callable[[Float64], Float64]
-"""Two points whose distance it is, or a function: from (n, L, 2) float64, pixels, to (n,) float64, pixels."""
+"""Rule for the size of a face: the indices of two landmarks, whose distance is the size, or a function.
+
+The function maps (n, L, 2) float64, pixels, x before y, to (n,) float64, pixels.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Normaliser:
-    """What the error of a point is divided by.
+    """Size of a face, by which the error of a landmark is divided.
 
     Attributes:
-        rule: How it is measured.
-        measure: The same in words, which follow "the": `"distance of the outer eye corners"`.
+        rule: Computes the size.
+        measure: The rule in words that can follow "the": `"distance of the outer eye corners"`.
     """
 
     rule: Rule
     measure: str
 
     def sizes(self, points: Float64) -> Float64:
-        """(n,) float64, pixels: of (n, L, 2) float64 points, pixels, x before y."""
+        """Computes the size of each face.
+
+        Args:
+            points: (n, L, 2) float64, pixels of the picture, x before y.
+
+        Returns:
+            (n,) float64, pixels.
+        """
         if callable(self.rule):
             return self.rule(points)
         first, second = self.rule
@@ -37,11 +47,11 @@ class Normaliser:
 
 
 def centres(first: Sequence[int], second: Sequence[int]) -> Rule:
-    """The distance between the means of two sets of points, such as those of the eyes."""
+    """Returns the rule for the distance between the means of two sets of landmarks, for example of the eyes."""
 
     def sizes(points: Float64) -> Float64:
-        apart = points[:, list(first)].mean(axis=1) - points[:, list(second)].mean(axis=1)
-        return np.asarray(np.linalg.norm(apart, axis=-1))
+        offset = points[:, list(first)].mean(axis=1) - points[:, list(second)].mean(axis=1)
+        return np.asarray(np.linalg.norm(offset, axis=-1))
 
     return sizes
 
@@ -56,16 +66,16 @@ BOXES = {
         measure="square root of the area of the box around the annotated points",
     ),
 }
-"""Normalisers that every scheme has."""
+"""Normalisers of every scheme, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Points that are joined to a line when a face is drawn.
+    """Landmarks that a drawing of the face joins to a line.
 
     Attributes:
-        points: Indices in the order of the line.
-        closed: Whether the last is joined to the first.
+        points: Indices of the landmarks in the order of the line.
+        closed: True if the last landmark is joined to the first.
     """
 
     points: tuple[int, ...]
@@ -74,14 +84,17 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheme:
-    """A numbering of landmarks: the plug-in of `schemes/<one>.py`. All indices count from 0.
+    """A numbering of landmarks: the plug-in in `schemes/NAME.py`. All indices count from 0.
 
     Attributes:
-        landmarks: Number of points L; no other scheme has as many.
-        mirror: L indices: point i of a face is point `mirror[i]` of its mirror image.
-        normalisers: What a point's error may be divided by, by name; the first unless another is chosen.
-        groups: The lines of a drawn face; every point is in exactly one. Left and right are the person's.
-        source: Where the numbering and the first normaliser come from.
+        name: Name of the plug-in: the name of its file.
+        summary: The data sets that use the numbering, in one line.
+        landmarks: Number of landmarks L; no other scheme may have the same number.
+        mirror: L indices: landmark i of a face is landmark `mirror[i]` of the mirror image.
+        normalisers: Normalisers of the error, by name; the first is the default.
+        groups: The lines of a drawn face, by name; every landmark is in exactly one group. Left and right are the
+            person's left and right.
+        source: Publication of the numbering and of the default normaliser.
     """
 
     name: str
@@ -94,40 +107,44 @@ class Scheme:
 
     @property
     def default(self) -> str:
-        """The name of the normaliser that its data sets are published with."""
+        """Name of the default normaliser: published results on the data sets of this scheme use this normaliser."""
         return next(iter(self.normalisers))
 
     def normaliser(self, name: str | None = None) -> Normaliser:
-        """One of its normalisers, or of those that every scheme has; by default its first.
+        """Returns a normaliser of this scheme, or of every scheme (`BOXES`), by name; by default the first.
 
         Raises:
-            UsageError: It has none of this name; says which there are.
+            UsageError: The scheme has no normaliser of this name; the hint lists the names.
         """
-        known = {**self.normalisers, **BOXES}
-        if name not in (None, *known):
-            raise UsageError(f"{self.name} has no normaliser {name!r}", hint=f"it has {', '.join(known)}")
-        return known[name or self.default]
+        normalisers = {**self.normalisers, **BOXES}
+        if name not in (None, *normalisers):
+            hint = f"known: {', '.join(normalisers)}"
+            raise UsageError(f"the scheme {self.name} has no normaliser {name!r}", hint=hint)
+        return normalisers[name or self.default]
 
 
 def check_normaliser(name: str) -> None:
-    """Refuses a name that no scheme has; whether the scheme of some faces has it, `Scheme.normaliser` says."""
+    """Raises a `UsageError` for a normaliser that no scheme has.
+
+    The number of landmarks is not yet known: `Scheme.normaliser` checks the name for the scheme of the faces.
+    """
     schemes: dict[str, Scheme] = plugins.load_all("schemes")
-    known = dict.fromkeys(name for one in schemes.values() for name in one.normalisers) | dict.fromkeys(BOXES)
+    known = dict.fromkeys(name for scheme in schemes.values() for name in scheme.normalisers) | dict.fromkeys(BOXES)
     if name not in known:
         raise UsageError(f"unknown normaliser {name!r}", hint=f"known: {', '.join(known)}")
 
 
 def scheme(landmarks: int) -> Scheme | None:
-    """The scheme of faces with this many points; None where no plug-in knows one.
+    """Returns the scheme with this number of landmarks; None if there is none.
 
     Raises:
-        UsageError: Two plug-ins claim this number: which is meant would be a guess.
+        UsageError: Two plug-ins have this number of landmarks, and the choice is ambiguous.
     """
-    known: dict[str, Scheme] = plugins.load_all("schemes")
-    found = {name: one for name, one in known.items() if one.landmarks == landmarks}
-    if len(found) > 1:
+    schemes: dict[str, Scheme] = plugins.load_all("schemes")
+    matches = {name: known for name, known in schemes.items() if known.landmarks == landmarks}
+    if len(matches) > 1:
         raise UsageError(
-            f"{landmarks} points are claimed by the schemes {' and '.join(found)}",
-            hint="uninstall the package that brings the one not meant",
+            f"{landmarks} points are claimed by the schemes {' and '.join(matches)}",
+            hint="uninstall the package with the scheme that is not needed",
         )
-    return next(iter(found.values()), None)
+    return next(iter(matches.values()), None)

@@ -115,4 +115,4 @@ def test_refuses_what_it_cannot_draw(
 
 def test_a_broken_file_of_annotations_is_said_to_be_one(cli: Cli) -> None:
     Path("empty.xml").write_text("")
-    cli("draw", "empty.xml", "--out", "found").refused(4, "empty.xml", "annotations")
+    cli("draw", "empty.xml", "--out", "found").refused(4, "empty.xml", "annotation file")

@@ -295,7 +295,7 @@ def test_real_faces_have_the_landmarks_of_the_host(cli: Cli, shared: Path, real_
     options = ("--io", "image", "--io", "frame", "--to", target)
     assert cli("export", "pfld", *options).code == 0
     found = source.resolve("pfld")
-    faces = crops.load(shared / "faces" / "300w_common", found.spec)
+    faces = load_face_crops(shared / "faces" / "300w_common", found.spec)
     with source.open_source(found) as session:
         expected = parity.on_faces(session, found.spec, faces).landmarks
     limits = {"image": 0.02, "frame": 0.05}

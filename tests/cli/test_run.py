@@ -24,7 +24,7 @@ from lmconv.building.assembling import build
 from lmconv.building.plain import plain_graph
 from lmconv.building.request import Conversion
 from lmconv.faces.pts import read_pts
-from lmconv.judging.ion import ion
+from lmconv.judging.nme import nme
 from lmconv.sources import resolve as source
 from lmconv.types import Float64, Precision, Uint8, Variant
 
@@ -120,7 +120,7 @@ def test_draws_and_saves_every_picture_of_a_folder(cli: Cli, net: Path, photos: 
         (face,) = row["faces"]
         saved, truth = read_pts(Path(f"found/0000{number}.pts"), 68), read_pts(drawn / f"0000{number}.pts")
         np.testing.assert_allclose(saved, face["landmarks"], atol=1e-3)
-        assert ion(saved[None], truth[None])[0] < 8
+        assert nme(saved[None], truth[None])[0] < 8
         before, after = cv2.imread(f"photos/0000{number}.png"), cv2.imread(f"found/0000{number}.png")
         assert before is not None
         assert after is not None
@@ -216,7 +216,7 @@ def test_a_face_over_the_border_is_found_where_it_is(cli: Cli, net: Path, photos
     cv2.imwrite("cut.png", picture[:, cut:])
     write_boxes(Path("cut.csv"), [("cut.png", points - (cut, 0))])
     assert cli("run", net, "cut.png", "--boxes", "cut.csv", "--out", "found").code == 0
-    assert ion(read_pts(Path("found/cut.pts"))[None], (points - (cut, 0))[None])[0] < 12
+    assert nme(read_pts(Path("found/cut.pts"))[None], (points - (cut, 0))[None])[0] < 12
 
 
 @pytest.mark.slow
@@ -380,7 +380,7 @@ def test_a_face_is_followed_through_a_video_from_its_first_box(cli: Cli, net: Pa
         (face,) = line["faces"]
         assert face["track"] == 0
         points = np.array(face["landmarks"])
-        assert ion(points[None], (truth + np.array([2 * index, index]))[None])[0] < 12
+        assert nme(points[None], (truth + np.array([2 * index, index]))[None])[0] < 12
         assert Path(f"found/clip/{index + 1:06d}.pts").is_file()
     capture = cv2.VideoCapture("found/clip.mp4")
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 12
@@ -502,7 +502,7 @@ def test_rfb320_and_pfld_find_the_annotated_landmarks(cli: Cli, pfld: Path, shar
     errors = []
     for row in rows():
         truth = read_pts(Path(row["path"]).with_suffix(".pts"))
-        found = [ion(np.array(face["landmarks"])[None], truth[None])[0] for face in row["faces"]]
+        found = [nme(np.array(face["landmarks"])[None], truth[None])[0] for face in row["faces"]]
         errors.append(min(found))
     assert np.mean(errors) == pytest.approx(3.517, abs=0.02)
 
@@ -527,4 +527,4 @@ def test_a_photographed_face_that_moves_is_found_in_every_frame_of_a_video(
     for row, shift in zip(rows(), shifts, strict=True):
         (face,) = row["faces"]
         assert face["track"] == 0
-        assert ion(np.array(face["landmarks"])[None], (truth + shift)[None])[0] < 8
+        assert nme(np.array(face["landmarks"])[None], (truth + shift)[None])[0] < 8

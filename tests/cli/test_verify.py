@@ -232,7 +232,7 @@ def broken(faces: Path, case: str) -> str:
     lines = path.read_text(encoding="utf-8").splitlines()
     if case == "67 points":
         path.write_text("\n".join(lines[:67]), encoding="utf-8")
-        return "67 points where 68 are needed"
+        return "67 points, expected 68"
     if case == "text":
         path.write_text("\n".join([*lines[:5], "left eye", *lines[6:]]), encoding="utf-8")
         return "'left eye' is not a point"

@@ -1,4 +1,4 @@
-"""What every target, dataset, metric and command must have; a new file is tested by being there."""
+"""Rules for every target, dataset and command; a new plug-in file is tested automatically."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pytest
 from tests.evaluate.datasets.builders import BUILDERS
 
 from lmconv import plugins
-from lmconv.data import Dataset, Metric
+from lmconv.data import Dataset
 from lmconv.errors import InputError
-from lmconv.faces import crops
+from lmconv.faces.crops import load_face_crops
+from lmconv.faces.lookup import find_dataset
 from lmconv.inference.session import landmarks, noise
 from lmconv.pipeline import convert
 from lmconv.sources.resolve import open_source, resolve
@@ -80,8 +81,8 @@ def test_what_a_session_gave_stays_when_it_runs_again(target: Target, tiny: Path
 
 @pytest.fixture(params=plugins.names("datasets"))
 def dataset(request: pytest.FixtureRequest) -> Dataset:
-    found: Dataset = plugins.load("datasets", request.param)
-    return found
+    result: Dataset = plugins.load("datasets", request.param)
+    return result
 
 
 def test_a_dataset_declares_itself(dataset: Dataset) -> None:
@@ -102,39 +103,11 @@ def test_a_dataset_is_not_seen_where_it_is_not(dataset: Dataset, tmp_path: Path)
 def test_a_dataset_is_found_by_its_layout_and_cut_into_crops(dataset: Dataset, tmp_path: Path) -> None:
     build, landmarks = BUILDERS[dataset.name]
     place = build(tmp_path)
-    assert crops.find_dataset(place) is dataset
-    found = crops.load(place, landmark_spec("toy", "toy", size=(32, 32), landmarks=landmarks))
-    assert len(found.images) == len(set(found.names)) >= 1
-    assert sum(1 for _ in found.scenes()) == len(found.images)
-    assert all(re.fullmatch("[0-9a-f]{16}", digest) for digest in found.pictures())
-
-
-# Metrics
-
-
-@pytest.fixture(params=plugins.names("metrics"))
-def metric(request: pytest.FixtureRequest) -> Metric:
-    found: Metric = plugins.load("metrics", request.param)
-    return found
-
-
-def test_a_metric_declares_itself(metric: Metric) -> None:
-    assert metric.name in plugins.names("metrics")
-    assert metric.summary
-    assert metric.unit in ("%", "")
-    assert metric.better in ("lower", "higher")
-
-
-def test_a_metric_prefers_smaller_errors(metric: Metric) -> None:
-    random = np.random.default_rng(0)
-    good, bad = random.uniform(1, 5, 50), random.uniform(6, 15, 50)
-    better, worse = metric.compute(good), metric.compute(bad)
-    assert isinstance(better, float)
-    assert better < worse if metric.better == "lower" else better > worse
-
-
-def test_a_metric_is_defined_for_one_face(metric: Metric) -> None:
-    assert np.isfinite(metric.compute(np.array([4.0])))
+    assert find_dataset(place) is dataset
+    crops = load_face_crops(place, landmark_spec("toy", "toy", size=(32, 32), landmarks=landmarks))
+    assert len(crops.images) == len(set(crops.names)) >= 1
+    assert sum(1 for _ in crops.scenes()) == len(crops.images)
+    assert all(re.fullmatch("[0-9a-f]{16}", digest) for digest in crops.pictures())
 
 
 # Commands

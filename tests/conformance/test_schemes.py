@@ -1,4 +1,4 @@
-"""What every landmark scheme must have; a new file is tested by being there."""
+"""Rules for every landmark scheme; a new plug-in file is tested automatically."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ NAMES = plugins.names("schemes")
 
 @pytest.fixture(params=NAMES)
 def one(request: pytest.FixtureRequest) -> Scheme:
-    found: Scheme = plugins.load("schemes", request.param)
-    return found
+    result: Scheme = plugins.load("schemes", request.param)
+    return result
 
 
 def faces(one: Scheme, n: int = 3) -> Float64:

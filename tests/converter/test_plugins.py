@@ -22,8 +22,8 @@ def test_names_are_sorted_and_load_nothing() -> None:
 def test_an_unknown_name_suggests_the_nearest_or_lists_all() -> None:
     with pytest.raises(UsageError, match=r"unknown pass 'simplfy' \(did you mean simplify\?\)"):
         plugins.load("passes", "simplfy")
-    with pytest.raises(UsageError, match=r"unknown metric 'zzz' \(known: auc, "):
-        plugins.load("metrics", "zzz")
+    with pytest.raises(UsageError, match=r"unknown dataset 'zzz' \(known: dlib_xml, "):
+        plugins.load("datasets", "zzz")
 
 
 @pytest.mark.parametrize("name", ["", "..types", "onnx.py", "../onnx", "__init__"])
@@ -47,11 +47,12 @@ def plugin(console):
 
 
 def test_ours_come_before_those_of_other_packages(tmp_path: Path) -> None:
-    env = other_package(tmp_path, "[lmconv.metrics]\nauc = lmconv_other:plugin\n", "plugin = 'an impostor'\n")
-    code = (
-        "from lmconv import plugins; print(plugins.load('metrics', 'auc').name, plugins.names('metrics').count('auc'))"
-    )
-    assert python(code, env=env).out.split() == ["auc", "1"]
+    env = other_package(tmp_path, "[lmconv.schemes]\nibug68 = lmconv_other:plugin\n", "plugin = 'an impostor'\n")
+    code = """
+from lmconv import plugins
+print(plugins.load("schemes", "ibug68").name, plugins.names("schemes").count("ibug68"))
+"""
+    assert python(code, env=env).out.split() == ["ibug68", "1"]
 
 
 def test_a_plug_in_that_needs_what_is_not_here_says_what_to_install(tmp_path: Path) -> None:

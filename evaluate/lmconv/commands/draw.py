@@ -91,9 +91,9 @@ def plugin(
 def _annotated(path: Path) -> bool:
     if not path.is_dir():
         return path.exists() and path.suffix != ""  # a file of annotations, or meant to be one
-    from lmconv.faces.crops import matching
+    from lmconv.faces.lookup import matching_datasets
 
-    return any(found.name != "drawn" for found in matching(path))
+    return any(found.name != "drawn" for found in matching_datasets(path))
 
 
 def _refuse(options: tuple[str, ...], what: str, hint: str) -> None:
@@ -121,7 +121,7 @@ def _plan(
     path: Path, dataset: str | None, normaliser: str | None, out: Path, split: str, worst: int, **how: bool
 ) -> Plan:
     """What was asked for, with unknown names refused before any work."""
-    from lmconv.faces.crops import find_dataset
+    from lmconv.faces.lookup import find_dataset
     from lmconv.scheme import check_normaliser
     from lmconv.visual.portraying import Plan
 

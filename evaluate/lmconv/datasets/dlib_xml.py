@@ -1,12 +1,14 @@
-"""dlib's XML, as its imglab writes it and 300-W is passed around in: a folder with such files, or one of them.
+"""dlib's XML, the format of dlib's imglab: a folder with XML files, or one file.
 
-`<dataset><images><image file="..."><box top left width height><part name="00" x y/>...` with pictures named relative
-to the XML. A file is of the split that its name speaks of (`labels_ibug_300W_train.xml`), one that is named itself of
-every split. Boxes are not used: the networks' crops are around the points. Those without points, and those to be
-ignored, are left out. Coordinates stay as stored: whole pixels, the first is (0, 0).
+300-W is also distributed in this format. The elements of a file are
+`<dataset><images><image file="..."><box top left width height><part name="00" x y/>...`. The paths of the pictures are
+relative to the XML file. The split of a file follows from the file's name (`labels_ibug_300W_train.xml`); a file that
+the user names itself belongs to every split. The position of a box is ignored, because the networks take crops around
+the landmarks. Boxes without landmarks and boxes with `ignore` are left out. Coordinates stay as stored: whole pixels,
+the first pixel is (0, 0).
 
-http://dlib.net/imaging.html#load_image_dataset_metadata. An XML needs no DTD and no entities to say this, and one that
-declares any is refused before they are expanded.
+http://dlib.net/imaging.html#load_image_dataset_metadata. The format needs no document type and no entities. A file that
+declares a document type or an entity is refused before any entity is expanded.
 """
 
 from __future__ import annotations
@@ -18,18 +20,27 @@ from xml.parsers import expat
 from lmconv.data import Dataset, Face, Listing
 from lmconv.errors import InputError
 from lmconv.faces import pts
-from lmconv.faces.annotations import broken, check_split, listing, numbers, split_of
+from lmconv.faces.annotations import build_listing, check_split, finite_numbers, line_error, split_in_name
 from lmconv.types import Float64
 
 HEAD = 4096
-"""Bytes in which a file has to say that it is such a data set."""
+"""Number of bytes at the beginning of a file that must contain `<dataset`."""
 
 
 class _Reader:
-    """Reads one file without keeping its tree."""
+    """Reads one file event by event, without the element tree in memory.
+
+    Attributes:
+        path: The file.
+        faces: The faces read so far.
+        skipped: Number of boxes so far that have no landmarks or are marked `ignore`.
+        picture: Path of the current picture, relative to the file.
+        box: The open box: line, True if marked `ignore`, x and y by part number; None outside of a box.
+        parser: The parser of the file.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.faces, self.without = path, list[Face](), 0
+        self.path, self.faces, self.skipped = path, list[Face](), 0
         self.picture = ""
         self.box: tuple[int, bool, dict[str, tuple[str, str]]] | None = None
         self.parser = expat.ParserCreate()
@@ -38,33 +49,34 @@ class _Reader:
         self.parser.StartDoctypeDeclHandler = self.parser.EntityDeclHandler = self.refuse
 
     def read(self) -> tuple[list[Face], int]:
-        """The faces, and how many boxes have no points or are to be ignored."""
+        """Returns the faces, and the number of boxes that have no landmarks or are marked `ignore`."""
         try:
             with self.path.open("rb") as file:
                 self.parser.ParseFile(file)
         except expat.ExpatError as error:
-            what = f"not XML: {expat.ErrorString(error.code)}"
-            raise broken(self.path, error.lineno, what, "restore the file") from error
-        except ValueError as error:  # an encoding of more than one byte that is not Unicode
-            raise broken(self.path, 1, f"not XML: {error}", "save it in UTF-8") from error
+            message = f"not XML: {expat.ErrorString(error.code)}"
+            raise line_error(self.path, error.lineno, message, "restore the file") from error
+        except ValueError as error:  # a multi-byte encoding that is not Unicode
+            raise line_error(self.path, 1, f"not XML: {error}", "save the file in UTF-8") from error
         except OSError as error:
             raise InputError(f"{self.path}: {error.strerror}", hint="check the file and its permissions") from error
-        return self.faces, self.without
+        return self.faces, self.skipped
 
     def refuse(self, *_: object) -> None:
-        what = "declares a document type or an entity, which imglab never does: refused"
-        raise broken(self.path, self.parser.CurrentLineNumber, what, "remove the declaration if you trust the file")
+        message = "refused: declares a document type or an entity, which imglab never does"
+        hint = "remove the declaration if you trust the file"
+        raise line_error(self.path, self.parser.CurrentLineNumber, message, hint)
 
-    def begin(self, tag: str, given: dict[str, str]) -> None:
+    def begin(self, tag: str, attributes: dict[str, str]) -> None:
         line = self.parser.CurrentLineNumber
         if tag == "image":
-            self.picture = self._needed(given, "file", tag)
+            self.picture = self._required(attributes, "file", tag)
         elif tag == "box":
-            self.box = line, given.get("ignore", "0") not in ("0", "false"), {}
+            self.box = line, attributes.get("ignore", "0") not in ("0", "false"), {}
         elif tag == "part" and self.box:
-            name, x, y = (self._needed(given, key, tag) for key in ("name", "x", "y"))
+            name, x, y = (self._required(attributes, key, tag) for key in ("name", "x", "y"))
             if not (name.isdecimal() and name.isascii()) or str(int(name)) in self.box[2]:
-                raise broken(self.path, line, f"part {name[:40]!r} is not a number of its own in its box")
+                raise line_error(self.path, line, f"part {name[:40]!r} is not a number, or occurs twice in the box")
             self.box[2][str(int(name))] = x, y
 
     def end(self, tag: str) -> None:
@@ -72,7 +84,7 @@ class _Reader:
             return
         (line, ignored, parts), self.box = self.box, None
         if ignored or not parts:
-            self.without += 1
+            self.skipped += 1
             return
         picture = PurePosixPath(self.picture.replace("\\", "/"))
         key, image = str(picture), self.path.parent / picture
@@ -83,54 +95,56 @@ class _Reader:
     def _points(self, parts: dict[str, tuple[str, str]], line: int) -> Float64:
         missing = next((number for number in range(len(parts)) if str(number) not in parts), None)
         if missing is not None:
-            raise broken(self.path, line, f"a box has {len(parts)} parts, but none is called {missing}")
+            raise line_error(self.path, line, f"a box has {len(parts)} parts, but no part is called {missing}")
         fields = [value for number in range(len(parts)) for value in parts[str(number)]]
-        return numbers(self.path, line, fields).reshape(-1, 2)
+        return finite_numbers(self.path, line, fields).reshape(-1, 2)
 
-    def _needed(self, given: dict[str, str], key: str, tag: str) -> str:
-        if key not in given:
-            raise broken(self.path, self.parser.CurrentLineNumber, f"a {tag} has no {key}")
-        return given[key]
+    def _required(self, attributes: dict[str, str], key: str, tag: str) -> str:
+        if key not in attributes:
+            raise line_error(self.path, self.parser.CurrentLineNumber, f"<{tag}> has no attribute {key}")
+        return attributes[key]
 
 
-def _is_one(path: Path) -> bool:
+def _is_dlib_xml(path: Path) -> bool:
     if path.suffix.lower() != ".xml" or not path.is_file():
         return False
     with path.open("rb") as file:
         return b"<dataset" in file.read(HEAD)
 
 
-def _files(place: Path) -> list[Path]:
-    """The file itself, or those that lie in the folder."""
-    if place.is_dir():
-        return [path for path in pts.entries(place.absolute()) if _is_one(path)]
-    return [place.absolute()] if _is_one(place) else []
+def _files(source: Path) -> list[Path]:
+    """Returns the file itself, or the XML files in the folder."""
+    if source.is_dir():
+        return [path for path in pts.entries(source.absolute()) if _is_dlib_xml(path)]
+    return [source.absolute()] if _is_dlib_xml(source) else []
 
 
-def _faces(place: Path, split: str) -> Listing:
+def _faces(source: Path, split: str) -> Listing:
     check_split(split)
-    files, problems = _files(place), list[str]()
+    files, problems = _files(source), list[str]()
     chosen = files
-    if place.is_dir() and any(split_of(path.stem) for path in files):
-        chosen = [path for path in files if split_of(path.stem) in (("train", "test") if split == "all" else (split,))]
-        problems = [f"{path}: left out, its name says no split" for path in files if not split_of(path.stem)]
+    if source.is_dir() and any(split_in_name(path.stem) for path in files):
+        splits = ("train", "test") if split == "all" else (split,)
+        chosen = [path for path in files if split_in_name(path.stem) in splits]
+        nameless = [path for path in files if not split_in_name(path.stem)]
+        problems = [f"{path}: left out, because its name contains neither train nor test" for path in nameless]
     if files and not chosen:
-        there = ", ".join(path.name for path in files)
-        raise InputError(f"{place} has no {split} faces, only {there}", hint="use another --split, or name a file")
-    return listing(place, _read(chosen, problems), problems=problems)
+        names = ", ".join(path.name for path in files)
+        raise InputError(f"{source} has no {split} faces, only {names}", hint="use another --split, or name a file")
+    return build_listing(source, _read(chosen, problems), problems=problems)
 
 
 def _read(files: list[Path], problems: list[str]) -> Iterator[Face]:
     for path in files:
-        faces, without = _Reader(path).read()
-        if without:
-            problems.append(f"{path}: {without} boxes left out, without points or to be ignored")
+        faces, skipped = _Reader(path).read()
+        if skipped:
+            problems.append(f"{path}: {skipped} boxes left out, without points or marked ignore")
         yield from faces
 
 
 plugin = Dataset(
     name="dlib_xml",
-    summary="dlib's XML (imglab): a folder with .xml files, or one of them",
-    matches=lambda place: bool(_files(place)),
+    summary="dlib's XML (imglab): a folder with .xml files, or one .xml file",
+    matches=lambda source: bool(_files(source)),
     faces=_faces,
 )

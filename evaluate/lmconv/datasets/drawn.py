@@ -1,6 +1,7 @@
-"""Faces that `lmconv draw` drew: `drawn/{testset,trainset}`, laid out as 300-W is, with 68 or 98 points.
+"""Synthetic faces from `lmconv draw`: `drawn/{testset,trainset}` in the layout of 300-W, with 68 or 98 points.
 
-A drawn face is no photograph: its figures stand under the names of these folders, never under those of 300-W.
+A drawn face is not a photograph. Its figures are reported under the names of these folders, never under the names of
+300-W.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""300-W as iBUG distributes it: `afw`, `helen/{testset,trainset}`, `ibug`, `lfpw/{testset,trainset}`, or any of them.
+"""300-W in the layout of iBUG: `afw`, `helen/{testset,trainset}`, `ibug`, `lfpw/{testset,trainset}`, or some of them.
 
-The 600 pictures of the challenge itself, `01_Indoor` and `02_Outdoor`, are test faces too, as the subset `private`.
+The 600 pictures of the challenge itself, `01_Indoor` and `02_Outdoor`, are test faces too, in the subset `private`.
 
-Each folder holds pictures and, beside each, a `.pts` file of the same name with 68 points. Coordinates stay as stored:
-the first pixel is (1, 1) there, but the published networks were trained and judged without subtracting it.
+Each folder holds pictures. Beside each picture is a `.pts` file of the same name with 68 points. Coordinates stay as
+stored: the first pixel is (1, 1) in a `.pts` file, but the published networks were trained and evaluated without
+subtracting 1.
 
 https://ibug.doc.ic.ac.uk/resources/facial-point-annotations/
 """

@@ -1,11 +1,11 @@
-"""Menpo 2D: `semifrontal` with 68 points and `profile` with 39, each in `trainset` and `testset`.
+"""Menpo 2D: `semifrontal` with 68 points and `profile` with 39 points, each in `trainset` and `testset`.
 
-A picture and a `.pts` file of the same name lie beside each other; the file says how many points it has. The training
-set of 2017 is one folder, `menpo_train_release`, with faces of both kinds. A network is judged on the faces with its
-number of points. Coordinates stay as stored: in a `.pts` file the first pixel is (1, 1).
+Beside each picture is a `.pts` file of the same name, which states its number of points. The training set of 2017 is
+one folder, `menpo_train_release`, with faces of both kinds. A network is evaluated on the faces with its number of
+points. Coordinates stay as stored: in a `.pts` file the first pixel is (1, 1).
 
-Zafeiriou et al., "The Menpo Facial Landmark Localisation Challenge", CVPRW 2017; the numbers of faces are those of
-https://github.com/jiankangdeng/MenpoBenchmark and of that paper.
+Zafeiriou et al., "The Menpo Facial Landmark Localisation Challenge", CVPRW 2017; the numbers of faces come from
+https://github.com/jiankangdeng/MenpoBenchmark and from this paper.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def _faces(folder: Path, split: str) -> Listing:
     for face in listing.faces:
         allowed = {count for kind, count in KINDS.items() if kind in face.subsets[-1]} or set(KINDS.values())
         if len(face.points) not in allowed:
-            wanted = " or ".join(map(str, sorted(allowed)))
-            what = f"{face.annotation}: {len(face.points)} points where {wanted} are needed"
-            raise InputError(what, hint="restore the file, or remove it together with its picture")
+            expected = " or ".join(map(str, sorted(allowed)))
+            message = f"{face.annotation}: {len(face.points)} points, expected {expected}"
+            raise InputError(message, hint="restore the file, or remove the file and its picture")
     return listing
 
 

@@ -1,9 +1,9 @@
-"""A list of faces as PFLD and others pass them around: `FILE.txt`, one face a line, named itself.
+"""A list of faces, one face per line, as PFLD and other projects distribute faces: the user names `FILE.txt` itself.
 
-A line has the points, x before y; if wanted a box of four numbers; and a picture, named relative to the list: 136
-numbers, 4 and a name for 68 points. How many points there are follows from the number of fields, among those that
-`lmconv.schemes` know. A list is of every split. Boxes are not used: the networks' crops are around the points.
-Coordinates stay as stored.
+A line has the points, x before y; optionally a box of four numbers; and the path of a picture, relative to the list.
+For 68 points a line has 136 numbers, optionally 4 more, and a path. The number of points follows from the number of
+fields and must have a scheme in `lmconv.schemes`. A list belongs to every split. The boxes are ignored, because the
+networks take crops around the landmarks. Coordinates stay as stored.
 
 https://github.com/samuelyu2002/PFLD, `data/300W/test_anno.txt`
 """
@@ -16,42 +16,42 @@ from pathlib import Path
 from lmconv import plugins
 from lmconv.data import Dataset, Face, Listing
 from lmconv.errors import InputError
-from lmconv.faces.annotations import broken, check_split, lines, listing, numbers
+from lmconv.faces.annotations import build_listing, check_split, finite_numbers, line_error, numbered_lines
 from lmconv.scheme import Scheme
 
 HEAD = 1 << 16
-"""Bytes of a file that have to hold its first line."""
+"""Number of characters of a file in which its first line must end."""
 
 
 def _lengths() -> dict[int, int]:
-    """Points by the number of numbers that a line of them has."""
-    known: dict[str, Scheme] = plugins.load_all("schemes")
-    return {2 * one.landmarks + box: one.landmarks for one in known.values() for box in (0, 4)}
+    """Maps the number of numbers in a line to the number of points of the face."""
+    schemes: dict[str, Scheme] = plugins.load_all("schemes")
+    return {2 * scheme.landmarks + box: scheme.landmarks for scheme in schemes.values() for box in (0, 4)}
 
 
-def _matches(place: Path) -> bool:
-    if place.suffix.lower() != ".txt" or not place.is_file():
+def _matches(source: Path) -> bool:
+    if source.suffix.lower() != ".txt" or not source.is_file():
         return False
-    with place.open(encoding="utf-8-sig", errors="replace") as file:
+    with source.open(encoding="utf-8-sig", errors="replace") as file:
         return len(file.read(HEAD).partition("\n")[0].split()) - 1 in _lengths()
 
 
-def _faces(place: Path, split: str) -> Listing:
+def _faces(source: Path, split: str) -> Listing:
     check_split(split)
-    if not place.is_file():
-        raise InputError(f"{place} has no faces", hint="expected a list, FILE.txt")
-    return listing(place, _read(place.absolute()))
+    if not source.is_file():
+        raise InputError(f"{source} has no faces", hint="expected a list, FILE.txt")
+    return build_listing(source, _read(source.absolute()))
 
 
 def _read(path: Path) -> Iterator[Face]:
     lengths, count = _lengths(), None
-    for number, line in lines(path):
+    for number, line in numbered_lines(path):
         *fields, name = line.split()
         if len(fields) not in lengths or len(fields) != (count or len(fields)):
-            wanted = f"{count} as before" if count else f"one of {', '.join(map(str, sorted(lengths)))}"
-            raise broken(path, number, f"{len(fields)} numbers before the name of a picture, where {wanted} is needed")
+            expected = f"{count} as on the first line" if count else f"one of {', '.join(map(str, sorted(lengths)))}"
+            raise line_error(path, number, f"{len(fields)} numbers before the name of a picture, expected {expected}")
         count = len(fields)
-        points = numbers(path, number, fields)[: 2 * lengths[count]].reshape(-1, 2)
+        points = finite_numbers(path, number, fields)[: 2 * lengths[count]].reshape(-1, 2)
         image = path.parent / name
         yield Face(image=image, annotation=path, points=points, subsets=(path.stem,), key=name, line=number)
 

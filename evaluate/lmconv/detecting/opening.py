@@ -96,7 +96,7 @@ def located(find: Callable[[Uint8], Detections]) -> Callable[[Face, Uint8], Floa
     A picture is searched once, and what was found there kept.
 
     Returns:
-        What `crops.load` takes as `boxes`.
+        A function for the parameter `boxes` of `load_face_crops`.
     """
     known: dict[tuple[Path, int | None], Float32] = {}
 

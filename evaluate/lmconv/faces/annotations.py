@@ -1,4 +1,4 @@
-"""Files that hold the points of many faces: what their readers share, messages with file and line above all."""
+"""Functions that the readers of annotation files share; every error names the file and the line."""
 
 from __future__ import annotations
 
@@ -18,83 +18,95 @@ from lmconv.types import Float64
 SPLITS = ("test", "train", "all")
 
 
-def broken(path: Path, line: int, what: str, hint: str = "correct the line, or remove it") -> InputError:
-    """The error for a mistake in a line, counted from 1."""
-    return InputError(f"{path}:{line}: {what}", hint=hint)
+def line_error(path: Path, line: int, message: str, hint: str = "correct the line, or remove the line") -> InputError:
+    """Returns the error for a mistake in a line, counted from 1."""
+    return InputError(f"{path}:{line}: {message}", hint=hint)
 
 
 def check_split(split: str) -> None:
-    """Refuses a split that no data set has."""
+    """Raises a `UsageError` for an unknown split."""
     if split not in SPLITS:
         raise plugins.unknown("split", split, list(SPLITS))
 
 
-def text_of(path: Path) -> str:
-    """The text of a file, whatever its bytes; names it where it cannot be read."""
+def read_text(path: Path) -> str:
+    """Reads a file as UTF-8; bytes that are not UTF-8 become replacement characters.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
     try:
         return path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}", hint="check the file and its permissions") from error
 
 
-def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that are not empty, with their numbers."""
-    for number, line in enumerate(text_of(path).split("\n"), 1):
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yields number, counted from 1, and text of every line that is not empty."""
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
             yield number, line.strip()
 
 
-def numbers(path: Path, line: int, fields: Sequence[str | float]) -> Float64:
-    """(n,) float64: the numbers of a line, every one of them finite."""
+def finite_numbers(path: Path, line: int, fields: Sequence[str | float]) -> Float64:
+    """Converts the n fields of a line to numbers.
+
+    Returns:
+        (n,) float64.
+
+    Raises:
+        InputError: A field is not a finite number.
+    """
     values = np.empty(len(fields))
-    for place, field in enumerate(fields):
+    for index, field in enumerate(fields):
         try:
-            values[place] = float(field)
+            values[index] = float(field)
         except (ValueError, TypeError):
-            raise broken(path, line, f"{str(field)[:40]!r} is not a number") from None
-        if not math.isfinite(values[place]):
-            raise broken(path, line, f"{str(field)[:40]!r} is not finite")
+            raise line_error(path, line, f"{str(field)[:40]!r} is not a number") from None
+        if not math.isfinite(values[index]):
+            raise line_error(path, line, f"{str(field)[:40]!r} is not finite")
     return values
 
 
-def split_of(name: str) -> str | None:
-    """The split that a name speaks of; None where it says nothing."""
+def split_in_name(name: str) -> str | None:
+    """Returns the split that a file or folder name contains; None if the name contains neither train nor test."""
     name = name.lower()
     return "train" if "train" in name else "test" if "test" in name else None
 
 
-def listing(
-    source: Path, found: Iterable[Face], *, problems: Sequence[str] = (), totals: Mapping[str, int] | None = None
+def build_listing(
+    source: Path, candidates: Iterable[Face], *, problems: Sequence[str] = (), totals: Mapping[str, int] | None = None
 ) -> Listing:
-    """The faces whose pictures are here, each with a name of its own.
+    """Lists the faces whose pictures exist, each with a unique name.
 
     Args:
-        source: What was read, for messages.
-        found: Faces with a `key`; from the second one of the same name on, it gets a number.
-        problems: What was left out before, one line each.
+        source: Path of the data set, for messages.
+        candidates: Faces with a `key`. The second face of a name gets the suffix `#2`, the third `#3`, and so on.
+        problems: One line for each face or file that the reader has left out.
         totals: See `Listing`.
 
     Raises:
-        InputError: None is left.
+        InputError: No face has a picture.
     """
     counts: Counter[str] = Counter()
-    here: dict[Path, bool] = {}
+    exists: dict[Path, bool] = {}
     faces, missing = [], []
-    for face in found:
+    for face in candidates:
         counts[face.name] += 1
         number = counts[face.name]
-        if face.image not in here:
-            here[face.image] = face.image.is_file()
-        if not here[face.image]:
+        if face.image not in exists:
+            exists[face.image] = face.image.is_file()
+        if not exists[face.image]:
             missing.append(face)
         else:
             faces.append(face if number == 1 else dataclasses.replace(face, key=f"{face.key}#{number}"))
-    left = list(problems)
+    all_problems = list(problems)
     if missing:
         first = missing[0]
-        all_of = f"{len(missing)} of {len(missing) + len(faces)} faces left out, their pictures are not here"
-        left.append(f"{source}: {all_of}: {first.image} ({first.place}) is the first")
+        message = f"{len(missing)} of {len(missing) + len(faces)} faces left out, because their pictures are missing"
+        all_problems.append(f"{source}: {message}; the first is {first.image} ({first.place})")
     if not faces:
-        raise InputError(f"{source} has no faces", hint=left[0] if left else "expected annotations of pictures")
+        hint = all_problems[0] if all_problems else "expected annotations of pictures"
+        raise InputError(f"{source} has no faces", hint=hint)
     ordered = tuple(sorted(faces, key=lambda face: face.name))
-    return Listing(faces=ordered, problems=tuple(left), totals=totals or {})
+    return Listing(faces=ordered, problems=tuple(all_problems), totals=totals or {})

@@ -1,4 +1,7 @@
-"""From the error of each face to accuracy per subset, with the uncertainty of having seen only these faces."""
+"""Accuracy per subset from the error of each face, with bootstrap intervals.
+
+An interval states how much a mean may differ on other faces of the same kind.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,20 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmconv.metrics import auc, auc_8, failure_rate, failure_rate_8
+from lmconv.judging.curve_figures import LIMIT_JD, auc, failure_rate
 from lmconv.types import Float64, Json
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 SEED = 0
 PUBLISHED = ("common", "challenge", "full")
+"""Subsets of 300-W that come first in tables, in this order."""
 CHUNK = 1_000_000
-"""Values resampled at once: keeps a bootstrap of any size below some 16 MB."""
+"""Number of values resampled at once: limits the memory of a bootstrap to about 16 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,18 +36,18 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubsetAccuracy:
-    """How well one subset was found.
+    """Accuracy of the predicted landmarks on one subset.
 
     Attributes:
         mean: Mean ION, percent.
-        low: Lower end of its 95 % bootstrap interval.
-        high: Upper end.
+        low: Lower end of the 95 % bootstrap interval of the mean, percent.
+        high: Upper end of the interval, percent.
         n: Number of faces.
-        of: How many the full subset has.
-        failure_rate: Share of faces with an ION above 10 %, percent.
-        auc: Area under the cumulative error curve up to 10 % ION, between 0 and 1.
-        failure_rate_8: Share with an ION above 8 %; None in what an earlier version wrote.
-        auc_8: Area up to 8 % ION; None likewise.
+        of: Number of faces in the full subset.
+        failure_rate: Percentage of faces with an ION above 10 %.
+        auc: Area under the cumulative error curve up to 10 % ION, from 0 to 1.
+        failure_rate_8: Percentage of faces with an ION above 8 %.
+        auc_8: Area under the cumulative error curve up to 8 % ION, from 0 to 1.
     """
 
     mean: float
@@ -54,23 +57,26 @@ class SubsetAccuracy:
     of: int
     failure_rate: float
     auc: float
-    failure_rate_8: float | None = None
-    auc_8: float | None = None
+    failure_rate_8: float
+    auc_8: float
 
 
 def accuracy(
     errors: Float64, subsets: Sequence[tuple[str, ...]], totals: Mapping[str, int]
 ) -> dict[str, SubsetAccuracy]:
-    """Accuracy on each subset: common, challenge, full when both are there, then the source folders by name.
+    """Accuracy on each subset.
+
+    The order is common, challenge, full, then the other subsets by name. If the faces are in common and in challenge,
+    full is the union of both.
 
     Args:
         errors: (n,) float64, ION of each face, percent.
-        subsets: The subsets each of the n faces counts in.
-        totals: How many faces each subset has in full; a subset that is not in it is taken to be all here.
+        subsets: Subsets of each of the n faces.
+        totals: Number of faces in each full subset; by default the number of faces in `errors`.
     """
     result = {}
-    for name, chosen in members(subsets).items():
-        part = errors[chosen]
+    for name, indices in members(subsets).items():
+        part = errors[indices]
         interval = bootstrap(part)
         result[name] = SubsetAccuracy(
             mean=interval.mean,
@@ -78,38 +84,40 @@ def accuracy(
             high=interval.high,
             n=len(part),
             of=totals.get(name, len(part)),
-            failure_rate=failure_rate.plugin.compute(part),
-            auc=auc.plugin.compute(part),
-            failure_rate_8=failure_rate_8.plugin.compute(part),
-            auc_8=auc_8.plugin.compute(part),
+            failure_rate=failure_rate(part),
+            auc=auc(part),
+            failure_rate_8=failure_rate(part, LIMIT_JD),
+            auc_8=auc(part, LIMIT_JD),
         )
     return result
 
 
 def paired(errors_a: Float64, errors_b: Float64, subsets: Sequence[tuple[str, ...]]) -> dict[str, Interval]:
-    """How much worse `a` is than `b` on the same faces, per subset as in `accuracy`: mean of a - b, ION points.
+    """Mean of a - b on the same faces, ION points, for each subset in the order of `accuracy`.
 
-    Paired, so that what makes a face hard for both does not widen the interval.
+    A positive mean says that a is less accurate. The difference is paired: a face that is hard for both networks does
+    not widen the interval.
 
     Args:
         errors_a: (n,) float64, ION of each face, percent.
-        errors_b: (n,) float64, the same faces in the same order.
-        subsets: The subsets each of the n faces counts in.
+        errors_b: (n,) float64, ION of the same faces in the same order, percent.
+        subsets: Subsets of each of the n faces.
     """
     if errors_a.shape != errors_b.shape:
         raise ValueError(f"errors of {len(errors_a)} and of {len(errors_b)} faces cannot be paired")
-    with np.errstate(invalid="ignore"):  # two infinite errors: not a number, which bootstrap takes as infinite
+    with np.errstate(invalid="ignore"):  # inf - inf is NaN, and bootstrap returns infinity for NaN
         delta = errors_a - errors_b
-    return {name: bootstrap(delta[chosen]) for name, chosen in members(subsets).items()}
+    return {name: bootstrap(delta[indices]) for name, indices in members(subsets).items()}
 
 
 def bootstrap(values: Float64, *, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
-    """The mean with its 95 % percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13).
+    """Mean and its 95 % percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13).
 
     Args:
-        values: (n,) float64, one per face, n at least 1. One that is not finite makes the interval infinite.
-        resamples: How many samples of n faces are drawn, with replacement.
-        seed: The same seed gives the same interval.
+        values: (n,) float64, one value per face, n at least 1. A value that is not finite makes mean and interval
+            infinite.
+        resamples: Number of samples of n faces, drawn with replacement.
+        seed: Seed of the draws; the same seed gives the same interval.
     """
     if not np.isfinite(values).all():
         return Interval(mean=math.inf, low=math.inf, high=math.inf)
@@ -126,48 +134,36 @@ def bootstrap(values: Float64, *, resamples: int = RESAMPLES, seed: int = SEED) 
 
 
 def to_json(figures: Mapping[str, SubsetAccuracy] | Mapping[str, Interval]) -> Json:
-    """As JSON: subset, then the fields by name. An infinite figure becomes null, as JSON has no infinity."""
+    """Returns the figures as JSON: subset, then field name. Infinity becomes null, because JSON has no infinity."""
     return {
         name: {key: None if value == math.inf else value for key, value in dataclasses.asdict(figure).items()}
         for name, figure in figures.items()
     }
 
 
-def accuracy_from_json(document: Json) -> dict[str, SubsetAccuracy]:
-    """What `to_json` wrote of `accuracy`; keys it does not know are left out."""
-    return {name: SubsetAccuracy(**_fields(SubsetAccuracy, values)) for name, values in document.items()}
-
-
-def paired_from_json(document: Json) -> dict[str, Interval]:
-    """What `to_json` wrote of `paired`; keys it does not know are left out."""
-    return {name: Interval(**_fields(Interval, values)) for name, values in document.items()}
-
-
-def _fields(kind: type[SubsetAccuracy] | type[Interval], values: Json) -> dict[str, Any]:
-    given = [field.name for field in dataclasses.fields(kind) if field.name in values]
-    return {name: math.inf if values[name] is None else values[name] for name in given}
-
-
 def curve(errors: Float64) -> tuple[Float64, Float64]:
-    """The cumulative error curve, exactly: it steps to a share at an error, and stays until the next.
+    """Steps of the exact cumulative error curve.
+
+    The curve is constant between two steps.
 
     Args:
-        errors: (n,) float64, ION of each face, percent; one that is not finite is never reached.
+        errors: (n,) float64, ION of each face, percent; the curve has no step at an error that is not finite.
 
     Returns:
-        (k,) float64 errors, rising, and (k,) float64, the share of faces with at most each, between 0 and 1.
+        (k,) float64, the different errors in rising order, and (k,) float64, the fraction of faces with at most this
+        error, from 0 to 1.
     """
-    at, counts = np.unique(errors[np.isfinite(errors)], return_counts=True)
-    return at, np.cumsum(counts) / len(errors)
+    steps, counts = np.unique(errors[np.isfinite(errors)], return_counts=True)
+    return steps, np.cumsum(counts) / len(errors)
 
 
 def members(subsets: Sequence[tuple[str, ...]]) -> dict[str, NDArray[np.intp]]:
-    """The faces of each subset, by index, in the order of `accuracy`."""
-    found: dict[str, list[int]] = {}
+    """Indices of the faces of each subset, in the order of `accuracy`."""
+    indices: dict[str, list[int]] = {}
     for index, names in enumerate(subsets):
         for name in names:
-            found.setdefault(name, []).append(index)
-    if "common" in found and "challenge" in found:
-        found["full"] = sorted({*found["common"], *found["challenge"]})
-    order = sorted(found, key=lambda name: (PUBLISHED.index(name) if name in PUBLISHED else len(PUBLISHED), name))
-    return {name: np.array(found[name]) for name in order}
+            indices.setdefault(name, []).append(index)
+    if "common" in indices and "challenge" in indices:
+        indices["full"] = sorted({*indices["common"], *indices["challenge"]})
+    order = sorted(indices, key=lambda name: (PUBLISHED.index(name) if name in PUBLISHED else len(PUBLISHED), name))
+    return {name: np.array(indices[name]) for name in order}

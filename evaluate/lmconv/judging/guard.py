@@ -176,7 +176,7 @@ class Judge:
             return "its weights are random"
         return "" if scheme(artifact.spec.landmarks) else f"ION is not defined for {artifact.spec.landmarks} points"
 
-    def _judged_on(self) -> tuple[CropSet, Outputs]:
+    def _judged_on(self) -> tuple[FaceCrops, Outputs]:
         """The faces, and what the network says of them; `_unjudged` has seen that there are some."""
         if self._faces is None:
             assert self.guard.faces

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from lmconv.faces.crops import CropSet
+from lmconv.faces.crops import FaceCrops
 from lmconv.inference.session import Outputs
 from lmconv.judging import parity
 from lmconv.judging.accuracy import Interval, bootstrap
@@ -116,7 +116,7 @@ class Budget:
         )
 
 
-def losses(found: Outputs, expected: Outputs, faces: CropSet) -> Losses:
+def losses(found: Outputs, expected: Outputs, faces: FaceCrops) -> Losses:
     """What each face loses.
 
     Args:

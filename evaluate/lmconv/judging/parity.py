@@ -6,10 +6,10 @@ import dataclasses
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lmconv.faces.crops import CropSet
+from lmconv.faces.crops import FaceCrops
 from lmconv.inference.scenes import on_scenes, seeded
 from lmconv.inference.session import Gap, Outputs, feed, gap, joined, noise_crops, outputs
-from lmconv.judging.ion import ion
+from lmconv.judging.nme import nme
 from lmconv.networks.compare import Difference
 from lmconv.networks.squares import to_picture
 from lmconv.store.reference import Reference, answer
@@ -73,7 +73,7 @@ class Parity:
     undecided: int = 0
 
 
-def points(session: Session, spec: ModelSpec, crops: CropSet | None, *, frames: bool = False) -> Points:
+def points(session: Session, spec: ModelSpec, crops: FaceCrops | None, *, frames: bool = False) -> Points:
     """Runs a network on the seeded random inputs and on faces, some at a time.
 
     With `frames` the random inputs are boxes in frames, for an artefact that takes a frame and for what it is compared
@@ -95,7 +95,7 @@ def _odd(session: Session, spec: ModelSpec) -> Outputs:
     return outputs(session, other, feed(noise_crops(other, 8, SEED), other))
 
 
-def on_faces(session: Session, spec: ModelSpec, crops: CropSet, *, chunk: int = 64) -> Outputs:
+def on_faces(session: Session, spec: ModelSpec, crops: FaceCrops, *, chunk: int = 64) -> Outputs:
     """Runs a network on faces; no heatmaps are kept, and memory is that of one chunk."""
     if spec.io == "frame":
         return on_scenes(session, spec, crops.scenes())
@@ -103,13 +103,13 @@ def on_faces(session: Session, spec: ModelSpec, crops: CropSet, *, chunk: int = 
     return joined([outputs(session, spec, feed(crops.images[at : at + chunk], spec), maps=0) for at in starts])
 
 
-def errors(faces: Outputs, crops: CropSet) -> Float64:
+def errors(faces: Outputs, crops: FaceCrops) -> Float64:
     """(n,) float64: ION of each face against its annotation, percent."""
-    return ion(to_picture(faces.landmarks, crops.squares), crops.truth, crops.normaliser)
+    return nme(to_picture(faces.landmarks, crops.squares), crops.truth, crops.normaliser)
 
 
 def parity(
-    found: Points, expected: Points, crops: CropSet | None, spec: ModelSpec, against: Literal["torch", "onnx"]
+    found: Points, expected: Points, crops: FaceCrops | None, spec: ModelSpec, against: Literal["torch", "onnx"]
 ) -> Parity:
     """Compares an artefact with its source."""
     overall = _overall(gap(found.random, expected.random, spec), against)
@@ -154,10 +154,10 @@ def _overall(apart: Gap, against: Literal["torch", "onnx", "reference"]) -> Pari
     )
 
 
-def drift(found: Outputs, expected: Outputs, crops: CropSet) -> Float64:
+def drift(found: Outputs, expected: Outputs, crops: FaceCrops) -> Float64:
     """(n,) float64: mean distance of the points of each face, as a percentage of what its scheme measures by."""
     moved = to_picture(found.landmarks, crops.squares) - to_picture(expected.landmarks, crops.squares)
-    return ion(crops.truth + moved, crops.truth, crops.normaliser)
+    return nme(crops.truth + moved, crops.truth, crops.normaliser)
 
 
 def reference_parity(session: Session, spec: ModelSpec, reference: Reference) -> Parity:

@@ -13,7 +13,8 @@ import numpy as np
 
 from lmconv.detecting.opening import Finder, located
 from lmconv.errors import InputError, OtherPoints
-from lmconv.faces.crops import Boxes, CropSet, find_dataset, load
+from lmconv.faces.crops import BoxLookup, FaceCrops, load_face_crops
+from lmconv.faces.lookup import find_dataset
 from lmconv.inference.loading import usable
 from lmconv.judging import accuracy, gates, parity
 from lmconv.judging.accuracy import Interval, SubsetAccuracy
@@ -87,8 +88,8 @@ class Verifier:
     limits: Mapping[str, float | None] = field(default_factory=dict)
     finder: Finder | None = None
     notes: list[str] = field(default_factory=list)
-    _boxes: Boxes | None = None
-    _crops: dict[object, CropSet | None] = field(default_factory=dict)
+    _boxes: BoxLookup | None = None
+    _crops: dict[object, FaceCrops | None] = field(default_factory=dict)
     _sources: dict[object, tuple[Source, Points] | None] = field(default_factory=dict)
     _found: dict[object, Source | None] = field(default_factory=dict)
 
@@ -118,7 +119,7 @@ class Verifier:
             artifacts.record(artifact, **_record(result))
         return result
 
-    def _judge(self, artifact: Artifact, session: Session, crops: CropSet | None) -> Verification:
+    def _judge(self, artifact: Artifact, session: Session, crops: FaceCrops | None) -> Verification:
         spec, known = artifact.spec, self._source(artifact, crops)
         found = parity.points(session, spec, crops, frames=spec.io == "frame") if known or crops else None
         if known and found:
@@ -172,7 +173,7 @@ class Verifier:
             curves=_curves(artifact, errors, before, crops),
         )
 
-    def _faces(self, spec: ModelSpec) -> CropSet | None:
+    def _faces(self, spec: ModelSpec) -> FaceCrops | None:
         if self.data is None:
             return None
         key = (self._seen(spec).crop, spec.input_size, spec.landmarks)
@@ -180,7 +181,7 @@ class Verifier:
             self._crops[key] = self._load(self.data, spec)
         return self._crops[key]
 
-    def _load(self, data: Path, spec: ModelSpec) -> CropSet | None:
+    def _load(self, data: Path, spec: ModelSpec) -> FaceCrops | None:
         """The faces, or None with a note where they have other points, or such as ION is not defined for."""
         if spec.detects:
             self.notes.append(f"{spec.name}: a detector has no ION, and faces are left out")
@@ -194,7 +195,9 @@ class Verifier:
             self.notes.append(f"{spec.name}: ION is divided by {self.normaliser}, the {measure}")
         try:
             dataset = find_dataset(data, self.dataset)
-            crops = load(data, self._seen(spec), self.split, dataset=dataset, most=self.most, boxes=self._boxes)
+            crops = load_face_crops(
+                data, self._seen(spec), self.split, dataset=dataset, most=self.most, boxes=self._boxes
+            )
         except OtherPoints as error:
             self.notes.append(f"{error.message}: they are left out")
             return None
@@ -224,7 +227,7 @@ class Verifier:
         crop = spec.crop if spec.io == "frame" else self.finder.detector.crop
         return dataclasses.replace(spec, crop=dataclasses.replace(crop, box="detector"))
 
-    def _source(self, artifact: Artifact, crops: CropSet | None) -> tuple[Source, Points] | None:
+    def _source(self, artifact: Artifact, crops: FaceCrops | None) -> tuple[Source, Points] | None:
         spec = artifact.spec
         digest = artifact.parents["source"]["sha256"]
         key = (digest, spec)
@@ -242,7 +245,7 @@ class Verifier:
         return self._sources[key]
 
 
-def _check_unseen(artifact: Artifact, crops: CropSet) -> None:
+def _check_unseen(artifact: Artifact, crops: FaceCrops) -> None:
     """Refuses faces that an artefact was made with: it may be better on them than on others."""
     known = artifact.recipe.get("faces", ())  # third parties and older versions do not say
     pictures = crops.pictures() if known else ()
@@ -268,17 +271,17 @@ def _loss(errors: Float64 | None, before: Float64 | None) -> float | None:
     return float(100 * (np.mean(errors) / np.mean(before) - 1))
 
 
-def _accuracy(errors: Float64 | None, crops: CropSet | None) -> dict[str, SubsetAccuracy] | None:
+def _accuracy(errors: Float64 | None, crops: FaceCrops | None) -> dict[str, SubsetAccuracy] | None:
     return None if errors is None or crops is None else accuracy.accuracy(errors, crops.subsets, crops.totals)
 
 
-def _paired(errors: Float64 | None, before: Float64 | None, crops: CropSet | None) -> dict[str, Interval] | None:
+def _paired(errors: Float64 | None, before: Float64 | None, crops: FaceCrops | None) -> dict[str, Interval] | None:
     if errors is None or before is None or crops is None:
         return None
     return accuracy.paired(errors, before, crops.subsets)
 
 
-def _named(spec: ModelSpec, crops: CropSet | None) -> str | None:
+def _named(spec: ModelSpec, crops: FaceCrops | None) -> str | None:
     rule = scheme(spec.landmarks) if crops else None
     return crops.normaliser or rule.default if crops and rule else None
 

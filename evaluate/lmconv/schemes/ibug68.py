@@ -1,8 +1,8 @@
-"""The 68 points of iBUG, after Multi-PIE: 300-W, 300-VW, Menpo semi-frontal.
+"""The 68 landmarks of iBUG, based on Multi-PIE: 300-W, 300-VW, Menpo semi-frontal.
 
-Sagonas et al., "300 Faces in-the-Wild Challenge: The First Facial Landmark Localization Challenge", ICCVW 2013: the
-mark-up (its figure 1, there counted from 1) and the normaliser. The mirror is that of 300W in `lib/utils/transforms.py`
-of https://github.com/HRNet/HRNet-Facial-Landmark-Detection.
+Numbering (figure 1, counted from 1) and normaliser: Sagonas et al., "300 Faces in-the-Wild Challenge: The First Facial
+Landmark Localization Challenge", ICCVW 2013. Mirror: 300W in `lib/utils/transforms.py` of
+https://github.com/HRNet/HRNet-Facial-Landmark-Detection.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The 106 points of JD-landmark, which LaPa shares.
+"""The 106 landmarks of JD-landmark; LaPa uses the same numbering.
 
-Liu et al., "Grand Challenge of 106-Point Facial Landmark Localization", ICMEW 2019, arXiv:1905.03469. The normaliser is
-that of the second challenge (ICPR 2020): sqrt(width x height) of the box that encloses the annotated points. Mirror and
-order are those of LaPa in `configs/_base_/datasets/lapa.py` of https://github.com/open-mmlab/mmpose, and fit the mean
-face of LaPa in https://github.com/jhb86253817/PIPNet, which itself normalises by the outer eye corners, 66 and 79.
-Not verified: that the first challenge took the same box.
+Liu et al., "Grand Challenge of 106-Point Facial Landmark Localization", ICMEW 2019, arXiv:1905.03469. The normaliser
+comes from the second challenge (ICPR 2020): sqrt(width x height) of the box around the annotated landmarks. Mirror and
+numbering come from LaPa in `configs/_base_/datasets/lapa.py` of https://github.com/open-mmlab/mmpose. Both fit the mean
+face of LaPa in https://github.com/jhb86253817/PIPNet; PIPNet itself normalises by the outer eye corners, 66 and 79.
+Not verified: whether the first challenge used the same box.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""The 39 points of Menpo's profile faces, one numbering for both sides.
+"""The 39 landmarks of Menpo's profile faces, with one numbering for both sides.
 
 Deng et al., "The Menpo Benchmark for Multi-pose 2D and 3D Facial Landmark Localisation and Tracking", IJCV 2019. The
-normaliser is that of `Evaluation/Menpo2D/util/compute_diag_error.m` in https://github.com/jiankangdeng/MenpoBenchmark.
+normaliser comes from `Evaluation/Menpo2D/util/compute_diag_error.m` in
+https://github.com/jiankangdeng/MenpoBenchmark.
 
-What each point is, and that a face that looks left has the same numbers as one that looks right, is how
-`model_training/pdm_generation/menpo_pdm/Collect_menpo_annotations.m` of https://github.com/TadasBaltrusaitis/OpenFace
-reads the files: it tells the sides apart by the turn of the outline alone. So a mirrored face keeps its numbers. Not
-verified: that the benchmark's authors say so; and OpenFace drops points 10 and 11, which go on from the chin.
+The meaning of each number comes from the reader
+`model_training/pdm_generation/menpo_pdm/Collect_menpo_annotations.m` of https://github.com/TadasBaltrusaitis/OpenFace.
+The reader uses the same numbers for faces that look left and for faces that look right, and distinguishes the sides by
+the direction of the outline alone. A mirrored face therefore keeps its numbers. Not verified: whether the benchmark's
+authors use the same numbers. OpenFace drops landmarks 10 and 11, which continue the outline from the chin.
 """
 
 from __future__ import annotations

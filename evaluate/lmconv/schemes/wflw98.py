@@ -1,7 +1,7 @@
-"""The 98 points of WFLW.
+"""The 98 landmarks of WFLW.
 
-Wu et al., "Look at Boundary: A Boundary-Aware Face Alignment Algorithm", CVPR 2018. The mirror is that of WFLW in
-`lib/utils/transforms.py` and the normaliser that of `lib/core/evaluation.py` in
+Wu et al., "Look at Boundary: A Boundary-Aware Face Alignment Algorithm", CVPR 2018. Mirror (WFLW in
+`lib/utils/transforms.py`) and normaliser (`lib/core/evaluation.py`) come from
 https://github.com/HRNet/HRNet-Facial-Landmark-Detection; `configs/_base_/datasets/wflw.py` in
 https://github.com/open-mmlab/mmpose has the same mirror.
 """

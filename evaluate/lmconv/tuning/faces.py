@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmconv.errors import InputError, UsageError
-from lmconv.faces import crops
-from lmconv.faces.crops import CropSet
+from lmconv.faces.calibration import calibration_inputs
+from lmconv.faces.crops import FaceCrops, load_face_crops
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import Outputs
 from lmconv.judging import parity
@@ -39,13 +39,13 @@ class Faces:
         calibration: Network inputs to calibrate on: of all but those of a fold, or of all where it is None.
     """
 
-    crops: CropSet
+    crops: FaceCrops
     expected: Outputs
     fold: NDArray[np.int64]
     digest: str
     calibration: Callable[[int | None], Float32]
 
-    def part(self, fold: int | None) -> tuple[CropSet, Outputs]:
+    def part(self, fold: int | None) -> tuple[FaceCrops, Outputs]:
         """The faces of a fold, or all, with what the source says of them."""
         if fold is None:
             return self.crops, self.expected
@@ -72,7 +72,7 @@ def load(folder: Path, split: str, spec: ModelSpec, model: bytes, count: int) ->
     if scheme(spec.landmarks) is None:
         hint = "lmconv export --precision int8 needs no ION; docs/points.md says how to define it"
         raise UsageError(f"ION is not defined for {spec.landmarks} points: there is nothing to tune by", hint=hint)
-    found = crops.load(folder, spec, split, most=MOST)
+    found = load_face_crops(folder, spec, split, most=MOST)
     if len(found.names) < FEWEST:
         raise InputError(
             f"{folder} has {len(found.names)} faces, and tuning needs {FEWEST} at least", hint="name a larger folder"
@@ -88,7 +88,7 @@ def load(folder: Path, split: str, spec: ModelSpec, model: bytes, count: int) ->
     def calibration(left_out: int | None) -> Float32:
         if left_out not in kept:
             without = frozenset() if left_out is None else frozenset(names[fold == left_out].tolist())
-            kept[left_out] = sample(crops.calibration(folder, spec, split, without=without), count)
+            kept[left_out] = sample(calibration_inputs(folder, spec, split, without=without), count)
         return kept[left_out]
 
     told = hashlib.sha256(found.images.tobytes() + found.truth.tobytes()).hexdigest()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmconv.errors import InputError
-from lmconv.faces.crops import CropSet
+from lmconv.faces.crops import FaceCrops
 from lmconv.networks.squares import around, cut
 from lmconv.scheme import scheme
 from lmconv.store.files import writing
@@ -47,7 +47,7 @@ class Found:
     errors: Float64
 
 
-def write(folder: Path, faces: CropSet, found: Found | None, *, most: int, force: bool = False) -> list[Json]:
+def write(folder: Path, faces: FaceCrops, found: Found | None, *, most: int, force: bool = False) -> list[Json]:
     """Draws the worst faces, or without a network the first, into a folder.
 
     Args:
@@ -78,7 +78,7 @@ def write(folder: Path, faces: CropSet, found: Found | None, *, most: int, force
     return rows
 
 
-def ranked(faces: CropSet, found: Found | None) -> NDArray[np.intp]:
+def ranked(faces: FaceCrops, found: Found | None) -> NDArray[np.intp]:
     """The places of the faces, largest error first, what is not finite before all; without a network as they come."""
     if found is None:
         return np.arange(len(faces.names))
@@ -129,7 +129,7 @@ def sheet(pictures: Sequence[Uint8]) -> Uint8:
 
 
 def _portraits(
-    order: NDArray[np.intp], rows: Sequence[Json], faces: CropSet, found: Found | None
+    order: NDArray[np.intp], rows: Sequence[Json], faces: FaceCrops, found: Found | None
 ) -> Iterator[tuple[int, Uint8]]:
     """Each rank from 0 with its portrait, in the order in which pictures are read."""
     ranks = np.argsort(order, kind="stable")
@@ -142,7 +142,7 @@ def _portraits(
             yield rank, portrait(scene.frame, faces.truth[place], found.points[place], name, ion)
 
 
-def _row(rank: int, place: int, faces: CropSet, found: Found | None) -> Json:
+def _row(rank: int, place: int, faces: FaceCrops, found: Found | None) -> Json:
     name = faces.names[place]
     return {
         "rank": rank,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from lmconv.data import Dataset
 from lmconv.errors import UsageError
-from lmconv.faces import crops
+from lmconv.faces.crops import load_face_crops
 from lmconv.inference.loading import usable
 from lmconv.judging import parity
-from lmconv.judging.ion import scheme_of
+from lmconv.judging.nme import scheme_of
 from lmconv.networks.squares import to_picture
 from lmconv.store import artifact as artifacts
 from lmconv.types import Json, OpenOptions, landmark_spec
@@ -50,7 +50,7 @@ def annotation(plan: Plan) -> list[Json]:
     rows = []
     for count in counts:
         spec = landmark_spec("annotated", "annotated", size=(1, 1), landmarks=count)
-        faces = crops.load(plan.data, spec, plan.split, dataset=plan.layout, most=plan.worst)
+        faces = load_face_crops(plan.data, spec, plan.split, dataset=plan.layout, most=plan.worst)
         folder = plan.out / (f"annotated-{count}" if len(counts) > 1 else "annotated")
         drawn = portraits.write(folder, faces, None, most=plan.worst, force=plan.force)
         rows.append({"path": None, "folder": str(folder), "normaliser": None, "mean": None, "faces": drawn})
@@ -71,7 +71,7 @@ def artifact(plan: Plan, path: Path) -> Json:
     rule = scheme_of(found.spec.landmarks)
     rule.normaliser(plan.normaliser)
     target = usable(found, options)
-    faces = crops.load(plan.data, found.spec, plan.split, dataset=plan.layout)
+    faces = load_face_crops(plan.data, found.spec, plan.split, dataset=plan.layout)
     faces = dataclasses.replace(faces, normaliser=plan.normaliser)
     with target.open(found, options) as session:
         points = parity.on_faces(session, found.spec, faces)

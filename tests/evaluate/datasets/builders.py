@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lmconv.faces.pts import write_pts
+from lmconv.faces.pts import text_of
 from lmconv.synthetic.folder import write
 from lmconv.types import Float64
 
@@ -26,6 +26,10 @@ def picture(path: Path, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.random.default_rng(seed).integers(1, 256, (*SIZE, 3), dtype=np.uint8))
     return path
+
+
+def write_pts(path: Path, points: Float64) -> None:
+    path.write_text(text_of(points), encoding="utf-8")
 
 
 def pair(path: Path, count: int, seed: int = 0) -> None:

@@ -7,9 +7,11 @@ import pytest
 
 from lmconv.datasets.drawn import plugin
 from lmconv.errors import InputError
-from lmconv.faces import crops
+from lmconv.faces.crops import load_face_crops
+from lmconv.faces.images import read_image
+from lmconv.faces.lookup import find_dataset
 from lmconv.inference.session import landmarks
-from lmconv.judging.ion import ion
+from lmconv.judging.nme import nme
 from lmconv.networks import squares
 from lmconv.networks.preprocess import network_input
 from lmconv.sources import resolve as source
@@ -50,7 +52,7 @@ def test_what_was_drawn_is_read_again(drawn: Path) -> None:
     for number, face in enumerate(listing.faces):
         image, points = picture.face(HELD_OUT, picture.stream(4, "testset", number))
         np.testing.assert_allclose(face.points, points, rtol=0, atol=0.00051)
-        np.testing.assert_array_equal(crops._decode(face.image), image)
+        np.testing.assert_array_equal(read_image(face.image), image)
 
 
 def test_its_figures_never_stand_under_the_names_of_300w(drawn: Path) -> None:
@@ -62,7 +64,7 @@ def test_its_figures_never_stand_under_the_names_of_300w(drawn: Path) -> None:
 
 @pytest.mark.parametrize("given", [".", "drawn", "drawn/testset", "drawn/trainset"])
 def test_it_is_found_from_above_and_from_inside(drawn: Path, given: str) -> None:
-    assert crops.find_dataset(drawn / given) is plugin
+    assert find_dataset(drawn / given) is plugin
 
 
 def test_faces_of_300w_are_none_of_its_own(tmp_path: Path) -> None:
@@ -83,15 +85,15 @@ def test_a_split_that_was_not_drawn_is_named(tmp_path: Path) -> None:
 def test_98_points_are_read_too(tmp_path: Path) -> None:
     write(tmp_path, {"testset": 1}, landmarks=98)
     spec = landmark_spec("toy", "toy", size=(32, 32), landmarks=98)
-    assert crops.load(tmp_path, spec).truth.shape == (1, 98, 2)
+    assert load_face_crops(tmp_path, spec).truth.shape == (1, 98, 2)
 
 
 def test_the_shipped_network_finds_the_points_of_faces_drawn_now(tmp_path: Path) -> None:
     write(tmp_path, {"testset": 60}, seed=2026)
     resolved = source.resolve("drawn68", weights=SHIPPED)
-    faces = crops.load(tmp_path, resolved.spec)
+    faces = load_face_crops(tmp_path, resolved.spec)
     with source.open_source(resolved) as network:
-        found = squares.to_picture(
+        points = squares.to_picture(
             landmarks(network, resolved.spec, network_input(faces.images, resolved.spec.preprocess)), faces.squares
         )
-    assert ion(found, faces.truth).mean() < 5, "4.6 on 300 faces, docs/drawn.md"
+    assert nme(points, faces.truth).mean() < 5, "4.6 on 300 faces, docs/drawn.md"

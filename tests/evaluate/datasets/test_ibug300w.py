@@ -67,7 +67,7 @@ def test_a_split_takes_its_parts_only(layout: Path, split: str, parts: list[str]
 
 
 @pytest.mark.parametrize(
-    ("given", "found"),
+    ("given", "parts"),
     [
         ("..", ["helen/testset", "ibug", "lfpw/testset"]),
         ("helen", ["helen/testset"]),
@@ -76,9 +76,9 @@ def test_a_split_takes_its_parts_only(layout: Path, split: str, parts: list[str]
         ("helen/../ibug", ["ibug"]),
     ],
 )
-def test_the_layout_is_found_from_above_and_from_inside(layout: Path, given: str, found: list[str]) -> None:
+def test_the_layout_is_found_from_above_and_from_inside(layout: Path, given: str, parts: list[str]) -> None:
     assert plugin.matches(layout / given)
-    assert names(plugin.faces(layout / given, "test")) == [f"{part}/face_1.jpg" for part in found]
+    assert names(plugin.faces(layout / given, "test")) == [f"{part}/face_1.jpg" for part in parts]
 
 
 def test_the_layout_may_start_two_levels_below_and_no_deeper(tmp_path: Path) -> None:

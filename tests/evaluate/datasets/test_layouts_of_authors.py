@@ -13,7 +13,8 @@ from tests.evaluate.datasets import builders
 from lmconv import plugins
 from lmconv.data import Dataset, Listing
 from lmconv.errors import InputError, OtherPoints
-from lmconv.faces import crops
+from lmconv.faces.crops import load_face_crops
+from lmconv.faces.lookup import find_dataset
 from lmconv.types import landmark_spec
 
 
@@ -39,11 +40,11 @@ def test_the_private_test_of_300w_is_a_subset_of_600(tmp_path: Path) -> None:
 def test_menpo_serves_networks_of_either_number_of_points(tmp_path: Path) -> None:
     builders.menpo(tmp_path)
     for landmarks, kind, other in ((68, "semifrontal", 39), (39, "profile", 68)):
-        found = crops.load(tmp_path, landmark_spec("toy", "toy", size=(32, 32), landmarks=landmarks))
-        assert found.names == (f"{kind}/testset/aflw__face_39844.jpg",)
-        assert found.problems == (f"{tmp_path}: 1 faces with {other} points left out",)
+        crops = load_face_crops(tmp_path, landmark_spec("toy", "toy", size=(32, 32), landmarks=landmarks))
+        assert crops.names == (f"{kind}/testset/aflw__face_39844.jpg",)
+        assert crops.problems == (f"{tmp_path}: 1 faces with {other} points left out",)
     with pytest.raises(OtherPoints, match=r"toy finds 98 points, the faces in .* have 39"):
-        crops.load(tmp_path, landmark_spec("toy", "toy", size=(32, 32), landmarks=98))
+        load_face_crops(tmp_path, landmark_spec("toy", "toy", size=(32, 32), landmarks=98))
     assert [face.subsets[-1] for face in read("menpo2d", tmp_path, "train").faces] == [
         "profile/trainset",
         "semifrontal/trainset",
@@ -52,7 +53,7 @@ def test_menpo_serves_networks_of_either_number_of_points(tmp_path: Path) -> Non
 
 def test_menpos_profile_has_39_points(tmp_path: Path) -> None:
     builders.pair(tmp_path / "profile" / "testset" / "a.jpg", 68)
-    with pytest.raises(InputError, match=r"a\.pts: 68 points where 39 are needed"):
+    with pytest.raises(InputError, match=r"a\.pts: 68 points, expected 39"):
         read("menpo2d", tmp_path)
 
 
@@ -66,15 +67,15 @@ def test_300vw_has_categories_and_every_face_is_its_frame(tmp_path: Path) -> Non
     ]
     assert names(listing)[:2] == ["114/vid.avi#000001", "114/vid.avi#000002"]
     assert names(read("w300vw", tmp_path, "train"))[0] == "001/vid.avi#000001"
-    greys = [scene.frame.mean() for scene in crops.load(tmp_path / "114", SPEC68).scenes()]
+    greys = [scene.frame.mean() for scene in load_face_crops(tmp_path / "114", SPEC68).scenes()]
     np.testing.assert_allclose(greys, [10, 70, 130], atol=3)
 
 
 def test_a_sample_of_a_video_skips_frames(tmp_path: Path) -> None:
     builders.videos(tmp_path)
-    found = crops.load(tmp_path / "114", SPEC68, most=2)
-    assert found.names == ("114/vid.avi#000001", "114/vid.avi#000003")
-    np.testing.assert_allclose([scene.frame.mean() for scene in found.scenes()], [10, 130], atol=3)
+    crops = load_face_crops(tmp_path / "114", SPEC68, most=2)
+    assert crops.names == ("114/vid.avi#000001", "114/vid.avi#000003")
+    np.testing.assert_allclose([scene.frame.mean() for scene in crops.scenes()], [10, 130], atol=3)
 
 
 @pytest.mark.parametrize("content", [b"", None], ids=["zero bytes", "too short"])
@@ -84,8 +85,8 @@ def test_a_video_that_ends_early_names_itself_and_the_annotation(tmp_path: Path,
         builders.video(tmp_path / "114" / "vid.avi", frames=2)
     else:
         (tmp_path / "114" / "vid.avi").write_bytes(content)
-    with pytest.raises(InputError, match=r"114/vid\.avi: (not a video|has no frame 3, of which .*000003\.pts)"):
-        crops.load(tmp_path / "114", SPEC68)
+    with pytest.raises(InputError, match=r"114/vid\.avi: (not a video|has no frame 3, which .*000003\.pts)"):
+        load_face_crops(tmp_path / "114", SPEC68)
 
 
 def test_wflw_has_attributes_and_several_faces_in_a_picture(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_dlibs_xml_may_be_a_folder_or_a_file(tmp_path: Path) -> None:
     stem = "labels_ibug_300W_test"
     assert names(listing) == [f"{stem}/helen/testset/1.jpg", f"{stem}/helen/testset/1.jpg#2"]
     np.testing.assert_array_equal(listing.faces[1].points, np.round(builders.points(68, 2)))
-    assert listing.problems == (f"{tmp_path / stem}.xml: 2 boxes left out, without points or to be ignored",)
+    assert listing.problems == (f"{tmp_path / stem}.xml: 2 boxes left out, without points or marked ignore",)
     assert len(read("dlib_xml", tmp_path, "all").faces) == 3
     assert len(read("dlib_xml", tmp_path / "labels_ibug_300W_train.xml").faces) == 1
 
@@ -146,11 +147,11 @@ def test_a_file_that_several_know_or_none_is_refused(tmp_path: Path) -> None:
     builders.csv(tmp_path)
     builders.dlib(tmp_path)
     with pytest.raises(InputError, match=r"holds faces of dlib_xml and table .*--dataset"):
-        crops.find_dataset(tmp_path)
-    assert crops.find_dataset(tmp_path, "table").name == "table"
+        find_dataset(tmp_path)
+    assert find_dataset(tmp_path, "table").name == "table"
     (tmp_path / "notes.txt").write_text("nothing\n", encoding="utf-8")
-    with pytest.raises(InputError, match="not a folder, nor a file of annotations"):
-        crops.find_dataset(tmp_path / "notes.txt")
+    with pytest.raises(InputError, match="neither a folder nor a known annotation file"):
+        find_dataset(tmp_path / "notes.txt")
 
 
 # Mistakes name file and line
@@ -214,7 +215,7 @@ MISTAKES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "json with a pair of three": ("table", json_of(f"[{FACE},\n{FACE.replace('3, 4', '3')}]"), r"\.json:2: .*pairs"),
     "json with NaN": ("table", json_of(f"[\n{FACE.replace('4', 'NaN')}]"), r"landmarks\.json:2: .*NaN"),
     "json that breaks off": ("table", json_of(f"[{FACE},\n{FACE[:-4]}"), r"landmarks\.json:2: not JSON"),
-    "json that does not end": ("table", json_of(f"[{FACE}\n"), r"landmarks\.json:2: not JSON: the list does not"),
+    "json that does not end": ("table", json_of(f"[{FACE}\n"), r"landmarks\.json:2: not JSON: expected a comma"),
     "json of another kind": ("table", json_of("{}"), r"landmarks\.json:1: not a JSON list"),
     "xml with an entity bomb": ("dlib_xml", xml_of(builders.xml({"a.jpg": []}, BOMB)), r"a\.xml:3: .*document type"),
     "xml that breaks off": (
@@ -257,7 +258,7 @@ def test_a_list_line_of_another_length_is_refused(tmp_path: Path) -> None:
     path = builders.plain_list(tmp_path)
     text = path.read_text(encoding="utf-8")
     path.write_text(text + text.replace(" ", "", 1), encoding="utf-8")
-    with pytest.raises(InputError, match=r"anno\.txt:2: 139 numbers before .* 140 as before"):
+    with pytest.raises(InputError, match=r"anno\.txt:2: 139 numbers before .* 140 as on the first line"):
         read("plain_list", path)
 
 
@@ -266,7 +267,7 @@ def test_pictures_that_are_not_here_are_counted_and_none_at_all_is_an_error(tmp_
     gone = tmp_path / "WFLW_images" / "37--Soccer" / "37_Soccer_soccer_ball_37_45.jpg"
     gone.unlink()
     (problem,) = read("wflw", tmp_path).problems
-    assert "2 of 3 faces left out, their pictures are not here" in problem
+    assert "2 of 3 faces left out, because their pictures are missing" in problem
     assert str(gone) in problem
     assert "list_98pt_rect_attr_test.txt:1" in problem
     next((tmp_path / "WFLW_images" / "0--Parade").iterdir()).unlink()
@@ -280,7 +281,7 @@ def test_annotations_of_another_picture_are_refused_with_their_line(tmp_path: Pa
     far = builders.row("a.png", builders.points(68) + 500)
     change(tmp_path / "landmarks.csv", ROW, far)
     with pytest.raises(InputError, match=r"landmarks\.csv:3: every point is outside the picture .*80 x 60"):
-        crops.load(tmp_path, SPEC68)
+        load_face_crops(tmp_path, SPEC68)
 
 
 # The real pieces
@@ -291,7 +292,7 @@ def test_reads_dlibs_own_example(shared: Path) -> None:
     listing = read("dlib_xml", shared / "faces" / "dlib", "all")
     assert {len(face.points) for face in listing.faces} == {68}
     assert len({face.name for face in listing.faces}) == len(listing.faces) > 3
-    assert len(crops.load(shared / "faces" / "dlib", SPEC68, "all").images) == len(listing.faces)
+    assert len(load_face_crops(shared / "faces" / "dlib", SPEC68, "all").images) == len(listing.faces)
 
 
 @pytest.mark.realdata

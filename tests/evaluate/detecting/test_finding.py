@@ -12,7 +12,7 @@ from lmconv.data import Dataset, Face, Listing
 from lmconv.detecting.opening import chosen, located, open_finder
 from lmconv.detection import SQUARE, Detections, detections
 from lmconv.errors import InputError, UsageError
-from lmconv.faces.crops import load
+from lmconv.faces.crops import load_face_crops
 from lmconv.networks.squares import around
 from lmconv.types import Uint8, landmark_spec
 
@@ -81,7 +81,7 @@ def test_a_detectors_box_is_cut_to_whole_pixels_towards_zero() -> None:
 def test_crops_are_cut_around_the_boxes_and_who_has_none_still_counts(tmp_path: Path) -> None:
     path = str(tmp_path / "one.png")
     mine = dataset(tmp_path, face("a", 10, path), face("b", 60, path))
-    faces = load(tmp_path, SPEC, dataset=mine, boxes=located(lambda picture: boxes((12.5, 8, 33, 30))))
+    faces = load_face_crops(tmp_path, SPEC, dataset=mine, boxes=located(lambda picture: boxes((12.5, 8, 33, 30))))
     assert (faces.names, faces.missed) == (("mine/a",), ("mine/b",))
     assert faces.squares.tolist() == [list(around((12, 8, 33, 30), SQUARE))]
     assert (len(faces.images), len(faces.truth), len(faces.subsets)) == (1, 1, 1)
@@ -90,14 +90,14 @@ def test_crops_are_cut_around_the_boxes_and_who_has_none_still_counts(tmp_path: 
 
 
 def test_without_boxes_a_spec_for_those_of_a_detector_has_no_crops(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="around a detector's box need one"):
-        load(tmp_path, SPEC, dataset=dataset(tmp_path, face("a", 10, str(tmp_path / "one.png"))))
+    with pytest.raises(UsageError, match="around a detector's box, and no detector"):
+        load_face_crops(tmp_path, SPEC, dataset=dataset(tmp_path, face("a", 10, str(tmp_path / "one.png"))))
 
 
 def test_where_no_face_is_found_there_is_nothing_to_measure(tmp_path: Path) -> None:
     mine = dataset(tmp_path, face("a", 10, str(tmp_path / "one.png")))
-    with pytest.raises(InputError, match="none of 1 annotated faces"):
-        load(tmp_path, SPEC, dataset=mine, boxes=located(lambda picture: boxes()))
+    with pytest.raises(InputError, match="none of the 1 annotated faces"):
+        load_face_crops(tmp_path, SPEC, dataset=mine, boxes=located(lambda picture: boxes()))
 
 
 # What can be named

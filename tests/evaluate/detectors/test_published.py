@@ -18,9 +18,10 @@ from lmconv.detecting.boxes import overlap
 from lmconv.detecting.opening import Finder, located, open_finder
 from lmconv.detection import Detections
 from lmconv.detectors import retinaface
-from lmconv.faces import crops
+from lmconv.faces.crops import load_face_crops
+from lmconv.faces.lookup import find_dataset
 from lmconv.judging import parity
-from lmconv.judging.ion import ion
+from lmconv.judging.nme import nme
 from lmconv.networks.squares import to_picture
 from lmconv.pipeline import convert
 from lmconv.sources.resolve import open_source, resolve
@@ -120,7 +121,7 @@ def test_boxes_on_every_picture_are_those_of_the_published_system(
 @pytest.mark.parametrize("name", FOUND)
 def test_every_annotated_face_is_found(name: str, shared: Path) -> None:
     """As the golden file counts them."""
-    faces = crops.find_dataset(shared / "faces" / "300w_common").faces(shared / "faces" / "300w_common", "test").faces
+    faces = find_dataset(shared / "faces" / "300w_common").faces(shared / "faces" / "300w_common", "test").faces
     count, boxes = 0, 0
     for face in faces:
         low, high = face.points.min(0), face.points.max(0)
@@ -164,11 +165,11 @@ def test_landmarks_within_a_detectors_boxes_are_the_recorded_ones(model: str, ke
     source = resolve(model, weights=shared / "weights")
     with opened("rfb320", shared) as finder, open_source(source) as session:
         spec = replace(source.spec, crop=finder.detector.crop)
-        faces = crops.load(shared / "faces" / "300w_common", spec, boxes=located(finder))
+        faces = load_face_crops(shared / "faces" / "300w_common", spec, boxes=located(finder))
         points = to_picture(parity.on_faces(session, spec, faces).landmarks, faces.squares)
     assert not faces.missed
     order = [faces.names.index(name) for name in recorded["name"]]
-    errors: Float64 = ion(points, faces.truth)
+    errors: Float64 = nme(points, faces.truth)
     assert errors.mean() == pytest.approx({"pfld": 3.517, "mobilefacenet": 3.587}[model], abs=0.01)
     apart: Float32 = np.abs(points[order] - recorded[f"{key}_det10"]).max((1, 2))
     # MobileFaceNet's were recorded with an input in float16.

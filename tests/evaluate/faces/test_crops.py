@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import struct
 import tracemalloc
 from dataclasses import replace
@@ -9,35 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from tests.evaluate.faces.builders import SPEC, add_face, box_points, noise
 
 from lmconv.data import Dataset, Face, Listing
 from lmconv.errors import InputError, UsageError
-from lmconv.faces import crops
+from lmconv.faces.crops import landmark_square, load_face_crops
 from lmconv.networks import squares
 from lmconv.networks.preprocess import network_input
-from lmconv.types import Crop, Float32, Float64, Preprocess, Uint8, landmark_spec
-
-SPEC = landmark_spec("toy", "toy", size=(32, 32), landmarks=68)
-
-
-def box_points(x1: float, y1: float, x2: float, y2: float) -> Float64:
-    """68 points whose tight box is the given one, the outer eye corners among them apart."""
-    points = np.random.default_rng(0).uniform((x1, y1), (x2, y2), (68, 2))
-    points[0], points[1] = (x1, y1), (x2, y2)
-    return points
-
-
-def noise(height: int, width: int, seed: int = 0) -> Uint8:
-    """A picture without a black pixel, so that black can only be padding."""
-    return np.random.default_rng(seed).integers(1, 256, (height, width, 3), dtype=np.uint8)
-
-
-def add_face(folder: Path, stem: str, image: Uint8, points: Float64, ending: str = ".png") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(folder / f"{stem}{ending}"), image)
-    path = folder / f"{stem}.pts"
-    path.write_text("".join(f"{x:.6f} {y:.6f}\n" for x, y in points), encoding="utf-8")
-    return path
+from lmconv.types import Crop, Float64, Preprocess, Uint8, landmark_spec
 
 
 def reference_crop(image: Uint8, square: squares.Square, size: tuple[int, int]) -> Uint8:
@@ -54,22 +32,22 @@ def reference_crop(image: Uint8, square: squares.Square, size: tuple[int, int]) 
 def test_a_square_is_the_longer_side_times_the_scale_in_whole_pixels() -> None:
     # x from 10 to 50, y from 20 to 100: 41 and 81 pixels; int(81 * 1.2) = 97.
     points = box_points(10.2, 20.7, 49.5, 99.1)
-    assert crops.square(points, Crop()) == (10 + 20 - 48, 20 + 40 - 48, 97)
+    assert landmark_square(points, Crop()) == (10 + 20 - 48, 20 + 40 - 48, 97)
 
 
 def test_a_square_may_take_the_shorter_side_and_another_scale() -> None:
     points = box_points(10.2, 20.7, 49.5, 99.1)
-    assert crops.square(points, Crop(side="min", scale=1.0)) == (10 + 20 - 20, 20 + 40 - 20, 41)
+    assert landmark_square(points, Crop(side="min", scale=1.0)) == (10 + 20 - 20, 20 + 40 - 20, 41)
 
 
 def test_a_square_rounds_outwards_beyond_the_border_too() -> None:
     # x from -4 to 6, y from -11 to -1: 11 pixels each; int(11 * 1.2) = 13.
-    assert crops.square(box_points(-3.5, -10.5, 5.5, -1.5), Crop()) == (-4 + 5 - 6, -11 + 5 - 6, 13)
+    assert landmark_square(box_points(-3.5, -10.5, 5.5, -1.5), Crop()) == (-4 + 5 - 6, -11 + 5 - 6, 13)
 
 
 def test_a_detectors_box_does_not_come_from_landmarks() -> None:
     with pytest.raises(UsageError, match="detector's box"):
-        crops.square(box_points(0, 0, 9, 9), Crop(box="detector"))
+        landmark_square(box_points(0, 0, 9, 9), Crop(box="detector"))
 
 
 # Cutting
@@ -147,12 +125,12 @@ def test_points_of_a_border_face_go_back_to_their_own_pixels(tmp_path: Path) -> 
     image = np.full((100, 100, 3), 255, np.uint8)
     image[..., 0], image[..., 1] = np.arange(100), np.arange(100)[:, None]
     add_face(tmp_path / "ibug", "border", image, box_points(-12, 2, 70, 60))
-    found = crops.load(tmp_path, SPEC)
-    assert found.squares[0, 0] < 0
-    y, x = np.nonzero(found.images[0, ..., 2] == 255)
+    crops = load_face_crops(tmp_path, SPEC)
+    assert crops.squares[0, 0] < 0
+    y, x = np.nonzero(crops.images[0, ..., 2] == 255)
     fractions = (np.column_stack([x, y]) + 0.5) / 32
-    pixels = squares.to_picture(fractions[None], found.squares)[0]
-    np.testing.assert_allclose(pixels - 0.5, found.images[0, y, x, :2], atol=1.0)
+    pixels = squares.to_picture(fractions[None], crops.squares)[0]
+    np.testing.assert_allclose(pixels - 0.5, crops.images[0, y, x, :2], atol=1.0)
 
 
 # A folder
@@ -165,24 +143,24 @@ def test_loads_the_faces_of_a_folder(tmp_path: Path) -> None:
     add_face(tmp_path / "afw", "train", image, points)
     (tmp_path / "afw" / "alone.pts").touch()
     (tmp_path / "lfpw" / "testset" / "alone.png").touch()
-    found = crops.load(tmp_path, SPEC)
-    assert found.names == ("helen/testset/a.png", "lfpw/testset/b.png")
-    assert found.subsets == (("common", "helen/testset"), ("common", "lfpw/testset"))
-    assert found.totals["common"] == 554
-    assert [problem.partition(": ")[2] for problem in found.problems] == ["no .pts file beside it"]
-    assert found.images.shape == (2, 32, 32, 3)
-    assert found.images.dtype == np.uint8
-    assert found.squares.shape == (2, 3)
-    assert found.squares.dtype == np.int64
-    np.testing.assert_allclose(found.truth[1], points, atol=1e-6)
-    around = crops.square(points, SPEC.crop)
-    assert found.squares[1].tolist() == list(around)
-    np.testing.assert_array_equal(found.images[1], reference_crop(image, around, (32, 32)))
+    crops = load_face_crops(tmp_path, SPEC)
+    assert crops.names == ("helen/testset/a.png", "lfpw/testset/b.png")
+    assert crops.subsets == (("common", "helen/testset"), ("common", "lfpw/testset"))
+    assert crops.totals["common"] == 554
+    assert [problem.partition(": ")[2] for problem in crops.problems] == ["no .pts file beside it"]
+    assert crops.images.shape == (2, 32, 32, 3)
+    assert crops.images.dtype == np.uint8
+    assert crops.squares.shape == (2, 3)
+    assert crops.squares.dtype == np.int64
+    np.testing.assert_allclose(crops.truth[1], points, atol=1e-6)
+    around = landmark_square(points, SPEC.crop)
+    assert crops.squares[1].tolist() == list(around)
+    np.testing.assert_array_equal(crops.images[1], reference_crop(image, around, (32, 32)))
 
 
 def test_points_partly_outside_the_picture_are_valid(tmp_path: Path) -> None:
     add_face(tmp_path / "ibug", "a", noise(40, 40), box_points(-30, -30, 12, 12))
-    assert crops.load(tmp_path, SPEC).names == ("ibug/a.png",)
+    assert load_face_crops(tmp_path, SPEC).names == ("ibug/a.png",)
 
 
 def test_annotated_pixels_are_the_stored_ones_whatever_exif_says(tmp_path: Path) -> None:
@@ -190,7 +168,7 @@ def test_annotated_pixels_are_the_stored_ones_whatever_exif_says(tmp_path: Path)
     image[:, 40:] = 255
     add_face(tmp_path / "ibug", "a", image, box_points(41, 1, 70, 30), ending=".jpg")
     path = tmp_path / "ibug" / "a.jpg"
-    upright = crops.load(tmp_path, SPEC).images
+    upright = load_face_crops(tmp_path, SPEC).images
     entry = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)  # orientation: turn by 90 degrees
     exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + bytes(4)
     jpeg = path.read_bytes()
@@ -198,7 +176,7 @@ def test_annotated_pixels_are_the_stored_ones_whatever_exif_says(tmp_path: Path)
     turned = cv2.imread(str(path))
     assert turned is not None
     assert turned.shape == (80, 40, 3), "OpenCV itself would turn it"
-    np.testing.assert_array_equal(crops.load(tmp_path, SPEC).images, upright)
+    np.testing.assert_array_equal(load_face_crops(tmp_path, SPEC).images, upright)
 
 
 def test_a_picture_with_several_faces_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +200,7 @@ def test_a_picture_with_several_faces_is_decoded_once(tmp_path: Path, monkeypatc
         return decode(data, flags)
 
     monkeypatch.setattr(cv2, "imdecode", counted)
-    assert len(crops.load(tmp_path, SPEC, dataset=dataset).names) == 3
+    assert len(load_face_crops(tmp_path, SPEC, dataset=dataset).names) == 3
     assert len(decoded) == 1
 
 
@@ -241,7 +219,7 @@ def test_a_picture_with_several_faces_is_decoded_once(tmp_path: Path, monkeypatc
 def test_refuses_a_face_that_is_not_in_its_picture(tmp_path: Path, points: Float64, message: str) -> None:
     add_face(tmp_path / "ibug", "a", noise(60, 80), points)
     with pytest.raises(InputError, match=message) as error:
-        crops.load(tmp_path, SPEC)
+        load_face_crops(tmp_path, SPEC)
     assert "80 x 60 pixels" in error.value.hint
 
 
@@ -250,106 +228,33 @@ def test_refuses_a_picture_that_cannot_be_read_and_names_it(tmp_path: Path, cont
     add_face(tmp_path / "ibug", "a", noise(40, 40), box_points(5, 5, 30, 30))
     (tmp_path / "ibug" / "a.png").write_bytes(content)
     with pytest.raises(InputError, match=r"a\.png: not a picture"):
-        crops.load(tmp_path, SPEC)
+        load_face_crops(tmp_path, SPEC)
 
 
 def test_refuses_a_folder_without_a_known_layout(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no annotated faces in a known layout .*300-W"):
-        crops.load(tmp_path, SPEC)
+        load_face_crops(tmp_path, SPEC)
 
 
 def test_refuses_a_folder_that_is_not_there_and_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="gone does not exist"):
-        crops.load(tmp_path / "gone", SPEC)
-    with pytest.raises(InputError, match="file is not a folder"):
-        crops.load(tmp_path / "file", SPEC)
+        load_face_crops(tmp_path / "gone", SPEC)
+    with pytest.raises(InputError, match="file is neither a folder"):
+        load_face_crops(tmp_path / "file", SPEC)
 
 
 def test_refuses_faces_with_other_points_than_the_network_finds(tmp_path: Path) -> None:
     add_face(tmp_path / "ibug", "a", noise(40, 40), box_points(5, 5, 30, 30))
     spec = landmark_spec("toy", "toy", size=(32, 32), landmarks=98)
     with pytest.raises(UsageError, match=r"toy finds 98 points, the faces in .* have 68"):
-        crops.load(tmp_path, spec)
+        load_face_crops(tmp_path, spec)
 
 
 def test_a_network_that_wants_a_detectors_box_needs_a_detector(tmp_path: Path) -> None:
     add_face(tmp_path / "ibug", "a", noise(40, 40), box_points(5, 5, 30, 30))
     with pytest.raises(UsageError, match="detector's box"):
-        crops.load(tmp_path, replace(SPEC, crop=Crop(box="detector")))
-
-
-# Calibration
-
-
-@pytest.fixture
-def training(tmp_path: Path) -> Path:
-    """Five training faces, and one for testing that calibration must not see."""
-    for number in range(5):
-        add_face(tmp_path / "afw", f"face_{number}", noise(60, 80, number), box_points(20, 10, 50 + number, 45))
-    add_face(tmp_path / "ibug", "test", noise(60, 80, 9), box_points(20, 10, 50, 45))
-    return tmp_path
-
-
-def rows(array: Float32) -> list[bytes]:
-    return [row.tobytes() for row in array]
-
-
-def test_calibration_begins_with_every_training_face_as_it_is(training: Path) -> None:
-    plain = network_input(crops.load(training, SPEC, "train").images, SPEC.preprocess)
-    found = crops.calibration(training, SPEC, count=12)
-    assert found.shape == (12, 3, 32, 32)
-    assert found.dtype == np.float32
-    assert set(rows(found[:5])) == set(rows(plain))
-    assert len(set(rows(found))) == 12, "every later crop is a new one"
-
-
-def test_calibration_of_fewer_crops_than_faces_takes_different_faces_unchanged(training: Path) -> None:
-    plain = network_input(crops.load(training, SPEC, "train").images, SPEC.preprocess)
-    found = rows(crops.calibration(training, SPEC, count=3))
-    assert len(set(found)) == 3
-    assert set(found) < set(rows(plain))
-
-
-def test_calibration_is_the_same_for_the_same_seed_only(training: Path) -> None:
-    first = crops.calibration(training, SPEC, count=12)
-    np.testing.assert_array_equal(first, crops.calibration(training, SPEC, count=12))
-    assert set(rows(first[5:])).isdisjoint(rows(crops.calibration(training, SPEC, count=12, seed=1)[5:]))
-
-
-def test_more_calibration_crops_begin_with_the_same_ones(training: Path) -> None:
-    few, many = crops.calibration(training, SPEC, count=7), crops.calibration(training, SPEC, count=12)
-    np.testing.assert_array_equal(few, many[:7])
-
-
-def test_refuses_to_calibrate_on_nothing(training: Path) -> None:
-    with pytest.raises(UsageError, match="0 calibration crops"):
-        crops.calibration(training, SPEC, count=0)
-
-
-def test_a_varied_crop_stays_within_its_limits(tmp_path: Path) -> None:
-    # A picture whose blue is x / 2 and green y / 2: each crop tells where it was cut. Red tells how it was lit.
-    image = np.full((240, 240, 3), 200, np.uint8)
-    image[..., 0], image[..., 1] = np.arange(240) // 2, np.arange(240)[:, None] // 2
-    points = box_points(90, 90, 150, 150)
-    add_face(tmp_path / "afw", "ramp", image, points)
-    left, top, side = crops.square(points, SPEC.crop)
-    found = crops.calibration(tmp_path, SPEC, count=60).transpose(0, 2, 3, 1).astype(np.float64) * 255
-    grid = np.stack(np.meshgrid(np.arange(32), np.arange(32)), axis=-1).reshape(-1, 2) + 0.5 - 16
-    seen = []
-    for crop in found[1:]:
-        light = np.median(crop[..., 2]) / 200
-        place = crop[..., :2].reshape(-1, 2) / light * 2 + 0.5
-        (across, down, centre), *_ = np.linalg.lstsq(np.column_stack([grid, np.ones(len(grid))]), place, rcond=None)
-        scale = math.sqrt(across[0] * down[1] - across[1] * down[0]) * 32 / side
-        shift = (centre - (left + side / 2, top + side / 2)) / side
-        seen.append((scale, *shift, math.degrees(math.atan2(across[1], across[0])), light))
-    low, high = np.min(seen, axis=0), np.max(seen, axis=0)
-    tolerance = np.array([0.02, 0.015, 0.015, 0.6, 0.01])
-    assert (low >= np.array([0.9, -0.05, -0.05, -15, 0.8]) - tolerance).all(), low
-    assert (high <= np.array([1.15, 0.05, 0.05, 15, 1.2]) + tolerance).all(), high
-    assert (low < [0.95, -0.03, -0.03, -10, 0.88]).all(), low
-    assert (high > [1.08, 0.03, 0.03, 10, 1.12]).all(), high
+        load_face_crops(tmp_path, replace(SPEC, crop=Crop(box="detector")))
 
 
 # The real set
@@ -361,24 +266,15 @@ def test_real_faces_have_the_recorded_squares_and_crops(shared: Path) -> None:
     recorded = np.load(shared / "golden" / "mobilenet_56_300w_common.npz")
     spec = landmark_spec("pfld", "pfld", size=(112, 112), landmarks=68)
     folder = shared / "faces" / "300w_common"
-    found = crops.load(folder, spec)
-    order = [found.names.index(name) for name in boxes["name"]]
+    crops = load_face_crops(folder, spec)
+    order = [crops.names.index(name) for name in boxes["name"]]
     assert sorted(order) == list(range(73))
-    np.testing.assert_array_equal(found.truth[order], boxes["gt"])
-    np.testing.assert_array_equal(found.squares[order], recorded["square"])
-    corners = np.concatenate([np.floor(found.truth.min(axis=1)), np.ceil(found.truth.max(axis=1))], axis=1)
+    np.testing.assert_array_equal(crops.truth[order], boxes["gt"])
+    np.testing.assert_array_equal(crops.squares[order], recorded["square"])
+    corners = np.concatenate([np.floor(crops.truth.min(axis=1)), np.ceil(crops.truth.max(axis=1))], axis=1)
     np.testing.assert_array_equal(corners[order], boxes["gt_box"])
     for index in range(0, 73, 6):
-        image = cv2.imread(str(folder / found.names[index]))
-        left, top, side = found.squares[index].tolist()
+        image = cv2.imread(str(folder / crops.names[index]))
+        left, top, side = crops.squares[index].tolist()
         expected = reference_crop(np.asarray(image, np.uint8), (left, top, side), (112, 112))
-        np.testing.assert_array_equal(found.images[index], expected)
-
-
-@pytest.mark.realdata
-def test_real_calibration_crops_come_from_the_training_faces(shared: Path) -> None:
-    spec = landmark_spec("pfld", "pfld", size=(112, 112), landmarks=68)
-    found = crops.calibration(shared / "faces", spec)
-    plain = network_input(crops.load(shared / "faces", spec, "train").images, spec.preprocess)
-    assert found.shape == (300, 3, 112, 112)
-    assert set(rows(found[:102])) == set(rows(plain))
+        np.testing.assert_array_equal(crops.images[index], expected)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lmconv.errors import InputError
-from lmconv.faces.pts import read_pts, write_pts
+from lmconv.faces.pts import read_pts, text_of
 
 POINTS = np.arange(136, dtype=np.float64).reshape(68, 2) + 0.25
 BARE = "".join(f"{x} {y}\n" for x, y in POINTS)
@@ -39,16 +39,16 @@ def lines(*changes: tuple[int, str], of: str = FRAMED) -> str:
 @pytest.mark.parametrize(
     ("text", "line", "what"),
     [
-        ("", 1, "0 points where 68"),
+        ("", 1, "0 points, expected 68"),
         ("hello\n", 1, "'hello' is not a point"),
         (lines((5, "nan 3.0")), 5, "'nan 3.0' is not finite"),
         (lines((6, "1.0 -inf")), 6, "'1.0 -inf' is not finite"),
         (lines((7, "1.0 2.0 3.0")), 7, "is not a point, two numbers"),
         (lines((8, "1.0")), 8, "is not a point, two numbers"),
         (lines((9, "1,0 2,0")), 9, "is not a point, two numbers"),
-        ("".join(BARE.splitlines(keepends=True)[:67]), 67, "67 points where 68"),
-        (BARE + "1 2\n", 69, "69 points where 68"),
-        (lines((4, "")), 72, "67 points where 68"),
+        ("".join(BARE.splitlines(keepends=True)[:67]), 67, "67 points, expected 68"),
+        (BARE + "1 2\n", 69, "69 points, expected 68"),
+        (lines((4, "")), 72, "67 points, expected 68"),
         (lines((2, "n_points: 67")), 2, "announces '67' points"),
         (lines((1, "P6 640")), 1, "before the opening brace"),
         (FRAMED[:-1], 71, "without the closing brace"),
@@ -89,7 +89,7 @@ def test_without_a_wanted_number_the_file_says_it(tmp_path: Path, text: str) -> 
     [
         ("", 1, "0 points"),
         (lines((2, "n_points: many")), 2, "announces 'many' points"),
-        (lines((2, "n_points: 98")), 72, "68 points where 98"),
+        (lines((2, "n_points: 98")), 72, "68 points, expected 98"),
         ("n_points: 0\n{\n}", 3, "0 points"),
     ],
 )
@@ -105,5 +105,5 @@ def test_a_file_must_keep_its_own_word(tmp_path: Path, text: str, line: int, wha
 @pytest.mark.parametrize("landmarks", [68, 98])
 def test_what_is_written_is_read_again_to_a_thousandth(tmp_path: Path, landmarks: int) -> None:
     points = 256 * np.random.default_rng(0).random((landmarks, 2)) - 20
-    write_pts(tmp_path / "a.pts", points)
+    (tmp_path / "a.pts").write_text(text_of(points), encoding="utf-8")
     np.testing.assert_allclose(read_pts(tmp_path / "a.pts", landmarks), points, rtol=0, atol=0.00051)

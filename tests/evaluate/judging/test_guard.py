@@ -246,16 +246,17 @@ def test_the_faces_judged_on_and_whether_calibration_has_seen_them_are_recorded(
 def test_faces_that_calibration_has_not_seen_are_judged_on_where_there_are_enough(
     faces: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lmconv.faces import crops
+    from lmconv.faces import calibration
     from lmconv.sources import resolve as source
 
     (faces / "tiny.onnx").write_bytes(tiny_onnx().SerializeToString())
     spec = source.resolve(str(faces / "tiny.onnx")).spec
-    monkeypatch.setattr(crops, "ENOUGH", 2)
-    used, held = crops.calibrated(faces, spec, count=4), crops.judged(faces, spec, count=4)
+    monkeypatch.setattr(calibration, "MIN_HELD_OUT_FACES", 2)
+    used = calibration.calibration_pictures(faces, spec, count=4)
+    held = calibration.evaluation_crops(faces, spec, count=4)
     assert (len(used), len(held.images)) == (4, 2)
     assert set(used).isdisjoint(held.pictures())
-    assert len(crops.judged(faces, spec, count=5).images) == 6, "one is not enough"
+    assert len(calibration.evaluation_crops(faces, spec, count=5).images) == 6, "one is not enough"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lmconv.faces.crops import CropSet
+from lmconv.faces.crops import FaceCrops
 from lmconv.inference.session import Outputs
 from lmconv.judging.parity import RANDOM_INPUTS, Parity, Points, errors, parity, points
 from lmconv.types import Arrays, Float32, landmark_spec
@@ -35,11 +35,11 @@ class Mean:
         return
 
 
-def faces(count: int) -> CropSet:
+def faces(count: int) -> FaceCrops:
     """Faces whose outer eye corners are 50 pixels apart, in squares of 100 pixels."""
     truth = np.zeros((count, 68, 2))
     truth[:, 45, 0] = 50.0
-    return CropSet(
+    return FaceCrops(
         images=np.zeros((count, 20, 40, 3), np.uint8),
         squares=np.tile(np.array([7, -3, 100]), (count, 1)),
         truth=truth,
@@ -59,7 +59,7 @@ def moved(random: float = 0.0, face: float = 0.0, count: int = 2) -> Points:
     return Points(random=Outputs(landmarks=zeros[0] + random * step), faces=Outputs(landmarks=zeros[1] + face * step))
 
 
-def compared(found: Points, crops: CropSet | None = None) -> Parity:
+def compared(found: Points, crops: FaceCrops | None = None) -> Parity:
     assert found.faces is not None
     return parity(found, moved(count=len(found.faces.landmarks)), crops, SPEC, "torch")
 

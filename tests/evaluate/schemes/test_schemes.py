@@ -1,4 +1,4 @@
-"""Facts of the schemes that are here, and how one is found."""
+"""Facts of the schemes in this repository, and the lookup of a scheme."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.helpers import other_package, python
 
 from lmconv import plugins
 from lmconv.errors import InputError, UsageError
-from lmconv.judging.ion import ion
+from lmconv.judging.nme import nme
 from lmconv.scheme import Scheme, scheme
 from lmconv.types import Float64
 
@@ -19,9 +19,9 @@ SHIFT = np.array([3.0, 4.0])
 
 
 def known(landmarks: int) -> Scheme:
-    found = scheme(landmarks)
-    assert found is not None
-    return found
+    result = scheme(landmarks)
+    assert result is not None
+    return result
 
 
 def face(landmarks: int, **places: tuple[float, float]) -> Float64:
@@ -58,9 +58,9 @@ def test_another_package_brings_a_scheme_by_entry_point(tmp_path: Path) -> None:
     env = other_package(tmp_path, ENTRY, FIVE.format(landmarks=5))
     code = """
 import numpy as np
-from lmconv.judging.ion import ion
+from lmconv.judging.nme import nme
 points = np.array([[[0, 0], [50, 0], [25, 30], [10, 50], [40, 50]]], float)
-print(ion(points + [3, 4], points)[0])
+print(nme(points + [3, 4], points)[0])
 """
     assert float(python(code, env=env).out) == pytest.approx(10.0)
 
@@ -84,17 +84,17 @@ except UsageError as error:
 @pytest.mark.parametrize(("landmarks", "corners"), [(68, (36, 45)), (98, (60, 72))])
 def test_frontal_faces_are_measured_by_their_outer_eye_corners(landmarks: int, corners: tuple[int, int]) -> None:
     truth = face(landmarks, **{f"p{corners[0]}": (70.0, 100.0), f"p{corners[1]}": (100.0, 140.0)})
-    assert ion(truth + SHIFT, truth) == pytest.approx([100 * 5 / 50])
+    assert nme(truth + SHIFT, truth) == pytest.approx([100 * 5 / 50])
 
 
 def test_profiles_are_measured_by_the_diagonal_of_the_box_of_their_points() -> None:
     truth = face(39, p0=(70.0, 100.0), p9=(100.0, 140.0))
-    assert ion(truth + SHIFT, truth) == pytest.approx([100 * 5 / 50])
+    assert nme(truth + SHIFT, truth) == pytest.approx([100 * 5 / 50])
 
 
 def test_jd_landmark_measures_by_the_root_of_the_area_of_the_box_of_the_points() -> None:
     truth = face(106, p0=(80.0, 100.0), p16=(100.0, 145.0))
-    assert ion(truth + SHIFT, truth) == pytest.approx([100 * 5 / 30])
+    assert nme(truth + SHIFT, truth) == pytest.approx([100 * 5 / 30])
 
 
 def test_another_normaliser_is_chosen_by_name() -> None:
@@ -102,20 +102,20 @@ def test_another_normaliser_is_chosen_by_name() -> None:
         f"p{index}": (100.0, 140.0) for index in range(42, 48)
     }
     truth = face(68, **eyes)
-    assert ion(truth + SHIFT, truth, "inter-pupil") == pytest.approx([100 * 5 / 50])
-    assert ion(truth + SHIFT, truth, "box-side") == pytest.approx([100 * 5 / (30 * 40) ** 0.5])
+    assert nme(truth + SHIFT, truth, "inter-pupil") == pytest.approx([100 * 5 / 50])
+    assert nme(truth + SHIFT, truth, "box-side") == pytest.approx([100 * 5 / (30 * 40) ** 0.5])
     with pytest.raises(
-        UsageError, match=r"ibug68 has no normaliser 'ipd' .it has inter-ocular, inter-pupil, box-diagonal"
+        UsageError, match=r"ibug68 has no normaliser 'ipd' .known: inter-ocular, inter-pupil, box-diagonal"
     ):
-        ion(truth, truth, "ipd")
-    with pytest.raises(UsageError, match=r"menpo39 has no normaliser 'inter-ocular' .it has box-diagonal, box-side"):
+        nme(truth, truth, "ipd")
+    with pytest.raises(UsageError, match=r"menpo39 has no normaliser 'inter-ocular' .known: box-diagonal, box-side"):
         known(39).normaliser("inter-ocular")
 
 
 def test_a_face_without_a_size_is_refused_in_the_words_of_its_scheme() -> None:
     flat = face(106, p0=(80.0, 100.0))
     with pytest.raises(InputError, match=r"face 0 .* square root of the area of the box .* is 0"):
-        ion(flat, flat)
+        nme(flat, flat)
 
 
 # Which point is which
