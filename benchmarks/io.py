@@ -25,7 +25,7 @@ from lmconv import plugins
 from lmconv.building.assembling import build
 from lmconv.building.plain import plain_graph
 from lmconv.building.request import Conversion
-from lmconv.faces import crops
+from lmconv.faces.crops import FaceCrops, load_face_crops
 from lmconv.inference.latency import interleaved, latency
 from lmconv.inference.scenes import Scene, on_scene, whole_way
 from lmconv.inference.session import feed
@@ -64,7 +64,7 @@ def network(model: str, out: Path) -> list[dict[str, Any]]:
     """Every target and io of one network."""
     found = source.resolve(model)
     spec = found.spec
-    faces = crops.load(Path(os.environ["LMCONV_FACES"]), spec, "test")
+    faces = load_face_crops(Path(os.environ["LMCONV_FACES"]), spec, "test")
     plain = plain_graph(found, out)
     with source.open_source(found) as session:
         expected = [on_scene(session, spec, shown).landmarks for _, _, shown in batches(faces, spec)]

@@ -24,7 +24,7 @@ from lmconv.building.optimise import optimise
 from lmconv.building.plain import plain_graph
 from lmconv.building.recipe import PRECISION_PASSES
 from lmconv.building.target_graph import with_batch
-from lmconv.faces.crops import calibration
+from lmconv.faces.calibration import calibration_inputs
 from lmconv.graph.facts import set_batch
 from lmconv.graph.rewriter import make
 from lmconv.inference.latency import interleaved, latency

@@ -88,7 +88,7 @@ class Job:
 
 def ours(job: Job, target: str, precision: Precision) -> Path:
     """What `lmconv export` makes."""
-    pictures = functools.partial(crops.calibrated, job.faces, job.base.artifact.spec)
+    pictures = functools.partial(calibration_pictures, job.faces, job.base.artifact.spec)
     given = Crops(cut=lambda: job.crops, pictures=pictures)
     return build(Conversion(base=job.base, out=job.out, crops=given), Variant(target=target, precision=precision)).path
 
@@ -198,7 +198,7 @@ def network(model: str, out: Path, faces: Path, keep: bool) -> list[Json]:
     plain = plain_graph(source, out).artifact.path
     rows: list[Json] = [{"on": "torch", "by": "source"}, {"on": "onnx", "by": "plain graph, fp32", "path": str(plain)}]
     rows += [alone(key, model, out, faces, keep) for key in MAKERS]
-    shown = crops.load(faces, source.spec, "test")
+    shown = load_face_crops(faces, source.spec, "test")
     spec = with_batch(source.spec, 1)
     found, runs = {}, {}
     with contextlib.ExitStack() as stack:
@@ -241,7 +241,7 @@ def alone(key: tuple[str, str], model: str, out: Path, faces: Path, keep: bool) 
 def _alone(key: tuple[str, str], model: str, out: Path, faces: Path, folder: Path) -> Json:
     with contextlib.redirect_stdout(sys.stderr):
         base = plain_graph(resolve(model), out)
-        calibration = crops.calibration(faces, base.artifact.spec)
+        calibration = calibration_inputs(faces, base.artifact.spec)
         job = Job(base=base, crops=calibration, faces=faces, out=out, folder=folder)
         start, cpu = time.perf_counter(), time.process_time()
         path = MAKERS[key](job)

@@ -28,7 +28,7 @@ from lmconv import plugins
 from lmconv.building.assembling import build
 from lmconv.building.plain import plain_graph
 from lmconv.building.request import Conversion
-from lmconv.faces import crops
+from lmconv.faces.crops import load_face_crops
 from lmconv.inference.latency import interleaved
 from lmconv.inference.session import noise
 from lmconv.sources import resolve as source

@@ -177,8 +177,8 @@ def _prepared(network: Network, out: Path, staging: Path, faces: Path, major: in
     path = checkpoints.find(network.name)
     source = resolve(network.name, weights=path, seed=None if path else 0)
     given = Crops(
-        cut=functools.cache(functools.partial(crops.calibration, faces, source.spec)),
-        pictures=functools.partial(crops.calibrated, faces, source.spec),
+        cut=functools.cache(functools.partial(calibration_inputs, faces, source.spec)),
+        pictures=functools.partial(calibration_pictures, faces, source.spec),
     )
     base = plain_graph(source, out / "build", crops=given)
     spec, reference = base.artifact.spec, _reference(base)

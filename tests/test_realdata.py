@@ -89,7 +89,7 @@ def test_int8_without_tuning_keeps_the_landmarks(
     context = PassContext(spec=plain.spec, crops=crop, scheme=plugin.scheme("x86"), replay={"multiple": 8})
     passes = resolve(Variant(target=target, precision=Precision.INT8), plugin, Choices()).passes
     after = optimise(before, passes, context).model
-    faces = crops.load(shared / "faces" / "300w_common", plain.spec)
+    faces = load_face_crops(shared / "faces" / "300w_common", plain.spec)
     with OrtSession(before.SerializeToString()) as first, opened(plain, plugin, after, Precision.INT8) as second:
         expected, points = (parity.on_faces(session, plain.spec, faces) for session in (first, second))
     moved = squares.to_picture(points.landmarks, faces.squares) - squares.to_picture(expected.landmarks, faces.squares)

@@ -18,7 +18,7 @@ from lmconv.building import acceptance
 from lmconv.building.assembling import build
 from lmconv.building.plain import plain_graph
 from lmconv.building.request import Conversion
-from lmconv.faces import crops
+from lmconv.faces.crops import load_face_crops
 from lmconv.inference.scenes import Scene, landmarks_in, on_scene, scene
 from lmconv.judging import parity
 from lmconv.networks import wrapping

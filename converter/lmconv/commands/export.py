@@ -215,7 +215,7 @@ def _faces(request: ExportRequest) -> TrainingFaces | None:
     """Returns the faces of `--calibration`, after a look at the layout of the folder."""
     if request.calibration is None:
         return None
-    from lmconv.faces.crops import find_dataset
+    from lmconv.faces.lookup import find_dataset
     from lmconv.faces.training import TrainingFaces
 
     find_dataset(request.calibration)

@@ -84,7 +84,7 @@ def _tune(console: Console, request: TuneRequest) -> Outcome:
     """Checks the whole request, then searches for each target and exports the choice."""
     from lmconv import plugins
     from lmconv.building.request import Choices
-    from lmconv.faces.crops import find_dataset
+    from lmconv.faces.lookup import find_dataset
     from lmconv.faces.training import TrainingFaces
     from lmconv.judging.guard import Guard
     from lmconv.judging.loss import Budget

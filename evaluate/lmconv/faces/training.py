@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmconv.building.request import Crops
-from lmconv.faces.crops import calibrated, calibration, check
+from lmconv.faces.calibration import calibration_inputs, calibration_pictures
+from lmconv.faces.lookup import check_points
 from lmconv.types import ModelSpec
 
 
@@ -30,8 +31,8 @@ class TrainingFaces:
             OtherPoints: The faces are annotated with another number of points.
             InputError: The folder holds no faces.
         """
-        check(self.folder, self.split, spec)
+        check_points(self.folder, self.split, spec)
         return Crops(
-            cut=functools.cache(functools.partial(calibration, self.folder, spec, self.split)),
-            pictures=functools.cache(functools.partial(calibrated, self.folder, spec, self.split)),
+            cut=functools.cache(functools.partial(calibration_inputs, self.folder, spec, self.split)),
+            pictures=functools.cache(functools.partial(calibration_pictures, self.folder, spec, self.split)),
         )

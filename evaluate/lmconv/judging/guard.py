@@ -15,7 +15,8 @@ from lmconv import plugins
 from lmconv.building.assembling import build
 from lmconv.building.request import Conversion
 from lmconv.errors import InputError, Refused
-from lmconv.faces.crops import CropSet, judged
+from lmconv.faces.calibration import evaluation_crops
+from lmconv.faces.crops import FaceCrops
 from lmconv.faces.training import TrainingFaces
 from lmconv.inference.latency import Gain, faster, paced
 from lmconv.inference.session import Outputs
@@ -74,7 +75,7 @@ class Judge:
     conversion: Conversion
     guard: Guard
     place: Path
-    _faces: tuple[CropSet, Outputs] | None = None
+    _faces: tuple[FaceCrops, Outputs] | None = None
 
     def __call__(self, artifact: Artifact) -> Json:
         """Judges a finished artefact; returns the figures.
@@ -182,7 +183,7 @@ class Judge:
             assert self.guard.faces
             base = self.conversion.base.artifact
             spec = base.spec
-            faces = judged(self.guard.faces.folder, spec, self.guard.faces.split)
+            faces = evaluation_crops(self.guard.faces.folder, spec, self.guard.faces.split)
             with plugins.load("targets", base.target).open(base, OpenOptions()) as session:
                 self._faces = faces, parity.on_faces(session, spec, faces)
         return self._faces

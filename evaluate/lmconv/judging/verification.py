@@ -287,7 +287,7 @@ def _named(spec: ModelSpec, crops: FaceCrops | None) -> str | None:
 
 
 def _curves(
-    artifact: Artifact, errors: Float64 | None, before: Float64 | None, crops: CropSet | None
+    artifact: Artifact, errors: Float64 | None, before: Float64 | None, crops: FaceCrops | None
 ) -> tuple[FaceErrors, ...]:
     of = ((False, errors), (True, before))
     return tuple(
