@@ -1,4 +1,4 @@
-"""Fixes the numbers of a quantised network, from its input to its output."""
+"""Computes scales, zero points, integer weights and biases of a quantised network, from input to output."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from lmconv.types import Float32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
-    """Everything a quantised network consists of besides its nodes, by tensor name.
+    """Numeric parameters of a quantised network: everything except its nodes.
 
     Attributes:
-        activations: How tensors are quantised.
-        layers: The int8 layers.
-        biases: Of a head that stays float, by its output: (C_out,) float32.
+        activations: Scale and zero point of each quantised activation, by tensor name.
+        layers: Integer weights, scales and bias of each int8 layer, by the name of the layer's output.
+        biases: Corrected bias, (C_out,) float32, of a head that stays in float, by the name of the head's output.
     """
 
     activations: dict[str, Affine] = field(default_factory=dict)
@@ -34,10 +34,18 @@ class Numbers:
 
 
 def calibrate(graph: Graph, chosen: Plan, crops: Float32, settings: Settings, seen: Observed) -> Numbers:
-    """Walks the int8 network from input to output, fixing each layer's numbers and each tensor's range in turn.
+    """Walks the int8 network from input to output and fixes the parameters of each layer and tensor in turn.
 
-    So a range fits what the int8 network really holds, and a corrected bias (empirical bias correction, Nagel et al.
-    2019) makes up for all that was lost before it: correcting several layers at once would do so twice.
+    A range therefore covers the values of the int8 network itself. A corrected bias (empirical bias correction, Nagel
+    et al. 2019) compensates the error of all previous layers; correcting several layers at once would compensate the
+    same error twice.
+
+    Args:
+        graph: The float graph, with equalised weights.
+        chosen: Layers and tensors that become int8.
+        crops: (n, 3, H, W) float32 network inputs.
+        settings: Options of the quantiser.
+        seen: Statistics of the equalised float network on these crops.
     """
     numbers = Numbers()
     head, rng = _head(graph), np.random.default_rng(0)
@@ -86,16 +94,16 @@ def quantise_alone(
     exact: Chunks,
     rng: np.random.Generator,
 ) -> Layer:
-    """A layer's numbers where all else is float.
+    """Computes the parameters of one int8 layer while the rest of the network stays in float.
 
     Args:
-        graph: Holds the float weights.
+        graph: Index of the float graph with the float weights.
         node: The layer.
-        read: How its input is quantised.
-        settings: How.
-        x: Its float input.
-        exact: Its float output.
-        rng: Draws where the input's covariance is taken from.
+        read: Scale and zero point of the layer's input.
+        settings: Options of the quantiser.
+        x: Float input of the layer.
+        exact: Float output of the layer.
+        rng: Random generator for the positions that the input covariance is sampled at.
     """
     snapped = {node.input[0]: [read.snap(piece) for piece in x]}
     covariance = None
@@ -112,14 +120,14 @@ def quantise_alone(
 
 
 def _corrected(exact: Float32, given: Chunks) -> tuple[Float32, Chunks]:
-    """What is missing in the mean of each channel, (C,) float32, and the values with it."""
+    """Returns the correction of each channel's mean, (C,) float32, and the corrected values."""
     shift = exact - channel_mean(given)
     ndim = given[0].ndim
     return shift, [x + along(shift, 1 if ndim > 3 else ndim - 1, ndim) for x in given]
 
 
 def _head(graph: Graph) -> str:
-    """The output of the last layer, where that adds a constant float32 bias to each channel; else nothing."""
+    """Returns the output name of the last layer if the layer adds a constant float32 bias per channel, else ""."""
     node = next((node for node in reversed(graph.proto.node) if node.op_type in WEIGHTED and not node.domain), None)
     if node is None or node.op_type == "MatMul" or len(node.input) < 3 or attribute(node, "beta", 1.0) != 1.0:
         return ""
@@ -130,7 +138,7 @@ def _head(graph: Graph) -> str:
 def _simulated(
     node: onnx.NodeProto, layer: Layer, values: Mapping[str, Chunks]
 ) -> tuple[onnx.NodeProto, Mapping[str, Chunks], dict[str, NDArray[Any]]]:
-    """A float node with a layer's rounded weights, and what it needs."""
+    """Makes `node` read the rounded weights of `layer`; returns the node, its values and its constants."""
     names = ["weights"] if node.op_type == "MatMul" else ["weights", "bias"]
     node.input[:] = [node.input[0], *names]
     return node, values, {"weights": layer.dequantised(), "bias": layer.bias}

@@ -1,4 +1,4 @@
-"""Writes a quantised network as Q/DQ nodes."""
+"""Writes a quantised network as an ONNX graph with Q/DQ nodes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from lmconv.quantise.rounding import Affine, Layer
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """The nodes and constants of a graph in the making."""
+    """Nodes and constants of a graph under construction."""
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def quantise(self, name: str, affine: Affine, kind: str) -> None:
-        """A Q/DQ pair after tensor `name`."""
+        """Appends a Q/DQ pair after tensor `name`; `kind` is the integer type, `"uint8"` or `"int8"`."""
         step = [f"{name}_scale", f"{name}_zero_point"]
         self.constants[step[0]] = np.array(affine.scale, np.float32)
         self.constants[step[1]] = np.array(affine.zero_point, kind)
@@ -34,9 +34,10 @@ class Writer:
         self.nodes.append(helper.make_node("DequantizeLinear", [made[0], *step], made[1:], name=f"{name}_dq"))
 
     def layer(self, node: onnx.NodeProto, layer: Layer, weights: str) -> None:
-        """A layer that reads its weights through a DQ node; its bias stays float, as TensorRT requires.
+        """Appends a layer that reads its weights through a DQ node; the bias stays float, as TensorRT requires.
 
-        In float32 they pass a Q node before, which gives back the integers: the same values, rounded once more.
+        With `weights="float32"` the weights pass a Q node first. The Q node restores the integers: the values are the
+        same, rounded once more.
         """
         name = f"{node.output[0]}_weights"
         step = [f"{name}_scale", f"{name}_zero_point"]
@@ -60,7 +61,7 @@ class Writer:
 
 
 def emit(model: onnx.ModelProto, graph: Graph, chosen: Plan, numbers: Numbers, settings: Settings) -> onnx.ModelProto:
-    """Writes the quantised graph as a model; everything but nodes and constants is `model`'s."""
+    """Returns the quantised graph as a model; everything except nodes and constants is copied from `model`."""
     writer = Writer()
 
     def quantise_all(names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Moves scale between channels, so that they share one quantisation step fairly."""
+"""Cross-layer equalisation: moves scale between channels that share one quantisation step."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ from lmconv.quantise.plan import Plan
 from lmconv.types import Float32
 
 COMMUTING = {"Add", "AveragePool", "GlobalAveragePool", "LeakyRelu", "MaxPool", "PRelu", "Relu"}
-"""A positive scale per channel may be applied before or after these."""
+"""Operators that commute with a positive scale per channel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """Tensors whose channels may be scaled together, the convolutions that write them and those that read them."""
+    """A set of tensors whose channels can be scaled together.
+
+    Attributes:
+        tensors: Names of the tensors.
+        writers: Convolutions that write a tensor of the set.
+        readers: Convolutions that read a tensor of the set.
+    """
 
     tensors: set[str]
     writers: list[onnx.NodeProto]
@@ -28,18 +34,25 @@ class Link:
 
 
 def equalise(graph: Graph, chosen: Plan, seen: Observed, balance: float) -> tuple[int, Observed]:
-    """Scales channels between convolutions so that they share one quantisation step fairly.
+    """Scales channels between convolutions to give channels with one quantisation step similar ranges.
 
-    Where only convolutions write and read a set of tensors, joined by operators that commute with a positive scale per
-    channel, the network is unchanged when channel c is divided by s_c > 0 where it is written and multiplied where it
-    is read (cross-layer equalisation, Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
-    Correction"; here along residual chains too). Output channels have a weight scale of their own, so where only
-    depthwise convolutions read, s is the channel's full range. A dense one mixes channels and s widens the range of its
-    weights: there s is the `balance`-th power of the range, as in SmoothQuant (Xiao et al. 2023).
+    Consider a set of tensors that only convolutions write and read, joined by operators that commute with a positive
+    scale per channel. Writers can divide channel c by s_c > 0 and readers multiply by s_c: the network computes the
+    same function (cross-layer equalisation, Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and
+    Bias Correction"; here along residual chains too). Every output channel has its own weight scale. With depthwise
+    readers only, s is therefore the full range of the channel. A dense reader mixes channels, and s widens the range of
+    its weights; s is then the range to the power `balance`, as in SmoothQuant (Xiao et al. 2023).
+
+    The weights of the equalised sets in `graph.constants` are replaced.
+
+    Args:
+        graph: The float graph.
+        chosen: Layers and tensors that become int8; only sets with a quantised tensor are equalised.
+        seen: Statistics of the float network.
+        balance: Exponent for dense readers, 0 to 1.
 
     Returns:
-        How many sets of tensors were equalised, whose weights in `graph.constants` are replaced, and what the network
-        then computes.
+        Number of equalised sets, and the statistics of the equalised network.
     """
     links = [link for link in find_links(graph) if link.tensors & chosen.tensors]
     ranges, means = dict(seen.ranges), dict(seen.means)
@@ -55,7 +68,7 @@ def equalise(graph: Graph, chosen: Plan, seen: Observed, balance: float) -> tupl
 
 
 def _scale_channels(graph: Graph, link: Link, column: Float32) -> None:
-    """Divides channels by `column` (C, 1, 1, 1) where they are written, multiplies where they are read."""
+    """Divides the writers' weights and biases by `column` (C, 1, 1, 1) and multiplies the readers' weights."""
     for node in link.writers:
         graph.constants[node.input[1]] = graph.constants[node.input[1]] / column
         if len(node.input) > 2:
@@ -66,7 +79,7 @@ def _scale_channels(graph: Graph, link: Link, column: Float32) -> None:
 
 
 def find_links(graph: Graph) -> list[Link]:
-    """Every set of tensors that can be equalised, in the graph's order."""
+    """Returns every set of tensors that can be equalised, in graph order."""
     home: dict[str, set[str]] = {}
     for node in graph.proto.node:
         for name in (*graph.computed(node), *node.output):
@@ -88,7 +101,7 @@ def find_links(graph: Graph) -> list[Link]:
 
 
 def _can_scale(graph: Graph, link: Link) -> bool:
-    """Whether plain 2-D convolutions that own their weights surround the tensors, and no constant is added inside."""
+    """True if only 2-D convolutions with weights of their own surround the tensors, and no Add inside is constant."""
     nodes = [*link.writers, *link.readers]
     if not link.readers or any(node.op_type != "Conv" for node in nodes):
         return False
@@ -106,7 +119,7 @@ def _can_scale(graph: Graph, link: Link) -> bool:
 
 
 def _channels_read(weights: NDArray[Any], groups: int) -> int:
-    """C of a 2-D convolution that is dense or depthwise with one output per channel, else 0."""
+    """Input channels of a 2-D convolution that is dense, or depthwise with one output per channel; else 0."""
     if weights.ndim != 4:
         return 0
     if groups == 1:

@@ -1,4 +1,4 @@
-"""What a float network computes on calibration crops: all that quantising it needs to know of that."""
+"""Statistics of a float network's activations on calibration crops, as the quantiser needs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lmconv.types import Float32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """Of each float tensor with channels, (C,) float32 by name.
+    """Statistics of each float tensor with channels: (C,) float32, by tensor name.
 
     Attributes:
-        ranges: The largest magnitude in each channel of (N, C, ...) values.
-        means: The mean of each channel of (N, C, H, W) or (..., C) values.
+        ranges: Largest magnitude of each channel of (N, C, ...) values.
+        means: Mean of each channel of (N, C, H, W) or (..., C) values.
     """
 
     ranges: dict[str, Float32] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class Observed:
 
 
 def observe(graph: Graph, crops: Float32) -> Observed:
-    """Walks the float network once; the result serves any settings of the quantiser."""
+    """Runs the float network once on (n, 3, H, W) float32 crops; the result holds for any options of the quantiser."""
     seen = Observed()
     for values in walk(graph, crops):
         for name, chunks in values.items():

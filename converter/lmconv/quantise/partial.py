@@ -1,6 +1,7 @@
-"""Graphs with some layers in int8, all from one calibration: for timing, and for what each layer alone loses.
+"""Graphs with a selection of layers in int8, all from one calibration.
 
-Every layer's numbers are fixed on the float network, as if it were the only one in int8: none makes up for another.
+`lmconv tune` times these graphs and measures the loss of each layer alone. The parameters of each layer are computed on
+the float network, as if the layer were the only int8 layer: no layer compensates the error of another layer.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from lmconv.types import Float32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partial:
-    """A float network of which any layers can be put into int8.
+    """A float network with parameters for any selection of int8 layers.
 
     Attributes:
         model: The float graph.
-        graph: Its index, with equalised weights.
-        numbers: Of every layer and tensor that int8 may have.
-        settings: With which they were found.
+        graph: Index of the float graph, with equalised weights.
+        numbers: Parameters of every layer and tensor that can be int8.
+        settings: Options of the quantiser that `numbers` was computed with.
     """
 
     model: onnx.ModelProto
@@ -41,11 +42,11 @@ class Partial:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """What can be int8, by the name of its output, from the input on."""
+        """Output names of the layers that can be int8, in graph order."""
         return tuple(self.numbers.layers)
 
     def graph_of(self, layers: Collection[str]) -> onnx.ModelProto:
-        """The network with these layers in int8."""
+        """Returns the network with exactly `layers` in int8; each layer is named by its output."""
         left = frozenset(self.layers) - frozenset(layers)
         chosen = plan(self.graph, replace(self.settings, float_layers=self.settings.float_layers | left))
         return emit(self.model, self.graph, chosen, self.numbers, self.settings)
@@ -57,7 +58,7 @@ def prepare(model: onnx.ModelProto, crops: Float32, settings: Settings) -> Parti
     Args:
         model: A float32 graph with one input; unchanged.
         crops: (n, 3, H, W) float32 network inputs to calibrate on.
-        settings: How.
+        settings: Options of the quantiser.
     """
     used = sample(crops, settings.crops)
     graph = Graph.of(model)

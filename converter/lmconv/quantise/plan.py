@@ -1,4 +1,4 @@
-"""What becomes int8: layers, the activations they read, and the operators in between."""
+"""Selects the int8 part of a graph: layers, their input activations, and the operators between layers."""
 
 from __future__ import annotations
 
@@ -13,29 +13,39 @@ from lmconv.graph.index import Graph, attribute
 from lmconv.types import Json
 
 WEIGHTED = {"Conv", "Gemm", "MatMul"}
+"""Operators with weights."""
 COMBINING = {"Add", "AveragePool", "Concat", "GlobalAveragePool", "Mul"}
+"""Operators without weights that compute new values from quantised activations."""
 CARRYING = {"Flatten", "Identity", "MaxPool", "Reshape", "Resize", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+"""Operators that move values; input and output share scale and zero point."""
 ACTIVATIONS = {"Clip", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Relu", "Sigmoid"}
+"""Activation functions that runtimes can fuse with the layer before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to quantise; the defaults were chosen by cross-validation on PFLD and MobileFaceNet.
+    """Options of the quantiser; the defaults were chosen by cross-validation on PFLD and MobileFaceNet.
+
+    A recipe stores the fields by name.
 
     Attributes:
-        activations: `"uint8"` asymmetric, or `"int8"` symmetric.
+        activations: Integer type of activations: `"uint8"` asymmetric, or `"int8"` symmetric.
         balance: Share of a channel's range that equalisation moves into the weights of a dense reader, 0 to 1.
-        adaptive_rounding: Whether weights are rounded together, for the layer's output, rather than to the nearest.
-        correct_bias: Whether the mean error of every layer goes to its bias.
-        bracket: Whether all that a layer computes is quantised before anything reads it, Relu and Clip apart, and what
-            cannot be is no int8 layer. ONNX Runtime has an integer kernel for a layer only then; OpenVINO and TensorRT
-            would rather fuse what follows.
-        weights: `"int8"`, which a DQ node reads, or the same values as `"float32"`, which pass a Q/DQ pair.
-        fuse_sums: Whether a layer that only a sum reads gives it float values, as one kernel computes both.
-        float_stem: How many of the first layers stay float, at most a quarter of them all.
-        float_head: Whether a fully connected last layer stays float: it is small, and its errors are the landmarks'.
-        crops: Most crops used, evenly spread.
-        float_layers: Layers that stay float, by the name of their output.
+        adaptive_rounding: True to round the weights of a layer together for the least output error; False to round each
+            weight to the nearest integer.
+        correct_bias: True to correct the bias of every layer by the layer's mean error.
+        bracket: True to quantise the output of every int8 layer before any other operator reads the output, except a
+            Relu or Clip. A layer that computes a network output then stays in float. ONNX Runtime has an integer kernel
+            for a layer only in this form; OpenVINO and TensorRT fuse the next operator instead.
+        weights: `"int8"` constants that a DQ node reads, or the same values as `"float32"` constants that pass a Q/DQ
+            pair.
+        fuse_sums: True to keep the output of a layer in float if only a sum reads the output: one kernel then computes
+            both.
+        float_stem: Number of first layers that stay in float, at most a quarter of all layers.
+        float_head: True to keep a fully connected last layer in float: the layer is small, and its errors are errors of
+            the landmarks.
+        crops: Largest number of crops used, evenly spread.
+        float_layers: Output names of layers that stay in float.
     """
 
     activations: Literal["uint8", "int8"]
@@ -52,20 +62,20 @@ class Settings:
 
 
 def read(given: Json, settings: Settings) -> Settings:
-    """Settings with those replaced that a recipe gives."""
+    """Returns `settings` with the values of `given`, a part of a recipe; lists become sets."""
     changes: Json = {name: frozenset(value) if isinstance(value, list) else value for name, value in given.items()}
     return replace(settings, **changes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What becomes int8.
+    """The int8 part of a graph.
 
     Attributes:
-        layers: Nodes with int8 weights, by the name of their output.
-        readers: Nodes that read quantised activations, by the name of their output; all others read the float ones.
-        tensors: Activations to quantise.
-        source: For a tensor that only moves another's values, that other one: they share scale and zero point.
+        layers: Nodes with int8 weights, by output name.
+        readers: Output names of nodes that read quantised activations; all other nodes read the float activations.
+        tensors: Names of the activations to quantise.
+        source: Source tensor of each tensor that only moves values; both share scale and zero point.
     """
 
     layers: dict[str, onnx.NodeProto]
@@ -74,7 +84,7 @@ class Plan:
     source: dict[str, str]
 
     def rewire(self, node: onnx.NodeProto) -> onnx.NodeProto:
-        """A copy of `node` that reads quantised activations where it should."""
+        """Returns a copy of `node` that reads quantised activations if the node is one of `readers`."""
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         if node.output[0] in self.readers:
@@ -83,10 +93,10 @@ class Plan:
 
 
 def plan(graph: Graph, settings: Settings) -> Plan:
-    """Chooses layers and tensors: what an int8 operator reads is quantised, and nothing else.
+    """Selects layers and tensors: exactly the activations that an int8 operator reads are quantised.
 
-    So an activation function stays between its layer and the Q node, where runtimes fuse it, and the outputs of the
-    network keep full resolution.
+    An activation function therefore stays between its layer and the Q node, where runtimes fuse the function. The
+    outputs of the network keep full resolution.
     """
     features = _features(graph)
     layers = {node.output[0]: node for node in graph.proto.node if _is_layer(graph, node, features)}
@@ -117,7 +127,7 @@ def plan(graph: Graph, settings: Settings) -> Plan:
 
 
 def _features(graph: Graph) -> set[str]:
-    """Float tensors reached from the inputs through operators we know: never a computed shape."""
+    """Returns the names of float tensors reached from the inputs through known operators, never a computed shape."""
     known = WEIGHTED | COMBINING | CARRYING | ACTIVATIONS
     features = {value.name for value in graph.proto.input if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     for node in graph.proto.node:
@@ -128,7 +138,7 @@ def _features(graph: Graph) -> set[str]:
 
 
 def _is_layer(graph: Graph, node: onnx.NodeProto, features: set[str]) -> bool:
-    """Whether a node is linear in one activation, with constant float weights and bias."""
+    """True if a node is linear in one activation, with constant float weights and bias."""
     if node.op_type not in WEIGHTED or node.domain or graph.computed(node) != [node.input[0]]:
         return False
     if node.input[0] not in features or graph.constants[node.input[1]].dtype != np.float32:
@@ -140,7 +150,7 @@ def _is_layer(graph: Graph, node: onnx.NodeProto, features: set[str]) -> bool:
 
 
 def _is_integer(graph: Graph, node: onnx.NodeProto, features: set[str], settings: Settings) -> bool:
-    """Whether a node without weights computes on quantised activations."""
+    """True if a node without weights can compute on quantised activations."""
     read = graph.computed(node)
     if node.domain or not read or not features.issuperset(read):
         return False
@@ -150,9 +160,10 @@ def _is_integer(graph: Graph, node: onnx.NodeProto, features: set[str], settings
 
 
 def _summed(graph: Graph, node: onnx.NodeProto, layers: dict[str, onnx.NodeProto]) -> str:
-    """Which operand of a sum the layer that makes it computes together with the sum; else nothing.
+    """Returns the operand of a sum whose layer computes the sum in the same kernel, or "" if no layer does.
 
-    Of two layers it is the later one: the other is there when it runs.
+    If two layers write the operands, the later layer computes the sum: the result of the earlier layer is available by
+    then.
     """
     if node.op_type != "Add":
         return ""
@@ -161,7 +172,7 @@ def _summed(graph: Graph, node: onnx.NodeProto, layers: dict[str, onnx.NodeProto
 
 
 def _fused(graph: Graph, node: onnx.NodeProto) -> str:
-    """What a layer's output is called after the Relu or Clip that a Q node makes superfluous."""
+    """Returns the name of a layer's output, after a Relu or Clip that the next Q node makes superfluous."""
     following = graph.consumers.get(node.output[0], [])
     alone = len(following) == 1 and following[0].op_type in ("Clip", "Relu")
     name: str = following[0].output[0] if alone else node.output[0]
@@ -169,7 +180,7 @@ def _fused(graph: Graph, node: onnx.NodeProto) -> str:
 
 
 def _after_activation(graph: Graph, node: onnx.NodeProto) -> list[str]:
-    """A node's output, and what its activation function makes of it."""
+    """Returns the name of a node's output, and the name after the activation function if one follows."""
     name = node.output[0]
     following = graph.consumers.get(name, [])
     alone = len(following) == 1 and following[0].op_type in ACTIVATIONS

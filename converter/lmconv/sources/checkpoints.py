@@ -1,4 +1,4 @@
-"""Checkpoints: found by their published name, checked by sha256, loaded without running code from them."""
+"""Checkpoints: search by published file name or sha256, and loading that never runs code from a file."""
 
 from __future__ import annotations
 
@@ -24,14 +24,23 @@ if TYPE_CHECKING:
 State = Mapping[str, "torch.Tensor"]
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".pth.tar", ".npz")
-"""Of checkpoints that are not published under a name of their own."""
+"""Suffixes of checkpoint files that have the name of their model."""
 COUNTER = ".num_batches_tracked"
-"""BatchNorm's step counter: unused in inference, absent from checkpoints older than PyTorch 0.4.1."""
+"""Suffix of BatchNorm's step counter: unused in inference, absent from checkpoints older than PyTorch 0.4.1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """A published checkpoint, as listed in known.toml."""
+    """A published checkpoint, as listed in known.toml.
+
+    Attributes:
+        file: Published file name; a checkpoint is searched by this name.
+        source: Origin of the file.
+        licence: Licence of the weights.
+        ion: Published ION on subsets of 300-W, percent, by subset; empty for detectors.
+        ion_note: Conditions of `ion`.
+        sha256: Descriptions of the files with known bytes, by sha256.
+    """
 
     file: str
     source: str
@@ -43,42 +52,45 @@ class Known:
 
 @cache
 def known() -> dict[str, Known]:
-    """The published checkpoints by model name."""
+    """Returns the published checkpoints by model name."""
     text = (_known_folder() / "known.toml").read_text(encoding="utf-8")
     return {name: Known(**row) for name, row in tomllib.loads(text).items()}
 
 
 def _known_folder() -> Path:
-    """Where known.toml lies, and the checkpoint of our own (docs/drawn.md)."""
+    """Returns the folder of known.toml and of the checkpoint that ships with lmconv (docs/drawn.md)."""
     return Path(str(resources.files("lmconv.known") / "known.toml")).parent
 
 
 def cache_folder() -> Path:
-    """Where `lmconv weights add` puts checkpoints."""
+    """Returns the user cache folder, to which `lmconv weights add` copies checkpoints."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "lmconv" / "weights"
 
 
 def folders() -> list[Path]:
-    """Folders searched for checkpoints, in order: those of LMCONV_WEIGHTS, `weights/`, the user cache, our own."""
+    """Returns the folders to search for checkpoints, in order.
+
+    The order is: folders of LMCONV_WEIGHTS, `weights/`, the user cache, the folder that ships with lmconv.
+    """
     listed = [Path(part) for part in os.environ.get("LMCONV_WEIGHTS", "").split(os.pathsep) if part]
     return [*listed, Path("weights"), cache_folder(), _known_folder()]
 
 
 def file_names(model: str) -> list[str]:
-    """File names under which a checkpoint of this model is looked for, the published one first."""
+    """Returns the file names to search for a checkpoint of this model, published name first."""
     published = [known()[model].file] if model in known() else []
     suffixes = (".onnx",) if is_published_as_onnx(model) else SUFFIXES
     return [*published, *(f"{model}{suffix}" for suffix in suffixes)]
 
 
 def is_published_as_onnx(model: str) -> bool:
-    """Whether an ONNX file is all that was published of a model."""
+    """True if only an ONNX file of a model was published."""
     return model in known() and known()[model].file.endswith(".onnx")
 
 
 def find(model: str, extra: Path | None = None) -> Path | None:
-    """The first checkpoint of this model in `extra` or `folders()`, up to two levels deep."""
+    """Returns the first checkpoint of this model in `extra` or `folders()`, up to two levels deep; None if absent."""
     names = file_names(model)
     return next(candidates(lambda path: path.name in names, extra), None)
 
@@ -86,7 +98,10 @@ def find(model: str, extra: Path | None = None) -> Path | None:
 def find_digest(
     digest: str, name: str, *, extra: Path | None = None, digest_of: Callable[[Path], str] = sha256
 ) -> Path | None:
-    """A file in `extra` or `folders()` with this sha256: those called `name` first, then all of its suffix."""
+    """Returns a file in `extra` or `folders()` with sha256 `digest`; None if absent.
+
+    Files with the name `name` are checked first, then all files with the same suffix. `digest_of` computes the sha256.
+    """
     suffix = Path(name).suffix
     for test in (lambda path: path.name == name, lambda path: path.name != name and path.suffix == suffix):
         for path in candidates(test, extra):
@@ -96,19 +111,20 @@ def find_digest(
 
 
 def candidates(test: Callable[[Path], bool], extra: Path | None = None) -> Iterator[Path]:
-    """Files up to two levels below `extra` and `folders()` that pass a test, in a fixed order."""
+    """Yields the files up to two levels below `extra` and `folders()` that pass `test`, in a fixed order."""
     for folder in [*([extra] if extra else []), *folders()]:
         for pattern in ("*", "*/*", "*/*/*"):
             yield from (path for path in sorted(folder.glob(pattern)) if test(path) and path.is_file())
 
 
 def load(path: Path) -> dict[str, torch.Tensor]:
-    """Reads a state dict: `{"state_dict": …}`, a bare one, DataParallel's `module.` prefix, safetensors, or `.npz`.
+    """Reads a state dict from a PyTorch file, safetensors or `.npz`.
 
-    Never unpickles code (`weights_only=True`, `allow_pickle=False`).
+    A PyTorch file holds `{"state_dict": …}` or a bare state dict. DataParallel's prefix `module.` is removed. No code in
+    the file is unpickled (`weights_only=True`, `allow_pickle=False`).
 
     Raises:
-        InputError: The file is missing, empty, truncated, or something else than a checkpoint.
+        InputError: The file is missing, empty, truncated, or not a checkpoint.
         MissingRuntime: PyTorch is not installed.
     """
     if not machine.has("torch"):
@@ -173,10 +189,15 @@ def _tensors(content: Any, path: Path) -> dict[str, torch.Tensor]:
 
 
 def fill(network: torch.nn.Module, state: State, path: Path) -> None:
-    """Loads a state dict into a network; every name and shape must match, every number be finite.
+    """Loads a state dict into a network; every name and shape must match, and every number must be finite.
+
+    Args:
+        network: The network to fill, in place.
+        state: Tensors by state-dict name.
+        path: File of the state dict, for error messages.
 
     Raises:
-        InputError: It does not fit; the first names are given.
+        InputError: The state dict does not fit; the message lists the first names.
     """
     import torch
 

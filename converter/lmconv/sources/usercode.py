@@ -1,6 +1,6 @@
-"""A user's own network: loaded from the file or package they name, and what it raises reported as theirs.
+"""A user's own network: import from a file or package, and error reports that point to the user's code.
 
-Only what the user typed is loaded here, never what a manifest names. Whatever runs code of theirs does it in `theirs`.
+Only a name that the user typed is imported, never a name from a manifest. All user code runs inside `theirs`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,17 @@ OURS = Path(__file__).parent
 
 
 def is_factory(model: str) -> bool:
-    """Whether a name is `FILE.py:NAME` or `PACKAGE.MODULE:NAME`."""
+    """True if a name has the form `FILE.py:NAME` or `PACKAGE.MODULE:NAME`."""
     place, colon, name = model.rpartition(":")
     return bool(colon and place and name.isidentifier())
 
 
 def check(model: str) -> None:
-    """Refuses what names no network of a user's own; for `--model`."""
+    """Checks that the value of `--model` names a user's own network.
+
+    Raises:
+        UsageError: The value does not have the form `FILE.py:NAME`.
+    """
     if not is_factory(model):
         raise UsageError(
             f"--model {model!r} is not FILE.py:NAME", hint="it is for networks of your own; else leave it out"
@@ -41,25 +45,25 @@ def check(model: str) -> None:
 
 
 def foreign(source: Source) -> str:
-    """What to call code that is not ours: the user's factory, another package's backbone; empty where it is ours."""
+    """Returns the name of code outside lmconv: the user's factory or another package's backbone; "" for lmconv's own."""
     name = source.spec.backbone
     return source.factory or ("" if name == ONNX or plugins.ours("backbones", name) else name)
 
 
 def first_output(out: Any) -> Any:
-    """Of several outputs of a network the first: landmarks, or heatmaps."""
+    """Returns the first output of a network, landmarks or heatmaps; a single output is returned as is."""
     return out[0] if isinstance(out, tuple | list) and out else out
 
 
 def build(factory: str, landmarks: int) -> torch.nn.Module:
-    """Calls a factory, with `landmarks` where it has a parameter of that name, else with nothing.
+    """Calls a factory and returns the network; passes `landmarks` if the factory has a parameter of this name.
 
     Args:
-        factory: `FILE.py:NAME` or `PACKAGE.MODULE:NAME`; a function, or a subclass of `torch.nn.Module`.
-        landmarks: Number of points the network shall find.
+        factory: `FILE.py:NAME` or `PACKAGE.MODULE:NAME` of a function or a subclass of `torch.nn.Module`.
+        landmarks: Number of landmarks that the network predicts.
 
     Raises:
-        InputError: There is no such file or name, it raises, or gives something else than a network.
+        InputError: The file or name does not exist, or the factory raises, or its result is not a network.
     """
     import torch
 
@@ -80,7 +84,7 @@ def build(factory: str, landmarks: int) -> torch.nn.Module:
 def _takes_landmarks(function: Any) -> bool:
     try:
         return "landmarks" in inspect.signature(function).parameters
-    except ValueError:  # a compiled one tells nothing of its parameters
+    except ValueError:  # a compiled function has no signature
         return False
 
 
@@ -117,7 +121,7 @@ def _from_file(path: Path) -> ModuleType:
         raise UsageError(f"{path} cannot be imported", hint="name a Python file")
     folder = str(path.resolve().parent)
     if folder not in sys.path:
-        sys.path.insert(0, folder)  # as Python itself does for a script, so that it can import its neighbours
+        sys.path.insert(0, folder)  # like Python for a script: the file can import its neighbours
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -126,7 +130,15 @@ def _from_file(path: Path) -> ModuleType:
 
 @contextlib.contextmanager
 def theirs(factory: str, *, hint: str = "-v shows its traceback") -> Iterator[None]:
-    """Runs a user's code: what it prints goes to standard error, what it raises is reported with file and line."""
+    """Runs a user's code: redirects its output to standard error, and reports its errors with file and line.
+
+    Args:
+        factory: Name of the user's code, as typed.
+        hint: Hint of the error.
+
+    Raises:
+        InputError: The user's code raised an error.
+    """
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
@@ -139,7 +151,7 @@ def theirs(factory: str, *, hint: str = "-v shows its traceback") -> Iterator[No
 
 
 def _where(error: BaseException, factory: str) -> str:
-    """The innermost line of the user's own files, else of whatever raised that is not lmconv."""
+    """Returns FILE:LINE of the innermost frame in the user's own files, else of the innermost frame outside lmconv."""
     place = factory.rpartition(":")[0]
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
@@ -153,14 +165,14 @@ def _where(error: BaseException, factory: str) -> str:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What was raised, without what PyTorch's exporter puts around it."""
+    """Returns the error without the errors that PyTorch's exporter wraps around its cause."""
     while type(error).__module__.startswith("torch.onnx") and error.__cause__:
         error = error.__cause__
     return error
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and its causes, the first cause last."""
+    """Yields an error and its causes, the first cause last."""
     current: BaseException | None = error
     while current is not None:
         yield current
