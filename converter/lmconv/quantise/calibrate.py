@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from lmconv.graph.execution import Chunks, channel_mean, restored, run_node, walk
 from lmconv.graph.index import Graph, attribute
-from lmconv.quantise.observe import Observed
-from lmconv.quantise.plan import WEIGHTED, Plan, Settings
+from lmconv.quantise.observe import ActivationStatistics
+from lmconv.quantise.plan import WEIGHTED, QuantisationPlan, QuantiserOptions
 from lmconv.quantise.rounding import Affine, Layer, along, input_covariance, make_affine, quantise_layer
 from lmconv.types import Float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Numbers:
+class QuantisationParameters:
     """Numeric parameters of a quantised network: everything except its nodes.
 
     Attributes:
@@ -33,7 +33,13 @@ class Numbers:
     biases: dict[str, Float32] = field(default_factory=dict)
 
 
-def calibrate(graph: Graph, chosen: Plan, crops: Float32, settings: Settings, seen: Observed) -> Numbers:
+def calibrate(
+    graph: Graph,
+    plan: QuantisationPlan,
+    crops: Float32,
+    settings: QuantiserOptions,
+    statistics: ActivationStatistics,
+) -> QuantisationParameters:
     """Walks the int8 network from input to output and fixes the parameters of each layer and tensor in turn.
 
     A range therefore covers the values of the int8 network itself. A corrected bias (empirical bias correction, Nagel
@@ -42,56 +48,65 @@ def calibrate(graph: Graph, chosen: Plan, crops: Float32, settings: Settings, se
 
     Args:
         graph: The float graph, with equalised weights.
-        chosen: Layers and tensors that become int8.
+        plan: Layers and tensors that become int8.
         crops: (n, 3, H, W) float32 network inputs.
         settings: Options of the quantiser.
-        seen: Statistics of the equalised float network on these crops.
+        statistics: Statistics of the equalised float network on these crops.
     """
-    numbers = Numbers()
-    head, rng = _head(graph), np.random.default_rng(0)
+    parameters = QuantisationParameters()
+    head, rng = _head_output(graph), np.random.default_rng(0)
 
     def compute(node: onnx.NodeProto, values: Mapping[str, Chunks]) -> dict[str, Chunks]:
-        reading = chosen.rewire(node)
+        rewired = plan.rewire(node)
         name = node.output[0]
-        if name not in chosen.layers:
-            given = run_node(graph, reading, values, graph.constants)
+        if name not in plan.layers:
+            outputs = run_node(graph, rewired, values, graph.constants)
             if settings.correct_bias and name == head:
-                shift, given[name] = _corrected(seen.means[name], given[name])
-                numbers.biases[name] = graph.constants[node.input[2]] + shift
-            return given
-        read = numbers.activations[chosen.source.get(node.input[0], node.input[0])]
-        covariance = None
-        if settings.adaptive_rounding:
-            covariance = input_covariance(node, graph.constants[node.input[1]], values[reading.input[0]], rng)
-        numbers.layers[name] = layer = quantise_layer(graph, node, read, settings.activations, covariance)
-        given = run_node(graph, *_simulated(reading, layer, values))
+                correction, outputs[name] = _correct_means(statistics.means[name], outputs[name])
+                parameters.biases[name] = graph.constants[node.input[2]] + correction
+            return outputs
+        input_affine = parameters.activations[plan.source.get(node.input[0], node.input[0])]
+        layer = _quantise_layer(graph, node, input_affine, settings, values[rewired.input[0]], rng)
+        parameters.layers[name] = layer
+        outputs = run_node(graph, *_with_rounded_weights(rewired, layer, values))
         if settings.correct_bias and node.op_type != "MatMul":
-            shift, given[name] = _corrected(seen.means[name], given[name])
-            layer.bias = layer.bias + shift
-        return given
+            correction, outputs[name] = _correct_means(statistics.means[name], outputs[name])
+            layer.bias = layer.bias + correction
+        return outputs
 
     def snap(values: dict[str, Chunks]) -> None:
-        for name in [name for name in values if name in chosen.tensors]:
-            source = chosen.source.get(name, name)
-            if source == name:
-                low, high = min(x.min() for x in values[name]), max(x.max() for x in values[name])
-                numbers.activations[name] = make_affine(float(low), float(high), settings.activations)
-            values[restored(name)] = [numbers.activations[source].snap(x) for x in values[name]]
-            if all(node.output[0] in chosen.readers for node in graph.consumers[name]):
-                del values[name]
+        _snap(values, graph, plan, parameters, settings.activations)
 
     for _ in walk(graph, crops, compute, snap):
         pass
-    return numbers
+    return parameters
+
+
+def _snap(
+    values: dict[str, Chunks], graph: Graph, plan: QuantisationPlan, parameters: QuantisationParameters, kind: str
+) -> None:
+    """Fixes the range of each tensor to quantise and adds its quantised values; drops float values without reader."""
+    for name in [name for name in values if name in plan.tensors]:
+        source = plan.source.get(name, name)
+        if source == name:
+            parameters.activations[name] = covering(values[name], kind)
+        values[restored(name)] = [parameters.activations[source].snap(x) for x in values[name]]
+        if all(node.output[0] in plan.readers for node in graph.consumers[name]):
+            del values[name]
+
+
+def covering(values: Chunks, kind: str) -> Affine:
+    """Returns the quantisation, with integers of type `kind`, that covers all values of a tensor."""
+    return make_affine(float(min(x.min() for x in values)), float(max(x.max() for x in values)), kind)
 
 
 def quantise_alone(
     graph: Graph,
     node: onnx.NodeProto,
-    read: Affine,
-    settings: Settings,
+    input_affine: Affine,
+    settings: QuantiserOptions,
     x: Chunks,
-    exact: Chunks,
+    expected: Chunks,
     rng: np.random.Generator,
 ) -> Layer:
     """Computes the parameters of one int8 layer while the rest of the network stays in float.
@@ -99,34 +114,46 @@ def quantise_alone(
     Args:
         graph: Index of the float graph with the float weights.
         node: The layer.
-        read: Scale and zero point of the layer's input.
+        input_affine: Scale and zero point of the layer's input.
         settings: Options of the quantiser.
         x: Float input of the layer.
-        exact: Float output of the layer.
+        expected: Float output of the layer.
         rng: Random generator for the positions that the input covariance is sampled at.
     """
-    snapped = {node.input[0]: [read.snap(piece) for piece in x]}
-    covariance = None
-    if settings.adaptive_rounding:
-        covariance = input_covariance(node, graph.constants[node.input[1]], snapped[node.input[0]], rng)
-    layer = quantise_layer(graph, node, read, settings.activations, covariance)
+    snapped = {node.input[0]: [input_affine.snap(piece) for piece in x]}
+    layer = _quantise_layer(graph, node, input_affine, settings, snapped[node.input[0]], rng)
     if settings.correct_bias and node.op_type != "MatMul":
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
-        given = run_node(graph, *_simulated(copy, layer, snapped))
-        shift, _ = _corrected(channel_mean(exact), given[node.output[0]])
-        layer.bias = layer.bias + shift
+        outputs = run_node(graph, *_with_rounded_weights(copy, layer, snapped))
+        correction, _ = _correct_means(channel_mean(expected), outputs[node.output[0]])
+        layer.bias = layer.bias + correction
     return layer
 
 
-def _corrected(exact: Float32, given: Chunks) -> tuple[Float32, Chunks]:
+def _quantise_layer(
+    graph: Graph,
+    node: onnx.NodeProto,
+    input_affine: Affine,
+    settings: QuantiserOptions,
+    x: Chunks,
+    rng: np.random.Generator,
+) -> Layer:
+    """Rounds a layer's weights; with adaptive rounding, for the covariance of the layer's quantised input `x`."""
+    covariance = None
+    if settings.adaptive_rounding:
+        covariance = input_covariance(node, graph.constants[node.input[1]], x, rng)
+    return quantise_layer(graph, node, input_affine, settings.activations, covariance)
+
+
+def _correct_means(expected: Float32, outputs: Chunks) -> tuple[Float32, Chunks]:
     """Returns the correction of each channel's mean, (C,) float32, and the corrected values."""
-    shift = exact - channel_mean(given)
-    ndim = given[0].ndim
-    return shift, [x + along(shift, 1 if ndim > 3 else ndim - 1, ndim) for x in given]
+    correction = expected - channel_mean(outputs)
+    ndim = outputs[0].ndim
+    return correction, [x + along(correction, 1 if ndim > 3 else ndim - 1, ndim) for x in outputs]
 
 
-def _head(graph: Graph) -> str:
+def _head_output(graph: Graph) -> str:
     """Returns the output name of the last layer if the layer adds a constant float32 bias per channel, else ""."""
     node = next((node for node in reversed(graph.proto.node) if node.op_type in WEIGHTED and not node.domain), None)
     if node is None or node.op_type == "MatMul" or len(node.input) < 3 or attribute(node, "beta", 1.0) != 1.0:
@@ -135,7 +162,7 @@ def _head(graph: Graph) -> str:
     return str(node.output[0]) if bias is not None and bias.dtype == np.float32 and bias.ndim == 1 else ""
 
 
-def _simulated(
+def _with_rounded_weights(
     node: onnx.NodeProto, layer: Layer, values: Mapping[str, Chunks]
 ) -> tuple[onnx.NodeProto, Mapping[str, Chunks], dict[str, NDArray[Any]]]:
     """Makes `node` read the rounded weights of `layer`; returns the node, its values and its constants."""

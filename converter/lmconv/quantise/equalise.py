@@ -10,8 +10,8 @@ import onnx
 from numpy.typing import NDArray
 
 from lmconv.graph.index import Graph, attribute
-from lmconv.quantise.observe import Observed
-from lmconv.quantise.plan import Plan
+from lmconv.quantise.observe import ActivationStatistics
+from lmconv.quantise.plan import QuantisationPlan
 from lmconv.types import Float32
 
 COMMUTING = {"Add", "AveragePool", "GlobalAveragePool", "LeakyRelu", "MaxPool", "PRelu", "Relu"}
@@ -33,7 +33,9 @@ class Link:
     readers: list[onnx.NodeProto]
 
 
-def equalise(graph: Graph, chosen: Plan, seen: Observed, balance: float) -> tuple[int, Observed]:
+def equalise(
+    graph: Graph, plan: QuantisationPlan, statistics: ActivationStatistics, balance: float
+) -> tuple[int, ActivationStatistics]:
     """Scales channels between convolutions to give channels with one quantisation step similar ranges.
 
     Consider a set of tensors that only convolutions write and read, joined by operators that commute with a positive
@@ -47,24 +49,24 @@ def equalise(graph: Graph, chosen: Plan, seen: Observed, balance: float) -> tupl
 
     Args:
         graph: The float graph.
-        chosen: Layers and tensors that become int8; only sets with a quantised tensor are equalised.
-        seen: Statistics of the float network.
+        plan: Layers and tensors that become int8; only sets with a quantised tensor are equalised.
+        statistics: Statistics of the float network.
         balance: Exponent for dense readers, 0 to 1.
 
     Returns:
         Number of equalised sets, and the statistics of the equalised network.
     """
-    links = [link for link in find_links(graph) if link.tensors & chosen.tensors]
-    ranges, means = dict(seen.ranges), dict(seen.means)
+    links = [link for link in find_links(graph) if link.tensors & plan.tensors]
+    ranges, means = dict(statistics.ranges), dict(statistics.means)
     for link in links:
-        known = [ranges[name] / max(float(ranges[name].max()), 1e-30) for name in link.tensors & chosen.tensors]
-        relative = np.max(known, axis=0)
+        quantised = link.tensors & plan.tensors
+        relative = np.max([ranges[name] / max(float(ranges[name].max()), 1e-30) for name in quantised], axis=0)
         depthwise = all(attribute(node, "group", 1) > 1 for node in link.readers)
         scale = (np.where(relative > 1e-4, relative, 1.0) ** (1.0 if depthwise else balance)).astype(np.float32)
         _scale_channels(graph, link, scale.reshape(-1, 1, 1, 1))
         for name in link.tensors:
             ranges[name], means[name] = ranges[name] / scale, means[name] / scale
-    return len(links), Observed(ranges=ranges, means=means)
+    return len(links), ActivationStatistics(ranges=ranges, means=means)
 
 
 def _scale_channels(graph: Graph, link: Link, column: Float32) -> None:
@@ -80,20 +82,20 @@ def _scale_channels(graph: Graph, link: Link, column: Float32) -> None:
 
 def find_links(graph: Graph) -> list[Link]:
     """Returns every set of tensors that can be equalised, in graph order."""
-    home: dict[str, set[str]] = {}
+    set_of: dict[str, set[str]] = {}
     for node in graph.proto.node:
         for name in (*graph.computed(node), *node.output):
-            home.setdefault(name, {name})
+            set_of.setdefault(name, {name})
         if node.op_type in COMMUTING:
-            joined = set().union(*(home[name] for name in (*graph.computed(node), node.output[0])))
-            home.update(dict.fromkeys(joined, joined))
+            joined = set().union(*(set_of[name] for name in (*graph.computed(node), node.output[0])))
+            set_of.update(dict.fromkeys(joined, joined))
+    border = [node for node in graph.proto.node if node.op_type not in COMMUTING]
     links = []
-    for tensors in {id(tensors): tensors for tensors in home.values()}.values():
-        others = [node for node in graph.proto.node if node.op_type not in COMMUTING]
+    for tensors in {id(tensors): tensors for tensors in set_of.values()}.values():
         link = Link(
             tensors=tensors,
-            writers=[node for node in others if tensors.intersection(node.output)],
-            readers=[node for node in others if tensors.intersection(node.input)],
+            writers=[node for node in border if tensors.intersection(node.output)],
+            readers=[node for node in border if tensors.intersection(node.input)],
         )
         if _can_scale(graph, link):
             links.append(link)
@@ -101,17 +103,17 @@ def find_links(graph: Graph) -> list[Link]:
 
 
 def _can_scale(graph: Graph, link: Link) -> bool:
-    """True if only 2-D convolutions with weights of their own surround the tensors, and no Add inside is constant."""
+    """True if only 2-D convolutions with unshared weights surround the tensors, and no sum has a constant operand."""
     nodes = [*link.writers, *link.readers]
     if not link.readers or any(node.op_type != "Conv" for node in nodes):
         return False
     if link.tensors.intersection((*graph.inputs, *graph.outputs)):
         return False
-    owned = [*(name for node in link.writers for name in node.input[1:]), *(node.input[1] for node in link.readers)]
-    if any(name not in graph.constants or len(graph.consumers[name]) > 1 for name in owned):
+    weights = [*(name for node in link.writers for name in node.input[1:]), *(node.input[1] for node in link.readers)]
+    if any(name not in graph.constants or len(graph.consumers[name]) > 1 for name in weights):
         return False
-    inside = [node for name in link.tensors for node in graph.consumers[name] if node.op_type == "Add"]
-    if any(len(graph.computed(node)) != 2 for node in inside):
+    sums = [node for name in link.tensors for node in graph.consumers[name] if node.op_type == "Add"]
+    if any(len(graph.computed(node)) != 2 for node in sums):
         return False
     written = {graph.constants[node.input[1]].shape[0] for node in link.writers}
     read = {_channels_read(graph.constants[node.input[1]], attribute(node, "group", 1)) for node in link.readers}

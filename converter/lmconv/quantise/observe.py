@@ -12,7 +12,7 @@ from lmconv.types import Float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Observed:
+class ActivationStatistics:
     """Statistics of each float tensor with channels: (C,) float32, by tensor name.
 
     Attributes:
@@ -24,13 +24,14 @@ class Observed:
     means: dict[str, Float32] = field(default_factory=dict)
 
 
-def observe(graph: Graph, crops: Float32) -> Observed:
+def observe(graph: Graph, crops: Float32) -> ActivationStatistics:
     """Runs the float network once on (n, 3, H, W) float32 crops; the result holds for any options of the quantiser."""
-    seen = Observed()
+    statistics = ActivationStatistics()
     for values in walk(graph, crops):
         for name, chunks in values.items():
             if chunks[0].ndim > 1 and chunks[0].dtype == np.float32:
                 axes = (0, *range(2, chunks[0].ndim))
-                seen.ranges[name] = np.max([np.maximum(x.max(axis=axes), -x.min(axis=axes)) for x in chunks], axis=0)
-                seen.means[name] = channel_mean(chunks)
-    return seen
+                magnitudes = [np.maximum(x.max(axis=axes), -x.min(axis=axes)) for x in chunks]
+                statistics.ranges[name] = np.max(magnitudes, axis=0)
+                statistics.means[name] = channel_mean(chunks)
+    return statistics

@@ -23,7 +23,7 @@ ACTIVATIONS = {"Clip", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Relu",
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class QuantiserOptions:
     """Options of the quantiser; the defaults were chosen by cross-validation on PFLD and MobileFaceNet.
 
     A recipe stores the fields by name.
@@ -61,14 +61,16 @@ class Settings:
     float_layers: frozenset[str] = frozenset()
 
 
-def read(given: Json, settings: Settings) -> Settings:
-    """Returns `settings` with the values of `given`, a part of a recipe; lists become sets."""
-    changes: Json = {name: frozenset(value) if isinstance(value, list) else value for name, value in given.items()}
+def read(recipe_settings: Json, settings: QuantiserOptions) -> QuantiserOptions:
+    """Returns `settings` with the values of `recipe_settings`, which come from a recipe; lists become sets."""
+    changes: Json = {
+        name: frozenset(value) if isinstance(value, list) else value for name, value in recipe_settings.items()
+    }
     return replace(settings, **changes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class QuantisationPlan:
     """The int8 part of a graph.
 
     Attributes:
@@ -92,7 +94,7 @@ class Plan:
         return copy
 
 
-def plan(graph: Graph, settings: Settings) -> Plan:
+def plan(graph: Graph, settings: QuantiserOptions) -> QuantisationPlan:
     """Selects layers and tensors: exactly the activations that an int8 operator reads are quantised.
 
     An activation function therefore stays between its layer and the Q node, where runtimes fuse the function. The
@@ -109,8 +111,8 @@ def plan(graph: Graph, settings: Settings) -> Plan:
     tensors: set[str] = set()
     readers: set[str] = set()
     for node in reversed(graph.proto.node):
-        wanted = tensors.intersection(_after_activation(graph, node))
-        if node.output[0] in layers or (wanted and _is_integer(graph, node, features, settings)):
+        feeds_int8 = tensors.intersection(_after_activation(graph, node))
+        if node.output[0] in layers or (feeds_int8 and _is_integer(graph, node, features, settings)):
             fused = _summed(graph, node, layers) if settings.fuse_sums else ""
             tensors.update(name for name in graph.computed(node) if name != fused)
             readers.add(node.output[0])
@@ -123,16 +125,16 @@ def plan(graph: Graph, settings: Settings) -> Plan:
     for node in graph.proto.node:
         if node.op_type in CARRYING and node.output[0] in tensors and node.output[0] in readers:
             source[node.output[0]] = source.get(node.input[0], node.input[0])
-    return Plan(layers=layers, readers=readers, tensors=tensors, source=source)
+    return QuantisationPlan(layers=layers, readers=readers, tensors=tensors, source=source)
 
 
 def _features(graph: Graph) -> set[str]:
     """Returns the names of float tensors reached from the inputs through known operators, never a computed shape."""
-    known = WEIGHTED | COMBINING | CARRYING | ACTIVATIONS
+    supported = WEIGHTED | COMBINING | CARRYING | ACTIVATIONS
     features = {value.name for value in graph.proto.input if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     for node in graph.proto.node:
-        read = graph.computed(node)
-        if node.op_type in known and not node.domain and read and read[0] in features:
+        inputs = graph.computed(node)
+        if node.op_type in supported and not node.domain and inputs and inputs[0] in features:
             features.update(node.output)
     return features
 
@@ -149,13 +151,13 @@ def _is_layer(graph: Graph, node: onnx.NodeProto, features: set[str]) -> bool:
     return node.op_type == "Conv" or graph.constants[node.input[1]].ndim == 2
 
 
-def _is_integer(graph: Graph, node: onnx.NodeProto, features: set[str], settings: Settings) -> bool:
+def _is_integer(graph: Graph, node: onnx.NodeProto, features: set[str], settings: QuantiserOptions) -> bool:
     """True if a node without weights can compute on quantised activations."""
-    read = graph.computed(node)
-    if node.domain or not read or not features.issuperset(read):
+    inputs = graph.computed(node)
+    if node.domain or not inputs or not features.issuperset(inputs):
         return False
     if node.op_type in COMBINING:
-        return len(read) == len(node.input)
+        return len(inputs) == len(node.input)
     return node.op_type in CARRYING or (node.op_type == "PRelu" and settings.bracket)
 
 
@@ -167,21 +169,21 @@ def _summed(graph: Graph, node: onnx.NodeProto, layers: dict[str, onnx.NodeProto
     """
     if node.op_type != "Add":
         return ""
-    alone = [name for name in layers if name in node.input and len(graph.consumers[name]) == 1]
-    return next((name for name in reversed(alone) if name not in graph.outputs), "")
+    candidates = [name for name in layers if name in node.input and len(graph.consumers[name]) == 1]
+    return next((name for name in reversed(candidates) if name not in graph.outputs), "")
 
 
 def _fused(graph: Graph, node: onnx.NodeProto) -> str:
     """Returns the name of a layer's output, after a Relu or Clip that the next Q node makes superfluous."""
-    following = graph.consumers.get(node.output[0], [])
-    alone = len(following) == 1 and following[0].op_type in ("Clip", "Relu")
-    name: str = following[0].output[0] if alone else node.output[0]
+    readers = graph.consumers.get(node.output[0], [])
+    superfluous = len(readers) == 1 and readers[0].op_type in ("Clip", "Relu")
+    name: str = readers[0].output[0] if superfluous else node.output[0]
     return name
 
 
 def _after_activation(graph: Graph, node: onnx.NodeProto) -> list[str]:
     """Returns the name of a node's output, and the name after the activation function if one follows."""
     name = node.output[0]
-    following = graph.consumers.get(name, [])
-    alone = len(following) == 1 and following[0].op_type in ACTIVATIONS
-    return [name, following[0].output[0]] if alone else [name]
+    readers = graph.consumers.get(name, [])
+    activated = len(readers) == 1 and readers[0].op_type in ACTIVATIONS
+    return [name, readers[0].output[0]] if activated else [name]

@@ -89,14 +89,14 @@ def along(vector: NDArray[Any], axis: int, ndim: int) -> NDArray[Any]:
 
 
 def quantise_layer(
-    graph: Graph, node: onnx.NodeProto, read: Affine, kind: str, covariance: Float64 | None = None
+    graph: Graph, node: onnx.NodeProto, input_affine: Affine, kind: str, covariance: Float64 | None = None
 ) -> Layer:
     """Rounds a layer's weights to symmetric int8 with a scale per output channel.
 
     Args:
         graph: Index of the float graph with the float weights.
         node: The layer.
-        read: Scale and zero point of the layer's input.
+        input_affine: Scale and zero point of the layer's input.
         kind: Integer type of activations, `"uint8"` or `"int8"`.
         covariance: (groups, fan-in, fan-in) float64 covariance of the layer's input, for adaptive rounding; None rounds
             to the nearest integer.
@@ -110,7 +110,7 @@ def quantise_layer(
         bias = bias + graph.constants[node.input[2]].reshape(-1)
     # ONNX Runtime stores a bias as int32 in steps of input scale times weight scale. The lower bound on the weight
     # scale keeps the bias of a nearly dead channel from overflow.
-    scale = np.maximum(weight_scale(rows, kind), np.abs(bias) / (read.scale * 2**24)).astype(np.float32)
+    scale = np.maximum(weight_scale(rows, kind), np.abs(bias) / (input_affine.scale * 2**24)).astype(np.float32)
     scale = np.where(scale > 1e-20, scale, np.float32(1.0))
     integers = round_weights(rows / scale[:, None], covariance).reshape(shape)
     return Layer(weights=np.moveaxis(integers, 0, axis).astype(np.int8), scale=scale, bias=bias, axis=axis)
@@ -147,18 +147,18 @@ def round_weights(rows: Float64, covariance: Float64 | None) -> Float64:
     power = np.trace(covariance, axis1=1, axis2=2) / fan_in + 1e-12
     damped = covariance + DAMPING * power[:, None, None] * np.eye(fan_in)
     upper = np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
-    left = rows.reshape(groups, -1, fan_in).copy()
-    low, high = (np.floor(left), np.ceil(left))
+    weights = rows.reshape(groups, -1, fan_in).copy()
+    low, high = np.floor(weights), np.ceil(weights)
     for start in range(0, fan_in, BLOCK):
         stop = min(start + BLOCK, fan_in)
-        errors = np.empty((*left.shape[:2], stop - start))
+        errors = np.empty((*weights.shape[:2], stop - start))
         for i in range(start, stop):
-            rounded = np.clip(np.rint(left[..., i]), low[..., i], high[..., i])
-            errors[..., i - start] = (left[..., i] - rounded) / upper[:, i, i, None]
-            left[..., i] = rounded
-            left[..., i + 1 : stop] -= errors[..., i - start, None] * upper[:, None, i, i + 1 : stop]
-        left[..., stop:] -= errors @ upper[:, start:stop, stop:]
-    return np.clip(left.reshape(rows.shape), -LARGEST_WEIGHT, LARGEST_WEIGHT)
+            rounded = np.clip(np.rint(weights[..., i]), low[..., i], high[..., i])
+            errors[..., i - start] = (weights[..., i] - rounded) / upper[:, i, i, None]
+            weights[..., i] = rounded
+            weights[..., i + 1 : stop] -= errors[..., i - start, None] * upper[:, None, i, i + 1 : stop]
+        weights[..., stop:] -= errors @ upper[:, start:stop, stop:]
+    return np.clip(weights.reshape(rows.shape), -LARGEST_WEIGHT, LARGEST_WEIGHT)
 
 
 def input_covariance(
@@ -168,8 +168,8 @@ def input_covariance(
     if node.op_type == "Conv":
         if weights.ndim != 4 or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
             return None
-        each = -(-POSITIONS // sum(map(len, x)))
-        rows = np.concatenate([_patches(node, weights, piece, each, rng) for piece in x])
+        per_crop = -(-POSITIONS // sum(map(len, x)))
+        rows = np.concatenate([_patches(node, weights, piece, per_crop, rng) for piece in x])
         samples = rows.reshape(len(rows), attribute(node, "group", 1), -1).transpose(1, 0, 2).astype(np.float64)
     else:
         samples = np.concatenate(x).reshape(1, -1, x[0].shape[-1]).astype(np.float64)
@@ -184,9 +184,9 @@ def _patches(node: onnx.NodeProto, weights: NDArray[Any], x: Float32, count: int
     padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
     kernel = np.array(weights.shape[2:])
     stride, dilation = (np.array(attribute(node, name, [1, 1])) for name in ("strides", "dilations"))
-    places = (padded.shape[2:] - dilation * (kernel - 1) - 1) // stride + 1
-    drawn = rng.integers(0, places, (len(x), min(count, int(places.prod())), 2)) * stride
-    where = [drawn[..., axis, None] + np.arange(kernel[axis]) * dilation[axis] for axis in range(2)]
+    output_size = (padded.shape[2:] - dilation * (kernel - 1) - 1) // stride + 1
+    corners = rng.integers(0, output_size, (len(x), min(count, int(output_size.prod())), 2)) * stride
+    rows, columns = (corners[..., axis, None] + np.arange(kernel[axis]) * dilation[axis] for axis in range(2))
     crop = np.arange(len(x)).reshape(-1, 1, 1, 1)
-    found: Float32 = padded[crop, :, where[0][..., :, None], where[1][..., None, :]]
-    return np.moveaxis(found.reshape(-1, *found.shape[2:]), -1, 1)
+    patches: Float32 = padded[crop, :, rows[..., :, None], columns[..., None, :]]
+    return np.moveaxis(patches.reshape(-1, *patches.shape[2:]), -1, 1)

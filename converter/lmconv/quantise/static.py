@@ -15,8 +15,8 @@ from lmconv.graph.index import Graph
 from lmconv.quantise.calibrate import calibrate
 from lmconv.quantise.emit import emit
 from lmconv.quantise.equalise import equalise
-from lmconv.quantise.observe import Observed, observe
-from lmconv.quantise.plan import WEIGHTED, Settings, plan
+from lmconv.quantise.observe import ActivationStatistics, observe
+from lmconv.quantise.plan import WEIGHTED, QuantiserOptions, plan
 from lmconv.types import Float32, Json
 
 FEWEST, SIDE = 24, 112
@@ -24,7 +24,7 @@ FEWEST, SIDE = 24, 112
 
 
 def quantise(
-    model: onnx.ModelProto, crops: Float32, settings: Settings, seen: Observed | None = None
+    model: onnx.ModelProto, crops: Float32, settings: QuantiserOptions, statistics: ActivationStatistics | None = None
 ) -> tuple[onnx.ModelProto, Json]:
     """Quantises a float graph.
 
@@ -32,26 +32,26 @@ def quantise(
         model: A float32 graph with one input; unchanged.
         crops: (n, 3, H, W) float32 network inputs to calibrate on.
         settings: Options of the quantiser.
-        seen: Statistics of the float graph on these crops; None to compute the statistics here.
+        statistics: Statistics of the float graph on these crops; None to compute the statistics here.
 
     Returns:
         A model with the same inputs and outputs, and the decisions for the recipe.
     """
-    used = sample(crops, settings.crops)
+    sampled = sample(crops, settings.crops)
     graph = Graph.of(model)
-    chosen = plan(graph, settings)
-    links, seen = equalise(graph, chosen, seen or observe(graph, used), settings.balance)
-    numbers = calibrate(graph, chosen, used, settings, seen)
-    left = [node.name for node in graph.proto.node if node.op_type in WEIGHTED and node.output[0] not in chosen.layers]
-    return emit(model, graph, chosen, numbers, settings), {
+    selection = plan(graph, settings)
+    links, statistics = equalise(graph, selection, statistics or observe(graph, sampled), settings.balance)
+    parameters = calibrate(graph, selection, sampled, settings, statistics)
+    weighted = [node for node in graph.proto.node if node.op_type in WEIGHTED]
+    return emit(model, graph, selection, parameters, settings), {
         "activations": settings.activations,
         "weights": "int8, symmetric, per output channel",
         "ranges": "minimum and maximum",
-        "crops": len(used),
+        "crops": len(sampled),
         "balance": settings.balance,
         "equalised": links,
-        "layers": len(chosen.layers),
-        "float_layers": left,
+        "layers": len(selection.layers),
+        "float_layers": [node.name for node in weighted if node.output[0] not in selection.layers],
         "bias_corrected": settings.correct_bias,
     }
 
@@ -59,5 +59,5 @@ def quantise(
 def sample(crops: Float32, count: int) -> Float32:
     """Returns at most `count` of (n, 3, H, W) crops, evenly spread; fewer large crops, as each has more positions."""
     count = min(count, max(FEWEST, count * SIDE**2 // (crops.shape[2] * crops.shape[3])))
-    chosen: Float32 = crops[np.linspace(0, len(crops) - 1, min(count, len(crops))).round().astype(int)]
-    return chosen
+    sampled: Float32 = crops[np.linspace(0, len(crops) - 1, min(count, len(crops))).round().astype(int)]
+    return sampled

@@ -120,8 +120,8 @@ def candidates(test: Callable[[Path], bool], extra: Path | None = None) -> Itera
 def load(path: Path) -> dict[str, torch.Tensor]:
     """Reads a state dict from a PyTorch file, safetensors or `.npz`.
 
-    A PyTorch file holds `{"state_dict": …}` or a bare state dict. DataParallel's prefix `module.` is removed. No code in
-    the file is unpickled (`weights_only=True`, `allow_pickle=False`).
+    A PyTorch file holds `{"state_dict": …}` or a bare state dict. DataParallel's prefix `module.` is removed. Code in
+    the file is never unpickled (`weights_only=True`, `allow_pickle=False`).
 
     Raises:
         InputError: The file is missing, empty, truncated, or not a checkpoint.

@@ -45,7 +45,7 @@ def check(model: str) -> None:
 
 
 def foreign(source: Source) -> str:
-    """Returns the name of code outside lmconv: the user's factory or another package's backbone; "" for lmconv's own."""
+    """Returns the name of code outside lmconv: the user's factory or another package's backbone; else ""."""
     name = source.spec.backbone
     return source.factory or ("" if name == ONNX or plugins.ours("backbones", name) else name)
 
