@@ -68,5 +68,5 @@ class Drawn68(nn.Module):
 plugin = Backbone(
     spec=landmark_spec("drawn68", "drawn68", size=(SIZE, SIZE), landmarks=68),
     build=Drawn68,
-    summary="a small network of our own; its weights, trained on drawn faces, come with lmconv",
+    summary="small network of this project; weights trained on drawn faces ship with lmconv",
 )

@@ -53,8 +53,9 @@ class Inception(nn.Module):
         return torch.cat([self.branch1x1(x), pooled, self.branch3x3(self.branch3x3_reduce(x)), deep], 1)
 
 
-def _heads(numbers: int) -> nn.ModuleList:
-    return nn.ModuleList(nn.Conv2d(channels, priors * numbers, 3, padding=1) for channels, priors in HEADS)
+def _heads(values: int) -> nn.ModuleList:
+    """Returns one convolution per feature map, with `values` outputs for each prior."""
+    return nn.ModuleList(nn.Conv2d(channels, priors * values, 3, padding=1) for channels, priors in HEADS)
 
 
 class FaceBoxes(nn.Module):
@@ -85,13 +86,13 @@ class FaceBoxes(nn.Module):
         fine = self.inception3(self.inception2(self.inception1(x)))
         middle = self.conv3_2(self.conv3_1(fine))
         maps = [fine, middle, self.conv4_2(self.conv4_1(middle))]
-        return torch.softmax(_of_priors(self.conf, maps, 2), -1), _of_priors(self.loc, maps, 4)
+        return torch.softmax(_predict(self.conf, maps, 2), -1), _predict(self.loc, maps, 4)
 
 
-def _of_priors(heads: nn.ModuleList, maps: list[Tensor], numbers: int) -> Tensor:
-    """Applies each head to its feature map and joins the results: (N, P, numbers)."""
-    parts = [head(each).permute(0, 2, 3, 1) for head, each in zip(heads, maps, strict=True)]
-    return torch.cat([part.reshape(part.shape[0], -1, numbers) for part in parts], 1)
+def _predict(heads: nn.ModuleList, maps: list[Tensor], values: int) -> Tensor:
+    """Applies each head to its feature map and joins the results: (N, P, values)."""
+    outputs = [head(x).permute(0, 2, 3, 1) for head, x in zip(heads, maps, strict=True)]
+    return torch.cat([output.reshape(output.shape[0], -1, values) for output in outputs], 1)
 
 
 plugin = Backbone(

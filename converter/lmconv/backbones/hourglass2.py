@@ -58,13 +58,13 @@ class Hourglass(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, 256, H, W) to the same shape; H and W are multiples of 16."""
         levels = [list(level.children()) for level in self.hg]
-        kept = []
-        for beside, down, *_ in reversed(levels):
-            kept.append(beside(x))
+        skips = []
+        for skip, down, *_ in reversed(levels):
+            skips.append(skip(x))
             x = down(self.shrink(x))
         x = levels[0][3](x)
         for _, _, up, *_ in levels:
-            x = kept.pop() + self.grow(up(x))
+            x = skips.pop() + self.grow(up(x))
         return x
 
 

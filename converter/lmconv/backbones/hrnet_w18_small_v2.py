@@ -70,8 +70,9 @@ class ExchangeModule(nn.Module):
 
     def __init__(self, resolutions: int) -> None:
         super().__init__()
-        own = WIDTHS[:resolutions]
-        self.branches = nn.ModuleList(nn.Sequential(*(BasicBlock(width, width) for _ in range(2))) for width in own)
+        self.branches = nn.ModuleList(
+            nn.Sequential(*(BasicBlock(width, width) for _ in range(2))) for width in WIDTHS[:resolutions]
+        )
         self.fuse_layers = nn.ModuleList(
             nn.ModuleList(_fuse(source, target) for source in range(resolutions)) for target in range(resolutions)
         )
@@ -126,10 +127,10 @@ class HRNet(nn.Module):
         maps = self.stage2([branch(x) for branch in self.transition1])
         maps = self.stage3([*maps, self.transition2[2](maps[-1])])
         maps = self.stage4([*maps, self.transition3[3](maps[-1])])
-        wide: list[Tensor] = [increase(x) for increase, x in zip(self.incre_modules, maps, strict=True)]
-        y = wide[0]
-        for halve, beside in zip(self.downsamp_modules, wide[1:], strict=True):
-            y = beside + halve(y)
+        widened: list[Tensor] = [widen(x) for widen, x in zip(self.incre_modules, maps, strict=True)]
+        y = widened[0]
+        for downsample, coarser in zip(self.downsamp_modules, widened[1:], strict=True):
+            y = coarser + downsample(y)
         points: Tensor = self.head(self.avgpool(self.final_layer(y)).flatten(1))
         return points
 

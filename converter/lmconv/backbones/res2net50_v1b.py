@@ -42,12 +42,12 @@ class Bottle2neck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, channels, H, W) to (N, 4 * planes, H / stride, W / stride)."""
-        *parts, last = self.bn1(self.conv1(x)).relu().split(self.width, 1)
-        done: list[Tensor] = []
-        for part, conv, bn in zip(parts, self.convs, self.bns, strict=True):
-            given = part if self.first or not done else done[-1] + part
-            done.append(bn(conv(given)).relu())
-        y: Tensor = self.bn3(self.conv3(torch.cat([*done, self.pool(last)], 1))) + self.downsample(x)
+        *groups, last = self.bn1(self.conv1(x)).relu().split(self.width, 1)
+        outputs: list[Tensor] = []
+        for group, conv, bn in zip(groups, self.convs, self.bns, strict=True):
+            group_input = group if self.first or not outputs else outputs[-1] + group
+            outputs.append(bn(conv(group_input)).relu())
+        y: Tensor = self.bn3(self.conv3(torch.cat([*outputs, self.pool(last)], 1))) + self.downsample(x)
         return y.relu()
 
 

@@ -72,11 +72,11 @@ class Pyramid(nn.Module):
     def forward(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Maps three feature maps to three feature maps of the same sizes with `WIDTH` channels."""
         coarse = self.output3(coarse)
-        middle = self.merge2(_onto(coarse, self.output2(middle)))
-        return self.merge1(_onto(middle, self.output1(fine))), middle, coarse
+        middle = self.merge2(_add_upsampled(self.output2(middle), coarse))
+        return self.merge1(_add_upsampled(self.output1(fine), middle)), middle, coarse
 
 
-def _onto(coarse: Tensor, fine: Tensor) -> Tensor:
+def _add_upsampled(fine: Tensor, coarse: Tensor) -> Tensor:
     return fine + nn.functional.interpolate(coarse, size=fine.shape[2:], mode="nearest")
 
 
@@ -101,21 +101,21 @@ class Context(nn.Module):
 
 
 class Head(nn.Module):
-    """Predicts `numbers` values for every prior of one feature map."""
+    """Predicts `values` numbers for every prior of one feature map."""
 
-    def __init__(self, numbers: int) -> None:
+    def __init__(self, values: int) -> None:
         super().__init__()
-        self.numbers = numbers
-        self.conv1x1 = nn.Conv2d(WIDTH, PRIORS * numbers, 1)
+        self.values = values
+        self.conv1x1 = nn.Conv2d(WIDTH, PRIORS * values, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, WIDTH, h, w) to (N, h * w * PRIORS, numbers), ordered by row, column and prior."""
+        """Maps (N, WIDTH, h, w) to (N, h * w * PRIORS, values), ordered by row, column and prior."""
         y: Tensor = self.conv1x1(x)
-        return y.permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.numbers)
+        return y.permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.values)
 
 
-def _heads(numbers: int) -> nn.ModuleList:
-    return nn.ModuleList(Head(numbers) for _ in range(3))
+def _heads(values: int) -> nn.ModuleList:
+    return nn.ModuleList(Head(values) for _ in range(3))
 
 
 class RetinaFace(nn.Module):
@@ -140,7 +140,7 @@ class RetinaFace(nn.Module):
         fine, middle, coarse = self.fpn(*self.body(x))
         maps = [self.ssh1(fine), self.ssh2(middle), self.ssh3(coarse)]
         scores, boxes, points = (
-            torch.cat([head(each) for head, each in zip(heads, maps, strict=True)], 1)
+            torch.cat([head(context) for head, context in zip(heads, maps, strict=True)], 1)
             for heads in (self.ClassHead, self.BboxHead, self.LandmarkHead)
         )
         return torch.softmax(scores, -1), boxes, points

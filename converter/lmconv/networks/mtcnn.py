@@ -33,16 +33,16 @@ def features(layers: Sequence[tuple[int, int, int]], dense: int = 0) -> nn.Seque
         layers: (output channels, kernel side, pooling side) of each convolution; a pooling side of 0 means no pooling.
         dense: Number of outputs of the dense layer, which reads a 3x3 map; 0 means no dense layer.
     """
-    made: OrderedDict[str, nn.Module] = OrderedDict()
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
     channels = 3
     for index, (out, kernel, pool) in enumerate(layers, 1):
-        made[f"conv{index}"] = nn.Conv2d(channels, out, kernel)
-        made[f"prelu{index}"] = nn.PReLU(out)
+        modules[f"conv{index}"] = nn.Conv2d(channels, out, kernel)
+        modules[f"prelu{index}"] = nn.PReLU(out)
         if pool:
-            made[f"pool{index}"] = nn.MaxPool2d(pool, 2, ceil_mode=True)
+            modules[f"pool{index}"] = nn.MaxPool2d(pool, 2, ceil_mode=True)
         channels = out
     if dense:
-        made["flat"] = Flat()
-        made[f"conv{len(layers) + 1}"] = nn.Linear(9 * channels, dense)
-        made[f"prelu{len(layers) + 1}"] = nn.PReLU(dense)
-    return nn.Sequential(made)
+        modules["flat"] = Flat()
+        modules[f"conv{len(layers) + 1}"] = nn.Linear(9 * channels, dense)
+        modules[f"prelu{len(layers) + 1}"] = nn.PReLU(dense)
+    return nn.Sequential(modules)

@@ -43,12 +43,14 @@ class Float64Mode(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Widens all arguments except an argument changed in place, calls the function, and widens the result."""
         name = func.__name__
-        changes = name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
-        kept = args[:1] if changes or name in ("__get__", "__set__", "__setitem__") else ()
-        return tree_map(_wide, func(*kept, *tree_map(_wide, args[len(kept) :]), **tree_map(_wide, kwargs or {})))
+        in_place = name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
+        target = args[:1] if in_place or name in ("__get__", "__set__", "__setitem__") else ()
+        widened = tree_map(_widen, args[len(target) :]), tree_map(_widen, kwargs or {})
+        return tree_map(_widen, func(*target, *widened[0], **widened[1]))
 
 
-def _wide(value: Any) -> Any:
+def _widen(value: Any) -> Any:
+    """Returns a floating-point tensor or type as float64; any other value unchanged."""
     if isinstance(value, torch.dtype):
         return torch.float64 if value.is_floating_point else value
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value

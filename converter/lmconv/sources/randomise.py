@@ -58,29 +58,29 @@ def randomise(network: nn.Module, size: tuple[int, int], seed: int, *, preproces
     random = np.random.default_rng(seed)
     _draw(network, random)
     images = torch.from_numpy(_noise(random, size, preprocess or Preprocess()))
-    with _measuring(network) as given:
+    with _measuring(network) as outputs:
         out = network(images)
     landmarks = out[0] if isinstance(out, tuple | list) and out else out
     if isinstance(landmarks, Tensor) and landmarks.shape[2:].numel() <= 2:
-        for layer, values in given:
+        for layer, values in outputs:
             if values.data_ptr() == landmarks.data_ptr() and values.numel() == landmarks.numel():
                 _scale(layer, values)
 
 
 def _draw(network: nn.Module, random: np.random.Generator) -> None:
     """Draws every parameter once, in the order of the state dict, and resets running statistics to (0, 1)."""
-    seen: set[Tensor] = set()
+    drawn: set[Tensor] = set()
     for module in network.modules():
         for name, value in module.named_parameters(recurse=False):
-            if value not in seen and value.is_floating_point():
-                low, high = _range(module, name, tuple(value.shape))
+            if value not in drawn and value.is_floating_point():
+                low, high = _bounds(module, name, tuple(value.shape))
                 value.data.copy_(torch.tensor(low + (high - low) * random.random(tuple(value.shape))))
-            seen.add(value)
+            drawn.add(value)
         for start, statistic in enumerate(_statistics(module)):
             statistic.fill_(start)
 
 
-def _range(module: nn.Module, name: str, shape: tuple[int, ...]) -> tuple[float, float]:
+def _bounds(module: nn.Module, name: str, shape: tuple[int, ...]) -> tuple[float, float]:
     """Returns the (low, high) of a parameter's uniform distribution; a uniform number in ±sqrt(3 v) has variance v."""
     if name.endswith("bias"):
         return -0.2, 0.2
@@ -108,29 +108,29 @@ def _noise(random: np.random.Generator, size: tuple[int, int], preprocess: Prepr
 @contextmanager
 def _measuring(network: nn.Module) -> Iterator[list[tuple[nn.Module, Tensor]]]:
     """Makes forward passes set running statistics; yields a list that collects (layer, output) pairs."""
-    given: list[tuple[nn.Module, Tensor]] = []
+    outputs: list[tuple[nn.Module, Tensor]] = []
 
-    def note(module: nn.Module, args: Any, out: Any) -> None:
+    def record(module: nn.Module, args: Any, out: Any) -> None:
         if isinstance(out, Tensor) and out.numel() <= 4096 * len(out):  # a larger output is not landmarks
-            given.append((module, out))
+            outputs.append((module, out))
 
     with ExitStack() as stack:
         for module in network.modules():
             if _statistics(module):
-                stack.callback(module.register_forward_pre_hook(_measure).remove)
+                stack.callback(module.register_forward_pre_hook(_set_statistics).remove)
             if isinstance(getattr(module, "weight", None), nn.Parameter):
-                stack.callback(module.register_forward_hook(note).remove)
+                stack.callback(module.register_forward_hook(record).remove)
         stack.enter_context(reproducible(network))
-        yield given
+        yield outputs
 
 
 def _statistics(module: nn.Module) -> list[Tensor]:
     """Returns a BatchNorm's running mean and variance; an empty list for other modules."""
-    held = [getattr(module, name, None) for name in ("running_mean", "running_var")]
-    return [value for value in held if isinstance(value, Tensor)]
+    buffers = [getattr(module, name, None) for name in ("running_mean", "running_var")]
+    return [buffer for buffer in buffers if isinstance(buffer, Tensor)]
 
 
-def _measure(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+def _set_statistics(module: nn.Module, args: tuple[Tensor, ...]) -> None:
     """Sets a BatchNorm's statistics to give its output a second moment of about 1 before its own weight and bias."""
     x = args[0].transpose(0, 1).flatten(1).numpy()
     mean, var = x.mean(1), x.var(1)
@@ -159,5 +159,6 @@ def _scale(layer: nn.Module, values: Tensor) -> None:
 
 
 def _rounded(values: Any) -> Any:
+    """Rounds float64 values to `BITS` bits of mantissa."""
     step = 2.0 ** (np.frexp(values)[1] - BITS)
     return np.round(values / step) * step
