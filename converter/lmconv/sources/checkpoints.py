@@ -34,7 +34,7 @@ class Known:
     """A published checkpoint, as listed in known.toml.
 
     Attributes:
-        file: Published file name; a checkpoint is searched by this name.
+        file: Published file name; lmconv looks for a checkpoint under this name.
         source: Origin of the file.
         licence: Licence of the weights.
         ion: Published ION on subsets of 300-W, percent, by subset; empty for detectors.
@@ -69,7 +69,7 @@ def cache_folder() -> Path:
 
 
 def folders() -> list[Path]:
-    """Returns the folders to search for checkpoints, in order.
+    """Returns the folders that are searched for checkpoints, in order.
 
     The order is: folders of LMCONV_WEIGHTS, `weights/`, the user cache, the folder that ships with lmconv.
     """
@@ -78,7 +78,7 @@ def folders() -> list[Path]:
 
 
 def file_names(model: str) -> list[str]:
-    """Returns the file names to search for a checkpoint of this model, published name first."""
+    """Returns the possible file names of a checkpoint of this model, published name first."""
     published = [known()[model].file] if model in known() else []
     suffixes = (".onnx",) if is_published_as_onnx(model) else SUFFIXES
     return [*published, *(f"{model}{suffix}" for suffix in suffixes)]

@@ -2,7 +2,7 @@
 
 Weights are drawn as in He et al. 2015 (https://arxiv.org/abs/1502.01852). The running statistics of each BatchNorm are
 measured on noise, layer by layer, as in Mishkin and Matas 2016 (https://arxiv.org/abs/1511.06422). Without measured
-statistics, activations would explode or vanish with depth, and with them the differences that a parity check measures.
+statistics, activations would explode or vanish with depth, and a parity check would measure no useful differences.
 
 The same seed gives the same bytes on every machine. Random numbers come from `Generator.random`, whose stream numpy
 keeps stable. Measured values are computed in float64 and rounded to `BITS` bits, and two kernels of one operator differ
