@@ -2,8 +2,8 @@
 
     python weights/train_drawn68.py
 
-It takes ten to twenty minutes on two cores and needs nothing but lmconv with PyTorch. Every seed is fixed: on one
-machine with one version of PyTorch the weights come out the same.
+Training takes ten to twenty minutes on two cores and needs only lmconv with PyTorch. Every seed is fixed: the same
+machine and the same version of PyTorch give the same weights.
 """
 
 from __future__ import annotations
@@ -34,24 +34,31 @@ OUT = Path(__file__).parent / "lmconv" / "known" / "drawn68.safetensors"
 SEED = 68
 FACES, EPOCHS, BATCH = 14_000, 34, 64
 RATE, DECAY = 3e-3, 0.02
-"""Of learning, at its highest; of weights, which keeps ranges narrow enough for float16 and int8."""
+"""Highest learning rate, and weight decay; the decay keeps ranges narrow enough for float16 and int8."""
 PROCESSES = 2
-"""That draw, and threads that train: a fixed number, so that the weights do not depend on that of the cores."""
-CHECKED = 500
-"""Faces that are kept from training, to see how it goes."""
-LEAST = 0.15
-"""Distance of the eye corners, share of the crop, below which errors do not weigh more: far turned faces."""
+"""Number of drawing processes and of training threads: fixed, to make the weights independent of the core count."""
+HELD_OUT = 500
+"""Number of faces held out from training, for the progress report."""
+MIN_EYE_DISTANCE = 0.15
+"""Lower bound of the eye-corner distance in the loss, as a fraction of the crop: limits the weight of turned faces."""
 MIRROR = list(ibug68.mirror)
+"""Index of the mirrored landmark, for each landmark."""
 
 RANGES = replace(TRAIN, size=(0.5, 0.9))
+"""Trait ranges of the training faces: large faces."""
 PICTURE = 112
-"""Side of the drawn pictures, pixels: a face in it is about as large as the network sees it."""
+"""Side of the drawn pictures, pixels: faces have about the size of the network's input crop."""
 LARGER = 1.2
-"""How much more than its crop is kept of a face, so that it can be turned and shifted."""
+"""Side of the stored crop divided by the side of the network's crop: margin for rotation and shift."""
 
 
-def drawn(number: int) -> tuple[Uint8, Float64]:
-    """One face: (s, s, 3) uint8, BGR, a crop `LARGER` than the network's; (68, 2) float64, fractions of it."""
+def draw_face(number: int) -> tuple[Uint8, Float64]:
+    """Draws face `number`.
+
+    Returns:
+        (s, s, 3) uint8 BGR crop, `LARGER` times the side of the network's crop, and (68, 2) float64 landmarks, as
+        fractions of this crop.
+    """
     cv2.setNumThreads(1)
     picture, points = face(RANGES, stream(SEED, "trainset", number), side=PICTURE)
     left, top, side = landmark_square(points, Crop(scale=LARGER * Crop().scale))
@@ -59,41 +66,50 @@ def drawn(number: int) -> tuple[Uint8, Float64]:
     return squares.cut(picture, (left, top, side), (size, size)), (points - (left, top)) / side
 
 
-def all_faces(numbers: range) -> tuple[Tensor, Tensor]:
-    """(n, 3, s, s) uint8 and (n, 68, 2) float32."""
+def draw_faces(numbers: range) -> tuple[Tensor, Tensor]:
+    """Draws faces: (n, 3, s, s) uint8 BGR crops and (n, 68, 2) float32 landmarks, fractions of the crop."""
     with multiprocessing.Pool(PROCESSES) as pool:
-        found = list(pool.imap(drawn, numbers, chunksize=100))
-    images = np.stack([image for image, _ in found]).transpose(0, 3, 1, 2)
-    points = np.stack([points for _, points in found]).astype(np.float32)
+        faces = list(pool.imap(draw_face, numbers, chunksize=100))
+    images = np.stack([image for image, _ in faces]).transpose(0, 3, 1, 2)
+    points = np.stack([points for _, points in faces]).astype(np.float32)
     return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(points)
 
 
-def mirrored(images: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Half of the faces, as a mirror shows them."""
+def mirror_half(images: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Mirrors a random half of the faces."""
     chosen = torch.rand(len(images)) < 0.5
     flipped = torch.tensor([1.0, 0.0]) + torch.tensor([-1.0, 1.0]) * points[:, MIRROR]
     images = torch.where(chosen[:, None, None, None], images.flip(3), images)
     return images, torch.where(chosen[:, None, None], flipped, points)
 
 
-def cut_out(images: Tensor, points: Tensor, *, vary: float = 0.0) -> tuple[Tensor, Tensor]:
-    """The network's crops and their points; as far as `vary` has it, turned, scaled and shifted."""
+def cut_crops(images: Tensor, points: Tensor, *, vary: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Cuts the network's crops from the stored crops, with random rotation, scale, shift and mirroring.
+
+    Args:
+        images: (n, 3, s, s) uint8 stored crops.
+        points: (n, 68, 2) float32 landmarks, fractions of the stored crop.
+        vary: Strength of the random changes, 0 (none) to 1.
+
+    Returns:
+        (n, 3, SIZE, SIZE) float32 crops in [0, 1], and (n, 68, 2) float32 landmarks, fractions of these crops.
+    """
     n = len(images)
     if vary:
-        images, points = mirrored(images, points)
+        images, points = mirror_half(images, points)
     draws = (2 * torch.rand(4, n) - 1) * vary
     angle, scale = draws[0] * math.radians(10), torch.exp(0.05 * draws[1]) / LARGER
     shift = 0.03 * draws[2:].T[:, :, None]
     turn = torch.stack([torch.cos(angle), -torch.sin(angle), torch.sin(angle), torch.cos(angle)], 1).view(n, 2, 2)
     matrix = turn * scale[:, None, None]
     grid = torch.nn.functional.affine_grid(torch.cat([matrix, shift], 2), [n, 3, SIZE, SIZE], align_corners=False)
-    cut = torch.nn.functional.grid_sample(images.float() / 255, grid, align_corners=False)
-    placed = torch.linalg.solve(matrix, (2 * points - 1).mT - shift).mT
-    return cut, (placed + 1) / 2
+    crops = torch.nn.functional.grid_sample(images.float() / 255, grid, align_corners=False)
+    moved = torch.linalg.solve(matrix, (2 * points - 1).mT - shift).mT
+    return crops, (moved + 1) / 2
 
 
-def disturbed(images: Tensor) -> Tensor:
-    """Other light and colours, a coarser camera, something in front."""
+def augment(images: Tensor) -> Tensor:
+    """Changes crops at random: light, colours, greyscale, resolution, noise, and an occluding rectangle."""
     n, _, size, _ = images.shape
     gain = 1 + 0.3 * (2 * torch.rand(n, 1, 1, 1) - 1) + 0.12 * (2 * torch.rand(n, 3, 1, 1) - 1)
     out = images * gain + 0.12 * (2 * torch.rand(n, 1, 1, 1) - 1)
@@ -110,33 +126,33 @@ def disturbed(images: Tensor) -> Tensor:
 
 
 def batches(images: Tensor, points: Tensor, vary: float) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch in random order."""
+    """Yields the batches of one epoch in random order: augmented crops and landmarks."""
     for chosen in torch.randperm(len(images))[: len(images) // BATCH * BATCH].view(-1, BATCH):
-        crop, target = cut_out(images[chosen], points[chosen], vary=vary)
-        yield disturbed(crop), target
+        crop, target = cut_crops(images[chosen], points[chosen], vary=vary)
+        yield augment(crop), target
 
 
-def ion(found: Tensor, target: Tensor, least: float = 0.0) -> Tensor:
-    """Inter-ocular error of each face: (n,) from (n, 68, 2) twice."""
-    scale = (target[:, 36] - target[:, 45]).norm(dim=-1).clamp(min=least)
-    errors: Tensor = (found - target).norm(dim=-1).mean(-1) / scale
+def ion(predicted: Tensor, target: Tensor, min_eye_distance: float = 0.0) -> Tensor:
+    """Inter-ocular error of each face, (n,), between two sets of landmarks (n, 68, 2), both fractions of the crop."""
+    scale = (target[:, 36] - target[:, 45]).norm(dim=-1).clamp(min=min_eye_distance)
+    errors: Tensor = (predicted - target).norm(dim=-1).mean(-1) / scale
     return errors
 
 
 def error(network: Drawn68, images: Tensor, points: Tensor) -> float:
-    """Mean ION in percent."""
+    """Mean ION of the network, percent."""
     network.eval()
     with torch.inference_mode():
-        crop, target = cut_out(images, points)
+        crop, target = cut_crops(images, points)
         return float(100 * ion(network(crop).view(-1, 68, 2), target).mean())
 
 
 def train(network: Drawn68) -> None:
-    """One rise and fall of the learning rate; towards its end faces are varied less."""
-    begun = time.monotonic()
-    checked, (images, points) = all_faces(range(CHECKED)), all_faces(range(CHECKED, CHECKED + FACES))
-    print(f"{CHECKED + FACES} faces drawn in {time.monotonic() - begun:.0f} s", flush=True)
-    network.head.bias.data.copy_(cut_out(images, points)[1].mean(0).flatten())  # begins with the mean face
+    """Trains with a one-cycle learning rate; augmentation becomes weaker towards the end."""
+    start = time.monotonic()
+    held_out, (images, points) = draw_faces(range(HELD_OUT)), draw_faces(range(HELD_OUT, HELD_OUT + FACES))
+    print(f"{HELD_OUT + FACES} faces drawn in {time.monotonic() - start:.0f} s", flush=True)
+    network.head.bias.data.copy_(cut_crops(images, points)[1].mean(0).flatten())  # starts from the mean face
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=DECAY)
     steps = EPOCHS * (FACES // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.15)
@@ -144,29 +160,29 @@ def train(network: Drawn68) -> None:
         network.train()
         for crop, target in batches(images, points, vary=1 - 0.7 * epoch / EPOCHS):
             optimiser.zero_grad()
-            found = network(crop.contiguous(memory_format=torch.channels_last)).view(-1, 68, 2)
-            loss = ion(found, target, LEAST).mean()
+            predicted = network(crop.contiguous(memory_format=torch.channels_last)).view(-1, 68, 2)
+            loss = ion(predicted, target, MIN_EYE_DISTANCE).mean()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-        print(f"epoch {epoch:2d}  {time.monotonic() - begun:5.0f} s  ION {error(network, *checked):.2f} %", flush=True)
+        print(f"epoch {epoch:2d}  {time.monotonic() - start:5.0f} s  ION {error(network, *held_out):.2f} %", flush=True)
 
 
 def save(network: Drawn68, path: Path) -> None:
-    """Writes the weights, and how they were made."""
+    """Writes the weights, with a description of the training as metadata."""
     state = {
         name: value.detach().contiguous()
         for name, value in network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    # One entry: the order of several is not the same in two runs.
+    # A single entry: the order of several entries differs between runs.
     save_file(state, path, metadata={"made": f"weights/train_drawn68.py: {FACES} drawn faces, seed {SEED}"})
 
 
 def main() -> None:
-    """Trains and writes."""
+    """Trains the network and writes its weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=OUT, help="where the weights go")
+    parser.add_argument("--out", type=Path, default=OUT, help="output file for the weights")
     arguments = parser.parse_args()
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(PROCESSES)

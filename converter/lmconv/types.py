@@ -325,8 +325,8 @@ class Mix:
         precision: fp32, fp16, bf16, or int8 with some layers left in float.
         floats: What float layers compute in, fp32 or bf16; a hint to the runtime.
         rewrites: Passes before those of the precision, in order.
-        settings: Of the quantiser, where they are not the target's own: fields of `lmconv.quantise.plan.Settings`, sets
-            as sorted lists.
+        settings: Of the quantiser, where they are not the target's own: fields of
+            `lmconv.quantise.plan.QuantiserOptions`, sets as sorted lists.
         decisions: What passes would have decided by measuring, by name.
     """
 

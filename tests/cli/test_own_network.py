@@ -262,7 +262,7 @@ def test_what_it_prints_is_not_in_the_document(cli: Cli, users: Path) -> None:
         ("raises", ("users.py:16: your network's code raises KeyError: 'key'",)),
         ("leaves", ("users.py:19: your network's code raises SystemExit: done",)),
         ("needs", ("your network's code raises TypeError", "missing 1 required positional argument: 'depth'")),
-        ("pair", ("users.py:pair gives a tuple, not a torch.nn.Module", "not a tuple around it")),
+        ("pair", ("users.py:pair returns a tuple, not a torch.nn.Module", "not a tuple with the network")),
         ("number", ("users.py has no function number",)),
         ("nothing", ("users.py has no function nothing", "known: Branches, Chance, Exits")),
         ("odd", ("users.py:odd computes (7,) an input, not (8,)",)),
@@ -271,8 +271,8 @@ def test_what_it_prints_is_not_in_the_document(cli: Cli, users: Path) -> None:
         ("halves", ("your network's code raises RuntimeError",)),
         ("One", ("users.py:One makes (1, 8) of two inputs, not (2, 8)", "x.flatten(1)")),
         ("Chance", ("users.py:Chance computes something else each time", "dropout")),
-        ("scripted", ("users.py:scripted gives a TorchScript module",)),
-        ("instance", ("users.py:instance is a network, not what builds one",)),
+        ("scripted", ("users.py:scripted returns a TorchScript module",)),
+        ("instance", ("users.py:instance is a network, not a function that builds a network",)),
         ("Words", ("users.py:Words computes a dict, not a float32 tensor",)),
         ("Fails", ("users.py:45: your network's code raises ValueError: no such crop", "is --input right")),
         ("NaN", ("users.py:NaN: random weights, seed 0 computes NaN or infinity",)),
@@ -336,7 +336,7 @@ def test_a_forward_that_changes_its_input_is_converted(cli: Cli, users: Path) ->
 
 def test_a_module_beside_the_user_is_found_by_its_name(cli: Cli, users: Path) -> None:
     assert cli("export", "users:Flat", *OWN).code == 0
-    cli("export", "nowhere.models:build", *OWN).refused(4, "there is no module nowhere", "my_models.py:build")
+    cli("export", "nowhere.models:build", *OWN).refused(4, "module nowhere does not exist", "my_models.py:build")
 
 
 def test_model_is_for_networks_of_ones_own(cli: Cli, small: Path) -> None:
@@ -415,7 +415,7 @@ def test_an_input_that_does_not_fit_names_the_line(cli: Cli, users: Path) -> Non
 def test_weights_of_another_network_are_refused(cli: Cli, users: Path, tmp_path: Path) -> None:
     torch.save({"fc.weight": torch.zeros(10, 5)}, tmp_path / "x.pth")
     arguments = ("--input", "3x32x32", "--landmarks", "4", "--weights", tmp_path / "x.pth")
-    cli("export", f"{users}:Flat", *arguments).refused(4, "x.pth misses fc.bias")
+    cli("export", f"{users}:Flat", *arguments).refused(4, "x.pth lacks fc.bias")
 
 
 def test_weights_and_random_weights_contradict_each_other(cli: Cli, users: Path, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""A small network of our own: inverted residuals (Sandler et al. 2018, https://arxiv.org/abs/1801.04381), linear head.
+"""A small network of this project: inverted residuals (Sandler et al. 2018, https://arxiv.org/abs/1801.04381).
 
-Its shipped weights were trained on drawn faces alone (`weights/train_drawn68.py`, `docs/drawn.md`): they are there so
-that a machine without downloads can do everything this tool does. ReLU throughout and no squeeze keep its ranges
-narrow, so that it stays itself in int8.
+The head is linear. The shipped weights were trained on drawn faces alone (`weights/train_drawn68.py`, `docs/drawn.md`).
+With these weights a machine without downloads can run every function of lmconv. ReLU throughout and no
+squeeze-and-excitation gate keep activation ranges narrow, so int8 changes the landmarks little.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _layer(channels: int, out: int, kernel: int, *, stride: int = 1, groups: int
 
 
 class Block(nn.Module):
-    """1x1 expansion, 3x3 depthwise, 1x1 projection; plus the input where the shape stays."""
+    """1x1 expansion, 3x3 depthwise and 1x1 projection; adds the input if input and output have the same shape."""
 
     def __init__(self, channels: int, out: int, *, stride: int = 1, expand: int = 2) -> None:
         super().__init__()
@@ -36,13 +36,13 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) to (N, out, H / stride, W / stride)."""
+        """Maps (N, channels, H, W) to (N, out, H / stride, W / stride)."""
         y: Tensor = self.layers(x)
         return x + y if self.residual else y
 
 
 class Drawn68(nn.Module):
-    """(N, 3, 64, 64) float32 to (N, 2 * landmarks) float32: x0, y0, x1, … as fractions of the input."""
+    """Maps (N, 3, 64, 64) float32 to (N, 2 * landmarks) float32: x0, y0, x1, … as fractions of the input."""
 
     def __init__(self, landmarks: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Drawn68(nn.Module):
         self.head = nn.Linear(64 * (SIZE // 16) ** 2, 2 * landmarks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Computes the landmarks; the class docstring states the shapes."""
         y: Tensor = self.head(torch.flatten(self.neck(self.trunk(self.stem(x))), 1))
         return y
 
@@ -68,5 +68,5 @@ class Drawn68(nn.Module):
 plugin = Backbone(
     spec=landmark_spec("drawn68", "drawn68", size=(SIZE, SIZE), landmarks=68),
     build=Drawn68,
-    summary="a small network of our own; its weights, trained on drawn faces, come with lmconv",
+    summary="small network of this project; weights trained on drawn faces ship with lmconv",
 )

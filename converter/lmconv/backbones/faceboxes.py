@@ -1,6 +1,6 @@
 """FaceBoxes (Zhang et al. 2017, https://arxiv.org/abs/1708.05234): a face detector that shrinks its input early.
 
-State-dict names are those of the published checkpoint (zisianw/FaceBoxes.PyTorch).
+State-dict names are taken from the published checkpoint (zisianw/FaceBoxes.PyTorch).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from lmconv.types import Backbone, Preprocess, detection_spec
 
 HEADS = ((128, 21), (256, 1), (256, 1))
-"""Channels of each map that is read, and priors in each of its cells."""
+"""(channels, priors per cell) of each feature map that the heads read, finest map first."""
 
 
 class Layer(nn.Module):
-    """Convolution and BatchNorm, then a ReLU; with `mirrored` one of the values and of their negatives (CReLU).
+    """Convolution, BatchNorm and ReLU; with `mirrored` the ReLU of the values and of the negated values (CReLU).
 
-    Shang et al. 2016, https://arxiv.org/abs/1603.05201.
+    CReLU: Shang et al. 2016, https://arxiv.org/abs/1603.05201.
     """
 
     def __init__(self, channels: int, out: int, kernel: int = 1, *, stride: int = 1, mirrored: bool = False) -> None:
@@ -28,13 +28,13 @@ class Layer(nn.Module):
         self.bn = nn.BatchNorm2d(out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) to (N, out or twice that, H / stride, W / stride)."""
+        """Maps (N, channels, H, W) to (N, C, H / stride, W / stride); C is `out`, or 2 * `out` with `mirrored`."""
         y: Tensor = self.bn(self.conv(x))
         return torch.relu(torch.cat([y, -y], 1) if self.mirrored else y)
 
 
 class Inception(nn.Module):
-    """Four branches of 32 channels each: 1x1, pooled 1x1, 3x3, and two 3x3 in a row."""
+    """Four branches of 32 channels each: 1x1, average pooling and 1x1, 3x3, and two 3x3 convolutions in a row."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,20 +47,22 @@ class Inception(nn.Module):
         self.branch3x3_3 = Layer(32, 32, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 128, h, w) to the same shape."""
+        """Maps (N, 128, h, w) to the same shape."""
         pooled = self.branch1x1_2(avg_pool2d(x, 3, 1, 1))
         deep = self.branch3x3_3(self.branch3x3_2(self.branch3x3_reduce_2(x)))
         return torch.cat([self.branch1x1(x), pooled, self.branch3x3(self.branch3x3_reduce(x)), deep], 1)
 
 
-def _heads(numbers: int) -> nn.ModuleList:
-    return nn.ModuleList(nn.Conv2d(channels, priors * numbers, 3, padding=1) for channels, priors in HEADS)
+def _heads(values: int) -> nn.ModuleList:
+    """Returns one convolution per feature map, with `values` outputs for each prior."""
+    return nn.ModuleList(nn.Conv2d(channels, priors * values, 3, padding=1) for channels, priors in HEADS)
 
 
 class FaceBoxes(nn.Module):
-    """(N, 3, H, W) float32 of any size to scores (N, P, 2) and boxes (N, P, 4), both float32.
+    """Maps (N, 3, H, W) float32 of any size to scores (N, P, 2) and boxes (N, P, 4), both float32.
 
-    Scores are probabilities: not a face, a face. Boxes are offsets from P priors: rows, then columns, then priors.
+    Scores are probabilities: not a face, face. Boxes are offsets from P priors. Priors are ordered by feature map
+    (finest first), row, column and prior within the cell.
     """
 
     def __init__(self) -> None:
@@ -78,19 +80,19 @@ class FaceBoxes(nn.Module):
         self.conf = _heads(2)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
+        """Computes scores and boxes; the class docstring states the shapes."""
         x = max_pool2d(self.conv1(x), 3, 2, 1)
         x = max_pool2d(self.conv2(x), 3, 2, 1)
         fine = self.inception3(self.inception2(self.inception1(x)))
         middle = self.conv3_2(self.conv3_1(fine))
         maps = [fine, middle, self.conv4_2(self.conv4_1(middle))]
-        return torch.softmax(_of_priors(self.conf, maps, 2), -1), _of_priors(self.loc, maps, 4)
+        return torch.softmax(_predict(self.conf, maps, 2), -1), _predict(self.loc, maps, 4)
 
 
-def _of_priors(heads: nn.ModuleList, maps: list[Tensor], numbers: int) -> Tensor:
-    """(N, P, numbers) from what each head makes of its map."""
-    parts = [head(each).permute(0, 2, 3, 1) for head, each in zip(heads, maps, strict=True)]
-    return torch.cat([part.reshape(part.shape[0], -1, numbers) for part in parts], 1)
+def _predict(heads: nn.ModuleList, maps: list[Tensor], values: int) -> Tensor:
+    """Applies each head to its feature map and joins the results: (N, P, values)."""
+    outputs = [head(x).permute(0, 2, 3, 1) for head, x in zip(heads, maps, strict=True)]
+    return torch.cat([output.reshape(output.shape[0], -1, values) for output in outputs], 1)
 
 
 plugin = Backbone(

@@ -1,8 +1,9 @@
 """Stacked hourglass (Newell et al. 2016, https://arxiv.org/abs/1603.06937): 2 stacks, 1 block, 256 features.
 
-State-dict names are those of bearpaw/pytorch-pose, pose/models/hourglass.py. The landmark network whose figures are
-published states neither its architecture nor its names; this one has fewer parameters than it. The second stack's
-heatmaps are decoded in the exported graph, so that it answers landmarks as every other network does.
+State-dict names are taken from bearpaw/pytorch-pose, pose/models/hourglass.py. Figures are published for a 2-stack
+hourglass landmark network, but neither its architecture nor its state-dict names; the network here has fewer
+parameters. The heatmaps of the second stack are decoded in the exported graph, so the artefact returns landmarks like
+every other landmark network.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ STACKS, DEPTH, FEATURES = 2, 4, 256
 
 
 class Bottleneck(nn.Module):
-    """BatchNorm and ReLU before each of three convolutions, plus the input or its 1x1 projection."""
+    """Three convolutions, each after BatchNorm and ReLU; adds the input, or a 1x1 projection of the input."""
 
     def __init__(self, channels: int, out: int = FEATURES) -> None:
         super().__init__()
@@ -29,7 +30,7 @@ class Bottleneck(nn.Module):
         self.downsample = nn.Identity() if channels == out else nn.Sequential(nn.Conv2d(channels, out, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) to (N, out, H, W)."""
+        """Maps (N, channels, H, W) to (N, out, H, W)."""
         y = self.conv1(self.bn1(x).relu())
         y = self.conv3(self.bn3(self.conv2(self.bn2(y).relu())).relu())
         total: Tensor = y + self.downsample(x)
@@ -41,9 +42,10 @@ def _residual() -> nn.Sequential:
 
 
 class Hourglass(nn.Module):
-    """Halves the map four times, doubles it four times, and adds at each size what was there before.
+    """Halves the feature map four times, then doubles the map four times and adds the skip branch of each size.
 
-    `hg[level]` holds the blocks at one size, the smallest first: beside, down, up, and in `hg[0]` the innermost.
+    `hg[level]` holds the residual blocks of one size, smallest size first: skip branch, down, up, and in `hg[0]` the
+    innermost block.
     """
 
     def __init__(self) -> None:
@@ -54,20 +56,20 @@ class Hourglass(nn.Module):
         self.grow = nn.Upsample(scale_factor=2, mode="nearest")
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 256, H, W) to the same shape; H and W are multiples of 16."""
+        """Maps (N, 256, H, W) to the same shape; H and W are multiples of 16."""
         levels = [list(level.children()) for level in self.hg]
-        kept = []
-        for beside, down, *_ in reversed(levels):
-            kept.append(beside(x))
+        skips = []
+        for skip, down, *_ in reversed(levels):
+            skips.append(skip(x))
             x = down(self.shrink(x))
         x = levels[0][3](x)
         for _, _, up, *_ in levels:
-            x = kept.pop() + self.grow(up(x))
+            x = skips.pop() + self.grow(up(x))
         return x
 
 
 class StackedHourglass(nn.Module):
-    """(N, 3, 256, 256) float32 to the last stack's heatmaps (N, landmarks, 64, 64) float32."""
+    """Maps (N, 3, 256, 256) float32 to the last stack's heatmaps, (N, landmarks, 64, 64) float32."""
 
     def __init__(self, landmarks: int) -> None:
         super().__init__()
@@ -87,7 +89,7 @@ class StackedHourglass(nn.Module):
         self.score_ = nn.ModuleList(nn.Conv2d(landmarks, FEATURES, 1) for _ in range(STACKS - 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Computes the heatmaps; the class docstring states the shapes."""
         x = self.maxpool(self.layer1(self.bn1(self.conv1(x)).relu()))
         x = self.layer3(self.layer2(x))
         for index in range(STACKS):

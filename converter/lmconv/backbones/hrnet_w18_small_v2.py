@@ -1,7 +1,8 @@
 """HRNet-W18-small-v2 (Wang et al. 2020, https://arxiv.org/abs/1908.07919): up to four resolutions side by side.
 
-State-dict names are those of HRNet/HRNet-Image-Classification, without its `classifier`, which the landmark head
-replaces: the published parameter count has no room for both. The published head has no known name; here it is `head`.
+State-dict names are taken from HRNet/HRNet-Image-Classification. The landmark head replaces the `classifier`, because
+the published parameter count leaves no room for both. The name of the published landmark head is unknown; here the
+name is `head`.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ from lmconv.backbones.resnet18 import BasicBlock
 from lmconv.types import Backbone, landmark_spec
 
 WIDTHS = (18, 36, 72, 144)
-"""Channels by resolution, the finest (56 x 56) first."""
+"""Channels of each resolution, finest (56 x 56) first."""
 
 HEAD = (32, 64, 128, 256)
-"""A quarter of the channels to which each resolution is widened at the end."""
+"""A quarter of the channels that each resolution has after the final widening block, finest first."""
 
 
 def _conv(
     channels: int, out: int, kernel: int, stride: int = 1, *after: nn.Module, bias: bool = False
 ) -> nn.Sequential:
-    """Convolution, BatchNorm, and what comes after."""
+    """Returns a convolution, a BatchNorm, and the modules of `after`."""
     conv = nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=bias)
     return nn.Sequential(conv, nn.BatchNorm2d(out), *after)
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions with BatchNorm, the last to 4 * planes; plus the input or its 1x1 projection."""
+    """1x1, 3x3 and 1x1 convolutions with BatchNorm, to 4 * planes channels; adds the input or its 1x1 projection."""
 
     def __init__(self, channels: int, planes: int) -> None:
         super().__init__()
@@ -43,7 +44,7 @@ class Bottleneck(nn.Module):
         self.downsample = nn.Identity() if channels == planes * 4 else _conv(channels, planes * 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) to (N, 4 * planes, H, W)."""
+        """Maps (N, channels, H, W) to (N, 4 * planes, H, W)."""
         y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu())).relu()
         y = self.bn3(self.conv3(y)) + self.downsample(x)
         total: Tensor = y.relu()
@@ -51,7 +52,10 @@ class Bottleneck(nn.Module):
 
 
 def _fuse(source: int, target: int) -> nn.Module:
-    """What brings resolution `source` to the size and channels of `target`: enlarged at once, halved step by step."""
+    """Returns the layers that bring resolution `source` to the size and channels of `target`.
+
+    One upsampling step enlarges a map; a series of stride-2 convolutions shrinks a map.
+    """
     if source == target:
         return nn.Identity()
     if source > target:
@@ -62,18 +66,19 @@ def _fuse(source: int, target: int) -> nn.Module:
 
 
 class ExchangeModule(nn.Module):
-    """Two residual blocks at each resolution, then every resolution receives all others."""
+    """Two residual blocks at each resolution; then each resolution becomes the sum of all resolutions."""
 
     def __init__(self, resolutions: int) -> None:
         super().__init__()
-        own = WIDTHS[:resolutions]
-        self.branches = nn.ModuleList(nn.Sequential(*(BasicBlock(width, width) for _ in range(2))) for width in own)
+        self.branches = nn.ModuleList(
+            nn.Sequential(*(BasicBlock(width, width) for _ in range(2))) for width in WIDTHS[:resolutions]
+        )
         self.fuse_layers = nn.ModuleList(
             nn.ModuleList(_fuse(source, target) for source in range(resolutions)) for target in range(resolutions)
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """A list of (N, WIDTHS[i], 56 / 2**i, 56 / 2**i) to a list of the same shapes."""
+        """Maps a list of (N, WIDTHS[i], 56 / 2**i, 56 / 2**i) to a list of the same shapes."""
         maps = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
         return [_sum([fuse(x) for fuse, x in zip(row, maps, strict=True)]).relu() for row in _rows(self.fuse_layers)]
 
@@ -90,7 +95,7 @@ def _sum(terms: Sequence[Tensor]) -> Tensor:
 
 
 class HRNet(nn.Module):
-    """(N, 3, 224, 224) float32 to (N, 2 * landmarks) float32: x0, y0, x1, … as fractions of the input."""
+    """Maps (N, 3, 224, 224) float32 to (N, 2 * landmarks) float32: x0, y0, x1, … as fractions of the input."""
 
     def __init__(self, landmarks: int) -> None:
         super().__init__()
@@ -116,16 +121,16 @@ class HRNet(nn.Module):
         self.head = nn.Linear(2048, 2 * landmarks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Computes the landmarks; the class docstring states the shapes."""
         x = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu())).relu()
         x = self.layer1(x)
         maps = self.stage2([branch(x) for branch in self.transition1])
         maps = self.stage3([*maps, self.transition2[2](maps[-1])])
         maps = self.stage4([*maps, self.transition3[3](maps[-1])])
-        wide: list[Tensor] = [increase(x) for increase, x in zip(self.incre_modules, maps, strict=True)]
-        y = wide[0]
-        for halve, beside in zip(self.downsamp_modules, wide[1:], strict=True):
-            y = beside + halve(y)
+        widened: list[Tensor] = [widen(x) for widen, x in zip(self.incre_modules, maps, strict=True)]
+        y = widened[0]
+        for downsample, coarser in zip(self.downsamp_modules, widened[1:], strict=True):
+            y = coarser + downsample(y)
         points: Tensor = self.head(self.avgpool(self.final_layer(y)).flatten(1))
         return points
 
@@ -135,7 +140,7 @@ def _stage(resolutions: int, *, modules: int) -> nn.Sequential:
 
 
 def _transition(resolutions: int) -> nn.ModuleList:
-    """Leaves `resolutions` maps as they are, and makes the next smaller one from the last."""
+    """Returns identities for `resolutions` maps, and the layers that make the next smaller map from the last map."""
     halved = nn.Sequential(_conv(WIDTHS[resolutions - 1], WIDTHS[resolutions], 3, 2, nn.ReLU()))
     return nn.ModuleList([*(nn.Identity() for _ in range(resolutions)), halved])
 

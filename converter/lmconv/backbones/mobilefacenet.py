@@ -1,6 +1,6 @@
 """MobileFaceNet (Chen et al. 2018, https://arxiv.org/abs/1804.07573) with a global depthwise convolution head.
 
-State-dict names are those of the published checkpoint (cunjian/pytorch_face_landmark).
+State-dict names are taken from the published checkpoint (cunjian/pytorch_face_landmark).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from lmconv.types import Backbone, landmark_spec
 
 
 class LinearBlock(nn.Module):
-    """Convolution and BatchNorm, no activation."""
+    """Convolution and BatchNorm without activation function."""
 
     def __init__(
         self, channels: int, out: int, kernel: int = 1, *, stride: int = 1, padding: int = 0, groups: int = 1
@@ -21,7 +21,7 @@ class LinearBlock(nn.Module):
         self.bn = nn.BatchNorm2d(out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) to (N, out, H', W')."""
+        """Maps (N, channels, H, W) to (N, out, H', W')."""
         y: Tensor = self.bn(self.conv(x))
         return y
 
@@ -36,13 +36,13 @@ class ConvBlock(LinearBlock):
         self.prelu = nn.PReLU(out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) to (N, out, H', W')."""
+        """Maps (N, channels, H, W) to (N, out, H', W')."""
         y: Tensor = self.prelu(super().forward(x))
         return y
 
 
 class DepthWise(nn.Module):
-    """1x1 expansion to `groups` channels, 3x3 depthwise, linear 1x1 projection; plus the input where `residual`."""
+    """1x1 expansion to `groups` channels, 3x3 depthwise, linear 1x1 projection; adds the input if `residual`."""
 
     def __init__(self, channels: int, out: int, groups: int, *, stride: int = 1, residual: bool = False) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class DepthWise(nn.Module):
         self.project = LinearBlock(groups, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) to (N, out, H / stride, W / stride)."""
+        """Maps (N, channels, H, W) to (N, out, H / stride, W / stride)."""
         y: Tensor = self.project(self.conv_dw(self.conv(x)))
         return x + y if self.residual else y
 
@@ -67,13 +67,13 @@ class Residual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) to the same shape."""
+        """Maps (N, channels, H, W) to the same shape."""
         y: Tensor = self.model(x)
         return y
 
 
 class GlobalDepthwiseHead(nn.Module):
-    """A 7x7 depthwise convolution over the whole map, a linear layer, BatchNorm."""
+    """A 7x7 depthwise convolution over the whole map, a linear layer and a BatchNorm."""
 
     def __init__(self, landmarks: int) -> None:
         super().__init__()
@@ -82,13 +82,16 @@ class GlobalDepthwiseHead(nn.Module):
         self.bn = nn.BatchNorm1d(2 * landmarks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 512, 7, 7) to (N, 2 * landmarks)."""
+        """Maps (N, 512, 7, 7) to (N, 2 * landmarks): x0, y0, x1, … as fractions of the input."""
         y: Tensor = self.bn(self.linear(self.conv_6_dw(x).flatten(1)))
         return y
 
 
 class MobileFaceNet(nn.Module):
-    """(N, 3, 112, 112) float32 to landmarks (N, 2 * landmarks), fractions of the input, and features (N, 512, 7, 7)."""
+    """Maps (N, 3, 112, 112) to landmarks (N, 2 * landmarks) and features (N, 512, 7, 7), all float32.
+
+    Landmarks are x0, y0, x1, … as fractions of the input.
+    """
 
     def __init__(self, landmarks: int) -> None:
         super().__init__()
@@ -104,7 +107,7 @@ class MobileFaceNet(nn.Module):
         self.output_layer = GlobalDepthwiseHead(landmarks)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
+        """Computes landmarks and features; the class docstring states the shapes."""
         x = self.conv_23(self.conv2_dw(self.conv1(x)))
         x = self.conv_4(self.conv_34(self.conv_3(x)))
         features = self.conv_6_sep(self.conv_5(self.conv_45(x)))

@@ -1,8 +1,8 @@
 """MobileNetV2 (Sandler et al. 2018, https://arxiv.org/abs/1801.04381) with a global depthwise convolution head.
 
-State-dict names are those of the published checkpoints (cunjian/pytorch_face_landmark, models/basenet.py over
-torchvision's mobilenet_v2). The features stand in them twice, as `pretrain_net.features` and `base_net.0`, one module
-under two names; `pretrain_net.classifier` is never called.
+State-dict names are taken from the published checkpoints (cunjian/pytorch_face_landmark, models/basenet.py over
+torchvision's mobilenet_v2). A checkpoint stores the features twice, as `pretrain_net.features` and `base_net.0`: one
+module under two names. `pretrain_net.classifier` is never called.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from lmconv.types import Backbone, Preprocess, landmark_spec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PREPROCESS = Preprocess(colour="BGR", mean=MEAN, std=STD)
-"""ImageNet's constants, written for RGB, applied to B, G, R in this order: the published scripts do so."""
+"""ImageNet's constants for R, G, B, applied to B, G, R in this order, as in the published scripts."""
 
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-"""Expansion, output channels, blocks, stride of the first block: table 2 of the paper."""
+"""(expansion, output channels, blocks, stride of the first block) of each stage: table 2 of the paper."""
 
 
 class ConvBnReLU6(nn.Sequential):
-    """Convolution, BatchNorm, ReLU6; (N, channels, H, W) to (N, out, H / stride, W / stride)."""
+    """Convolution, BatchNorm and ReLU6; maps (N, channels, H, W) to (N, out, H / stride, W / stride)."""
 
     def __init__(self, channels: int, out: int, kernel: int = 3, *, stride: int = 1, groups: int = 1) -> None:
         super().__init__(
@@ -31,7 +31,7 @@ class ConvBnReLU6(nn.Sequential):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion where there is one, 3x3 depthwise, linear 1x1 projection; plus the input where it fits."""
+    """1x1 expansion if `expand` > 1, 3x3 depthwise, linear 1x1 projection; adds the input if the shapes match."""
 
     def __init__(self, channels: int, out: int, *, stride: int, expand: int) -> None:
         super().__init__()
@@ -45,13 +45,13 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) to (N, out, H / stride, W / stride)."""
+        """Maps (N, channels, H, W) to (N, out, H / stride, W / stride)."""
         y: Tensor = self.conv(x)
         return x + y if self.residual else y
 
 
 class MobileNetV2(nn.Module):
-    """The classifier of 1000 classes as torchvision has it, of which only `features` is called."""
+    """The classifier of torchvision with 1000 classes; only its part `features` is called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class MobileNetV2(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """A gate per channel (Hu et al. 2018, https://arxiv.org/abs/1709.01507), without biases."""
+    """Squeeze-and-excitation gate per channel (Hu et al. 2018, https://arxiv.org/abs/1709.01507), without biases."""
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
@@ -75,13 +75,13 @@ class SqueezeExcite(nn.Module):
         self.fc2 = nn.Conv2d(channels // reduction, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) to the same shape."""
+        """Maps (N, channels, H, W) to the same shape."""
         gate: Tensor = self.fc2(self.fc1(self.avg_pool(x)).relu()).sigmoid()
         return x * gate
 
 
 class LinearBlock(nn.Module):
-    """Convolution and BatchNorm, no activation, no padding."""
+    """Convolution and BatchNorm without activation function and padding."""
 
     def __init__(self, channels: int, out: int, kernel: int, *, groups: int = 1) -> None:
         super().__init__()
@@ -89,18 +89,18 @@ class LinearBlock(nn.Module):
         self.bn = nn.BatchNorm2d(out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) to (N, out, H - kernel + 1, W - kernel + 1)."""
+        """Maps (N, channels, H, W) to (N, out, H - kernel + 1, W - kernel + 1)."""
         y: Tensor = self.bn(self.conv(x))
         return y
 
 
 class MobileNetV2GDConv(nn.Module):
-    """(N, 3, S, S) float32 to (N, 2 * landmarks) float32: x0, y0, x1, … as fractions of the input.
+    """Maps (N, 3, S, S) float32 to (N, 2 * landmarks) float32: x0, y0, x1, … as fractions of the input.
 
     Args:
-        landmarks: Number of points.
-        kernel: Side of the last feature map, S / 32 rounded up: 7 for an input of 224, 2 for one of 56.
-        attention: Whether a squeeze-and-excitation gate stands before the head.
+        landmarks: Number of landmarks.
+        kernel: Side of the last feature map, S / 32 rounded up: 7 for S = 224, 2 for S = 56.
+        attention: True to put a squeeze-and-excitation gate before the head.
     """
 
     def __init__(self, landmarks: int, *, kernel: int = 7, attention: bool = False) -> None:
@@ -112,7 +112,7 @@ class MobileNetV2GDConv(nn.Module):
         self.attention = SqueezeExcite(1280, 8) if attention else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Computes the landmarks; the class docstring states the shapes."""
         y: Tensor = self.linear1(self.linear7(self.attention(self.base_net(x))))
         return y.flatten(1)
 

@@ -1,4 +1,4 @@
-"""MobileNetV2 at 56 x 56, where the global depthwise convolution is 2 x 2; see `mobilenet_v2`."""
+"""MobileNetV2 for inputs of 56 x 56 pixels, with a global depthwise convolution of 2 x 2; see `mobilenet_v2`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lmconv.backbones.mobilenet_v2 import MEAN, STD, MobileNetV2GDConv
 from lmconv.types import Backbone, Preprocess, landmark_spec
 
 PREPROCESS = Preprocess(colour="RGB", mean=MEAN, std=STD)
-"""The published camera script of this size feeds RGB, that of 224 x 224 BGR."""
+"""The published camera script for 56 x 56 feeds RGB; the script for 224 x 224 feeds BGR."""
 
 plugin = Backbone(
     spec=landmark_spec("mobilenet_v2_56", "mobilenet_v2_56", size=(56, 56), landmarks=68, preprocess=PREPROCESS),

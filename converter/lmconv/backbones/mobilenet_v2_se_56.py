@@ -1,4 +1,7 @@
-"""MobileNetV2 at 56 x 56 with a squeeze-and-excitation gate; see `mobilenet_v2` and `mobilenet_v2_56`."""
+"""MobileNetV2 for inputs of 56 x 56 pixels with a squeeze-and-excitation gate.
+
+See `mobilenet_v2` and `mobilenet_v2_56`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""O-Net, the third network of MTCNN: it judges and moves the boxes of the second, and finds five points."""
+"""O-Net, the third network of MTCNN: scores and refines the boxes of the second network and predicts five points."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from lmconv.types import Backbone, detection_spec
 
 
 class ONet(nn.Module):
-    """(N, 3, 48, 48) float32 to scores (N, 2), boxes (N, 4) and points (N, 10), all float32.
+    """Maps (N, 3, 48, 48) float32 to scores (N, 2), boxes (N, 4) and points (N, 10), all float32.
 
-    Scores are probabilities: not a face, a face. Boxes are offsets of the crop's corners, fractions of its side; points
-    are x1 to x5, then y1 to y5, fractions of the crop.
+    Scores are probabilities: not a face, face. Boxes are offsets of the crop's corners, fractions of the crop's side.
+    Points are x1 to x5, then y1 to y5, fractions of the crop.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class ONet(nn.Module):
         self.conv6_3 = nn.Linear(256, 10)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See the class."""
+        """Computes scores, boxes and points; the class docstring states the shapes."""
         x = self.features(x)
         return torch.softmax(self.conv6_1(x), 1), self.conv6_2(x), self.conv6_3(x)
 

@@ -1,4 +1,4 @@
-"""P-Net, the first network of MTCNN: it says of every 12x12 window, two pixels apart, whether it is a face."""
+"""P-Net, the first network of MTCNN: scores every 12x12 window of a picture as face or not, at a stride of 2 pixels."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from lmconv.types import Backbone, detection_spec
 
 
 class PNet(nn.Module):
-    """(N, 3, H, W) float32 of any size from 12 on to scores (N, 2, h, w) and boxes (N, 4, h, w), both float32.
+    """Maps (N, 3, H, W) float32 to scores (N, 2, h, w) and boxes (N, 4, h, w), both float32; H and W at least 12.
 
-    Scores are probabilities: not a face, a face. Boxes are offsets of the window's corners, fractions of its side.
+    Scores are probabilities: not a face, face. Boxes are offsets of the window's corners, fractions of the window's
+    side.
     """
 
     def __init__(self) -> None:
@@ -22,7 +23,7 @@ class PNet(nn.Module):
         self.conv4_2 = nn.Conv2d(32, 4, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
+        """Computes scores and boxes; the class docstring states the shapes."""
         x = self.features(x)
         return torch.softmax(self.conv4_1(x), 1), self.conv4_2(x)
 

@@ -1,4 +1,4 @@
-"""R-Net, the second network of MTCNN: it judges and moves the boxes of the first."""
+"""R-Net, the second network of MTCNN: scores and refines the boxes of the first network."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from lmconv.types import Backbone, detection_spec
 
 
 class RNet(nn.Module):
-    """(N, 3, 24, 24) float32 to scores (N, 2) and boxes (N, 4), both float32.
+    """Maps (N, 3, 24, 24) float32 to scores (N, 2) and boxes (N, 4), both float32.
 
-    Scores are probabilities: not a face, a face. Boxes are offsets of the crop's corners, fractions of its side.
+    Scores are probabilities: not a face, face. Boxes are offsets of the crop's corners, fractions of the crop's side.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class RNet(nn.Module):
         self.conv5_2 = nn.Linear(128, 4)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
+        """Computes scores and boxes; the class docstring states the shapes."""
         x = self.features(x)
         return torch.softmax(self.conv5_1(x), 1), self.conv5_2(x)
 

@@ -1,7 +1,7 @@
-"""PFLD (Guo et al. 2019, https://arxiv.org/abs/1902.10859): three scales of a MobileNetV2-like trunk, joined.
+"""PFLD (Guo et al. 2019, https://arxiv.org/abs/1902.10859): three scales of a MobileNetV2-like trunk, concatenated.
 
-State-dict names are those of the published checkpoint (cunjian/pytorch_face_landmark), `bn8` included, which that
-network defines and never calls.
+State-dict names are taken from the published checkpoint (cunjian/pytorch_face_landmark). This includes `bn8`, which the
+published network defines and never calls.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lmconv.types import Backbone, landmark_spec
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, 3x3 depthwise, 1x1 projection; plus the input where `residual`."""
+    """1x1 expansion, 3x3 depthwise and 1x1 projection; adds the input if `residual`."""
 
     def __init__(self, channels: int, out: int, *, stride: int = 1, expand: int = 2, residual: bool = True) -> None:
         super().__init__()
@@ -31,13 +31,13 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) to (N, out, H / stride, W / stride)."""
+        """Maps (N, channels, H, W) to (N, out, H / stride, W / stride)."""
         y: Tensor = self.conv(x)
         return x + y if self.residual else y
 
 
 class PFLD(nn.Module):
-    """(N, 3, 112, 112) float32 to (N, 2 * landmarks) float32: x0, y0, x1, … as fractions of the input."""
+    """Maps (N, 3, 112, 112) float32 to (N, 2 * landmarks) float32: x0, y0, x1, … as fractions of the input."""
 
     def __init__(self, landmarks: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class PFLD(nn.Module):
         self.fc = nn.Linear(16 + 32 + 128, 2 * landmarks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Computes the landmarks; the class docstring states the shapes."""
         x = torch.relu(self.bn1(self.conv1(x)))
         x = torch.relu(self.conv1_extra(self.dw_bn(self.dw_pool(x))))
         x = self.block3_5(self.block3_4(self.block3_3(self.block3_2(self.conv3_1(x)))))

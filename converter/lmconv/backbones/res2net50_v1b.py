@@ -1,8 +1,9 @@
 """Res2Net-50 v1b, 26 channels x 4 scales (Gao et al. 2019, https://arxiv.org/abs/1904.01169).
 
-v1b has a stem of three 3x3 convolutions and pools before it projects a shortcut. State-dict names are those of
-Res2Net/Res2Net-PretrainedModels, `fc` included, which is never called. The published landmark head has no known name;
-here it is `head`, and the gate of the SE variant `attention`, as in the MobileNetV2 of the same author.
+v1b has a stem of three 3x3 convolutions, and a shortcut pools before its projection. State-dict names are taken from
+Res2Net/Res2Net-PretrainedModels. This includes `fc`, which is never called. The name of the published landmark head is
+unknown; here the name is `head`. The gate of the SE variant has the name `attention`, as in the MobileNetV2 of the same
+author.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from lmconv.backbones.mobilenet_v2 import PREPROCESS, SqueezeExcite
 from lmconv.types import Backbone, landmark_spec
 
 SCALES, BASE = 4, 26
-"""Groups of channels, and how many channels each has where a ResNet's bottleneck has 64."""
+"""Number of channel groups, and channels of each group for every 64 channels of a ResNet bottleneck."""
 
 
 class Bottle2neck(nn.Module):
-    """A bottleneck whose 3x3 convolution is four groups in a row, each but the last adding to the next.
+    """A bottleneck whose 3x3 convolution is split into four channel groups.
 
-    In the `first` block of a stage they are independent, and the last group is pooled where the others have weights.
+    The first three groups have a 3x3 convolution each, and the input of a group is the sum of its channels and the
+    output of the group before. The last group passes unchanged. In the `first` block of a stage the groups are
+    independent, and the last group is average-pooled.
     """
 
     def __init__(self, channels: int, planes: int, *, stride: int = 1, first: bool = False) -> None:
@@ -38,13 +41,13 @@ class Bottle2neck(nn.Module):
         self.downsample = _shortcut(channels, planes * 4, stride) if first else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) to (N, 4 * planes, H / stride, W / stride)."""
-        *parts, last = self.bn1(self.conv1(x)).relu().split(self.width, 1)
-        done: list[Tensor] = []
-        for part, conv, bn in zip(parts, self.convs, self.bns, strict=True):
-            given = part if self.first or not done else done[-1] + part
-            done.append(bn(conv(given)).relu())
-        y: Tensor = self.bn3(self.conv3(torch.cat([*done, self.pool(last)], 1))) + self.downsample(x)
+        """Maps (N, channels, H, W) to (N, 4 * planes, H / stride, W / stride)."""
+        *groups, last = self.bn1(self.conv1(x)).relu().split(self.width, 1)
+        outputs: list[Tensor] = []
+        for group, conv, bn in zip(groups, self.convs, self.bns, strict=True):
+            group_input = group if self.first or not outputs else outputs[-1] + group
+            outputs.append(bn(conv(group_input)).relu())
+        y: Tensor = self.bn3(self.conv3(torch.cat([*outputs, self.pool(last)], 1))) + self.downsample(x)
         return y.relu()
 
 
@@ -71,11 +74,11 @@ def _stage(channels: int, planes: int, *, blocks: int, stride: int) -> nn.Sequen
 
 
 class Res2Net50(nn.Module):
-    """(N, 3, 224, 224) float32 to (N, 2 * landmarks) float32: x0, y0, x1, … as fractions of the input.
+    """Maps (N, 3, 224, 224) float32 to (N, 2 * landmarks) float32: x0, y0, x1, … as fractions of the input.
 
     Args:
-        landmarks: Number of points.
-        attention: Whether a squeeze-and-excitation gate stands before the pooling.
+        landmarks: Number of landmarks.
+        attention: True to put a squeeze-and-excitation gate before the pooling.
     """
 
     def __init__(self, landmarks: int, *, attention: bool = False) -> None:
@@ -93,7 +96,7 @@ class Res2Net50(nn.Module):
         self.head = nn.Linear(2048, 2 * landmarks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Computes the landmarks; the class docstring states the shapes."""
         x = self.maxpool(self.bn1(self.conv1(x)).relu())
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         y: Tensor = self.head(self.avgpool(self.attention(x)).flatten(1))

@@ -1,7 +1,7 @@
 """ResNet-18 (He et al. 2016, https://arxiv.org/abs/1512.03385): pooled features and one linear layer.
 
-State-dict names are torchvision's, `fc` included, which is never called. The published landmark head has no known
-name; here it is `head`.
+State-dict names are taken from torchvision. This includes `fc`, which is never called. The name of the published
+landmark head is unknown; here the name is `head`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lmconv.types import Backbone, landmark_spec
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with BatchNorm, plus the input or its 1x1 projection."""
+    """Two 3x3 convolutions with BatchNorm; adds the input, or a 1x1 projection of the input."""
 
     def __init__(self, channels: int, out: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -26,13 +26,13 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) to (N, out, H / stride, W / stride)."""
+        """Maps (N, channels, H, W) to (N, out, H / stride, W / stride)."""
         y: Tensor = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu())) + self.downsample(x)
         return y.relu()
 
 
 class ResNet18(nn.Module):
-    """(N, 3, 224, 224) float32 to (N, 2 * landmarks) float32: x0, y0, x1, … as fractions of the input."""
+    """Maps (N, 3, 224, 224) float32 to (N, 2 * landmarks) float32: x0, y0, x1, … as fractions of the input."""
 
     def __init__(self, landmarks: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class ResNet18(nn.Module):
         self.head = nn.Linear(512, 2 * landmarks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Computes the landmarks; the class docstring states the shapes."""
         x = self.maxpool(self.bn1(self.conv1(x)).relu())
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         y: Tensor = self.head(self.avgpool(x).flatten(1))

@@ -1,7 +1,7 @@
 """RetinaFace (Deng et al. 2019, https://arxiv.org/abs/1905.00641) on MobileNet 0.25: faces with five points each.
 
-State-dict names are those of the published checkpoint (biubug6/Pytorch_Retinaface), whose heads are two priors a cell.
-The context modules are those of SSH (Najibi et al. 2017, https://arxiv.org/abs/1708.03979).
+State-dict names are taken from the published checkpoint (biubug6/Pytorch_Retinaface). Its heads have two priors per
+cell. The context modules come from SSH (Najibi et al. 2017, https://arxiv.org/abs/1708.03979).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from lmconv.types import Backbone, Preprocess, detection_spec
 
 PRIORS = 2
-"""In each cell of a map."""
+"""Number of priors in each cell of a feature map."""
 WIDTH = 64
-"""Channels of every map that the heads read."""
+"""Channels of every feature map that the heads read."""
 
 
 def _layer(channels: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -36,7 +36,7 @@ def _separable(channels: int, out: int, *, stride: int = 1) -> nn.Sequential:
 
 
 class Body(nn.Module):
-    """MobileNet (Howard et al. 2017, https://arxiv.org/abs/1704.04861) a quarter as wide, without its classifier."""
+    """MobileNet (Howard et al. 2017, https://arxiv.org/abs/1704.04861) of width 0.25, without classifier."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,14 +52,14 @@ class Body(nn.Module):
         self.stage3 = nn.Sequential(_separable(128, 256, stride=2), _separable(256, 256))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, 3, H, W) to maps of strides 8, 16 and 32 with 64, 128 and 256 channels."""
+        """Maps (N, 3, H, W) to feature maps of strides 8, 16 and 32 with 64, 128 and 256 channels."""
         fine = self.stage1(x)
         middle = self.stage2(fine)
         return fine, middle, self.stage3(middle)
 
 
 class Pyramid(nn.Module):
-    """Feature pyramid (Lin et al. 2017, https://arxiv.org/abs/1612.03144): coarse maps are added to the finer ones."""
+    """Feature pyramid (Lin et al. 2017, https://arxiv.org/abs/1612.03144): adds coarse maps to finer maps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,18 +70,18 @@ class Pyramid(nn.Module):
         self.merge2 = _conv(WIDTH, WIDTH)
 
     def forward(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Three maps to three of the same sizes with `WIDTH` channels."""
+        """Maps three feature maps to three feature maps of the same sizes with `WIDTH` channels."""
         coarse = self.output3(coarse)
-        middle = self.merge2(_onto(coarse, self.output2(middle)))
-        return self.merge1(_onto(middle, self.output1(fine))), middle, coarse
+        middle = self.merge2(_add_upsampled(self.output2(middle), coarse))
+        return self.merge1(_add_upsampled(self.output1(fine), middle)), middle, coarse
 
 
-def _onto(coarse: Tensor, fine: Tensor) -> Tensor:
+def _add_upsampled(fine: Tensor, coarse: Tensor) -> Tensor:
     return fine + nn.functional.interpolate(coarse, size=fine.shape[2:], mode="nearest")
 
 
 class Context(nn.Module):
-    """3x3, 5x5 and 7x7 fields beside each other, the larger ones as 3x3 layers in a row."""
+    """Receptive fields of 3x3, 5x5 and 7x7 side by side; the two larger fields are series of 3x3 layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Context(nn.Module):
         self.conv7x7_3 = _linear(quarter, quarter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, WIDTH, h, w) to the same shape."""
+        """Maps (N, WIDTH, h, w) to the same shape."""
         shared = self.conv5X5_1(x)
         return torch.relu(
             torch.cat([self.conv3X3(x), self.conv5X5_2(shared), self.conv7x7_3(self.conv7X7_2(shared))], 1)
@@ -101,27 +101,27 @@ class Context(nn.Module):
 
 
 class Head(nn.Module):
-    """`numbers` of every prior."""
+    """Predicts `values` numbers for every prior of one feature map."""
 
-    def __init__(self, numbers: int) -> None:
+    def __init__(self, values: int) -> None:
         super().__init__()
-        self.numbers = numbers
-        self.conv1x1 = nn.Conv2d(WIDTH, PRIORS * numbers, 1)
+        self.values = values
+        self.conv1x1 = nn.Conv2d(WIDTH, PRIORS * values, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, WIDTH, h, w) to (N, h * w * PRIORS, numbers): rows, then columns, then priors."""
+        """Maps (N, WIDTH, h, w) to (N, h * w * PRIORS, values), ordered by row, column and prior."""
         y: Tensor = self.conv1x1(x)
-        return y.permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.numbers)
+        return y.permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.values)
 
 
-def _heads(numbers: int) -> nn.ModuleList:
-    return nn.ModuleList(Head(numbers) for _ in range(3))
+def _heads(values: int) -> nn.ModuleList:
+    return nn.ModuleList(Head(values) for _ in range(3))
 
 
 class RetinaFace(nn.Module):
-    """(N, 3, H, W) float32 of any size to scores (N, P, 2), boxes (N, P, 4) and points (N, P, 10), all float32.
+    """Maps (N, 3, H, W) float32 of any size to scores (N, P, 2), boxes (N, P, 4) and points (N, P, 10), all float32.
 
-    Scores are probabilities: not a face, a face. Boxes and points (x0, y0, x1, …) are offsets from P priors.
+    Scores are probabilities: not a face, face. Boxes and points (x0, y0, x1, …) are offsets from P priors.
     """
 
     def __init__(self) -> None:
@@ -136,11 +136,11 @@ class RetinaFace(nn.Module):
         self.LandmarkHead = _heads(10)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See the class."""
+        """Computes scores, boxes and points; the class docstring states the shapes."""
         fine, middle, coarse = self.fpn(*self.body(x))
         maps = [self.ssh1(fine), self.ssh2(middle), self.ssh3(coarse)]
         scores, boxes, points = (
-            torch.cat([head(each) for head, each in zip(heads, maps, strict=True)], 1)
+            torch.cat([head(context) for head, context in zip(heads, maps, strict=True)], 1)
             for heads in (self.ClassHead, self.BboxHead, self.LandmarkHead)
         )
         return torch.softmax(scores, -1), boxes, points

@@ -1,4 +1,4 @@
-"""RFB-320, the ultra-light face detector (Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB), as published in ONNX."""
+"""RFB-320, an ultra-light face detector published in ONNX (Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB)."""
 
 from __future__ import annotations
 

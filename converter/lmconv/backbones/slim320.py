@@ -1,4 +1,7 @@
-"""slim-320, the smaller ultra-light face detector (Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB), in ONNX."""
+"""slim-320, a smaller ultra-light face detector published in ONNX.
+
+Source: Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB.
+"""
 
 from __future__ import annotations
 

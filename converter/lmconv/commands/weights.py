@@ -113,7 +113,7 @@ def _verified(file: Path, model: str | None) -> Json:
 
     landmarks = None
     if model is None:
-        fitting = _published(file) if is_onnx(file.name) else identify(checkpoints.load(file))
+        fitting = _published(file) if is_onnx(file.name) else identify(checkpoints.load_state_dict(file))
         if not fitting:
             raise InputError(f"{file} fits no network of `lmconv models`", hint="name one with --model to see why")
         model, landmarks = fitting[0]

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from lmconv.errors import UsageError
-from lmconv.quantise.plan import Settings, read
+from lmconv.quantise.plan import QuantiserOptions, read
 from lmconv.quantise.static import quantise
 from lmconv.types import Json, Pass, PassContext, QuantScheme
 
@@ -32,11 +32,11 @@ def int8(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto,
     return quantised, {**decisions, "calibration_sha256": calibration}
 
 
-def settings_of(scheme: QuantScheme) -> Settings:
+def settings_of(scheme: QuantScheme) -> QuantiserOptions:
     """How a target wants its graph quantised."""
     wanted = asdict(scheme)
     del wanted["reason"]
-    return Settings(**wanted)
+    return QuantiserOptions(**wanted)
 
 
 plugin = Pass(

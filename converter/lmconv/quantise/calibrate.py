@@ -1,4 +1,4 @@
-"""Fixes the numbers of a quantised network, from its input to its output."""
+"""Computes scales, zero points, integer weights and biases of a quantised network, from input to output."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 
 from lmconv.graph.execution import Chunks, channel_mean, restored, run_node, walk
 from lmconv.graph.index import Graph, attribute
-from lmconv.quantise.observe import Observed
-from lmconv.quantise.plan import WEIGHTED, Plan, Settings
+from lmconv.quantise.observe import ActivationStatistics
+from lmconv.quantise.plan import WEIGHTED, QuantisationPlan, QuantiserOptions
 from lmconv.quantise.rounding import Affine, Layer, along, input_covariance, make_affine, quantise_layer
 from lmconv.types import Float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Numbers:
-    """Everything a quantised network consists of besides its nodes, by tensor name.
+class QuantisationParameters:
+    """Numeric parameters of a quantised network: everything except its nodes.
 
     Attributes:
-        activations: How tensors are quantised.
-        layers: The int8 layers.
-        biases: Of a head that stays float, by its output: (C_out,) float32.
+        activations: Scale and zero point of each quantised activation, by tensor name.
+        layers: Integer weights, scales and bias of each int8 layer, by the name of the layer's output.
+        biases: Corrected bias, (C_out,) float32, of a head that stays in float, by the name of the head's output.
     """
 
     activations: dict[str, Affine] = field(default_factory=dict)
@@ -33,93 +33,128 @@ class Numbers:
     biases: dict[str, Float32] = field(default_factory=dict)
 
 
-def calibrate(graph: Graph, chosen: Plan, crops: Float32, settings: Settings, seen: Observed) -> Numbers:
-    """Walks the int8 network from input to output, fixing each layer's numbers and each tensor's range in turn.
+def calibrate(
+    graph: Graph,
+    plan: QuantisationPlan,
+    crops: Float32,
+    settings: QuantiserOptions,
+    statistics: ActivationStatistics,
+) -> QuantisationParameters:
+    """Walks the int8 network from input to output and fixes the parameters of each layer and tensor in turn.
 
-    So a range fits what the int8 network really holds, and a corrected bias (empirical bias correction, Nagel et al.
-    2019) makes up for all that was lost before it: correcting several layers at once would do so twice.
+    A range therefore covers the values of the int8 network itself. A corrected bias (empirical bias correction, Nagel
+    et al. 2019) compensates the error of all previous layers; correcting several layers at once would compensate the
+    same error twice.
+
+    Args:
+        graph: The float graph, with equalised weights.
+        plan: Layers and tensors that become int8.
+        crops: (n, 3, H, W) float32 network inputs.
+        settings: Options of the quantiser.
+        statistics: Statistics of the equalised float network on these crops.
     """
-    numbers = Numbers()
-    head, rng = _head(graph), np.random.default_rng(0)
+    parameters = QuantisationParameters()
+    head, rng = _head_output(graph), np.random.default_rng(0)
 
     def compute(node: onnx.NodeProto, values: Mapping[str, Chunks]) -> dict[str, Chunks]:
-        reading = chosen.rewire(node)
+        rewired = plan.rewire(node)
         name = node.output[0]
-        if name not in chosen.layers:
-            given = run_node(graph, reading, values, graph.constants)
+        if name not in plan.layers:
+            outputs = run_node(graph, rewired, values, graph.constants)
             if settings.correct_bias and name == head:
-                shift, given[name] = _corrected(seen.means[name], given[name])
-                numbers.biases[name] = graph.constants[node.input[2]] + shift
-            return given
-        read = numbers.activations[chosen.source.get(node.input[0], node.input[0])]
-        covariance = None
-        if settings.adaptive_rounding:
-            covariance = input_covariance(node, graph.constants[node.input[1]], values[reading.input[0]], rng)
-        numbers.layers[name] = layer = quantise_layer(graph, node, read, settings.activations, covariance)
-        given = run_node(graph, *_simulated(reading, layer, values))
+                correction, outputs[name] = _correct_means(statistics.means[name], outputs[name])
+                parameters.biases[name] = graph.constants[node.input[2]] + correction
+            return outputs
+        input_affine = parameters.activations[plan.source.get(node.input[0], node.input[0])]
+        layer = _quantise_layer(graph, node, input_affine, settings, values[rewired.input[0]], rng)
+        parameters.layers[name] = layer
+        outputs = run_node(graph, *_with_rounded_weights(rewired, layer, values))
         if settings.correct_bias and node.op_type != "MatMul":
-            shift, given[name] = _corrected(seen.means[name], given[name])
-            layer.bias = layer.bias + shift
-        return given
+            correction, outputs[name] = _correct_means(statistics.means[name], outputs[name])
+            layer.bias = layer.bias + correction
+        return outputs
 
     def snap(values: dict[str, Chunks]) -> None:
-        for name in [name for name in values if name in chosen.tensors]:
-            source = chosen.source.get(name, name)
-            if source == name:
-                low, high = min(x.min() for x in values[name]), max(x.max() for x in values[name])
-                numbers.activations[name] = make_affine(float(low), float(high), settings.activations)
-            values[restored(name)] = [numbers.activations[source].snap(x) for x in values[name]]
-            if all(node.output[0] in chosen.readers for node in graph.consumers[name]):
-                del values[name]
+        _snap(values, graph, plan, parameters, settings.activations)
 
     for _ in walk(graph, crops, compute, snap):
         pass
-    return numbers
+    return parameters
+
+
+def _snap(
+    values: dict[str, Chunks], graph: Graph, plan: QuantisationPlan, parameters: QuantisationParameters, kind: str
+) -> None:
+    """Fixes the range of each tensor to quantise and adds its quantised values; drops float values without reader."""
+    for name in [name for name in values if name in plan.tensors]:
+        source = plan.source.get(name, name)
+        if source == name:
+            parameters.activations[name] = covering(values[name], kind)
+        values[restored(name)] = [parameters.activations[source].snap(x) for x in values[name]]
+        if all(node.output[0] in plan.readers for node in graph.consumers[name]):
+            del values[name]
+
+
+def covering(values: Chunks, kind: str) -> Affine:
+    """Returns the quantisation, with integers of type `kind`, that covers all values of a tensor."""
+    return make_affine(float(min(x.min() for x in values)), float(max(x.max() for x in values)), kind)
 
 
 def quantise_alone(
     graph: Graph,
     node: onnx.NodeProto,
-    read: Affine,
-    settings: Settings,
+    input_affine: Affine,
+    settings: QuantiserOptions,
     x: Chunks,
-    exact: Chunks,
+    expected: Chunks,
     rng: np.random.Generator,
 ) -> Layer:
-    """A layer's numbers where all else is float.
+    """Computes the parameters of one int8 layer while the rest of the network stays in float.
 
     Args:
-        graph: Holds the float weights.
+        graph: Index of the float graph with the float weights.
         node: The layer.
-        read: How its input is quantised.
-        settings: How.
-        x: Its float input.
-        exact: Its float output.
-        rng: Draws where the input's covariance is taken from.
+        input_affine: Scale and zero point of the layer's input.
+        settings: Options of the quantiser.
+        x: Float input of the layer.
+        expected: Float output of the layer.
+        rng: Random generator for the positions that the input covariance is sampled at.
     """
-    snapped = {node.input[0]: [read.snap(piece) for piece in x]}
-    covariance = None
-    if settings.adaptive_rounding:
-        covariance = input_covariance(node, graph.constants[node.input[1]], snapped[node.input[0]], rng)
-    layer = quantise_layer(graph, node, read, settings.activations, covariance)
+    snapped = {node.input[0]: [input_affine.snap(piece) for piece in x]}
+    layer = _quantise_layer(graph, node, input_affine, settings, snapped[node.input[0]], rng)
     if settings.correct_bias and node.op_type != "MatMul":
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
-        given = run_node(graph, *_simulated(copy, layer, snapped))
-        shift, _ = _corrected(channel_mean(exact), given[node.output[0]])
-        layer.bias = layer.bias + shift
+        outputs = run_node(graph, *_with_rounded_weights(copy, layer, snapped))
+        correction, _ = _correct_means(channel_mean(expected), outputs[node.output[0]])
+        layer.bias = layer.bias + correction
     return layer
 
 
-def _corrected(exact: Float32, given: Chunks) -> tuple[Float32, Chunks]:
-    """What is missing in the mean of each channel, (C,) float32, and the values with it."""
-    shift = exact - channel_mean(given)
-    ndim = given[0].ndim
-    return shift, [x + along(shift, 1 if ndim > 3 else ndim - 1, ndim) for x in given]
+def _quantise_layer(
+    graph: Graph,
+    node: onnx.NodeProto,
+    input_affine: Affine,
+    settings: QuantiserOptions,
+    x: Chunks,
+    rng: np.random.Generator,
+) -> Layer:
+    """Rounds a layer's weights; with adaptive rounding, for the covariance of the layer's quantised input `x`."""
+    covariance = None
+    if settings.adaptive_rounding:
+        covariance = input_covariance(node, graph.constants[node.input[1]], x, rng)
+    return quantise_layer(graph, node, input_affine, settings.activations, covariance)
 
 
-def _head(graph: Graph) -> str:
-    """The output of the last layer, where that adds a constant float32 bias to each channel; else nothing."""
+def _correct_means(expected: Float32, outputs: Chunks) -> tuple[Float32, Chunks]:
+    """Returns the correction of each channel's mean, (C,) float32, and the corrected values."""
+    correction = expected - channel_mean(outputs)
+    ndim = outputs[0].ndim
+    return correction, [x + along(correction, 1 if ndim > 3 else ndim - 1, ndim) for x in outputs]
+
+
+def _head_output(graph: Graph) -> str:
+    """Returns the output name of the last layer if the layer adds a constant float32 bias per channel, else ""."""
     node = next((node for node in reversed(graph.proto.node) if node.op_type in WEIGHTED and not node.domain), None)
     if node is None or node.op_type == "MatMul" or len(node.input) < 3 or attribute(node, "beta", 1.0) != 1.0:
         return ""
@@ -127,10 +162,10 @@ def _head(graph: Graph) -> str:
     return str(node.output[0]) if bias is not None and bias.dtype == np.float32 and bias.ndim == 1 else ""
 
 
-def _simulated(
+def _with_rounded_weights(
     node: onnx.NodeProto, layer: Layer, values: Mapping[str, Chunks]
 ) -> tuple[onnx.NodeProto, Mapping[str, Chunks], dict[str, NDArray[Any]]]:
-    """A float node with a layer's rounded weights, and what it needs."""
+    """Makes `node` read the rounded weights of `layer`; returns the node, its values and its constants."""
     names = ["weights"] if node.op_type == "MatMul" else ["weights", "bias"]
     node.input[:] = [node.input[0], *names]
     return node, values, {"weights": layer.dequantised(), "bias": layer.bias}

@@ -1,4 +1,4 @@
-"""Writes a quantised network as Q/DQ nodes."""
+"""Writes a quantised network as an ONNX graph with Q/DQ nodes."""
 
 from __future__ import annotations
 
@@ -12,46 +12,45 @@ from onnx import helper, numpy_helper
 
 from lmconv.graph.execution import restored
 from lmconv.graph.index import Graph
-from lmconv.quantise.calibrate import Numbers
-from lmconv.quantise.plan import Plan, Settings
+from lmconv.quantise.calibrate import QuantisationParameters
+from lmconv.quantise.plan import QuantisationPlan, QuantiserOptions
 from lmconv.quantise.rounding import Affine, Layer
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """The nodes and constants of a graph in the making."""
+    """Nodes and constants of a graph under construction."""
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def quantise(self, name: str, affine: Affine, kind: str) -> None:
-        """A Q/DQ pair after tensor `name`."""
-        step = [f"{name}_scale", f"{name}_zero_point"]
-        self.constants[step[0]] = np.array(affine.scale, np.float32)
-        self.constants[step[1]] = np.array(affine.zero_point, kind)
-        made = [f"{name}_quantized", restored(name)]
-        self.nodes.append(helper.make_node("QuantizeLinear", [name, *step], made[:1], name=f"{name}_q"))
-        self.nodes.append(helper.make_node("DequantizeLinear", [made[0], *step], made[1:], name=f"{name}_dq"))
+        """Appends a Q/DQ pair after tensor `name`; `kind` is the integer type, `"uint8"` or `"int8"`."""
+        scale, zero_point, integers = f"{name}_scale", f"{name}_zero_point", f"{name}_quantized"
+        self.constants[scale] = np.array(affine.scale, np.float32)
+        self.constants[zero_point] = np.array(affine.zero_point, kind)
+        q = helper.make_node("QuantizeLinear", [name, scale, zero_point], [integers], name=f"{name}_q")
+        dq = helper.make_node("DequantizeLinear", [integers, scale, zero_point], [restored(name)], name=f"{name}_dq")
+        self.nodes.extend([q, dq])
 
     def layer(self, node: onnx.NodeProto, layer: Layer, weights: str) -> None:
-        """A layer that reads its weights through a DQ node; its bias stays float, as TensorRT requires.
+        """Appends a layer that reads its weights through a DQ node; the bias stays float, as TensorRT requires.
 
-        In float32 they pass a Q node before, which gives back the integers: the same values, rounded once more.
+        With `weights="float32"` the weights pass a Q node first. The Q node restores the integers: the values are the
+        same, rounded once more.
         """
         name = f"{node.output[0]}_weights"
-        step = [f"{name}_scale", f"{name}_zero_point"]
-        self.constants.update({step[0]: layer.scale, step[1]: np.zeros(layer.scale.shape, np.int8)})
+        scale, zero_point = f"{name}_scale", f"{name}_zero_point"
+        self.constants.update({scale: layer.scale, zero_point: np.zeros(layer.scale.shape, np.int8)})
         if weights == "int8":
             self.constants[name] = layer.weights
         else:
-            given, name = name, f"{name}_quantized"
-            self.constants[given] = layer.dequantised()
-            self.nodes.append(
-                helper.make_node("QuantizeLinear", [given, *step], [name], name=f"{given}_q", axis=layer.axis)
-            )
-        self.nodes.append(
-            helper.make_node("DequantizeLinear", [name, *step], [restored(name)], name=f"{name}_dq", axis=layer.axis)
-        )
+            reals, name = name, f"{name}_quantized"
+            self.constants[reals] = layer.dequantised()
+            inputs = [reals, scale, zero_point]
+            self.nodes.append(helper.make_node("QuantizeLinear", inputs, [name], name=f"{reals}_q", axis=layer.axis))
+        inputs, output = [name, scale, zero_point], restored(name)
+        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [output], name=f"{name}_dq", axis=layer.axis))
         node.input[:] = [node.input[0], restored(name)]
         if node.op_type != "MatMul":
             self.constants[f"{node.output[0]}_bias"] = layer.bias
@@ -59,31 +58,37 @@ class Writer:
         self.nodes.append(node)
 
 
-def emit(model: onnx.ModelProto, graph: Graph, chosen: Plan, numbers: Numbers, settings: Settings) -> onnx.ModelProto:
-    """Writes the quantised graph as a model; everything but nodes and constants is `model`'s."""
+def emit(
+    model: onnx.ModelProto,
+    graph: Graph,
+    plan: QuantisationPlan,
+    parameters: QuantisationParameters,
+    settings: QuantiserOptions,
+) -> onnx.ModelProto:
+    """Returns the quantised graph as a model; everything except nodes and constants is copied from `model`."""
     writer = Writer()
 
     def quantise_all(names: list[str]) -> None:
-        for name in [name for name in names if name in chosen.tensors]:
-            writer.quantise(name, numbers.activations[chosen.source.get(name, name)], settings.activations)
+        for name in [name for name in names if name in plan.tensors]:
+            writer.quantise(name, parameters.activations[plan.source.get(name, name)], settings.activations)
 
     quantise_all(graph.inputs)
     for node in graph.proto.node:
-        reading = chosen.rewire(node)
-        if node.output[0] in chosen.layers:
-            writer.layer(reading, numbers.layers[node.output[0]], settings.weights)
+        rewired = plan.rewire(node)
+        if node.output[0] in plan.layers:
+            writer.layer(rewired, parameters.layers[node.output[0]], settings.weights)
         else:
-            if node.output[0] in numbers.biases:
-                reading.input[2] = f"{node.output[0]}_bias"
-                writer.constants[reading.input[2]] = numbers.biases[node.output[0]]
-            writer.nodes.append(reading)
+            if node.output[0] in parameters.biases:
+                rewired.input[2] = f"{node.output[0]}_bias"
+                writer.constants[rewired.input[2]] = parameters.biases[node.output[0]]
+            writer.nodes.append(rewired)
         quantise_all(list(node.output))
     used = dict.fromkeys(name for node in writer.nodes for name in node.input)
     constants = {name: graph.constants[name] for name in used if name in graph.constants} | writer.constants
-    written = onnx.ModelProto()
-    written.CopyFrom(model)
-    for emptied in (written.graph.node, written.graph.initializer, written.graph.value_info):
-        del emptied[:]
-    written.graph.node.extend(writer.nodes)
-    written.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-    return written
+    quantised = onnx.ModelProto()
+    quantised.CopyFrom(model)
+    for field_to_clear in (quantised.graph.node, quantised.graph.initializer, quantised.graph.value_info):
+        del field_to_clear[:]
+    quantised.graph.node.extend(writer.nodes)
+    quantised.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    return quantised

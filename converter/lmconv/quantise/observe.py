@@ -1,4 +1,4 @@
-"""What a float network computes on calibration crops: all that quantising it needs to know of that."""
+"""Statistics of a float network's activations on calibration crops, as the quantiser needs."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from lmconv.types import Float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Observed:
-    """Of each float tensor with channels, (C,) float32 by name.
+class ActivationStatistics:
+    """Statistics of each float tensor with channels: (C,) float32, by tensor name.
 
     Attributes:
-        ranges: The largest magnitude in each channel of (N, C, ...) values.
-        means: The mean of each channel of (N, C, H, W) or (..., C) values.
+        ranges: Largest magnitude of each channel of (N, C, ...) values.
+        means: Mean of each channel of (N, C, H, W) or (..., C) values.
     """
 
     ranges: dict[str, Float32] = field(default_factory=dict)
     means: dict[str, Float32] = field(default_factory=dict)
 
 
-def observe(graph: Graph, crops: Float32) -> Observed:
-    """Walks the float network once; the result serves any settings of the quantiser."""
-    seen = Observed()
+def observe(graph: Graph, crops: Float32) -> ActivationStatistics:
+    """Runs the float network once on (n, 3, H, W) float32 crops; the result holds for any options of the quantiser."""
+    statistics = ActivationStatistics()
     for values in walk(graph, crops):
         for name, chunks in values.items():
             if chunks[0].ndim > 1 and chunks[0].dtype == np.float32:
                 axes = (0, *range(2, chunks[0].ndim))
-                seen.ranges[name] = np.max([np.maximum(x.max(axis=axes), -x.min(axis=axes)) for x in chunks], axis=0)
-                seen.means[name] = channel_mean(chunks)
-    return seen
+                magnitudes = [np.maximum(x.max(axis=axes), -x.min(axis=axes)) for x in chunks]
+                statistics.ranges[name] = np.max(magnitudes, axis=0)
+                statistics.means[name] = channel_mean(chunks)
+    return statistics

@@ -1,6 +1,7 @@
-"""Graphs with some layers in int8, all from one calibration: for timing, and for what each layer alone loses.
+"""Graphs with a selection of layers in int8, all from one calibration.
 
-Every layer's numbers are fixed on the float network, as if it were the only one in int8: none makes up for another.
+`lmconv tune` times these graphs and measures the loss of each layer alone. The parameters of each layer are computed on
+the float network, as if the layer were the only int8 layer: no layer compensates the error of another layer.
 """
 
 from __future__ import annotations
@@ -13,73 +14,72 @@ import onnx
 
 from lmconv.graph.execution import Chunks, run_node, walk
 from lmconv.graph.index import Graph
-from lmconv.quantise.calibrate import Numbers, quantise_alone
+from lmconv.quantise.calibrate import QuantisationParameters, covering, quantise_alone
 from lmconv.quantise.emit import emit
 from lmconv.quantise.equalise import equalise
 from lmconv.quantise.observe import observe
-from lmconv.quantise.plan import Settings, plan
-from lmconv.quantise.rounding import make_affine
+from lmconv.quantise.plan import QuantiserOptions, plan
 from lmconv.quantise.static import sample
 from lmconv.types import Float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partial:
-    """A float network of which any layers can be put into int8.
+    """A float network with parameters for any selection of int8 layers.
 
     Attributes:
         model: The float graph.
-        graph: Its index, with equalised weights.
-        numbers: Of every layer and tensor that int8 may have.
-        settings: With which they were found.
+        graph: Index of the float graph, with equalised weights.
+        parameters: Quantisation parameters of every layer and tensor that can be int8.
+        settings: Options of the quantiser that `parameters` was computed with.
     """
 
     model: onnx.ModelProto
     graph: Graph
-    numbers: Numbers
-    settings: Settings
+    parameters: QuantisationParameters
+    settings: QuantiserOptions
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """What can be int8, by the name of its output, from the input on."""
-        return tuple(self.numbers.layers)
+        """Output names of the layers that can be int8, in graph order."""
+        return tuple(self.parameters.layers)
 
     def graph_of(self, layers: Collection[str]) -> onnx.ModelProto:
-        """The network with these layers in int8."""
-        left = frozenset(self.layers) - frozenset(layers)
-        chosen = plan(self.graph, replace(self.settings, float_layers=self.settings.float_layers | left))
-        return emit(self.model, self.graph, chosen, self.numbers, self.settings)
+        """Returns the network with exactly `layers` in int8; each layer is named by its output."""
+        float_layers = self.settings.float_layers | (frozenset(self.layers) - frozenset(layers))
+        selection = plan(self.graph, replace(self.settings, float_layers=float_layers))
+        return emit(self.model, self.graph, selection, self.parameters, self.settings)
 
 
-def prepare(model: onnx.ModelProto, crops: Float32, settings: Settings) -> Partial:
+def prepare(model: onnx.ModelProto, crops: Float32, settings: QuantiserOptions) -> Partial:
     """Calibrates each layer of a float graph alone.
 
     Args:
         model: A float32 graph with one input; unchanged.
         crops: (n, 3, H, W) float32 network inputs to calibrate on.
-        settings: How.
+        settings: Options of the quantiser.
     """
-    used = sample(crops, settings.crops)
+    sampled = sample(crops, settings.crops)
     graph = Graph.of(model)
-    chosen = plan(graph, settings)
-    equalise(graph, chosen, observe(graph, used), settings.balance)
-    numbers = Numbers()
+    selection = plan(graph, settings)
+    equalise(graph, selection, observe(graph, sampled), settings.balance)
+    parameters = QuantisationParameters()
     rng = np.random.default_rng(0)
 
     def compute(node: onnx.NodeProto, values: Mapping[str, Chunks]) -> dict[str, Chunks]:
-        made = run_node(graph, node, values, graph.constants)
+        outputs = run_node(graph, node, values, graph.constants)
         name = node.output[0]
-        if name in chosen.layers:
-            read = numbers.activations[chosen.source.get(node.input[0], node.input[0])]
-            numbers.layers[name] = quantise_alone(graph, node, read, settings, values[node.input[0]], made[name], rng)
-        return made
+        if name in selection.layers:
+            x, y = values[node.input[0]], outputs[name]
+            input_affine = parameters.activations[selection.source.get(node.input[0], node.input[0])]
+            parameters.layers[name] = quantise_alone(graph, node, input_affine, settings, x, y, rng)
+        return outputs
 
-    def cover(values: dict[str, Chunks]) -> None:
-        for name in values.keys() & chosen.tensors:
-            if name not in chosen.source:
-                low, high = min(x.min() for x in values[name]), max(x.max() for x in values[name])
-                numbers.activations[name] = make_affine(float(low), float(high), settings.activations)
+    def set_range(values: dict[str, Chunks]) -> None:
+        for name in values.keys() & selection.tensors:
+            if name not in selection.source:
+                parameters.activations[name] = covering(values[name], settings.activations)
 
-    for _ in walk(graph, used, compute, cover):
+    for _ in walk(graph, sampled, compute, set_range):
         pass
-    return Partial(model=model, graph=graph, numbers=numbers, settings=settings)
+    return Partial(model=model, graph=graph, parameters=parameters, settings=settings)

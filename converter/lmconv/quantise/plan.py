@@ -1,4 +1,4 @@
-"""What becomes int8: layers, the activations they read, and the operators in between."""
+"""Selects the int8 part of a graph: layers, their input activations, and the operators between layers."""
 
 from __future__ import annotations
 
@@ -13,29 +13,39 @@ from lmconv.graph.index import Graph, attribute
 from lmconv.types import Json
 
 WEIGHTED = {"Conv", "Gemm", "MatMul"}
+"""Operators with weights."""
 COMBINING = {"Add", "AveragePool", "Concat", "GlobalAveragePool", "Mul"}
+"""Operators without weights that compute new values from quantised activations."""
 CARRYING = {"Flatten", "Identity", "MaxPool", "Reshape", "Resize", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+"""Operators that move values; input and output share scale and zero point."""
 ACTIVATIONS = {"Clip", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Relu", "Sigmoid"}
+"""Activation functions that runtimes can fuse with the layer before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How to quantise; the defaults were chosen by cross-validation on PFLD and MobileFaceNet.
+class QuantiserOptions:
+    """Options of the quantiser; the defaults were chosen by cross-validation on PFLD and MobileFaceNet.
+
+    A recipe stores the fields by name.
 
     Attributes:
-        activations: `"uint8"` asymmetric, or `"int8"` symmetric.
+        activations: Integer type of activations: `"uint8"` asymmetric, or `"int8"` symmetric.
         balance: Share of a channel's range that equalisation moves into the weights of a dense reader, 0 to 1.
-        adaptive_rounding: Whether weights are rounded together, for the layer's output, rather than to the nearest.
-        correct_bias: Whether the mean error of every layer goes to its bias.
-        bracket: Whether all that a layer computes is quantised before anything reads it, Relu and Clip apart, and what
-            cannot be is no int8 layer. ONNX Runtime has an integer kernel for a layer only then; OpenVINO and TensorRT
-            would rather fuse what follows.
-        weights: `"int8"`, which a DQ node reads, or the same values as `"float32"`, which pass a Q/DQ pair.
-        fuse_sums: Whether a layer that only a sum reads gives it float values, as one kernel computes both.
-        float_stem: How many of the first layers stay float, at most a quarter of them all.
-        float_head: Whether a fully connected last layer stays float: it is small, and its errors are the landmarks'.
-        crops: Most crops used, evenly spread.
-        float_layers: Layers that stay float, by the name of their output.
+        adaptive_rounding: True to round the weights of a layer together for the least output error; False to round each
+            weight to the nearest integer.
+        correct_bias: True to correct the bias of every layer by the layer's mean error.
+        bracket: True to quantise the output of every int8 layer before any other operator reads the output, except a
+            Relu or Clip. A layer that computes a network output then stays in float. ONNX Runtime has an integer kernel
+            for a layer only in this form; OpenVINO and TensorRT fuse the next operator instead.
+        weights: `"int8"` constants that a DQ node reads, or the same values as `"float32"` constants that pass a Q/DQ
+            pair.
+        fuse_sums: True to keep the output of a layer in float if only a sum reads the output: one kernel then computes
+            both.
+        float_stem: Number of first layers that stay in float, at most a quarter of all layers.
+        float_head: True to keep a fully connected last layer in float: the layer is small, and its errors are errors of
+            the landmarks.
+        crops: Largest number of crops used, evenly spread.
+        float_layers: Output names of layers that stay in float.
     """
 
     activations: Literal["uint8", "int8"]
@@ -51,21 +61,23 @@ class Settings:
     float_layers: frozenset[str] = frozenset()
 
 
-def read(given: Json, settings: Settings) -> Settings:
-    """Settings with those replaced that a recipe gives."""
-    changes: Json = {name: frozenset(value) if isinstance(value, list) else value for name, value in given.items()}
+def read(recipe_settings: Json, settings: QuantiserOptions) -> QuantiserOptions:
+    """Returns `settings` with the values of `recipe_settings`, which come from a recipe; lists become sets."""
+    changes: Json = {
+        name: frozenset(value) if isinstance(value, list) else value for name, value in recipe_settings.items()
+    }
     return replace(settings, **changes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What becomes int8.
+class QuantisationPlan:
+    """The int8 part of a graph.
 
     Attributes:
-        layers: Nodes with int8 weights, by the name of their output.
-        readers: Nodes that read quantised activations, by the name of their output; all others read the float ones.
-        tensors: Activations to quantise.
-        source: For a tensor that only moves another's values, that other one: they share scale and zero point.
+        layers: Nodes with int8 weights, by output name.
+        readers: Output names of nodes that read quantised activations; all other nodes read the float activations.
+        tensors: Names of the activations to quantise.
+        source: Source tensor of each tensor that only moves values; both share scale and zero point.
     """
 
     layers: dict[str, onnx.NodeProto]
@@ -74,7 +86,7 @@ class Plan:
     source: dict[str, str]
 
     def rewire(self, node: onnx.NodeProto) -> onnx.NodeProto:
-        """A copy of `node` that reads quantised activations where it should."""
+        """Returns a copy of `node` that reads quantised activations if the node is one of `readers`."""
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         if node.output[0] in self.readers:
@@ -82,11 +94,11 @@ class Plan:
         return copy
 
 
-def plan(graph: Graph, settings: Settings) -> Plan:
-    """Chooses layers and tensors: what an int8 operator reads is quantised, and nothing else.
+def plan(graph: Graph, settings: QuantiserOptions) -> QuantisationPlan:
+    """Selects layers and tensors: exactly the activations that an int8 operator reads are quantised.
 
-    So an activation function stays between its layer and the Q node, where runtimes fuse it, and the outputs of the
-    network keep full resolution.
+    An activation function therefore stays between its layer and the Q node, where runtimes fuse the function. The
+    outputs of the network keep full resolution.
     """
     features = _features(graph)
     layers = {node.output[0]: node for node in graph.proto.node if _is_layer(graph, node, features)}
@@ -99,8 +111,8 @@ def plan(graph: Graph, settings: Settings) -> Plan:
     tensors: set[str] = set()
     readers: set[str] = set()
     for node in reversed(graph.proto.node):
-        wanted = tensors.intersection(_after_activation(graph, node))
-        if node.output[0] in layers or (wanted and _is_integer(graph, node, features, settings)):
+        feeds_int8 = tensors.intersection(_after_activation(graph, node))
+        if node.output[0] in layers or (feeds_int8 and _is_integer(graph, node, features, settings)):
             fused = _summed(graph, node, layers) if settings.fuse_sums else ""
             tensors.update(name for name in graph.computed(node) if name != fused)
             readers.add(node.output[0])
@@ -113,22 +125,22 @@ def plan(graph: Graph, settings: Settings) -> Plan:
     for node in graph.proto.node:
         if node.op_type in CARRYING and node.output[0] in tensors and node.output[0] in readers:
             source[node.output[0]] = source.get(node.input[0], node.input[0])
-    return Plan(layers=layers, readers=readers, tensors=tensors, source=source)
+    return QuantisationPlan(layers=layers, readers=readers, tensors=tensors, source=source)
 
 
 def _features(graph: Graph) -> set[str]:
-    """Float tensors reached from the inputs through operators we know: never a computed shape."""
-    known = WEIGHTED | COMBINING | CARRYING | ACTIVATIONS
+    """Returns the names of float tensors reached from the inputs through known operators, never a computed shape."""
+    supported = WEIGHTED | COMBINING | CARRYING | ACTIVATIONS
     features = {value.name for value in graph.proto.input if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     for node in graph.proto.node:
-        read = graph.computed(node)
-        if node.op_type in known and not node.domain and read and read[0] in features:
+        inputs = graph.computed(node)
+        if node.op_type in supported and not node.domain and inputs and inputs[0] in features:
             features.update(node.output)
     return features
 
 
 def _is_layer(graph: Graph, node: onnx.NodeProto, features: set[str]) -> bool:
-    """Whether a node is linear in one activation, with constant float weights and bias."""
+    """True if a node is linear in one activation, with constant float weights and bias."""
     if node.op_type not in WEIGHTED or node.domain or graph.computed(node) != [node.input[0]]:
         return False
     if node.input[0] not in features or graph.constants[node.input[1]].dtype != np.float32:
@@ -139,38 +151,39 @@ def _is_layer(graph: Graph, node: onnx.NodeProto, features: set[str]) -> bool:
     return node.op_type == "Conv" or graph.constants[node.input[1]].ndim == 2
 
 
-def _is_integer(graph: Graph, node: onnx.NodeProto, features: set[str], settings: Settings) -> bool:
-    """Whether a node without weights computes on quantised activations."""
-    read = graph.computed(node)
-    if node.domain or not read or not features.issuperset(read):
+def _is_integer(graph: Graph, node: onnx.NodeProto, features: set[str], settings: QuantiserOptions) -> bool:
+    """True if a node without weights can compute on quantised activations."""
+    inputs = graph.computed(node)
+    if node.domain or not inputs or not features.issuperset(inputs):
         return False
     if node.op_type in COMBINING:
-        return len(read) == len(node.input)
+        return len(inputs) == len(node.input)
     return node.op_type in CARRYING or (node.op_type == "PRelu" and settings.bracket)
 
 
 def _summed(graph: Graph, node: onnx.NodeProto, layers: dict[str, onnx.NodeProto]) -> str:
-    """Which operand of a sum the layer that makes it computes together with the sum; else nothing.
+    """Returns the operand of a sum whose layer computes the sum in the same kernel, or "" if no layer does.
 
-    Of two layers it is the later one: the other is there when it runs.
+    If two layers write the operands, the later layer computes the sum: the result of the earlier layer is available by
+    then.
     """
     if node.op_type != "Add":
         return ""
-    alone = [name for name in layers if name in node.input and len(graph.consumers[name]) == 1]
-    return next((name for name in reversed(alone) if name not in graph.outputs), "")
+    candidates = [name for name in layers if name in node.input and len(graph.consumers[name]) == 1]
+    return next((name for name in reversed(candidates) if name not in graph.outputs), "")
 
 
 def _fused(graph: Graph, node: onnx.NodeProto) -> str:
-    """What a layer's output is called after the Relu or Clip that a Q node makes superfluous."""
-    following = graph.consumers.get(node.output[0], [])
-    alone = len(following) == 1 and following[0].op_type in ("Clip", "Relu")
-    name: str = following[0].output[0] if alone else node.output[0]
+    """Returns the name of a layer's output, after a Relu or Clip that the next Q node makes superfluous."""
+    readers = graph.consumers.get(node.output[0], [])
+    superfluous = len(readers) == 1 and readers[0].op_type in ("Clip", "Relu")
+    name: str = readers[0].output[0] if superfluous else node.output[0]
     return name
 
 
 def _after_activation(graph: Graph, node: onnx.NodeProto) -> list[str]:
-    """A node's output, and what its activation function makes of it."""
+    """Returns the name of a node's output, and the name after the activation function if one follows."""
     name = node.output[0]
-    following = graph.consumers.get(name, [])
-    alone = len(following) == 1 and following[0].op_type in ACTIVATIONS
-    return [name, following[0].output[0]] if alone else [name]
+    readers = graph.consumers.get(name, [])
+    activated = len(readers) == 1 and readers[0].op_type in ACTIVATIONS
+    return [name, readers[0].output[0]] if activated else [name]

@@ -1,4 +1,4 @@
-"""Integers for activations and weights."""
+"""Rounds activations and weights to integers."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from lmconv.graph.index import Graph, attribute
 from lmconv.types import Float32, Float64
 
 POSITIONS = 1024
-"""Output positions that the covariance of a convolution's input is taken from, over all crops."""
+"""Number of output positions, over all crops, at which the covariance of a convolution's input is sampled."""
 DAMPING = 0.01
+"""Share of the mean variance added to the diagonal of a covariance before its inversion."""
 BLOCK = 64
-"""Columns of a layer's weights that are rounded before what is left of their errors is passed on, all at once."""
+"""Number of weight columns that are rounded before their errors are passed to all later columns at once."""
 LARGEST_WEIGHT = 127
+"""Largest magnitude of an int8 weight."""
 LARGEST_PAIR = 128
-"""Two int8 weights of one sign may have this sum where uint8 activations are multiplied without AVX512-VNNI."""
+"""Largest sum of two int8 weights of one sign beside uint8 activations on a CPU without AVX512-VNNI."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Affine:
-    """real = scale * (integer - zero_point), with integers in [low, high]."""
+    """Quantisation of a tensor: real = scale * (integer - zero_point), with integers in [low, high]."""
 
     scale: float
     zero_point: int
@@ -33,7 +35,7 @@ class Affine:
     high: int
 
     def snap(self, x: Float32) -> Float32:
-        """The nearest representable value of each element of `x`, float32 of any shape."""
+        """Returns the nearest representable value of each element of `x`; float32, any shape."""
         scale = np.float32(self.scale)
         integers = np.rint(x / scale)
         np.clip(integers, self.low - self.zero_point, self.high - self.zero_point, out=integers)
@@ -42,10 +44,15 @@ class Affine:
 
 
 def make_affine(low: float, high: float, kind: str) -> Affine:
-    """Covers the observed [low, high] and represents 0 exactly, which zero padding needs.
+    """Returns the quantisation that covers the observed [low, high] and represents 0 exactly, as zero padding needs.
 
-    Nothing is clipped: after equalisation the extremes of a tensor carry landmarks, and clipping for the least L2 or L3
-    error cost accuracy.
+    No value is clipped. After equalisation the extreme values of a tensor matter for the landmarks: clipping for the
+    least L2 or L3 error reduced the accuracy.
+
+    Args:
+        low: Smallest observed value.
+        high: Largest observed value.
+        kind: Integer type, `"uint8"` or `"int8"`.
     """
     low, high = min(low, 0.0), max(high, 0.0)
     if kind == "int8":
@@ -56,7 +63,14 @@ def make_affine(low: float, high: float, kind: str) -> Affine:
 
 @dataclass(slots=True, kw_only=True)
 class Layer:
-    """An int8 layer: int8 weights in the graph's shape, scale and bias (C_out,) float32, output channels on `axis`."""
+    """An int8 layer.
+
+    Attributes:
+        weights: int8 weights, in the shape that the graph has.
+        scale: Weight scale of each output channel, (C_out,) float32.
+        bias: (C_out,) float32.
+        axis: Axis of the output channels in `weights`.
+    """
 
     weights: NDArray[np.int8]
     scale: Float32
@@ -64,27 +78,28 @@ class Layer:
     axis: int
 
     def dequantised(self) -> Float32:
-        """The weights that the integers stand for."""
+        """Returns the float32 weights that the integers represent."""
         real: Float32 = (self.weights * along(self.scale, self.axis, self.weights.ndim)).astype(np.float32)
         return real
 
 
 def along(vector: NDArray[Any], axis: int, ndim: int) -> NDArray[Any]:
-    """A (C,) vector in the shape that broadcasts along one axis of `ndim`."""
+    """Reshapes a (C,) vector to broadcast along `axis` of an array with `ndim` axes."""
     return vector.reshape([-1 if index == axis else 1 for index in range(ndim)])
 
 
 def quantise_layer(
-    graph: Graph, node: onnx.NodeProto, read: Affine, kind: str, covariance: Float64 | None = None
+    graph: Graph, node: onnx.NodeProto, input_affine: Affine, kind: str, covariance: Float64 | None = None
 ) -> Layer:
-    """Rounds a layer's weights: symmetric int8 with a scale per output channel.
+    """Rounds a layer's weights to symmetric int8 with a scale per output channel.
 
     Args:
-        graph: Holds the float weights.
+        graph: Index of the float graph with the float weights.
         node: The layer.
-        read: How its input is quantised.
-        kind: Of activations.
-        covariance: (groups, fan-in, fan-in) of its input, for adaptive rounding; None rounds to the nearest.
+        input_affine: Scale and zero point of the layer's input.
+        kind: Integer type of activations, `"uint8"` or `"int8"`.
+        covariance: (groups, fan-in, fan-in) float64 covariance of the layer's input, for adaptive rounding; None rounds
+            to the nearest integer.
     """
     weights = graph.constants[node.input[1]]
     axis = 0 if node.op_type == "Conv" or attribute(node, "transB", 0) else 1
@@ -93,35 +108,37 @@ def quantise_layer(
     bias = np.zeros(len(rows), np.float32)
     if len(node.input) > 2:
         bias = bias + graph.constants[node.input[2]].reshape(-1)
-    # ONNX Runtime keeps a bias as int32 in steps of both scales: that of a nearly dead channel must not overflow.
-    scale = np.maximum(weight_scale(rows, kind), np.abs(bias) / (read.scale * 2**24)).astype(np.float32)
+    # ONNX Runtime stores a bias as int32 in steps of input scale times weight scale. The lower bound on the weight
+    # scale keeps the bias of a nearly dead channel from overflow.
+    scale = np.maximum(weight_scale(rows, kind), np.abs(bias) / (input_affine.scale * 2**24)).astype(np.float32)
     scale = np.where(scale > 1e-20, scale, np.float32(1.0))
     integers = round_weights(rows / scale[:, None], covariance).reshape(shape)
     return Layer(weights=np.moveaxis(integers, 0, axis).astype(np.int8), scale=scale, bias=bias, axis=axis)
 
 
 def weight_scale(rows: Float64, kind: str) -> Float64:
-    """(C_out,) step for weights (C_out, fan-in).
+    """Returns the quantisation step of each output channel, (C_out,), for weights (C_out, fan-in).
 
     x86 without VNNI adds two uint8 * int8 products in a saturating int16 (`vpmaddubsw`). Beside uint8 activations the
-    two largest weights of one sign therefore share 128 steps; the usual remedy, half the range for all ("reduce
-    range"), costs more.
+    two largest weights of one sign therefore share 128 steps. The usual remedy, half the range for all weights ("reduce
+    range"), costs more accuracy.
     """
     step: Float64 = np.abs(rows).max(axis=1) / LARGEST_WEIGHT
     if kind == "int8" or rows.shape[1] == 1:
         return step
     ranked = np.sort(rows, axis=1)
     pair = np.maximum(ranked[:, -2:].sum(axis=1), -ranked[:, :2].sum(axis=1))
-    # Rounding may lift both by half a step.
+    # Rounding may raise both weights by half a step.
     limited: Float64 = np.maximum(step, pair / (LARGEST_PAIR - 1))
     return limited
 
 
 def round_weights(rows: Float64, covariance: Float64 | None) -> Float64:
-    """Integers for weights (C_out, fan-in) in steps.
+    """Rounds weights (C_out, fan-in), in units of the quantisation step, to integers.
 
-    With the covariance of the input, the rounding error of a weight is made up for by those not yet rounded (GPTQ,
-    Frantar et al. 2023), none moving by more than a step.
+    With the covariance of the input, (groups, fan-in, fan-in), the weights not yet rounded compensate the rounding
+    error of each weight (GPTQ, Frantar et al. 2023). No weight moves by more than one step. Without covariance each
+    weight is rounded to the nearest integer.
     """
     nearest = np.clip(np.rint(rows), -LARGEST_WEIGHT, LARGEST_WEIGHT)
     if covariance is None:
@@ -130,29 +147,29 @@ def round_weights(rows: Float64, covariance: Float64 | None) -> Float64:
     power = np.trace(covariance, axis1=1, axis2=2) / fan_in + 1e-12
     damped = covariance + DAMPING * power[:, None, None] * np.eye(fan_in)
     upper = np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
-    left = rows.reshape(groups, -1, fan_in).copy()
-    low, high = (np.floor(left), np.ceil(left))
+    weights = rows.reshape(groups, -1, fan_in).copy()
+    low, high = np.floor(weights), np.ceil(weights)
     for start in range(0, fan_in, BLOCK):
         stop = min(start + BLOCK, fan_in)
-        errors = np.empty((*left.shape[:2], stop - start))
+        errors = np.empty((*weights.shape[:2], stop - start))
         for i in range(start, stop):
-            rounded = np.clip(np.rint(left[..., i]), low[..., i], high[..., i])
-            errors[..., i - start] = (left[..., i] - rounded) / upper[:, i, i, None]
-            left[..., i] = rounded
-            left[..., i + 1 : stop] -= errors[..., i - start, None] * upper[:, None, i, i + 1 : stop]
-        left[..., stop:] -= errors @ upper[:, start:stop, stop:]
-    return np.clip(left.reshape(rows.shape), -LARGEST_WEIGHT, LARGEST_WEIGHT)
+            rounded = np.clip(np.rint(weights[..., i]), low[..., i], high[..., i])
+            errors[..., i - start] = (weights[..., i] - rounded) / upper[:, i, i, None]
+            weights[..., i] = rounded
+            weights[..., i + 1 : stop] -= errors[..., i - start, None] * upper[:, None, i, i + 1 : stop]
+        weights[..., stop:] -= errors @ upper[:, start:stop, stop:]
+    return np.clip(weights.reshape(rows.shape), -LARGEST_WEIGHT, LARGEST_WEIGHT)
 
 
 def input_covariance(
     node: onnx.NodeProto, weights: NDArray[Any], x: Chunks, rng: np.random.Generator
 ) -> Float64 | None:
-    """(groups, fan-in, fan-in) covariance of what a layer multiplies, at random output positions; None if unknown."""
+    """Covariance of a layer's input at random output positions, (groups, fan-in, fan-in); None if not supported."""
     if node.op_type == "Conv":
         if weights.ndim != 4 or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
             return None
-        each = -(-POSITIONS // sum(map(len, x)))
-        rows = np.concatenate([_patches(node, weights, piece, each, rng) for piece in x])
+        per_crop = -(-POSITIONS // sum(map(len, x)))
+        rows = np.concatenate([_patches(node, weights, piece, per_crop, rng) for piece in x])
         samples = rows.reshape(len(rows), attribute(node, "group", 1), -1).transpose(1, 0, 2).astype(np.float64)
     else:
         samples = np.concatenate(x).reshape(1, -1, x[0].shape[-1]).astype(np.float64)
@@ -162,14 +179,14 @@ def input_covariance(
 
 
 def _patches(node: onnx.NodeProto, weights: NDArray[Any], x: Float32, count: int, rng: np.random.Generator) -> Float32:
-    """(m, C, kH, kW) float32: what a 2-D convolution reads of (N, C, H, W) at `count` random places of each crop."""
+    """Cuts input patches of a 2-D convolution from (N, C, H, W), `count` per crop: (m, C, kH, kW) float32."""
     top, left, bottom, right = attribute(node, "pads", [0, 0, 0, 0])
     padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
     kernel = np.array(weights.shape[2:])
     stride, dilation = (np.array(attribute(node, name, [1, 1])) for name in ("strides", "dilations"))
-    places = (padded.shape[2:] - dilation * (kernel - 1) - 1) // stride + 1
-    drawn = rng.integers(0, places, (len(x), min(count, int(places.prod())), 2)) * stride
-    where = [drawn[..., axis, None] + np.arange(kernel[axis]) * dilation[axis] for axis in range(2)]
+    output_size = (padded.shape[2:] - dilation * (kernel - 1) - 1) // stride + 1
+    corners = rng.integers(0, output_size, (len(x), min(count, int(output_size.prod())), 2)) * stride
+    rows, columns = (corners[..., axis, None] + np.arange(kernel[axis]) * dilation[axis] for axis in range(2))
     crop = np.arange(len(x)).reshape(-1, 1, 1, 1)
-    found: Float32 = padded[crop, :, where[0][..., :, None], where[1][..., None, :]]
-    return np.moveaxis(found.reshape(-1, *found.shape[2:]), -1, 1)
+    patches: Float32 = padded[crop, :, rows[..., :, None], columns[..., None, :]]
+    return np.moveaxis(patches.reshape(-1, *patches.shape[2:]), -1, 1)

@@ -1,4 +1,4 @@
-"""Runs any PyTorch network in float64: what it computes differs between machines in the thirteenth digit at most."""
+"""Runs any PyTorch network in float64: results differ between machines in the thirteenth digit at most."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch.utils._pytree import tree_map
 
 @contextmanager
 def reproducible(network: nn.Module) -> Iterator[None]:
-    """While it is open, a network runs in float64, in evaluation mode, without gradients, from a fixed random state.
+    """Runs a network in float64, in evaluation mode, without gradients, from a fixed random state.
 
-    Afterwards the network's modes, PyTorch's random state and its number of threads are what they were.
+    On exit the network's modes, PyTorch's random state and PyTorch's number of threads are restored.
     """
     training = {module: module.training for module in network.modules()}
     threads = torch.get_num_threads()
     try:
         network.eval()
-        torch.set_num_threads(1)  # in float64 a depthwise convolution is one per channel: threads only wait
+        torch.set_num_threads(1)  # in float64 a depthwise convolution runs channel by channel: threads only wait
         with torch.random.fork_rng(devices=[]), torch.no_grad(), Float64Mode():
             torch.manual_seed(0)
             yield
@@ -33,21 +33,24 @@ def reproducible(network: nn.Module) -> Iterator[None]:
 
 
 class Float64Mode(TorchFunctionMode):
-    """While it is open, functions compute in float64 whatever the types of their arguments and what they cast to.
+    """Makes PyTorch functions compute in float64, regardless of argument types and casts.
 
-    `Module.double()` would convert the network itself, and fails where a forward casts to float32 or makes constants.
-    Here weights are widened one call at a time and stay as they are, also where a function changes them.
+    `Module.double()` would convert the network itself, and fails if `forward` casts to float32 or creates constants.
+    This mode widens weights for one call at a time. A weight keeps its type, even if a function changes the weight in
+    place.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Calls a function with everything but what it changes widened, and widens what it gives."""
+        """Widens all arguments except an argument changed in place, calls the function, and widens the result."""
         name = func.__name__
-        changes = name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
-        kept = args[:1] if changes or name in ("__get__", "__set__", "__setitem__") else ()
-        return tree_map(_wide, func(*kept, *tree_map(_wide, args[len(kept) :]), **tree_map(_wide, kwargs or {})))
+        in_place = name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
+        target = args[:1] if in_place or name in ("__get__", "__set__", "__setitem__") else ()
+        widened = tree_map(_widen, args[len(target) :]), tree_map(_widen, kwargs or {})
+        return tree_map(_widen, func(*target, *widened[0], **widened[1]))
 
 
-def _wide(value: Any) -> Any:
+def _widen(value: Any) -> Any:
+    """Returns a floating-point tensor or type as float64; any other value unchanged."""
     if isinstance(value, torch.dtype):
         return torch.float64 if value.is_floating_point else value
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value

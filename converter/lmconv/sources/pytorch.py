@@ -39,7 +39,7 @@ def network(source: Source) -> torch.nn.Module:
         ):
             randomise(module, spec.input_size, source.seed or 0, preprocess=spec.preprocess)
     else:
-        state = checkpoints.load(source.path)
+        state = checkpoints.load_state_dict(source.path)
         try:
             checkpoints.fill(module, state, source.path)
         except InputError as error:

@@ -1,6 +1,6 @@
-"""A user's own network: loaded from the file or package they name, and what it raises reported as theirs.
+"""A user's own network: import from a file or package, and error reports that point to the user's code.
 
-Only what the user typed is loaded here, never what a manifest names. Whatever runs code of theirs does it in `theirs`.
+Only a name that the user typed is imported, never a name from a manifest. All user code runs inside `theirs`.
 """
 
 from __future__ import annotations
@@ -23,92 +23,98 @@ from lmconv.types import ONNX, Source
 if TYPE_CHECKING:
     import torch
 
-OURS = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
+"""Folder of lmconv's converter packages: a frame in this folder is not the user's code."""
 
 
 def is_factory(model: str) -> bool:
-    """Whether a name is `FILE.py:NAME` or `PACKAGE.MODULE:NAME`."""
-    place, colon, name = model.rpartition(":")
-    return bool(colon and place and name.isidentifier())
+    """True if a name has the form `FILE.py:NAME` or `PACKAGE.MODULE:NAME`."""
+    module, colon, name = model.rpartition(":")
+    return bool(colon and module and name.isidentifier())
 
 
-def check(model: str) -> None:
-    """Refuses what names no network of a user's own; for `--model`."""
+def require_factory(model: str) -> None:
+    """Checks that the value of `--model` names a user's own network.
+
+    Raises:
+        UsageError: The value does not have the form `FILE.py:NAME`.
+    """
     if not is_factory(model):
-        raise UsageError(
-            f"--model {model!r} is not FILE.py:NAME", hint="it is for networks of your own; else leave it out"
-        )
+        hint = "--model names a network of your own: leave the option out for any other network"
+        raise UsageError(f"--model {model!r} is not FILE.py:NAME", hint=hint)
 
 
 def foreign(source: Source) -> str:
-    """What to call code that is not ours: the user's factory, another package's backbone; empty where it is ours."""
+    """Returns the name of code outside lmconv: the user's factory or another package's backbone; else ""."""
     name = source.spec.backbone
     return source.factory or ("" if name == ONNX or plugins.ours("backbones", name) else name)
 
 
 def first_output(out: Any) -> Any:
-    """Of several outputs of a network the first: landmarks, or heatmaps."""
+    """Returns the first output of a network, landmarks or heatmaps; a single output is returned as is."""
     return out[0] if isinstance(out, tuple | list) and out else out
 
 
 def build(factory: str, landmarks: int) -> torch.nn.Module:
-    """Calls a factory, with `landmarks` where it has a parameter of that name, else with nothing.
+    """Calls a factory and returns the network; passes `landmarks` if the factory has a parameter of this name.
 
     Args:
-        factory: `FILE.py:NAME` or `PACKAGE.MODULE:NAME`; a function, or a subclass of `torch.nn.Module`.
-        landmarks: Number of points the network shall find.
+        factory: `FILE.py:NAME` or `PACKAGE.MODULE:NAME` of a function or a subclass of `torch.nn.Module`.
+        landmarks: Number of landmarks that the network predicts.
 
     Raises:
-        InputError: There is no such file or name, it raises, or gives something else than a network.
+        InputError: The file or name does not exist, or the factory raises, or its result is not a network.
     """
     import torch
 
-    function = _load(factory)
+    function = _import(factory)
     if isinstance(function, torch.nn.Module):
-        hint = "name a function that returns it, or its class"
-        raise InputError(f"{factory} is a network, not what builds one", hint=hint)
+        hint = "name a function that returns the network, or the class of the network"
+        raise InputError(f"{factory} is a network, not a function that builds a network", hint=hint)
     with theirs(factory):
         network = function(landmarks=landmarks) if _takes_landmarks(function) else function()
     if not isinstance(network, torch.nn.Module):
-        hint = "return the network itself" + (", not a tuple around it" if isinstance(network, tuple) else "")
-        raise InputError(f"{factory} gives a {type(network).__name__}, not a torch.nn.Module", hint=hint)
+        hint = "return the network itself" + (", not a tuple with the network" if isinstance(network, tuple) else "")
+        raise InputError(f"{factory} returns a {type(network).__name__}, not a torch.nn.Module", hint=hint)
     if isinstance(network, torch.jit.ScriptModule):
-        raise InputError(f"{factory} gives a TorchScript module", hint="return the torch.nn.Module it was made from")
+        hint = "return the torch.nn.Module that TorchScript compiled"
+        raise InputError(f"{factory} returns a TorchScript module", hint=hint)
     return network
 
 
 def _takes_landmarks(function: Any) -> bool:
     try:
         return "landmarks" in inspect.signature(function).parameters
-    except ValueError:  # a compiled one tells nothing of its parameters
+    except ValueError:  # a compiled function has no signature
         return False
 
 
-def _load(factory: str) -> Any:
-    place, _, name = factory.rpartition(":")
+def _import(factory: str) -> Any:
+    """Imports the function or class that `factory` names."""
+    location, _, name = factory.rpartition(":")
     with theirs(factory):
-        module = _from_file(Path(place)) if place.endswith(".py") else _from_package(place)
+        module = _import_file(Path(location)) if location.endswith(".py") else _import_module(location)
     function = getattr(module, name, None)
     if not callable(function):
-        own = (key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__)
-        hint = plugins.unknown("function", name, sorted(own)).hint
-        raise InputError(f"{place} has no function {name}", hint=hint)
+        defined = (key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__)
+        hint = plugins.unknown("function", name, sorted(defined)).hint
+        raise InputError(f"{location} has no function {name}", hint=hint)
     return function
 
 
-def _from_package(place: str) -> ModuleType:
+def _import_module(name: str) -> ModuleType:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        return importlib.import_module(place)
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name and (place == error.name or place.startswith(f"{error.name}.")):
-            hint = "install it, or name its file, such as my_models.py:build"
-            raise InputError(f"there is no module {error.name}", hint=hint) from error
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            hint = "install the module, or name its file, such as my_models.py:build"
+            raise InputError(f"module {error.name} does not exist", hint=hint) from error
         raise
 
 
-def _from_file(path: Path) -> ModuleType:
+def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise InputError(f"{path} does not exist", hint="name the file of your network, such as my_models.py:build")
     name = f"lmconv_user_{path.stem}"
@@ -117,7 +123,7 @@ def _from_file(path: Path) -> ModuleType:
         raise UsageError(f"{path} cannot be imported", hint="name a Python file")
     folder = str(path.resolve().parent)
     if folder not in sys.path:
-        sys.path.insert(0, folder)  # as Python itself does for a script, so that it can import its neighbours
+        sys.path.insert(0, folder)  # like Python for a script: the file can import its neighbours
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -126,41 +132,50 @@ def _from_file(path: Path) -> ModuleType:
 
 @contextlib.contextmanager
 def theirs(factory: str, *, hint: str = "-v shows its traceback") -> Iterator[None]:
-    """Runs a user's code: what it prints goes to standard error, what it raises is reported with file and line."""
+    """Runs a user's code: redirects its output to standard error, and reports its errors with file and line.
+
+    Args:
+        factory: Name of the user's code, as typed.
+        hint: Hint of the error.
+
+    Raises:
+        InputError: The user's code raised an error.
+    """
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     except LmconvError:
         raise
     except (Exception, SystemExit) as error:
-        where, cause = _where(error, factory), _cause(error)
-        what = f"{type(cause).__name__}: {first_line(cause)}" if str(cause).strip() else type(cause).__name__
-        raise InputError(f"{where}: your network's code raises {what}", hint=hint) from error
+        place, cause = _place(error, factory), _cause(error)
+        description = f"{type(cause).__name__}: {first_line(cause)}" if str(cause).strip() else type(cause).__name__
+        raise InputError(f"{place}: your network's code raises {description}", hint=hint) from error
 
 
-def _where(error: BaseException, factory: str) -> str:
-    """The innermost line of the user's own files, else of whatever raised that is not lmconv."""
-    place = factory.rpartition(":")[0]
+def _place(error: BaseException, factory: str) -> str:
+    """Returns FILE:LINE of the innermost frame in the user's own files, else of the innermost frame outside lmconv."""
+    location = factory.rpartition(":")[0]
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     frames = [frame for cause in _chain(error) for frame in traceback.extract_tb(cause.__traceback__)]
-    folder = Path(place).resolve().parent if place.endswith(".py") else None
-    near = [frame for frame in frames if folder and folder in Path(frame.filename).resolve().parents]
-    near = [frame for frame in near if "site-packages" not in frame.filename]
-    other = [frame for frame in frames if OURS not in Path(frame.filename).parents and "<frozen" not in frame.filename]
-    found = (near or other)[-1:]
-    return f"{found[0].filename}:{found[0].lineno}" if found else place
+    folder = Path(location).resolve().parent if location.endswith(".py") else None
+    users = [frame for frame in frames if folder and folder in Path(frame.filename).resolve().parents]
+    users = [frame for frame in users if "site-packages" not in frame.filename]
+    outside = [frame for frame in frames if PACKAGE not in Path(frame.filename).parents]
+    outside = [frame for frame in outside if "<frozen" not in frame.filename]
+    innermost = (users or outside)[-1:]
+    return f"{innermost[0].filename}:{innermost[0].lineno}" if innermost else location
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What was raised, without what PyTorch's exporter puts around it."""
+    """Returns the error without the errors that PyTorch's exporter wraps around its cause."""
     while type(error).__module__.startswith("torch.onnx") and error.__cause__:
         error = error.__cause__
     return error
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and its causes, the first cause last."""
+    """Yields an error and its causes, the first cause last."""
     current: BaseException | None = error
     while current is not None:
         yield current

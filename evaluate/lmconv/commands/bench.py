@@ -65,7 +65,7 @@ def plugin(
     trust: bool,
 ) -> Outcome:
     if model:
-        usercode.check(model)
+        usercode.require_factory(model)
     _check(device, threads, batch, sweep)
     from lmconv.benching import cpu as benching
     from lmconv.store import artifact as store

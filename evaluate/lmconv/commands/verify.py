@@ -108,7 +108,7 @@ def plugin(
     max_drift: float | None,
 ) -> Outcome:
     if model:
-        usercode.check(model)
+        usercode.require_factory(model)
     _check(dataset, normaliser, curve)
     from lmconv.detecting.opening import chosen
     from lmconv.judging.face_errors import FaceErrors

@@ -23,9 +23,9 @@ from lmconv.graph.index import Graph, attribute
 from lmconv.inference.ort import OrtSession
 from lmconv.judging import parity
 from lmconv.judging.loss import Loss, Losses, loss, losses
-from lmconv.quantise.observe import Observed, observe
+from lmconv.quantise.observe import ActivationStatistics, observe
 from lmconv.quantise.partial import Partial, prepare
-from lmconv.quantise.plan import Settings, read
+from lmconv.quantise.plan import QuantiserOptions, read
 from lmconv.quantise.static import quantise
 from lmconv.store.files import canonical
 from lmconv.tuning.faces import FOLDS, Faces
@@ -60,10 +60,10 @@ class Trials:
     conversion: Conversion
     target: Target
     faces: Faces
-    settings: Settings
+    settings: QuantiserOptions
     memo: Memo
     _partials: dict[tuple[str, bool], Partial] = field(default_factory=dict)
-    _seen: dict[tuple[str, int | None], Observed] = field(default_factory=dict)
+    _seen: dict[tuple[str, int | None], ActivationStatistics] = field(default_factory=dict)
 
     @property
     def spec(self) -> ModelSpec:
@@ -114,7 +114,7 @@ class Trials:
         partial = self.partial(mix)
         kinds: dict[tuple[bool, bool], list[str]] = {}
         for node in partial.graph.proto.node:
-            if node.output[0] in partial.numbers.layers:
+            if node.output[0] in partial.parameters.layers:
                 shape = partial.graph.constants[node.input[1]].shape
                 kinds.setdefault((attribute(node, "group", 1) > 1, set(shape[2:]) <= {1}), []).append(node.output[0])
         return [tuple(layers) for layers in kinds.values() if len(layers) < len(partial.layers)]

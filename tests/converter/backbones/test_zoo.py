@@ -121,7 +121,7 @@ def test_the_weights_that_come_with_it_are_listed_small_and_fit() -> None:
     path = Path(__file__).parents[3] / "weights" / "lmconv" / "known" / known.file
     assert list(known.sha256) == [sha256(path)]
     assert path.stat().st_size <= 2_000_000
-    checkpoints.fill(plugins.load("backbones", "drawn68").build(68), checkpoints.load(path), path)
+    checkpoints.fill(plugins.load("backbones", "drawn68").build(68), checkpoints.load_state_dict(path), path)
 
 
 def test_what_300w_says_of_a_network_of_drawn_faces_is_not_claimed() -> None:

@@ -20,7 +20,7 @@ from lmconv.graph.index import Graph
 from lmconv.passes.int8 import plugin
 from lmconv.quantise.equalise import equalise
 from lmconv.quantise.observe import observe
-from lmconv.quantise.plan import Settings, plan
+from lmconv.quantise.plan import QuantiserOptions, plan
 from lmconv.quantise.rounding import round_weights, weight_scale
 from lmconv.quantise.static import quantise
 from lmconv.types import Float32, PassContext, QuantScheme, landmark_spec
@@ -288,7 +288,7 @@ def test_the_last_fully_connected_layer_stays_float_and_is_named(crops: Float32)
 
 
 def test_a_fully_connected_layer_before_it_is_quantised(crops: Float32) -> None:
-    settings = Settings(activations="uint8", float_head=False)
+    settings = QuantiserOptions(activations="uint8", float_head=False)
     model, _ = quantise(residual(), crops, settings)
 
     gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
@@ -306,7 +306,7 @@ def test_equalisation_leaves_the_float_network_unchanged(build: Callable[[], onn
     model = build()
     graph = Graph.of(model)
     before = {name: value.copy() for name, value in graph.constants.items()}
-    count, _ = equalise(graph, plan(graph, Settings(activations="uint8")), observe(graph, crops), 0.5)
+    count, _ = equalise(graph, plan(graph, QuantiserOptions(activations="uint8")), observe(graph, crops), 0.5)
     changed = build()
     del changed.graph.initializer[:]
     changed.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in graph.constants.items())
@@ -320,7 +320,7 @@ def test_bias_correction_reduces_the_mean_output_error(crops: Float32) -> None:
     model = depthwise()
 
     def mean_error(correct: bool) -> float:
-        settings = Settings(activations="uint8", adaptive_rounding=False, correct_bias=correct)
+        settings = QuantiserOptions(activations="uint8", adaptive_rounding=False, correct_bias=correct)
         quantised, _ = quantise(model, crops, settings)
         return float(np.abs((run(quantised, crops) - run(model, crops)).mean(axis=0)).mean())
 
@@ -339,7 +339,7 @@ def test_what_the_float_network_computes_is_looked_at_once_for_any_settings(crop
     seen = observe(Graph.of(model), crops)
 
     for balance in (0.5, 1.0):
-        settings = Settings(activations="uint8", balance=balance)
+        settings = QuantiserOptions(activations="uint8", balance=balance)
         assert quantise(model, crops, settings, seen)[0] == quantise(model, crops, settings)[0]
 
 

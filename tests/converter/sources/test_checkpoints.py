@@ -50,7 +50,7 @@ def refused(path: Path, model: str = "pfld") -> InputError:
 def test_loads_a_dict_with_a_state_dict_and_other_entries(tmp_path: Path, state: checkpoints.State) -> None:
     path = tmp_path / "x.pth.tar"
     torch.save({"epoch": 7, "arch": "pfld", "state_dict": dict(state), "optimizer": {"lr": 0.1}}, path)
-    assert list(checkpoints.load(path)) == list(state)
+    assert list(checkpoints.load_state_dict(path)) == list(state)
 
 
 def test_loads_a_bare_state_dict(tmp_path: Path, state: checkpoints.State, expected: np.ndarray) -> None:
@@ -85,7 +85,7 @@ def test_batchnorms_step_counter_may_be_missing(tmp_path: Path, state: checkpoin
 
 def test_refuses_a_missing_key_and_names_the_first_three(tmp_path: Path, state: checkpoints.State) -> None:
     torch.save(dict(list(state.items())[5:]), tmp_path / "x.pth")
-    assert "misses conv1.weight, bn1.weight, bn1.bias and 2 more" in refused(tmp_path / "x.pth").message
+    assert "lacks conv1.weight, bn1.weight, bn1.bias and 2 more" in refused(tmp_path / "x.pth").message
 
 
 def test_refuses_an_unexpected_key_and_names_it(tmp_path: Path, state: checkpoints.State) -> None:
