@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from lmconv import plugins
 from lmconv.building.assembling import build
 from lmconv.building.plain import plain_graph
 from lmconv.building.request import Conversion
@@ -29,12 +28,13 @@ from lmconv.faces.crops import FaceCrops, load_face_crops
 from lmconv.inference.latency import interleaved, latency
 from lmconv.inference.scenes import Scene, on_scene, whole_way
 from lmconv.inference.session import feed
+from lmconv.plugins import TARGETS
 from lmconv.sources import checkpoints
 from lmconv.sources import resolve as source
-from lmconv.types import Float32, Io, ModelSpec, OpenOptions, Precision, Session, Target, Variant
+from lmconv.types import Float32, Io, ModelSpec, OpenOptions, Precision, Session, Variant
 from lmconv.visual.tables import markdown
 
-TARGETS = ("onnx", "openvino")
+TARGET_NAMES = ("onnx", "openvino")
 IOS: tuple[Io, ...] = ("tensor", "image", "frame")
 FACES = {1: None, 2: 24, 7: 24, 64: 8}
 """How many faces are compared at each batch; all at 1."""
@@ -70,8 +70,8 @@ def network(model: str, out: Path) -> list[dict[str, Any]]:
         expected = [on_scene(session, spec, shown).landmarks for _, _, shown in batches(faces, spec)]
     rows = []
     with ExitStack() as stack:
-        for name in TARGETS:
-            target: Target = plugins.load("targets", name)
+        for name in TARGET_NAMES:
+            target = TARGETS.load(name)
             opened: dict[Io, tuple[Session, ModelSpec]] = {}
             for io in IOS:
                 made = build(Conversion(base=plain, out=out), Variant(target=name, precision=Precision.FP32, io=io))

@@ -19,7 +19,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from lmconv import plugins
 from lmconv.building.optimise import optimise
 from lmconv.building.plain import plain_graph
 from lmconv.building.recipe import PRECISION_PASSES
@@ -31,11 +30,12 @@ from lmconv.inference.latency import interleaved, latency
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import landmarks, noise
 from lmconv.machine import this_cpu
+from lmconv.plugins import TARGETS
 from lmconv.sources import resolve as source
 from lmconv.sources.resolve import resolve
 from lmconv.store import artifact
 from lmconv.targets import openvino
-from lmconv.types import OPSET, Float32, Float64, ModelSpec, PassContext, Precision, Session, Target, landmark_spec
+from lmconv.types import OPSET, Float32, Float64, ModelSpec, PassContext, Precision, Session, landmark_spec
 from lmconv.visual.tables import markdown
 
 REWRITES = ("dead", "batchnorm", "resize", "activations", "prelu", "gates")
@@ -77,7 +77,7 @@ def network(name: str, out: Path) -> tuple[onnx.ModelProto, ModelSpec]:
 
 def pairs(model: onnx.ModelProto, spec: ModelSpec, target: str, settings: argparse.Namespace) -> Iterator[Measured]:
     """Graphs before and after each pass that changes this one, each brought to the precision; one batch size or any."""
-    plugin: Target = plugins.load("targets", target)
+    plugin = TARGETS.load(target)
     calibrated = settings.precision == Precision.INT8
     crops = calibration_inputs(settings.faces, spec) if calibrated else None
     context = PassContext(spec=spec, crops=crops, scheme=plugin.scheme(this_cpu()))

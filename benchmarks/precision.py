@@ -33,7 +33,6 @@ from typing import Any
 import numpy as np
 import onnx
 
-from lmconv import plugins
 from lmconv.building.assembling import build
 from lmconv.building.plain import Plain, plain_graph
 from lmconv.building.recipe import PRECISION_PASSES
@@ -51,10 +50,11 @@ from lmconv.judging import parity
 from lmconv.judging.accuracy import bootstrap
 from lmconv.judging.nme import nme
 from lmconv.networks.squares import to_picture
+from lmconv.plugins import COMMANDS, TARGETS
 from lmconv.sources.resolve import open_source, resolve
 from lmconv.store import artifact
 from lmconv.targets import openvino
-from lmconv.types import Float32, Json, ModelSpec, OpenOptions, Precision, Session, Target, Variant
+from lmconv.types import Float32, Json, ModelSpec, OpenOptions, Precision, Session, Variant
 from lmconv.visual.tables import markdown
 
 SAMPLES = 400
@@ -77,7 +77,7 @@ class Job:
         if not compacted:
             return self.base.model
         choices = Choices(without=PRECISION_PASSES[Precision.INT8])
-        plugin: Target = plugins.load("targets", target)
+        plugin = TARGETS.load(target)
         given = Crops(cut=lambda: self.crops, pictures=tuple)
         conversion = Conversion(base=self.base, out=self.out, crops=given, choices=choices)
         *_, last = steps(
@@ -96,7 +96,7 @@ def ours(job: Job, target: str, precision: Precision) -> Path:
 def tuned(job: Job, target: str) -> Path:
     """What `lmconv tune` makes."""
     name = job.base.artifact.spec.name
-    if "tune" in plugins.names("commands"):
+    if "tune" in COMMANDS.names():
         lmconv = str(Path(sys.executable).with_name("lmconv"))
         options = ["--calibration", str(job.faces), "--budget-ion", str(BUDGET), "--out", str(job.out)]
         subprocess.run([lmconv, "tune", name, "--to", target, *options], check=True, stdout=sys.stderr)
@@ -256,7 +256,7 @@ def opened(path: Path) -> Session:
     """An artefact as its manifest says, or a model file; on one thread."""
     if path.is_dir():
         ready = artifact.read(path)
-        target: Target = plugins.load("targets", ready.target)
+        target = TARGETS.load(ready.target)
         return target.open(ready, OpenOptions(threads=1))
     if path.suffix == ".onnx":
         return OrtSession(path, threads=1)

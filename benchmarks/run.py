@@ -24,16 +24,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lmconv import plugins
 from lmconv.building.assembling import build
 from lmconv.building.plain import plain_graph
 from lmconv.building.request import Conversion
 from lmconv.faces.crops import load_face_crops
 from lmconv.inference.latency import interleaved
 from lmconv.inference.session import noise
+from lmconv.plugins import TARGETS
 from lmconv.sources import resolve as source
 from lmconv.store import artifact as artifacts
-from lmconv.types import Float64, OpenOptions, Precision, Target, Uint8, Variant
+from lmconv.types import Float64, OpenOptions, Precision, Uint8, Variant
 from lmconv.visual.tables import markdown
 
 FRAMES, WIDTH, HEIGHT, RATE = 300, 640, 480, 30.0
@@ -48,7 +48,7 @@ WAYS = {
     "RFB-320 in OpenVINO on every frame": ("--no-track", "--detector", "{out}/rfb320/openvino-fp32"),
 }
 MODELS = ("pfld", "mobilefacenet")
-TARGETS = ("onnx", "openvino")
+TARGET_NAMES = ("onnx", "openvino")
 SAMPLES = 300
 
 
@@ -63,7 +63,7 @@ def main() -> None:
     write_clip(out / "clip.mp4", Path(os.environ["LMCONV_FACES"]))
     for model in MODELS:
         plain = plain_graph(source.resolve(model), out)
-        for target in TARGETS:
+        for target in TARGET_NAMES:
             build(Conversion(base=plain, out=out), Variant(target=target, precision=Precision.FP32))
     detector = plain_graph(source.resolve("rfb320"), out)
     build(Conversion(base=detector, out=out), Variant(target="openvino", precision=Precision.FP32))
@@ -127,7 +127,7 @@ def ratio(folder: Path, threads: int) -> dict[str, Any]:
         calls = []
         for name in ("plain", "onnx-fp32", "openvino-fp32"):
             made = artifacts.read(folder / name)
-            target: Target = plugins.load("targets", made.target)
+            target = TARGETS.load(made.target)
             session = stack.enter_context(target.open(made, OpenOptions(threads=threads)))
             inputs = {"input": noise(made.spec, 1, 0)}
             calls.append(lambda session=session, inputs=inputs: session.run(inputs))

@@ -11,6 +11,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from lmconv.plugins import BACKBONES
+
 
 def main(environment: Path, wheel: Path) -> int:
     """Checks the wheel's content, then runs it on an artefact that the developers' environment exports."""
@@ -38,12 +40,10 @@ def _export(folder: Path) -> Path:
     """Exports PFLD with PyTorch's initial weights; gives the artefact."""
     import torch
 
-    from lmconv import plugins
-
     torch.manual_seed(0)
-    backbone = plugins.load("backbones", "pfld")
+    backbone = BACKBONES.load("pfld")
     weights = folder / "pfld.pth"
-    torch.save(backbone.build(backbone.spec.landmarks).state_dict(), weights)
+    torch.save(backbone.module(backbone.spec.landmarks).state_dict(), weights)
     from lmconv.cli import run
 
     code = run(["export", "pfld", "--weights", str(weights), "--out", str(folder / "build"), "--quiet", "--no-guard"])

@@ -31,7 +31,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
-from lmconv import machine, plugins
+from lmconv import machine
 from lmconv.building.assembling import graph_for
 from lmconv.building.limits import MAP_TOLERANCE
 from lmconv.building.plain import Plain, plain_graph
@@ -49,12 +49,13 @@ from lmconv.judging.accuracy import accuracy, paired, to_json
 from lmconv.judging.loss import Budget, loss, losses
 from lmconv.networks.compare import difference
 from lmconv.networks.preprocess import network_input
+from lmconv.plugins import PASSES
 from lmconv.sources import checkpoints
 from lmconv.sources.resolve import open_source, resolve
 from lmconv.store.files import canonical, digest, sha256, writing
 from lmconv.store.reference import MAPS, Reference
 from lmconv.trt import check, device
-from lmconv.types import Arrays, Json, Pass, Precision, Variant
+from lmconv.types import Arrays, Json, Precision, Variant
 
 LOWERED = {8: ("opset17",)}
 """Passes that a major version of TensorRT needs last."""
@@ -264,7 +265,7 @@ def _graph(base: Plain, precision: Precision, given: Crops, major: int, *, compa
     """The graph that TensorRT of this version would get, rewritten or as the plain graph has it."""
     choices = Choices()
     if not compacted:
-        known: dict[str, Pass] = plugins.load_all("passes")
+        known = PASSES.load_all()
         optional = (name for name, step in known.items() if not step.required and name not in PLAIN_PASSES)
         choices = replace(choices, without=tuple(optional))
     conversion = Conversion(base=base, out=base.artifact.path.parents[1], crops=given, choices=choices)

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from lmconv.plugins import BACKBONES
+
 if TYPE_CHECKING:
     import onnx
     import torch
 
-    from lmconv.types import Backbone, Float64
+    from lmconv.types import Float64
 
 SIZE = 32
 POINTS = 68
@@ -135,9 +137,8 @@ def tiny_onnx(
 
 def built(model: str, landmarks: int | None = None) -> torch.nn.Module:
     """A backbone in PyTorch's initial state."""
-    from lmconv import plugins
 
-    backbone: Backbone = plugins.load("backbones", model)
+    backbone = BACKBONES.load(model)
     assert backbone.build, f"{model} is published as ONNX"
     return backbone.build(landmarks or backbone.spec.landmarks)
 

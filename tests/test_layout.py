@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import lmconv.backbones
-from lmconv import plugins
+from lmconv.plugins import Registry
 
 TREE = Path(__file__).parents[1]
 ROOTS = [TREE / name for name in ("converter", "evaluate", "weights")]
@@ -50,8 +51,8 @@ def test_every_kind_of_plug_in_has_some() -> None:
 
 @pytest.mark.parametrize(("kind", "path"), FILES, ids=[f"{kind}-{path.stem}" for kind, path in FILES])
 def test_every_plug_in_file_is_found_and_binds_its_name(kind: str, path: Path) -> None:
-    assert path.stem in plugins.names(kind)
-    plugin = plugins.load(kind, path.stem)
+    assert path.stem in Registry[Any](kind, kind).names()
+    plugin = Registry[Any](kind, kind).load(path.stem)
     assert plugin is not None
     if kind != "backbones":
         assert plugin.name == path.stem
@@ -59,5 +60,5 @@ def test_every_plug_in_file_is_found_and_binds_its_name(kind: str, path: Path) -
 
 def test_no_name_is_taken_twice() -> None:
     for kind in KINDS:
-        names = plugins.names(kind)
+        names = Registry[Any](kind, kind).names()
         assert len(names) == len(set(names))

@@ -12,7 +12,6 @@ import pytest
 from tests.conftest import export
 from tests.helpers import Cli
 
-from lmconv import plugins
 from lmconv.building.optimise import optimise
 from lmconv.building.recipe import resolve
 from lmconv.building.request import Choices
@@ -26,6 +25,7 @@ from lmconv.judging import parity
 from lmconv.judging.nme import nme
 from lmconv.networks import squares
 from lmconv.passes import simplify
+from lmconv.plugins import TARGETS
 from lmconv.sources import resolve as source
 from lmconv.store import artifact as artifacts
 from lmconv.types import Artifact, Float64, OpenOptions, PassContext, Precision, Variant
@@ -54,7 +54,7 @@ def case(request: pytest.FixtureRequest, built: Path, real_weights: Path) -> tup
     artifact = artifacts.read(built / model / f"{'onnx' if runtime == 'torch' else runtime}-fp32")
     if runtime == "torch":
         return model, lambda: source.open_source(source.resolve(model)), artifact
-    return model, lambda: plugins.load("targets", runtime).open(artifact, OpenOptions()), artifact
+    return model, lambda: TARGETS.load(runtime).open(artifact, OpenOptions()), artifact
 
 
 def test_golden_landmarks_are_hit_in_every_runtime(case: tuple[str, Any, Artifact], shared: Path) -> None:
@@ -83,7 +83,7 @@ def test_ion_is_the_recorded_one_for_every_face_in_every_runtime(case: tuple[str
 def test_int8_without_tuning_keeps_the_landmarks(
     built: Path, shared: Path, model: str, target: str, loss: float, drift: float
 ) -> None:
-    plain, plugin = artifacts.read(built / model / "plain"), plugins.load("targets", target)
+    plain, plugin = artifacts.read(built / model / "plain"), TARGETS.load(target)
     before = onnx.load(plain.path / "model.onnx")
     crop = calibration_inputs(shared / "faces" / "300w_train_sample", plain.spec)
     context = PassContext(spec=plain.spec, crops=crop, scheme=plugin.scheme("x86"), replay={"multiple": 8})
@@ -115,7 +115,7 @@ def test_mapping_back_by_a_clipped_square_misses_the_recorded_ion(
     golden = np.load(shared / "golden" / "300w_common.npz")
     folder = shared / "faces" / "300w_common"
     faces = load_face_crops(folder, artifact.spec)
-    with plugins.load("targets", "onnx").open(artifact, OpenOptions()) as session:
+    with TARGETS.load("onnx").open(artifact, OpenOptions()) as session:
         points = parity.on_faces(session, artifact.spec, faces).landmarks.astype(np.float64)
     pictures = [cv2.imread(str(folder / name)) for name in faces.names]
     boxes = clipped(
@@ -161,7 +161,7 @@ def test_red_for_blue_is_beyond_the_gate(built: Path, shared: Path) -> None:
     golden = np.load(shared / "golden" / "random112_seed0.npz")
     for model, key in GOLDEN.items():
         artifact = artifacts.read(built / model / "onnx-fp32")
-        with plugins.load("targets", "onnx").open(artifact, OpenOptions()) as session:
+        with TARGETS.load("onnx").open(artifact, OpenOptions()) as session:
             found = session.run({"input": np.ascontiguousarray(golden["x"][:, ::-1])})["landmarks"]
         assert np.abs(found.reshape(2, 136) - golden[key]).max() > 1e-3
 

@@ -8,9 +8,9 @@ import traceback
 
 import click
 
-from lmconv import plugins
 from lmconv.console import REPORT, one_line
 from lmconv.errors import Bug, LmconvError, UsageError, interrupted
+from lmconv.plugins import COMMANDS
 
 
 class Commands(click.Group):
@@ -18,12 +18,11 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands, sorted."""
-        return plugins.names("commands")
+        return COMMANDS.names()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Loads one command; an unknown name is a `UsageError` with the nearest."""
-        command: click.Command = plugins.load("commands", cmd_name)
-        return command
+        return COMMANDS.load(cmd_name)
 
 
 HELP = """Converts face-landmark networks to ONNX, OpenVINO and TensorRT, and proves that the landmarks stay.

@@ -246,6 +246,11 @@ class Backbone:
     build: Callable[[int], torch.nn.Module] | None
     summary: str
 
+    def module(self, landmarks: int) -> torch.nn.Module:
+        """Builds the network in PyTorch's initial state; not for a network published as an ONNX file."""
+        assert self.build, f"{self.spec.name} is published as an ONNX file"
+        return self.build(landmarks)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lmconv.plugins import Registry
 from lmconv.types import Float64
 
 
@@ -75,3 +76,6 @@ class Dataset:
     matches: Callable[[Path], bool]
     faces: Callable[[Path, str], Listing]
     matches_bare: Callable[[Path], bool] = lambda folder: False
+
+
+DATASETS: Registry[Dataset] = Registry("datasets", "dataset")

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from lmconv.plugins import Registry
 from lmconv.types import Arrays, Crop, Float32, Uint8
 
 Run: TypeAlias = Callable[[Arrays], Mapping[str, NDArray[Any]]]
@@ -63,3 +64,6 @@ class Detector:
     find: Callable[[Sequence[Run], Uint8], Detections]
     crop: Crop = SQUARE
     open: Callable[[Path | None, int], Callable[[Uint8], Detections]] | None = None
+
+
+DETECTORS: Registry[Detector] = Registry("detectors", "detector")

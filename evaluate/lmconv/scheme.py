@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from lmconv import plugins
 from lmconv.errors import UsageError
+from lmconv.plugins import Registry
 from lmconv.types import Float64
 
 Rule: TypeAlias = tuple[int, int] | Callable[[Float64], Float64]
@@ -123,12 +123,15 @@ class Scheme:
         return normalisers[name or self.default]
 
 
+SCHEMES: Registry[Scheme] = Registry("schemes", "scheme")
+
+
 def check_normaliser(name: str) -> None:
     """Raises a `UsageError` for a normaliser that no scheme has.
 
     The number of landmarks is not yet known: `Scheme.normaliser` checks the name for the scheme of the faces.
     """
-    schemes: dict[str, Scheme] = plugins.load_all("schemes")
+    schemes = SCHEMES.load_all()
     known = dict.fromkeys(name for scheme in schemes.values() for name in scheme.normalisers) | dict.fromkeys(BOXES)
     if name not in known:
         raise UsageError(f"unknown normaliser {name!r}", hint=f"known: {', '.join(known)}")
@@ -140,7 +143,7 @@ def scheme(landmarks: int) -> Scheme | None:
     Raises:
         UsageError: Two plug-ins have this number of landmarks, and the choice is ambiguous.
     """
-    schemes: dict[str, Scheme] = plugins.load_all("schemes")
+    schemes = SCHEMES.load_all()
     matches = {name: known for name, known in schemes.items() if known.landmarks == landmarks}
     if len(matches) > 1:
         raise UsageError(

@@ -11,7 +11,7 @@ import pytest
 from tests.goldens import make
 from tests.helpers import COMMAND, Cli, contents, python
 
-from lmconv import plugins
+from lmconv.plugins import BACKBONES, TARGETS
 from lmconv.sources import checkpoints
 from lmconv.store import artifact as artifacts
 
@@ -27,7 +27,7 @@ def models(seeded: Path) -> dict[str, Any]:
 
 
 def test_models_lists_every_backbone_with_the_documented_keys(models: dict[str, Any]) -> None:
-    assert sorted(models) == plugins.names("backbones")
+    assert sorted(models) == BACKBONES.names()
     keys = {"name", "task", "input", "landmarks", "parameters", "flops", "published_ion", "weights"}
     for row in models.values():
         assert set(row) >= keys
@@ -154,10 +154,10 @@ def test_doctor_names_every_target_and_what_to_install(cli: Cli, weights: Path) 
     ran = cli("doctor", "--json")
     assert ran.code == 0
     runtimes = {row["name"]: row["install"] for row in ran.document["runtimes"]}
-    for target in plugins.names("targets"):
+    for target in TARGETS.names():
         assert target in runtimes
     assert runtimes["onnx"] is None
-    needed = plugins.load("targets", "tensorrt").requires()
+    needed = TARGETS.load("tensorrt").requires()
     assert runtimes["tensorrt"] == needed
     assert ran.document["machine"]["versions"]["onnxruntime"]
     assert str(needed or "ready") in cli("doctor").out

@@ -13,9 +13,9 @@ import onnx
 import pytest
 from tests.helpers import COMMAND, Cli, contents, python, tiny_onnx
 
-from lmconv import plugins
 from lmconv.console import Console, Outcome, attempt
 from lmconv.errors import Bug, GateFailed, InputError, LmconvError, MissingRuntime, UsageError, worst
+from lmconv.plugins import TARGETS
 from lmconv.store import artifact as artifacts
 
 # Exit codes
@@ -229,7 +229,7 @@ def test_a_bug_in_one_item_ranks_above_all_and_the_others_go_on(
 
 # A missing runtime
 
-TENSORRT = plugins.load("targets", "tensorrt").requires()
+TENSORRT = TARGETS.load("tensorrt").requires()
 
 
 @pytest.mark.skipif(TENSORRT is None, reason="TensorRT and a GPU are here")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.helpers import Cli, add_face, built, face
 
-from lmconv import plugins
+from lmconv.plugins import BACKBONES
 from lmconv.store import artifact as artifacts
 
 SMALL = ("drawn68", "pfld")
@@ -17,8 +17,7 @@ SMALL = ("drawn68", "pfld")
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only two small networks are known: eleven would take minutes (benchmarks/zoo.py does them all)."""
-    names = plugins.names
-    monkeypatch.setattr(plugins, "names", lambda kind: list(SMALL) if kind == "backbones" else names(kind))
+    monkeypatch.setattr(BACKBONES, "names", lambda: list(SMALL))
 
 
 @pytest.mark.slow

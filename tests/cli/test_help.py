@@ -6,7 +6,7 @@ from importlib.metadata import version
 import pytest
 from tests.helpers import Cli, python
 
-from lmconv import plugins
+from lmconv.plugins import COMMANDS
 
 HEAVY = ("torch", "onnx", "onnxruntime", "onnxsim", "openvino", "cv2", "numpy")
 SHOW = """
@@ -17,7 +17,7 @@ print(json.dumps([code, sorted(set(sys.modules))]), file=sys.stderr)
 """
 
 
-@pytest.mark.parametrize("command", ["", *plugins.names("commands")])
+@pytest.mark.parametrize("command", ["", *COMMANDS.names()])
 def test_help_imports_nothing_heavy(command: str) -> None:
     ran = python(SHOW, *([command] if command else []), "--help")
     code, modules = json.loads(ran.err)
@@ -26,7 +26,7 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     assert not set(modules) & set(HEAVY)
 
 
-@pytest.mark.parametrize("command", plugins.names("commands"))
+@pytest.mark.parametrize("command", COMMANDS.names())
 def test_help_of_every_command_has_an_example(cli: Cli, command: str) -> None:
     ran = cli(command, "--help")
     assert ran.code == 0
@@ -34,14 +34,14 @@ def test_help_of_every_command_has_an_example(cli: Cli, command: str) -> None:
     assert f"\n    lmconv {command}" in ran.out or f"\n  lmconv {command}" in ran.out
 
 
-@pytest.mark.parametrize("command", plugins.names("commands"))
+@pytest.mark.parametrize("command", COMMANDS.names())
 def test_every_command_is_in_the_help_with_one_sentence(cli: Cli, command: str) -> None:
     line = next(line for line in cli("--help").out.splitlines() if line.strip().startswith(f"{command} "))
     assert line.strip().endswith(".")
     assert "..." not in line
 
 
-@pytest.mark.parametrize("command", [name for name in plugins.names("commands") if name != "weights"])
+@pytest.mark.parametrize("command", [name for name in COMMANDS.names() if name != "weights"])
 def test_every_command_takes_the_common_options(cli: Cli, command: str) -> None:
     out = cli(command, "--help").out
     for option in ("--json", "--quiet", "-v, --verbose"):

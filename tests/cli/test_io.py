@@ -13,7 +13,6 @@ import pytest
 from tests.conftest import export
 from tests.helpers import Cli, add_face, face, python, tiny_onnx
 
-from lmconv import plugins
 from lmconv.building import acceptance
 from lmconv.building.assembling import build
 from lmconv.building.plain import plain_graph
@@ -22,18 +21,19 @@ from lmconv.faces.crops import load_face_crops
 from lmconv.inference.scenes import Scene, landmarks_in, on_scene, scene
 from lmconv.judging import parity
 from lmconv.networks import wrapping
+from lmconv.plugins import TARGETS
 from lmconv.sources import resolve as source
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference as reference_file
-from lmconv.types import Float32, Float64, Io, ModelSpec, OpenOptions, Precision, Target, Variant
+from lmconv.types import Float32, Float64, Io, ModelSpec, OpenOptions, Precision, Variant
 
-TARGETS = ("onnx", "openvino")
+TARGET_NAMES = ("onnx", "openvino")
 RGB = ("--preprocess", "RGB,1/255,0.485:0.456:0.406,0.229:0.224:0.225")
 
 
 def open_path(path: Path, threads: int = 1) -> Any:
     made = artifacts.read(path)
-    target: Target = plugins.load("targets", made.target)
+    target = TARGETS.load(made.target)
     return target.open(made, OpenOptions(threads=threads))
 
 
@@ -43,7 +43,7 @@ def io_build(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("io") / "build"
     export(str(tiny), None, out)
     plain = plain_graph(source.resolve(str(tiny)), out)
-    for target in TARGETS:
+    for target in TARGET_NAMES:
         for io in ("tensor", "image", "frame"):
             build(Conversion(base=plain, out=out), Variant(target=target, precision=Precision.FP32, io=io))
     return out
@@ -77,7 +77,7 @@ def test_artefacts_that_take_something_else_stand_beside_each_other(cli: Cli, ti
     assert len({(row["parameters"], row["flops"]) for row in rows}) == 1
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", TARGET_NAMES)
 @pytest.mark.parametrize("io", ["image", "frame"])
 def test_the_same_network_makes_the_same_bytes(built: Path, tiny: Path, tmp_path: Path, target: str, io: Io) -> None:
     plain = plain_graph(source.resolve(str(tiny)), tmp_path / "again")
@@ -88,7 +88,7 @@ def test_the_same_network_makes_the_same_bytes(built: Path, tiny: Path, tmp_path
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", TARGET_NAMES)
 def test_lower_precisions_are_wrapped_too(cli: Cli, tiny: Path, faces: Path, precision: str, target: str) -> None:
     names = [f"build/tiny/{target}-{precision}-{io}" for io in ("image", "frame")]
     for seed in (3, 4, 5):
@@ -109,7 +109,7 @@ def test_any_number_of_points(cli: Cli, tmp_path: Path, points: int) -> None:
         assert made.spec.outputs[0].shape == ("N", points, 2)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", TARGET_NAMES)
 def test_heatmaps_stay_an_output(cli: Cli, tmp_path: Path, target: str) -> None:
     from tests.converter.networks.test_heatmaps import heatmap_onnx
 
@@ -129,7 +129,7 @@ def test_heatmaps_stay_an_output(cli: Cli, tmp_path: Path, target: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", TARGET_NAMES)
 def test_a_fixed_batch(cli: Cli, tiny: Path, target: str) -> None:
     options = ("--io", "image", "--io", "frame", "--batch", "3", "--to", target)
     assert cli("export", tiny, *options).code == 0
@@ -201,7 +201,7 @@ def test_the_reference_holds_what_the_artefact_takes(built: Path, io: Io) -> Non
 # The same landmarks
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", TARGET_NAMES)
 @pytest.mark.parametrize("count", [1, 2, 7, 64])
 def test_one_scene_gives_the_same_landmarks_every_way(built: Path, target: str, count: int) -> None:
     shown = scene(count, count)
@@ -290,7 +290,7 @@ def test_report_says_what_an_artefact_takes(cli: Cli, built: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.realdata
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", TARGET_NAMES)
 def test_real_faces_have_the_landmarks_of_the_host(cli: Cli, shared: Path, real_weights: Path, target: str) -> None:
     options = ("--io", "image", "--io", "frame", "--to", target)
     assert cli("export", "pfld", *options).code == 0

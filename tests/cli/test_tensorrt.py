@@ -8,11 +8,11 @@ import pytest
 from tests.converter.targets.test_tensorrt import HERE, engine
 from tests.helpers import Cli, contents
 
-from lmconv import plugins
 from lmconv.console import Console
+from lmconv.plugins import TARGETS
 from lmconv.trt import device, log
 
-NEEDED = plugins.load("targets", "tensorrt").requires()
+NEEDED = TARGETS.load("tensorrt").requires()
 MISSING = pytest.mark.skipif(NEEDED is None, reason="TensorRT and a GPU are here")
 
 

@@ -10,6 +10,7 @@ from onnx import numpy_helper
 from tests.helpers import COMMAND, Cli, add_face, face, python
 
 from lmconv.pipeline import convert
+from lmconv.plugins import TARGETS
 from lmconv.sources.resolve import resolve
 from lmconv.store import artifact as artifacts
 from lmconv.types import Precision
@@ -163,14 +164,13 @@ def test_a_model_that_gives_nan_fails(cli: Cli, small: Path, tiny: Path) -> None
 
 
 def test_red_for_blue_is_beyond_the_gate_of_fp32(build: Path) -> None:
-    from lmconv import plugins
     from lmconv.inference.session import landmarks, noise
     from lmconv.networks.compare import difference
     from lmconv.types import OpenOptions
 
     artifact = artifacts.read(build / "pfld" / "onnx-fp32")
     images = noise(artifact.spec, 8, 1)
-    with plugins.load("targets", "onnx").open(artifact, OpenOptions()) as session:
+    with TARGETS.load("onnx").open(artifact, OpenOptions()) as session:
         right = landmarks(session, artifact.spec, images)
         wrong = landmarks(session, artifact.spec, np.ascontiguousarray(images[:, ::-1]))
     assert difference(right, wrong, (112, 112)).max_abs > 100 * 1e-5

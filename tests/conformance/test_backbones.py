@@ -9,15 +9,15 @@ import pytest
 import torch
 from tests.helpers import built
 
-from lmconv import plugins
+from lmconv.plugins import BACKBONES
 from lmconv.sources.checkpoints import fill
 from lmconv.sources.pytorch import identify
 from lmconv.types import Backbone
 
-NAMES = plugins.names("backbones")
-BACKBONES: dict[str, Backbone] = plugins.load_all("backbones")
-BUILT = [name for name, found in BACKBONES.items() if found.build]
-LANDMARKS = [name for name, found in BACKBONES.items() if not found.spec.detects]
+NAMES = BACKBONES.names()
+LOADED = BACKBONES.load_all()
+BUILT = [name for name, found in LOADED.items() if found.build]
+LANDMARKS = [name for name, found in LOADED.items() if not found.spec.detects]
 
 
 @cache
@@ -28,14 +28,14 @@ def network(name: str) -> torch.nn.Module:
 
 @pytest.fixture(params=BUILT)
 def backbone(request: pytest.FixtureRequest) -> Backbone:
-    return BACKBONES[request.param]
+    return LOADED[request.param]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_spec_says_what_it_takes(name: str) -> None:
-    spec = BACKBONES[name].spec
+    spec = LOADED[name].spec
     assert spec.name == spec.backbone == name
-    assert BACKBONES[name].summary
+    assert LOADED[name].summary
     assert [tensor.name for tensor in spec.inputs] == ["input"]
     assert spec.inputs[0].shape == ("N", 3, *(("H", "W") if spec.sample else spec.input_size))
     assert spec.batch is None
@@ -44,7 +44,7 @@ def test_its_spec_says_what_it_takes(name: str) -> None:
 
 @pytest.mark.parametrize("name", LANDMARKS)
 def test_its_spec_says_what_it_gives(name: str) -> None:
-    spec = BACKBONES[name].spec
+    spec = LOADED[name].spec
     maps = [("heatmaps", ("N", spec.landmarks, "h", "w"))] if spec.heatmaps else []
     outputs = [(tensor.name, tensor.shape) for tensor in spec.outputs]
     assert outputs == [("landmarks", ("N", spec.landmarks, 2)), *maps]
@@ -52,7 +52,7 @@ def test_its_spec_says_what_it_gives(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*LANDMARKS}))
 def test_the_spec_of_a_detector_says_what_it_gives(name: str) -> None:
-    outputs = BACKBONES[name].spec.outputs
+    outputs = LOADED[name].spec.outputs
     assert [tensor.name for tensor in outputs] == ["scores", "boxes", "points"][: len(outputs)]
     numbers = [tensor.shape[1 if tensor.layout == "NCHW" else -1] for tensor in outputs]
     assert numbers == [2, 4, 10][: len(outputs)]
@@ -86,7 +86,7 @@ def test_it_gives_the_same_alone_and_in_a_batch(backbone: Backbone) -> None:
 @pytest.mark.parametrize(("landmarks", "batch"), [(39, 1), (98, 5)])
 @pytest.mark.parametrize("name", LANDMARKS)
 def test_it_is_built_for_another_number_of_points(name: str, landmarks: int, batch: int) -> None:
-    backbone = BACKBONES[name]
+    backbone = LOADED[name]
     height, width = backbone.spec.input_size
     with torch.device("meta"):
         out = built(name, landmarks).eval()(torch.empty(batch, 3, height, width))

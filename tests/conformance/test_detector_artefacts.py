@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from lmconv import plugins
 from lmconv.building.assembling import build
 from lmconv.building.plain import Plain, plain_graph
 from lmconv.building.request import Conversion
 from lmconv.inference.session import gap, noise, outputs
+from lmconv.plugins import BACKBONES, TARGETS
 from lmconv.sources.resolve import names, open_source, resolve
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference
-from lmconv.types import Artifact, OpenOptions, Precision, Target, Variant
+from lmconv.types import Artifact, OpenOptions, Precision, Variant
 
-DETECTORS = names("detection")
-BUILT = [name for name in DETECTORS if plugins.load("backbones", name).build]
+DETECTION_NETWORKS = names("detection")
+BUILT = [name for name in DETECTION_NETWORKS if BACKBONES.load(name).build]
 QUICK = ("mtcnn_pnet",)
 SIZES = ((12, 12), (45, 62), (131, 97), (240, 320))
 """(height, width): smallest, odd in one and in both directions, and what comparisons are made at."""
@@ -36,7 +36,7 @@ def marks(name: str) -> list[pytest.MarkDecorator]:
     return published if name in QUICK else [*published, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=marks(name)) for name in DETECTORS])
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=marks(name)) for name in DETECTION_NETWORKS])
 def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Plain:
     """The plain graph of a detector: with seeded weights, or as published."""
     weights = None if request.param in BUILT else request.getfixturevalue("shared") / "detectors"
@@ -53,7 +53,7 @@ def test_an_artefact_gives_what_the_network_gives_at_every_size(
 ) -> None:
     made = build(Conversion(base=plain, out=tmp_path), Variant(target=target, precision=precision))
     tells_what_it_gives(made)
-    plugin: Target = plugins.load("targets", target)
+    plugin = TARGETS.load(target)
     own = plain.source.spec
     specs = [replace(own, sample=size) for size in SIZES] if own.sample else [own]
     with open_source(plain.source) as network, plugin.open(made, OpenOptions(threads=1)) as session:

@@ -11,19 +11,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lmconv import plugins
 from lmconv.detecting.opening import Finder, open_finder
-from lmconv.detection import Detector
+from lmconv.detection import DETECTORS, Detector
 from lmconv.errors import InputError
-from lmconv.types import Backbone, Uint8
+from lmconv.plugins import BACKBONES
+from lmconv.types import Uint8
 
-NAMES = plugins.names("detectors")
+NAMES = DETECTORS.names()
 
 
 @pytest.fixture(params=NAMES)
 def detector(request: pytest.FixtureRequest) -> Detector:
-    found: Detector = plugins.load("detectors", request.param)
-    return found
+    return DETECTORS.load(request.param)
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -80,7 +79,7 @@ def test_declares_itself(detector: Detector) -> None:
 
 def test_its_networks_are_there_and_detect(detector: Detector) -> None:
     for name in detector.networks:
-        backbone: Backbone = plugins.load("backbones", name)
+        backbone = BACKBONES.load(name)
         assert backbone.spec.detects
 
 

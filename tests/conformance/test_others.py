@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from tests.evaluate.datasets.builders import BUILDERS
 
-from lmconv import plugins
-from lmconv.data import Dataset
+from lmconv.data import DATASETS, Dataset
 from lmconv.errors import InputError
 from lmconv.faces.crops import load_face_crops
 from lmconv.faces.lookup import find_dataset
 from lmconv.inference.session import landmarks, noise
 from lmconv.pipeline import convert
+from lmconv.plugins import COMMANDS, TARGETS
 from lmconv.sources.resolve import open_source, resolve
 from lmconv.store import artifact as artifacts
 from lmconv.types import Cpu, OpenOptions, Precision, Target, landmark_spec
@@ -25,14 +25,13 @@ from lmconv.types import Cpu, OpenOptions, Precision, Target, landmark_spec
 # Targets
 
 
-@pytest.fixture(params=plugins.names("targets"))
+@pytest.fixture(params=TARGETS.names())
 def target(request: pytest.FixtureRequest) -> Target:
-    found: Target = plugins.load("targets", request.param)
-    return found
+    return TARGETS.load(request.param)
 
 
 def test_a_target_declares_itself(target: Target) -> None:
-    assert target.name in plugins.names("targets")
+    assert target.name in TARGETS.names()
     assert target.summary
     assert target.suffixes
     assert all(suffix.startswith(".") for suffix in target.suffixes)
@@ -79,14 +78,13 @@ def test_what_a_session_gave_stays_when_it_runs_again(target: Target, tiny: Path
 # Datasets
 
 
-@pytest.fixture(params=plugins.names("datasets"))
+@pytest.fixture(params=DATASETS.names())
 def dataset(request: pytest.FixtureRequest) -> Dataset:
-    result: Dataset = plugins.load("datasets", request.param)
-    return result
+    return DATASETS.load(request.param)
 
 
 def test_a_dataset_declares_itself(dataset: Dataset) -> None:
-    assert dataset.name in plugins.names("datasets")
+    assert dataset.name in DATASETS.names()
     assert dataset.summary
 
 
@@ -113,9 +111,9 @@ def test_a_dataset_is_found_by_its_layout_and_cut_into_crops(dataset: Dataset, t
 # Commands
 
 
-@pytest.mark.parametrize("name", plugins.names("commands"))
+@pytest.mark.parametrize("name", COMMANDS.names())
 def test_a_command_has_a_name_a_help_and_options(name: str) -> None:
-    command = plugins.load("commands", name)
+    command = COMMANDS.load(name)
     assert isinstance(command, click.Command)
     assert command.name == name
     assert command.help

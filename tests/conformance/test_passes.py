@@ -6,15 +6,15 @@ import onnx
 import pytest
 from tests.helpers import tiny_onnx
 
-from lmconv import plugins
 from lmconv.building.optimise import optimise
 from lmconv.errors import UsageError
 from lmconv.graph.facts import static_shapes
+from lmconv.plugins import PASSES, TARGETS
 from lmconv.sources import export
 from lmconv.sources import resolve as source
-from lmconv.types import ModelSpec, Pass, PassContext, QuantScheme
+from lmconv.types import ModelSpec, Pass, PassContext
 
-SCHEME: QuantScheme = plugins.load("targets", "onnx").quantisation
+SCHEME = TARGETS.load("onnx").quantisation
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +25,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[onnx.ModelProto,
     return export.export(found)[0], found.spec
 
 
-@pytest.fixture(params=plugins.names("passes"))
+@pytest.fixture(params=PASSES.names())
 def step(request: pytest.FixtureRequest) -> Pass:
-    found: Pass = plugins.load("passes", request.param)
-    return found
+    return PASSES.load(request.param)
 
 
 def test_it_says_what_it_does_and_what_it_may_change(step: Pass) -> None:
-    assert step.name in plugins.names("passes")
+    assert step.name in PASSES.names()
     assert step.summary
     assert 0 <= step.tolerance < 1
     assert callable(step.apply)

@@ -7,17 +7,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lmconv import plugins
-from lmconv.scheme import BOXES, Group, Scheme, scheme
+from lmconv.scheme import BOXES, SCHEMES, Group, Scheme, scheme
 from lmconv.types import Float64
 
-NAMES = plugins.names("schemes")
+NAMES = SCHEMES.names()
 
 
 @pytest.fixture(params=NAMES)
 def one(request: pytest.FixtureRequest) -> Scheme:
-    result: Scheme = plugins.load("schemes", request.param)
-    return result
+    return SCHEMES.load(request.param)
 
 
 def faces(one: Scheme, n: int = 3) -> Float64:

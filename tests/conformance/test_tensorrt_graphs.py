@@ -5,15 +5,14 @@ A new file in `backbones/` is tested by being there.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
 
-from lmconv import plugins
 from lmconv.building.assembling import graph_for
 from lmconv.building.limits import MAP_TOLERANCE, RAW_TOLERANCE, TOLERANCE
 from lmconv.building.plain import Plain, plain_graph
@@ -22,6 +21,7 @@ from lmconv.building.target_graph import TargetGraph
 from lmconv.engines.lint import complaints
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import Outputs, feed, gap, noise, noise_crops, outputs
+from lmconv.plugins import BACKBONES, PASSES
 from lmconv.sources import resolve as source
 from lmconv.types import Io, Precision, Source, Variant
 
@@ -49,7 +49,7 @@ def crops_of(name: str) -> Crops | None:
     return Crops(cut=cache(lambda: noise(spec, CALIBRATION, 3)), pictures=list)
 
 
-@pytest.fixture(scope="module", params=[name for name, found in plugins.load_all("backbones").items() if found.build])
+@pytest.fixture(scope="module", params=[name for name, found in BACKBONES.load_all().items() if found.build])
 def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Plain:
     """The plain graph of a backbone with seeded weights."""
     folder: Path = tmp_path_factory.mktemp("plain")
@@ -57,15 +57,10 @@ def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(autouse=True)
-def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
+def lenient() -> Iterator[None]:
     """Untrained weights lose more to int8 than its pass allows, however they are quantised."""
-    load = plugins.load
-
-    def loaded(group: str, name: str) -> Any:
-        found = load(group, name)
-        return replace(found, tolerance=TOLERANCE[Precision.INT8]) if (group, name) == ("passes", "int8") else found
-
-    monkeypatch.setattr(plugins, "load", loaded)
+    with PASSES.using(int8=replace(PASSES.load("int8"), tolerance=TOLERANCE[Precision.INT8])):
+        yield
 
 
 def answer(ready: TargetGraph) -> Outputs:

@@ -1,35 +1,37 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.helpers import COMMAND, other_package, python
 
-from lmconv import plugins
+from lmconv.data import DATASETS
 from lmconv.errors import MissingRuntime, UsageError
+from lmconv.plugins import PASSES, TARGETS
 
 
 def test_names_are_sorted_and_load_nothing() -> None:
-    names = plugins.names("targets")
+    names = TARGETS.names()
     assert names == sorted(names)
     assert {"onnx", "openvino", "tensorrt"} <= set(names)
     code = (
-        "import sys; from lmconv import plugins; plugins.names('targets'); print('lmconv.targets.onnx' in sys.modules)"
+        "import sys; from lmconv.plugins import TARGETS; TARGETS.names(); print('lmconv.targets.onnx' in sys.modules)"
     )
     assert python(code).out.strip() == "False"
 
 
 def test_an_unknown_name_suggests_the_nearest_or_lists_all() -> None:
     with pytest.raises(UsageError, match=r"unknown pass 'simplfy' \(did you mean simplify\?\)"):
-        plugins.load("passes", "simplfy")
+        PASSES.load("simplfy")
     with pytest.raises(UsageError, match=r"unknown dataset 'zzz' \(known: dlib_xml, "):
-        plugins.load("datasets", "zzz")
+        DATASETS.load("zzz")
 
 
 @pytest.mark.parametrize("name", ["", "..types", "onnx.py", "../onnx", "__init__"])
 def test_a_name_is_never_a_path(name: str) -> None:
     with pytest.raises(UsageError, match="unknown target"):
-        plugins.load("targets", name)
+        TARGETS.load(name)
 
 
 def test_another_package_brings_a_command_by_entry_point(tmp_path: Path) -> None:
@@ -49,8 +51,8 @@ def plugin(console):
 def test_ours_come_before_those_of_other_packages(tmp_path: Path) -> None:
     env = other_package(tmp_path, "[lmconv.schemes]\nibug68 = lmconv_other:plugin\n", "plugin = 'an impostor'\n")
     code = """
-from lmconv import plugins
-print(plugins.load("schemes", "ibug68").name, plugins.names("schemes").count("ibug68"))
+from lmconv.scheme import SCHEMES
+print(SCHEMES.load("ibug68").name, SCHEMES.names().count("ibug68"))
 """
     assert python(code, env=env).out.split() == ["ibug68", "1"]
 
@@ -58,10 +60,10 @@ print(plugins.load("schemes", "ibug68").name, plugins.names("schemes").count("ib
 def test_a_plug_in_that_needs_what_is_not_here_says_what_to_install(tmp_path: Path) -> None:
     env = other_package(tmp_path, "[lmconv.passes]\nnice = lmconv_other:plugin\n", "import surely_not_installed\n")
     code = """
-from lmconv import plugins
 from lmconv.errors import MissingRuntime
+from lmconv.plugins import PASSES
 try:
-    plugins.load("passes", "nice")
+    PASSES.load("nice")
 except MissingRuntime as error:
     print(error)
 """
@@ -75,8 +77,18 @@ def test_a_broken_import_of_our_own_is_not_called_missing(monkeypatch: pytest.Mo
     def fail(name: str) -> object:
         raise ModuleNotFoundError("No module named 'lmconv.gone'", name="lmconv.gone")
 
-    plugins.names("targets")
+    TARGETS.names()
     monkeypatch.setattr(importlib, "import_module", fail)
     with pytest.raises(ModuleNotFoundError) as error:
-        plugins.load("targets", "onnx")
+        TARGETS.load("onnx")
     assert not isinstance(error.value, MissingRuntime)
+
+
+def test_a_plug_in_can_be_added_in_this_process_and_hides_one_of_its_name() -> None:
+    real = PASSES.load("dead")
+    mine = replace(real, summary="mine")
+    with PASSES.using(dead=mine, other=mine):
+        assert PASSES.load("dead") is PASSES.load("other") is mine
+        assert "other" in PASSES.names()
+    assert PASSES.load("dead") is real
+    assert "other" not in PASSES.names()

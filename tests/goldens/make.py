@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lmconv.plugins import BACKBONES
+
 if TYPE_CHECKING:
     import torch
 
@@ -58,10 +60,9 @@ def fill(network: torch.nn.Module) -> None:
 
 def seeded(model: str) -> torch.nn.Module:
     """A backbone with seeded weights, in evaluation mode."""
-    from lmconv import plugins
 
-    backbone = plugins.load("backbones", model)
-    network: torch.nn.Module = backbone.build(backbone.spec.landmarks)
+    backbone = BACKBONES.load(model)
+    network: torch.nn.Module = backbone.module(backbone.spec.landmarks)
     fill(network)
     return network.eval()
 

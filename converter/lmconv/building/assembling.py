@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from lmconv import plugins
 from lmconv.building.acceptance import accept
 from lmconv.building.feasibility import check_network
 from lmconv.building.optimise import Optimised, optimise
@@ -19,11 +18,12 @@ from lmconv.graph.facts import copied, set_batch
 from lmconv.inference import scenes
 from lmconv.inference.session import feed, noise_crops
 from lmconv.networks import wrapping
+from lmconv.plugins import TARGETS
 from lmconv.sources.resolve import open_source
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference as reference_file
 from lmconv.store.reference import Reference
-from lmconv.types import Artifact, Json, ModelSpec, PassContext, Target, Variant
+from lmconv.types import Artifact, Json, ModelSpec, PassContext, Variant
 
 
 def build(
@@ -47,7 +47,7 @@ def build(
     """
     start = time.perf_counter()
     base, choices = conversion.base, conversion.choices
-    target: Target = plugins.load("targets", variant.target)
+    target = TARGETS.load(variant.target)
     _check_recipe(conversion, variant)
     recipe = resolve(variant, target, choices)
     graph = graph_for(conversion, variant)
@@ -88,7 +88,7 @@ def graph_for(conversion: Conversion, variant: Variant, last: tuple[str, ...] | 
         UsageError: The network cannot be built as this variant.
         GateFailed: A pass without which the variant is impossible was refused.
     """
-    target: Target = plugins.load("targets", variant.target)
+    target = TARGETS.load(variant.target)
     network, batch = conversion.base.artifact.spec, variant.batch
     if network.batch not in (None, batch or network.batch):
         message = f"{network.name} takes {network.batch} inputs a run, not {batch}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lmconv import plugins
 from lmconv.building.optimise import Optimised, optimise
 from lmconv.building.recipe import PLAIN_PASSES, resolve
 from lmconv.building.request import Conversion
@@ -13,8 +12,9 @@ from lmconv.building.trial import timed
 from lmconv.graph.facts import flops, parameters
 from lmconv.inference.latency import faster
 from lmconv.machine import this_cpu
+from lmconv.plugins import PASSES, TARGETS
 from lmconv.store.artifact import variant_of
-from lmconv.types import Artifact, Json, Pass, PassContext, Precision, Target
+from lmconv.types import Artifact, Json, PassContext, Precision, Target
 
 if TYPE_CHECKING:
     import onnx
@@ -35,7 +35,7 @@ def explain(conversion: Conversion, artifact: Artifact) -> Json:
             starts.
     """
     base, choices = conversion.base, conversion.choices
-    target: Target = plugins.load("targets", artifact.target)
+    target = TARGETS.load(artifact.target)
     precision = artifact.precision
     recipe = resolve(variant_of(artifact), target, choices)
     names = recipe.passes
@@ -73,13 +73,13 @@ def explain(conversion: Conversion, artifact: Artifact) -> Json:
 
 
 def _lowers(name: str) -> bool:
-    step: Pass = plugins.load("passes", name)
+    step = PASSES.load(name)
     return step.required
 
 
 def _others(names: tuple[str, ...]) -> list[str]:
     """Passes that could be applied to a float graph, and are not."""
-    known: dict[str, Pass] = plugins.load_all("passes")
+    known = PASSES.load_all()
     return [
         name
         for name, step in known.items()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lmconv import plugins
 from lmconv.building.recipe import calibrated
 from lmconv.errors import MissingRuntime, UsageError
 from lmconv.networks import wrapping
+from lmconv.plugins import TARGETS
 from lmconv.types import ModelSpec, Target, Variant
 
 
@@ -20,7 +20,7 @@ def check_variant(variant: Variant, *, faces: bool) -> Target:
         UsageError: The target has no such precision or `--io`, or the precision needs faces.
         MissingRuntime: The runtime of the target is not installed.
     """
-    target: Target = plugins.load("targets", variant.target)
+    target = TARGETS.load(variant.target)
     if variant.precision not in target.precisions:
         known = ", ".join(target.precisions)
         raise UsageError(f"target {target.name} has no precision {variant.precision}", hint=f"it has {known}")

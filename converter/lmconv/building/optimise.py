@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmconv import plugins
 from lmconv.errors import GateFailed, UsageError, first_line
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import Outputs, feed, noise_crops, outputs
 from lmconv.networks.compare import difference, map_difference
+from lmconv.plugins import PASSES
 from lmconv.types import Json, Pass, PassContext
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def optimise(
     measured: Json = {}
     warnings: list[str] = []
     for name in passes:
-        step: Pass = plugins.load("passes", name)
+        step = PASSES.load(name)
         if step.calibrated and context.crops is None:
             raise UsageError(f"{name} needs faces to calibrate on", hint="give --calibration DIR, annotated faces")
         before = _outputs(model, context) if before is None else before

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from lmconv import plugins
 from lmconv.building.acceptance import accept
 from lmconv.building.optimise import optimise
 from lmconv.building.recipe import PLAIN_PASSES
@@ -20,6 +19,7 @@ from lmconv.errors import InputError
 from lmconv.graph.facts import flops, parameters
 from lmconv.inference.session import noise, outputs
 from lmconv.machine import versions
+from lmconv.plugins import TARGETS
 from lmconv.sources import usercode
 from lmconv.sources.export import export
 from lmconv.sources.onnx_file import standard
@@ -28,7 +28,7 @@ from lmconv.store import artifact as artifacts
 from lmconv.store import reference as reference_file
 from lmconv.store.files import canonical
 from lmconv.store.reference import Reference
-from lmconv.types import DEFAULT_BUILD, Artifact, Json, ModelSpec, PassContext, Source, Target, Variant
+from lmconv.types import DEFAULT_BUILD, Artifact, Json, ModelSpec, PassContext, Source, Variant
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +83,7 @@ def _made(folder: Path, source: Source, crops: Crops | None) -> Plain:
     # An ONNX file computes the same as its plain graph; the operators of the file itself may be too old to count.
     parents = {"source": {**_identity(source), "flops": flops(simplified.model, spec.input_size), **counts}}
     with artifacts.staged(folder) as new:
-        target: Target = plugins.load("targets", PLAIN_VARIANT.target)
+        target = TARGETS.load(PLAIN_VARIANT.target)
         built = target.build(simplified.model, new, spec, PLAIN_VARIANT.precision, DEFAULT_BUILD)
         (new / "modules.json").write_text(canonical(modules), encoding="utf-8")
         reference_file.write(new, reference)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
-from lmconv import plugins
 from lmconv.building.request import Choices
+from lmconv.plugins import PASSES
 from lmconv.types import Cpu, Json, Mix, Pass, Precision, QuantScheme, Target, Variant
 
 PRECISION_PASSES = {Precision.FP16: ("float16",), Precision.INT8: ("int8",)}
@@ -49,7 +49,7 @@ class Recipe:
     @property
     def quantised(self) -> bool:
         """True if a pass of the recipe calibrates on faces, a refused pass included."""
-        return any(plugins.load("passes", name).calibrated for name in self.lowering)
+        return any(PASSES.load(name).calibrated for name in self.lowering)
 
     @property
     def lowering(self) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ def _passes(precision: Precision, mix: Mix | None, target: Target, choices: Choi
 def calibrated(precision: Precision) -> bool:
     """True if a precision needs real faces: int8 calibrates on faces, and "mixed" is chosen on faces."""
     return precision == Precision.MIXED or any(
-        plugins.load("passes", name).calibrated for name in PRECISION_PASSES.get(precision, ())
+        PASSES.load(name).calibrated for name in PRECISION_PASSES.get(precision, ())
     )
 
 
@@ -112,5 +112,5 @@ def depends_on_faces(steps: list[Json], recipe: Recipe) -> bool:
         steps: Entries of a manifest's `recipe.passes`.
         recipe: The recipe that ran these passes.
     """
-    applied: list[Pass] = [plugins.load("passes", step["pass"]) for step in steps if not step["refused"]]
+    applied: list[Pass] = [PASSES.load(step["pass"]) for step in steps if not step["refused"]]
     return recipe.on_faces or any(step.calibrated for step in applied)

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lmconv import plugins
 from lmconv.building.optimise import Optimised, optimise
 from lmconv.building.trial import timed
 from lmconv.graph.facts import copied
+from lmconv.plugins import PASSES
 from lmconv.store.files import canonical
 from lmconv.types import Float64, Pass, PassContext, Target
 
@@ -39,7 +39,7 @@ def steps(conversion: Conversion, target: Target, recipe: Recipe) -> Iterator[Op
     key: tuple[object, ...] = (conversion.crops is not None,)  # every pass is compared on the crops
     for index, name in enumerate(recipe.passes):
         later = _lookahead(recipe, index)
-        step: Pass = plugins.load("passes", name)
+        step = PASSES.load(name)
         key = (*key, name, *_inputs_of(step, conversion, target, recipe, later))
         if key not in cache.optimised:
             context = _context(conversion, target, recipe, name, later)
@@ -104,6 +104,6 @@ def _timed_after(
     for model in models:
         for name in later:
             with contextlib.suppress(Exception):  # a pass that fails on a graph will be left out
-                model, _ = plugins.load("passes", name).apply(copied(model), context)
+                model, _ = PASSES.load(name).apply(copied(model), context)
         lowered.append(model)
     return timed(artifact, target, lowered)

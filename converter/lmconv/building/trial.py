@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmconv import plugins
 from lmconv.graph.facts import copied
 from lmconv.inference.latency import paced
 from lmconv.inference.session import noise
+from lmconv.plugins import PASSES
 from lmconv.types import Artifact, BuildOptions, Float64, OpenOptions, PassContext, Precision, Session, Target
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def opened(
         threads: See `OpenOptions`.
     """
     for name in target.last():
-        model, _ = plugins.load("passes", name).apply(copied(model), PassContext(spec=artifact.spec))
+        model, _ = PASSES.load(name).apply(copied(model), PassContext(spec=artifact.spec))
     with tempfile.TemporaryDirectory() as path:
         built = target.build(model, Path(path), artifact.spec, precision, ALONE)
         files = {file.name: "" for file in Path(path).iterdir()}

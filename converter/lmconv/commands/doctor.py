@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lmconv import machine, plugins
+from lmconv import machine
 from lmconv.console import Console, Outcome, command, table
-from lmconv.plugins import INSTALL
+from lmconv.plugins import BACKBONES, INSTALL, TARGETS
 from lmconv.sources import checkpoints
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ Example:
 @command(name="doctor", help=HELP, short_help="Show runtimes, devices and what is missing.")
 def plugin(console: Console) -> Outcome:
     here = machine.describe()
-    rows = [_source(), *(_target(name) for name in plugins.names("targets"))]
-    weights = {name: checkpoints.find(name) for name in plugins.names("backbones")}
+    rows = [_source(), *(_target(name) for name in TARGETS.names())]
+    weights = {name: checkpoints.find(name) for name in BACKBONES.names()}
     here["gpu"] = _gpu()
     document = {
         "machine": here,
@@ -70,5 +70,5 @@ def _source() -> Json:
 
 
 def _target(name: str) -> Json:
-    target = plugins.load("targets", name)
+    target = TARGETS.load(name)
     return {"name": name, "precisions": list(target.precisions), "install": target.requires()}

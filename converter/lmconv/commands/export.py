@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from lmconv import plugins
 from lmconv.building.jobs import Job, convert, convert_apart
 from lmconv.console import Console, Finite, Outcome, command
 from lmconv.errors import UsageError
 from lmconv.options import source_options
+from lmconv.plugins import PASSES
 from lmconv.types import Cpu, Io
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _switches(command: Callable[..., Outcome]) -> Callable[..., Outcome]:
         if value:
             context.meta.setdefault(WITHOUT, []).append(name)
 
-    for name in plugins.names("passes"):
+    for name in PASSES.names():
         call = functools.partial(switch, name)
         command = click.option(f"--no-{name}", is_flag=True, hidden=True, expose_value=False, callback=call)(command)
     return command

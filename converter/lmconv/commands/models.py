@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from lmconv import machine, plugins
+from lmconv import machine
 from lmconv.console import Console, Outcome, attempt, command, table
 from lmconv.errors import MissingRuntime
+from lmconv.plugins import BACKBONES, INSTALL
 from lmconv.sources import checkpoints
 
 if TYPE_CHECKING:
@@ -26,12 +27,9 @@ Example:
 @command(name="models", help=HELP, short_help="List the networks that can be converted.")
 def plugin(console: Console) -> Outcome:
     if not machine.has("torch"):
-        raise MissingRuntime("looking at networks needs PyTorch", hint=plugins.INSTALL["torch"])
+        raise MissingRuntime("looking at networks needs PyTorch", hint=INSTALL["torch"])
     outcome = Outcome(document={})
-    found = [
-        attempt(console, functools.partial(_row, name), outcome.errors, model=name)
-        for name in plugins.names("backbones")
-    ]
+    found = [attempt(console, functools.partial(_row, name), outcome.errors, model=name) for name in BACKBONES.names()]
     rows = [row for row in found if row]
     header = ["model", "input", "points", "parameters", "GFLOP", "ION common", "ION full", "weights"]
     text = table(header, [_cells(row) for row in rows])
@@ -40,7 +38,7 @@ def plugin(console: Console) -> Outcome:
 
 
 def _row(name: str) -> Json:
-    backbone: Backbone = plugins.load("backbones", name)
+    backbone = BACKBONES.load(name)
     spec = backbone.spec
     known = checkpoints.known().get(spec.name)
     found = checkpoints.find(spec.name)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lmconv import plugins
 from lmconv.console import Console, Outcome, attempt, command, table
 from lmconv.errors import InputError
+from lmconv.plugins import BACKBONES, unknown
 from lmconv.sources import checkpoints
 from lmconv.store.files import sha256, writing
 
@@ -96,7 +96,7 @@ def verify(console: Console, *, files: tuple[Path, ...]) -> Outcome:
     outcome = Outcome(document={"weights": []})
     wanted: list[tuple[Path, str | None]] = [(file, None) for file in files]
     if not files:
-        found = ((checkpoints.find(name), name) for name in plugins.names("backbones"))
+        found = ((checkpoints.find(name), name) for name in BACKBONES.names())
         wanted = [(path, name) for path, name in found if path]
     for file, model in wanted:
         row = attempt(console, functools.partial(_verified, file, model), outcome.errors, path=file)
@@ -117,8 +117,8 @@ def _verified(file: Path, model: str | None) -> Json:
         if not fitting:
             raise InputError(f"{file} fits no network of `lmconv models`", hint="name one with --model to see why")
         model, landmarks = fitting[0]
-    elif model not in plugins.names("backbones"):
-        raise plugins.unknown("model", model, plugins.names("backbones"))
+    elif model not in BACKBONES.names():
+        raise unknown("model", model, BACKBONES.names())
     with open_source(resolve(model, weights=file, landmarks=landmarks)):
         pass
     digest, known = sha256(file), checkpoints.known().get(model)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from lmconv import plugins
 from lmconv.errors import LmconvError
+from lmconv.plugins import BACKBONES
 from lmconv.sources.usercode import is_factory
 from lmconv.store.artifact import bound_px
-from lmconv.types import ONNX, Artifact, Backbone, Json, ModelSpec, Preprocess
+from lmconv.types import ONNX, Artifact, Json, ModelSpec, Preprocess
 
 
 def command(artifact: Artifact) -> str:
@@ -84,7 +84,7 @@ def _network(spec: ModelSpec, file: str) -> Iterator[str]:
 
 def _backbone_spec(name: str) -> ModelSpec | None:
     try:
-        backbone: Backbone = plugins.load("backbones", name)
+        backbone = BACKBONES.load(name)
     except LmconvError:  # the backbone is part of another package, or PyTorch is missing
         return None
     return backbone.spec

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lmconv import plugins
 from lmconv.building.recipe import PLAIN_PASSES
 from lmconv.building.request import Choices
 from lmconv.errors import UsageError
 from lmconv.exporting.request import ExportRequest
+from lmconv.plugins import PASSES
 from lmconv.store import artifact as artifacts
-from lmconv.types import Mix, Pass, Variant
+from lmconv.types import Mix, Variant
 
 
 def choices_of(request: ExportRequest, variants: list[Variant]) -> Choices:
@@ -23,7 +23,7 @@ def choices_of(request: ExportRequest, variants: list[Variant]) -> Choices:
         InputError: The artefact of `--recipe` cannot be read.
     """
     for name in request.without:
-        step: Pass = plugins.load("passes", name)
+        step = PASSES.load(name)
         if step.required or name in PLAIN_PASSES:
             raise UsageError(f"--no-{name} leaves out a pass without which there is no artefact", hint="leave it out")
     for name in ("freeze", "compact"):

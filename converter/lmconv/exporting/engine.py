@@ -6,8 +6,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lmconv import plugins
 from lmconv.errors import UsageError
+from lmconv.plugins import TARGETS
 from lmconv.types import Json
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def engine_options(request: ExportRequest, profile: tuple[int, int, int] | None)
         "hardware_compatible": request.hardware_compatible or None,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    if given and not any(plugins.load("targets", name).engines for name in request.targets):
+    if given and not any(TARGETS.load(name).engines for name in request.targets):
         hint = "add --to tensorrt, or leave it out"
         raise UsageError(f"{OPTIONS[next(iter(given))]} is for engines, and no target here builds one", hint=hint)
     return given

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmconv import plugins
 from lmconv.errors import UsageError
+from lmconv.plugins import BACKBONES
 from lmconv.sources import checkpoints
 from lmconv.sources import resolve as source
 from lmconv.types import Json
@@ -23,7 +23,7 @@ def all_networks(models: tuple[str, ...], options: Json) -> tuple[tuple[str, ...
     """
     if models or options["name"]:
         raise UsageError("--all is every network, by its own name", hint="leave --all out, or what contradicts it")
-    names = plugins.names("backbones")
+    names = BACKBONES.names()
     available = [model for model in names if checkpoints.find(model, options["weights"])]
     buildable = [m for m in names if m not in available and not checkpoints.is_published_as_onnx(m)]
     if options["seed"] is not None:

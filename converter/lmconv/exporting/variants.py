@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from lmconv import plugins
 from lmconv.building.feasibility import check_network
 from lmconv.building.recipe import calibrated
 from lmconv.console import Console, attempt
 from lmconv.errors import MissingRuntime, UsageError
+from lmconv.plugins import TARGETS, unknown
 from lmconv.sources import resolve as source
 from lmconv.types import Json, Precision, Target, Variant
 
@@ -33,8 +33,8 @@ def combinations(request: ExportRequest, batch: int | None) -> tuple[list[Varian
     known = {str(precision): precision for precision in Precision}
     for name in request.precisions:
         if name not in known:
-            raise plugins.unknown("precision", name, list(known))
-    targets: dict[str, Target] = {name: plugins.load("targets", name) for name in request.targets}
+            raise unknown("precision", name, list(known))
+    targets: dict[str, Target] = {name: TARGETS.load(name) for name in request.targets}
     pairs: list[tuple[str, Precision]] = []
     skipped: list[Json] = []
     for name in dict.fromkeys(request.precisions):
@@ -83,7 +83,7 @@ def per_network(
             continue
         for variant in variants:
             try:
-                check_network(spec, plugins.load("targets", variant.target), variant)
+                check_network(spec, TARGETS.load(variant.target), variant)
             except UsageError as error:
                 if not everything:
                     raise
@@ -97,7 +97,7 @@ def missing_targets(console: Console, variants: list[Variant], errors: list[Json
     """Returns the targets whose runtime is not installed, and adds an error for each."""
 
     def require(target: str) -> None:
-        if instruction := plugins.load("targets", target).requires():
+        if instruction := TARGETS.load(target).requires():
             raise MissingRuntime(f"target {target} cannot be built here", hint=instruction)
 
     before = len(errors)

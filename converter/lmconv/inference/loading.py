@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lmconv import plugins
 from lmconv.errors import MissingRuntime
+from lmconv.plugins import TARGETS
 from lmconv.types import Artifact, OpenOptions, Target
 
 
@@ -14,7 +14,7 @@ def usable(artifact: Artifact, options: OpenOptions) -> Target:
         InputError: It must not be loaded, see `Target.check`.
         MissingRuntime: Its runtime, or the machine it was built for, is not here.
     """
-    target: Target = plugins.load("targets", artifact.target)
+    target = TARGETS.load(artifact.target)
     target.check(artifact, options)
     if missing := target.requires():
         raise MissingRuntime(f"{artifact.path} needs {artifact.target}, which is not here", hint=missing)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import NDArray
 
-from lmconv import plugins
 from lmconv.errors import InputError
 from lmconv.networks import heatmaps
+from lmconv.plugins import BACKBONES
 from lmconv.sources import checkpoints, usercode
 from lmconv.sources.randomise import randomise
-from lmconv.types import Arrays, Backbone, ModelSpec, Source
+from lmconv.types import Arrays, ModelSpec, Source
 
 if TYPE_CHECKING:
     import torch
@@ -50,10 +50,9 @@ def network(source: Source) -> torch.nn.Module:
 def _build(source: Source) -> torch.nn.Module:
     if source.factory:
         return usercode.build(source.factory, source.spec.landmarks)
-    build = plugins.load("backbones", source.spec.backbone).build
+    backbone = BACKBONES.load(source.spec.backbone)
     with _guarded(usercode.foreign(source)):
-        module: torch.nn.Module = build(source.spec.landmarks)
-        return module
+        return backbone.module(source.spec.landmarks)
 
 
 def _guarded(theirs: str, **words: str) -> AbstractContextManager[None]:
@@ -74,9 +73,9 @@ def identify(state: checkpoints.State) -> list[tuple[str, int]]:
     """Backbones whose state dict has these names and shapes, each with the number of points at which it has them."""
     fitting = []
     found = {key: tuple(value.shape) for key, value in _counted(state).items()}
-    for name in plugins.names("backbones"):
+    for name in BACKBONES.names():
         try:
-            backbone: Backbone = plugins.load("backbones", name)
+            backbone = BACKBONES.load(name)
             usual = _shapes(name, backbone.spec.landmarks)
         except Exception:  # noqa: S112 (another package's, and broken: this is about a file of someone else)
             continue
@@ -93,7 +92,7 @@ Shapes = dict[str, tuple[int, ...]]
 def _shapes(name: str, landmarks: int) -> Shapes:
     import torch
 
-    backbone: Backbone = plugins.load("backbones", name)
+    backbone = BACKBONES.load(name)
     if backbone.build is None:
         return {}
     with torch.device("meta"):

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from lmconv import machine, plugins
+from lmconv import machine
 from lmconv.errors import InputError, UsageError
+from lmconv.plugins import BACKBONES, unknown
 from lmconv.sources import checkpoints, usercode
 from lmconv.store.files import sha256
-from lmconv.types import ONNX, Artifact, Backbone, Decode, ModelSpec, Preprocess, Source, TensorSpec, landmark_spec
+from lmconv.types import ONNX, Artifact, Decode, ModelSpec, Preprocess, Source, TensorSpec, landmark_spec
 
 if TYPE_CHECKING:
     from lmconv.sources.onnx_file import OnnxSource
@@ -112,12 +113,12 @@ def check(
     """Refuses options that do not go with this kind of model, before any work; takes all that `resolve` takes."""
     own, file = usercode.is_factory(model), is_onnx(model)
     is_file = bool(weights and not weights.is_dir())
-    known = plugins.names("backbones")
+    known = BACKBONES.names()
     if not own and not file and model not in known:
         if model.endswith((".py", ".py:")):
             place = model.removesuffix(":")
             raise UsageError(f"{place} is a file", hint=f"name what builds the network in it: {place}:build")
-        raise plugins.unknown("model", model, known)
+        raise unknown("model", model, known)
     named = spec_of(model) if landmarks or size or decode else None
     free, detects = bool(named and named.sample), bool(named and named.detects)
     for wrong, message, hint in (
@@ -158,16 +159,16 @@ def _onnx(path: Path, output_slice: tuple[int, int] | None, decode: Decode | Non
 
 def names(task: Literal["landmarks", "detection"]) -> list[str]:
     """Names of the backbones for a task."""
-    return [name for name, found in plugins.load_all("backbones").items() if found.spec.task == task]
+    return [name for name, found in BACKBONES.load_all().items() if found.spec.task == task]
 
 
 def spec_of(model: str, size: tuple[int, int] | None = None) -> ModelSpec | None:
     """The spec of a backbone, with this size of its input where it takes any; None of a file or a user's network."""
-    return _backbone(model, None, None, size) if model in plugins.names("backbones") else None
+    return _backbone(model, None, None, size) if model in BACKBONES.names() else None
 
 
 def _backbone(model: str, landmarks: int | None, decode: Decode | None, size: tuple[int, int] | None) -> ModelSpec:
-    backbone: Backbone = plugins.load("backbones", model)
+    backbone = BACKBONES.load(model)
     spec = backbone.spec
     if spec.detects:
         sides = [replace(tensor, shape=(*tensor.shape[:2], *(size or tensor.shape[2:]))) for tensor in spec.inputs]
@@ -248,8 +249,8 @@ def _kind(backbone: str) -> Literal["torch", "onnx"]:
     """What runs the networks of a backbone, as a spec names it."""
     if backbone == ONNX:
         return "onnx"
-    known = backbone in plugins.names("backbones")
-    return "onnx" if known and plugins.load("backbones", backbone).build is None else "torch"
+    known = backbone in BACKBONES.names()
+    return "onnx" if known and BACKBONES.load(backbone).build is None else "torch"
 
 
 def open_source(source: Source, *, threads: int = 0) -> Opened:

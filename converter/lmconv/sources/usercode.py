@@ -16,8 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from lmconv import plugins
 from lmconv.errors import InputError, LmconvError, UsageError, first_line
+from lmconv.plugins import BACKBONES, unknown
 from lmconv.types import ONNX, Source
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def require_factory(model: str) -> None:
 def foreign(source: Source) -> str:
     """Returns the name of code outside lmconv: the user's factory or another package's backbone; else ""."""
     name = source.spec.backbone
-    return source.factory or ("" if name == ONNX or plugins.ours("backbones", name) else name)
+    return source.factory or ("" if name == ONNX or BACKBONES.builtin(name) else name)
 
 
 def first_output(out: Any) -> Any:
@@ -97,7 +97,7 @@ def _import(factory: str) -> Any:
     function = getattr(module, name, None)
     if not callable(function):
         defined = (key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__)
-        hint = plugins.unknown("function", name, sorted(defined)).hint
+        hint = unknown("function", name, sorted(defined)).hint
         raise InputError(f"{location} has no function {name}", hint=hint)
     return function
 

@@ -15,15 +15,15 @@ from typing import Literal
 
 import numpy as np
 
-from lmconv import plugins
 from lmconv.errors import InputError
 from lmconv.inference.latency import interleaved, latency
 from lmconv.inference.loading import usable
 from lmconv.inference.scenes import scene, whole_way
 from lmconv.inference.session import noise
+from lmconv.plugins import TARGETS
 from lmconv.sources.resolve import open_source, recover
 from lmconv.store import artifact as artifacts
-from lmconv.types import Artifact, Float64, Json, ModelSpec, OpenOptions, Precision, Session, Target
+from lmconv.types import Artifact, Float64, Json, ModelSpec, OpenOptions, Precision, Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ def bench(group: list[Artifact], settings: Settings, step: Callable[[], object] 
                 sessions[name] = stack.enter_context(opened)
         baselines = list(sessions)
         for artifact in group:
-            target: Target = plugins.load("targets", artifact.target)
+            target = TARGETS.load(artifact.target)
             sessions[str(artifact.path)] = stack.enter_context(target.open(artifact, settings.options))
         caveats = {name: session.caveat for name, session in sessions.items()}
         specs = [*(network for _ in baselines), *(artifact.spec for artifact in group)]
@@ -169,7 +169,7 @@ def _torch(artifact: Artifact, settings: Settings, rows: Rows) -> Session | None
 
 def _plain(group: list[Artifact], settings: Settings, rows: Rows) -> Session | None:
     """The plain graph in ONNX Runtime fp32, where it is at hand."""
-    onnx: Target = plugins.load("targets", "onnx")
+    onnx = TARGETS.load("onnx")
     plain = plain_of(group)
     if plain is None:
         rows.notes.append(f"{group[0].spec.name}: ratio_plain is null: its plain graph is not beside it")

@@ -14,10 +14,11 @@ from lmconv.building.jobs import Job, convert
 from lmconv.console import Console, Finite, Outcome, attempt, command, table
 from lmconv.errors import MissingRuntime, UsageError
 from lmconv.options import SourceOptions, source_options
+from lmconv.plugins import TARGETS
 from lmconv.visual.tables import number
 
 if TYPE_CHECKING:
-    from lmconv.types import Json, Target
+    from lmconv.types import Json
 
 HELP = """Looks for the fastest way to compute MODEL on a target that loses no more than a budget, and exports it.
 
@@ -82,7 +83,6 @@ class TuneRequest(SourceOptions):
 
 def _tune(console: Console, request: TuneRequest) -> Outcome:
     """Checks the whole request, then searches for each target and exports the choice."""
-    from lmconv import plugins
     from lmconv.building.request import Choices
     from lmconv.faces.lookup import find_dataset
     from lmconv.faces.training import TrainingFaces
@@ -96,7 +96,7 @@ def _tune(console: Console, request: TuneRequest) -> Outcome:
     seconds = _seconds(request.limit)
     options = request.source_arguments()
     for name in request.targets:
-        target: Target = plugins.load("targets", name)
+        target = TARGETS.load(name)
         if Precision.MIXED not in target.precisions:
             raise UsageError(f"target {name} cannot be tuned", hint="see `lmconv doctor`")
     source.check(request.model, **options)
@@ -132,9 +132,8 @@ def _tune(console: Console, request: TuneRequest) -> Outcome:
 
 
 def _require(target: str) -> bool:
-    from lmconv import plugins
 
-    if missing := plugins.load("targets", target).requires():
+    if missing := TARGETS.load(target).requires():
         raise MissingRuntime(f"target {target} cannot be built here", hint=missing)
     return True
 

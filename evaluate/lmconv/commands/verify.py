@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lmconv import plugins
 from lmconv.console import Console, Finite, Outcome, attempt, command, table
+from lmconv.data import DATASETS
 from lmconv.options import TRUST
 from lmconv.sources import usercode
 from lmconv.visual.tables import interval, ion, number
@@ -156,7 +156,7 @@ def plugin(
 def _check(dataset: str | None, normaliser: str | None, curve: Path | None) -> None:
     """Refuses unknown names before any work."""
     if dataset:
-        plugins.load("datasets", dataset)
+        DATASETS.load(dataset)
     if normaliser:
         from lmconv.scheme import check_normaliser
 

@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lmconv import plugins
 from lmconv.data import Dataset, Face, Listing
 from lmconv.errors import InputError
 from lmconv.faces import pts
 from lmconv.faces.annotations import build_listing, check_split, finite_numbers, line_error, read_text
-from lmconv.scheme import Scheme
+from lmconv.scheme import SCHEMES
 from lmconv.types import Float64
 
 
@@ -63,7 +62,7 @@ def _points(path: Path) -> Float64:
 
 def _face_points(path: Path, sets: list[list[Any]]) -> list[Any]:
     """Returns the only set, or the only set whose number of points has a landmark scheme."""
-    schemes: dict[str, Scheme] = plugins.load_all("schemes")
+    schemes = SCHEMES.load_all()
     counts = {scheme.landmarks for scheme in schemes.values()}
     candidates = sets if len(sets) == 1 else [points for points in sets if len(points) in counts]
     if len(candidates) != 1 or not candidates[0]:

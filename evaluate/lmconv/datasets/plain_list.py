@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmconv import plugins
 from lmconv.data import Dataset, Face, Listing
 from lmconv.errors import InputError
 from lmconv.faces.annotations import build_listing, check_split, finite_numbers, line_error, numbered_lines
-from lmconv.scheme import Scheme
+from lmconv.scheme import SCHEMES
 
 HEAD = 1 << 16
 """Number of characters of a file in which its first line must end."""
@@ -25,7 +24,7 @@ HEAD = 1 << 16
 
 def _lengths() -> dict[int, int]:
     """Maps the number of numbers in a line to the number of points of the face."""
-    schemes: dict[str, Scheme] = plugins.load_all("schemes")
+    schemes = SCHEMES.load_all()
     return {2 * scheme.landmarks + box: scheme.landmarks for scheme in schemes.values() for box in (0, 4)}
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lmconv import plugins
 from lmconv.data import Face
 from lmconv.detecting.boxes import overlap
-from lmconv.detection import Detections, Detector, Run
+from lmconv.detection import DETECTORS, Detections, Detector, Run
 from lmconv.errors import UsageError
 from lmconv.inference.loading import usable
+from lmconv.plugins import unknown
 from lmconv.sources.resolve import open_source, resolve
 from lmconv.store import artifact as artifacts
 from lmconv.types import Float32, OpenOptions, Session, Uint8
@@ -59,8 +59,8 @@ def open_finder(named: str, *, weights: Path | None = None, threads: int = 0, tr
         MissingRuntime: What runs them is not here.
     """
     with ExitStack() as stack:
-        if named in plugins.names("detectors"):
-            detector: Detector = plugins.load("detectors", named)
+        if named in DETECTORS.names():
+            detector = DETECTORS.load(named)
             if detector.open is not None:
                 yield Finder(detector=detector, find=detector.open(weights, threads))
                 return
@@ -115,9 +115,9 @@ def _artefacts(named: str, options: OpenOptions) -> tuple[Detector, list[Callabl
     """The detector whose networks these are, and what opens each, in its order."""
     paths = [Path(part) for part in named.split(",")]
     if not any(path.exists() for path in paths):
-        raise plugins.unknown("detector", named, plugins.names("detectors"))
+        raise unknown("detector", named, DETECTORS.names())
     found = {artifact.spec.backbone: artifact for artifact in map(artifacts.read, paths)}
-    known: dict[str, Detector] = plugins.load_all("detectors")
+    known = DETECTORS.load_all()
     detector = next((one for one in known.values() if one.networks and set(one.networks) == found.keys()), None)
     if detector is None or len(paths) != len(found):
         sets = "; ".join(", ".join(one.networks) for one in known.values() if one.networks)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lmconv import plugins
 from lmconv.data import Face, Listing
 from lmconv.errors import InputError
+from lmconv.plugins import unknown
 from lmconv.types import Float64
 
 SPLITS = ("test", "train", "all")
@@ -26,7 +26,7 @@ def line_error(path: Path, line: int, message: str, hint: str = "correct the lin
 def check_split(split: str) -> None:
     """Raises a `UsageError` for an unknown split."""
     if split not in SPLITS:
-        raise plugins.unknown("split", split, list(SPLITS))
+        raise unknown("split", split, list(SPLITS))
 
 
 def read_text(path: Path) -> str:

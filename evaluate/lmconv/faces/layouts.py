@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lmconv import plugins
 from lmconv.data import Face, Listing
 from lmconv.errors import InputError
 from lmconv.faces import pts
+from lmconv.plugins import unknown
 
 DEPTH = 2
 """Largest number of folder levels below the named folder at which a layout may start."""
@@ -88,7 +88,7 @@ class Layout:
     def _parts_of_split(self, folder: Path, split: str) -> list[tuple[str, Path]]:
         """Returns the parts of a split at or below a folder as (name, path)."""
         if split not in self.splits:
-            raise plugins.unknown("split", split, list(self.splits))
+            raise unknown("split", split, list(self.splits))
         if not folder.is_dir():
             problem = "is not a folder" if folder.exists() else "does not exist"
             raise InputError(f"{folder} {problem}", hint="name a folder with annotated faces")

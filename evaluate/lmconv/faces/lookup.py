@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmconv import plugins
+from lmconv.data import DATASETS
 from lmconv.errors import InputError, OtherPoints
 from lmconv.types import ModelSpec
 
@@ -27,7 +27,7 @@ def find_dataset(path: Path, name: str | None = None) -> Dataset:
             because figures of two data sets must not be mixed.
         UsageError: No plug-in has this name.
     """
-    datasets: dict[str, Dataset] = {name: plugins.load("datasets", name)} if name else plugins.load_all("datasets")
+    datasets: dict[str, Dataset] = {name: DATASETS.load(name)} if name else DATASETS.load_all()
     if not path.exists():
         raise InputError(f"{path} does not exist", hint="name a folder with annotated faces")
     if name:
@@ -48,7 +48,7 @@ def find_dataset(path: Path, name: str | None = None) -> Dataset:
 
 def matching_datasets(path: Path) -> list[Dataset]:
     """Returns the data-set plug-ins whose layout a path holds; without a match, the plug-ins that read a bare path."""
-    datasets: dict[str, Dataset] = plugins.load_all("datasets")
+    datasets = DATASETS.load_all()
     matches = [dataset for dataset in datasets.values() if dataset.matches(path)]
     return matches or [dataset for dataset in datasets.values() if dataset.matches_bare(path)]
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from lmconv import plugins
 from lmconv.building.assembling import build
 from lmconv.building.request import Conversion
 from lmconv.errors import InputError, Refused
@@ -23,6 +22,7 @@ from lmconv.inference.session import Outputs
 from lmconv.judging import parity
 from lmconv.judging.loss import Budget, loss, losses
 from lmconv.machine import this_cpu
+from lmconv.plugins import PASSES, TARGETS
 from lmconv.scheme import scheme
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference
@@ -83,7 +83,7 @@ class Judge:
         Raises:
             Refused: The artefact is slower, or not smaller, or outside its budget.
         """
-        target: Target = plugins.load("targets", artifact.target)
+        target = TARGETS.load(artifact.target)
         with target.open(artifact, ALONE) as session:
             budget = self._budget(artifact, session)
             cost = self._size(artifact) if _by_size(artifact) else self._speed(artifact, target, session)
@@ -117,7 +117,7 @@ class Judge:
         engine = replace(choices.engine, cache=None, locked=False)  # the user's timing cache is not for the parent
         choices = replace(choices, recipe=None, mix=None, engine=engine)
         if not lowered:
-            choices = replace(choices, compact_px=None, without=tuple(plugins.names("passes")))
+            choices = replace(choices, compact_px=None, without=tuple(PASSES.names()))
         out = self.place / ("fp32" if lowered else "plain")
         path = parent_path(out, artifact.spec.name, artifact)
         if path.exists():
@@ -184,7 +184,7 @@ class Judge:
             base = self.conversion.base.artifact
             spec = base.spec
             faces = evaluation_crops(self.guard.faces.folder, spec, self.guard.faces.split)
-            with plugins.load("targets", base.target).open(base, OpenOptions()) as session:
+            with TARGETS.load(base.target).open(base, OpenOptions()) as session:
                 self._faces = faces, parity.on_faces(session, spec, faces)
         return self._faces
 

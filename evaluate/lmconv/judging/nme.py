@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lmconv import plugins
 from lmconv.errors import InputError, UsageError
-from lmconv.scheme import Scheme, scheme
+from lmconv.scheme import SCHEMES, Scheme, scheme
 from lmconv.types import Float32, Float64
 
 
@@ -57,7 +56,7 @@ def scheme_of(landmarks: int) -> Scheme:
     """
     result = scheme(landmarks)
     if result is None:
-        schemes: dict[str, Scheme] = plugins.load_all("schemes")
+        schemes = SCHEMES.load_all()
         counts = ", ".join(str(count) for count in sorted(known.landmarks for known in schemes.values()))
         hint = f"schemes exist for {counts}; a package can register a scheme under lmconv.schemes (docs/points.md)"
         raise UsageError(f"ION is not defined for {landmarks} points", hint=hint)

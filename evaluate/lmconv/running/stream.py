@@ -14,10 +14,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from lmconv import plugins
 from lmconv.detecting.opening import open_finder
 from lmconv.errors import InputError, UsageError
 from lmconv.inference.loading import usable
+from lmconv.plugins import TARGETS
 from lmconv.running import boxfile, videos
 from lmconv.running.faces import Face, Found, from_boxes, locate
 from lmconv.running.inputs import Item
@@ -26,7 +26,7 @@ from lmconv.running.pictures import read
 from lmconv.running.smoothing import Smoothed, smooth
 from lmconv.running.tracking import Tracks, step
 from lmconv.store import artifact as artifacts
-from lmconv.types import Artifact, OpenOptions, Session, Target, Uint8
+from lmconv.types import Artifact, OpenOptions, Session, Uint8
 
 WAITING = 4
 """How many frames of a video may wait for the next thread; one of pictures, which may be large, and of what is live."""
@@ -170,7 +170,7 @@ def _found(
     frames: Iterator[Frame], artifact: Artifact, settings: Settings, *, apart: bool = False
 ) -> Generator[Result]:
     """The networks are opened here, as some may only be used in the thread that did."""
-    target: Target = plugins.load("targets", artifact.target)
+    target = TARGETS.load(artifact.target)
     finder = nullcontext(_looked) if apart else _finder(artifact, settings)
     with finder as find, target.open(artifact, settings.options) as session:
         item, video = None, _Video(session, artifact, settings)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmconv import plugins
 from lmconv.building.optimise import Optimised
 from lmconv.building.recipe import PRECISION_PASSES, resolve
 from lmconv.building.request import Choices, Conversion
@@ -23,6 +22,7 @@ from lmconv.graph.index import Graph, attribute
 from lmconv.inference.ort import OrtSession
 from lmconv.judging import parity
 from lmconv.judging.loss import Loss, Losses, loss, losses
+from lmconv.plugins import PASSES
 from lmconv.quantise.observe import ActivationStatistics, observe
 from lmconv.quantise.partial import Partial, prepare
 from lmconv.quantise.plan import QuantiserOptions, read
@@ -138,7 +138,7 @@ class Trials:
             context = PassContext(spec=self.spec)
             copy = type(model)()
             copy.CopyFrom(model)
-            model = plugins.load("passes", name).apply(copy, context)[0]
+            model = PASSES.load(name).apply(copy, context)[0]
         return model
 
     def caveat(self, mix: Mix) -> str:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lmconv import machine, plugins
+from lmconv import machine
 from lmconv.building.plain import Plain
 from lmconv.building.request import Conversion
 from lmconv.errors import UsageError
 from lmconv.faces.training import TrainingFaces
 from lmconv.judging.loss import Budget
 from lmconv.passes.int8 import settings_of
+from lmconv.plugins import TARGETS
 from lmconv.store import artifact as artifacts
 from lmconv.store.files import canonical, writing
 from lmconv.tuning import picture
@@ -21,7 +22,7 @@ from lmconv.tuning.faces import FOLDS, load
 from lmconv.tuning.memo import Memo
 from lmconv.tuning.search import Found, Point, Search
 from lmconv.tuning.trials import Trials
-from lmconv.types import Json, Mix, Target
+from lmconv.types import Json, Mix
 
 TUNED = "tuned.json"
 
@@ -71,7 +72,7 @@ def _tune(tuner: FaceTuner, conversion: Conversion, target: str, note: Callable[
     spec = base.artifact.spec
     if not artifacts.trained(base.artifact):
         raise UsageError(f"{spec.name} has random weights, and no ION to tune by", hint="give trained weights")
-    plugin: Target = plugins.load("targets", target)
+    plugin = TARGETS.load(target)
     settings = settings_of(plugin.scheme(choices.quantised_for))
     judged = load(tuner.faces.folder, tuner.faces.split, spec, base.model.SerializeToString(), settings.crops)
     kept = folder(conversion.out, spec.name, target)

@@ -11,9 +11,9 @@ import torch
 from tests.goldens import make
 from tests.helpers import built
 
-from lmconv import plugins
 from lmconv.errors import InputError
 from lmconv.graph.facts import initializers
+from lmconv.plugins import BACKBONES
 from lmconv.sources import checkpoints
 from lmconv.sources import resolve as source
 from lmconv.sources.export import export
@@ -87,7 +87,7 @@ def test_a_network_whose_published_number_is_not_its_own_has_the_recorded_one(mo
 
 @pytest.mark.parametrize("model", sorted(PARAMETERS | PUBLISHED_OTHERWISE))
 def test_a_network_answers_two_numbers_or_one_heatmap_a_point(model: str) -> None:
-    spec = plugins.load("backbones", model).spec
+    spec = BACKBONES.load(model).spec
     out = empty(model)(torch.empty(2, 3, *spec.input_size, device="meta"))
     out = out[0] if isinstance(out, tuple) else out
     assert out.shape == ((2, spec.landmarks, 64, 64) if model == "hourglass2" else (2, 2 * spec.landmarks))
@@ -105,7 +105,7 @@ def test_the_features_stand_in_a_state_dict_twice_and_are_one_module(model: str)
 
 
 def test_only_the_small_mobilenets_take_rgb() -> None:
-    specs = [plugins.load("backbones", name).spec for name in sorted(PARAMETERS | PUBLISHED_OTHERWISE)]
+    specs = [BACKBONES.load(name).spec for name in sorted(PARAMETERS | PUBLISHED_OTHERWISE)]
     assert [spec.name for spec in specs if spec.preprocess.colour == "RGB"] == sorted(TRAINED)
 
 
@@ -121,7 +121,7 @@ def test_the_weights_that_come_with_it_are_listed_small_and_fit() -> None:
     path = Path(__file__).parents[3] / "weights" / "lmconv" / "known" / known.file
     assert list(known.sha256) == [sha256(path)]
     assert path.stat().st_size <= 2_000_000
-    checkpoints.fill(plugins.load("backbones", "drawn68").build(68), checkpoints.load_state_dict(path), path)
+    checkpoints.fill(BACKBONES.load("drawn68").module(68), checkpoints.load_state_dict(path), path)
 
 
 def test_what_300w_says_of_a_network_of_drawn_faces_is_not_claimed() -> None:
@@ -182,7 +182,7 @@ def test_what_is_never_called_does_not_reach_a_graph(tmp_path: Path) -> None:
 
 
 def test_two_copies_of_a_tensor_that_differ_are_refused(tmp_path: Path) -> None:
-    network = plugins.load("backbones", "mobilenet_v2_56").build(68)
+    network = BACKBONES.load("mobilenet_v2_56").module(68)
     state = {key: value.clone() for key, value in network.state_dict().items()}
     checkpoints.fill(network, state, tmp_path / "same.pth")
     state["base_net.0.0.0.weight"] += 1

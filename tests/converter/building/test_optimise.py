@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 from onnx import numpy_helper
 from tests.helpers import SIZE, tiny_onnx
 
-from lmconv import plugins
 from lmconv.building.optimise import optimise
 from lmconv.errors import GateFailed, UsageError
 from lmconv.inference.session import noise
+from lmconv.plugins import PASSES
 from lmconv.types import Json, Pass, PassContext, landmark_spec
 
 SPEC = landmark_spec("tiny", "onnx", size=(SIZE, SIZE), landmarks=68)
@@ -21,16 +22,10 @@ Register = Callable[[Pass], None]
 
 
 @pytest.fixture
-def register(monkeypatch: pytest.MonkeyPatch) -> Register:
-    """Makes passes known by their names, beside the real ones."""
-    added: dict[str, Pass] = {}
-    load = plugins.load
-    monkeypatch.setattr(plugins, "load", lambda kind, name: added[name] if name in added else load(kind, name))
-
-    def add(step: Pass) -> None:
-        added[step.name] = step
-
-    return add
+def register() -> Iterator[Register]:
+    """Adds passes to the real ones, by their names."""
+    with ExitStack() as stack:
+        yield lambda step: stack.enter_context(PASSES.using(**{step.name: step}))
 
 
 @pytest.fixture

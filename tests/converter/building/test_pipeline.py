@@ -13,7 +13,6 @@ from onnx import numpy_helper
 from tests.goldens import make
 from tests.helpers import contents, python, tiny_onnx
 
-from lmconv import plugins
 from lmconv.building import plain as plains
 from lmconv.building.assembling import build, graph_for
 from lmconv.building.plain import plain_graph
@@ -21,10 +20,11 @@ from lmconv.building.recipe import resolve
 from lmconv.building.request import Choices, Conversion
 from lmconv.errors import GateFailed, InputError, MissingRuntime, UsageError
 from lmconv.pipeline import convert
+from lmconv.plugins import PASSES, TARGETS
 from lmconv.sources import resolve as source
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference as reference_file
-from lmconv.types import OPSET, BuildOptions, Built, Json, ModelSpec, Pass, PassContext, Precision, Target, Variant
+from lmconv.types import OPSET, BuildOptions, Built, Json, ModelSpec, Pass, PassContext, Precision, Variant
 
 SAME = """
 import sys
@@ -170,7 +170,7 @@ def test_an_unknown_target_is_refused_with_the_nearest(tiny: Path, tmp_path: Pat
 
 
 def test_tensorrt_without_a_gpu_says_what_to_install(tiny: Path, tmp_path: Path) -> None:
-    if plugins.load("targets", "tensorrt").requires() is None:
+    if TARGETS.load("tensorrt").requires() is None:
         pytest.skip("TensorRT and a GPU are here")
     with pytest.raises(MissingRuntime) as error:
         convert(source.resolve(str(tiny)), "tensorrt", Precision.FP32, out=tmp_path / "out")
@@ -192,7 +192,7 @@ class Blurred:
     """A target whose files do not compute the network: every weight one per cent off."""
 
     def __init__(self) -> None:
-        self.real: Target = plugins.load("targets", "onnx")
+        self.real = TARGETS.load("onnx")
 
     def build(
         self, model: onnx.ModelProto, out: Path, spec: ModelSpec, precision: Precision, options: BuildOptions
@@ -209,12 +209,13 @@ def test_an_artefact_that_is_off_is_never_put_in_place(
     from dataclasses import replace
 
     bad = Blurred()
-    load = plugins.load
     plain = plain_graph(source.resolve(str(tiny)), small.parent)
     before = contents(small)
     fake = replace(bad.real, build=bad.build)
-    monkeypatch.setattr(plugins, "load", lambda kind, name: fake if name == "onnx" else load(kind, name))
-    with pytest.raises(GateFailed, match=r"tiny as onnx fp32: landmarks are .* off, allowed 1e-05"):
+    with (
+        TARGETS.using(onnx=fake),
+        pytest.raises(GateFailed, match=r"tiny as onnx fp32: landmarks are .* off, allowed 1e-05"),
+    ):
         build(Conversion(base=plain, out=small.parent), Variant(target="onnx", precision=Precision.FP32))
     assert contents(small) == before
 
@@ -229,10 +230,8 @@ def test_a_required_pass_that_changes_results_stops_the_export(
         return model, {}
 
     bad = Pass(name="float16", summary="", apply=ruin, tolerance=1e-3, required=True)
-    load = plugins.load
-    monkeypatch.setattr(plugins, "load", lambda kind, name: bad if name == "float16" else load(kind, name))
     before = contents(small)
-    with pytest.raises(GateFailed, match="pass float16 is refused"):
+    with PASSES.using(float16=bad), pytest.raises(GateFailed, match="pass float16 is refused"):
         convert(source.resolve(str(tiny)), "onnx", Precision.FP16, out=small.parent)
     assert contents(small) == before
 
@@ -247,9 +246,8 @@ def test_an_optional_pass_that_changes_results_is_left_out_and_recorded(
         return model, {}
 
     bad = Pass(name="simplify", summary="", apply=ruin, tolerance=1e-6)
-    load = plugins.load
-    monkeypatch.setattr(plugins, "load", lambda kind, name: bad if name == "simplify" else load(kind, name))
-    plain = plain_graph(source.resolve(str(tiny)), tmp_path)
+    with PASSES.using(simplify=bad):
+        plain = plain_graph(source.resolve(str(tiny)), tmp_path)
     assert "pass simplify is left out: landmarks move by" in plain.warnings[0]
     recipe = json.loads((tmp_path / "tiny" / "plain" / "manifest.json").read_text(encoding="utf-8"))["recipe"]
     assert "landmarks move by" in recipe["passes"][0]["refused"]
@@ -262,10 +260,9 @@ def test_a_warning_is_repeated_when_the_plain_graph_is_kept(
         raise RuntimeError("cannot")
 
     bad = Pass(name="simplify", summary="", apply=fail, tolerance=1e-6)
-    load = plugins.load
-    monkeypatch.setattr(plugins, "load", lambda kind, name: bad if name == "simplify" else load(kind, name))
-    first = plain_graph(source.resolve(str(tiny)), tmp_path)
-    second = plain_graph(source.resolve(str(tiny)), tmp_path)
+    with PASSES.using(simplify=bad):
+        first = plain_graph(source.resolve(str(tiny)), tmp_path)
+        second = plain_graph(source.resolve(str(tiny)), tmp_path)
     assert first.warnings
     assert second.warnings == first.warnings
 
@@ -280,7 +277,7 @@ def test_the_model_of_a_copied_folder_still_verifies_there(small: Path, tmp_path
 
 def test_a_graph_can_be_had_where_its_target_cannot_run(tiny: Path, tmp_path: Path) -> None:
     plain = plain_graph(source.resolve(str(tiny)), tmp_path)
-    if plugins.load("targets", "tensorrt").requires() is None:
+    if TARGETS.load("tensorrt").requires() is None:
         pytest.skip("TensorRT is here")
     ready = graph_for(
         Conversion(base=plain, out=tmp_path), Variant(target="tensorrt", precision=Precision.FP16, io="image")
@@ -301,13 +298,11 @@ def test_what_a_target_needs_last_sees_the_whole_graph_and_is_in_the_recipe(
         seen.append([value.name for value in model.graph.input])
         return model, {"looked": True}
 
-    load = plugins.load
     looking = Pass(name="looking", summary="looks", apply=look, tolerance=0.0)
-    needing = replace(load("targets", "onnx"), last=lambda: ("looking",))
-    found = {("passes", "looking"): looking, ("targets", "onnx"): needing}
-    monkeypatch.setattr(plugins, "load", lambda group, name: found.get((group, name)) or load(group, name))
-    plain = plain_graph(source.resolve(str(tiny)), small.parent)
-    made = build(Conversion(base=plain, out=small.parent), Variant(target="onnx", precision=Precision.FP32, io="image"))
+    needing = replace(TARGETS.load("onnx"), last=lambda: ("looking",))
+    with PASSES.using(looking=looking), TARGETS.using(onnx=needing):
+        plain = plain_graph(source.resolve(str(tiny)), small.parent)
+        made = build(Conversion(base=plain, out=small.parent), Variant(target="onnx", io="image"))
     assert ["image"] in seen
     assert made.recipe["last"] == [{"pass": "looking", "decisions": {"looked": True}, "refused": None}]
     again = resolve(Variant(target="onnx"), needing, Choices(recipe=made)).passes

@@ -12,12 +12,12 @@ from onnx.shape_inference import infer_shapes
 from tests.converter.passes.building import SPEC, applied, node, normal, run, small
 from tests.helpers import SIZE
 
-from lmconv import plugins
 from lmconv.errors import GateFailed
 from lmconv.graph.facts import copied
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import landmarks, noise
 from lmconv.passes.float16 import plugin
+from lmconv.plugins import PASSES
 from lmconv.types import Float32, PassContext, landmark_spec
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
@@ -28,7 +28,7 @@ def halved(model: onnx.ModelProto, points: int = 68, size: int = SIZE) -> onnx.M
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     spec = landmark_spec("x", "onnx", size=(size, size), landmarks=points)
-    result, _ = plugins.load("passes", "float16").apply(copy, PassContext(spec=spec))
+    result, _ = PASSES.load("float16").apply(copy, PassContext(spec=spec))
     assert isinstance(result, onnx.ModelProto)
     return result
 

@@ -15,6 +15,7 @@ from tests.goldens import make
 
 from lmconv.errors import InputError
 from lmconv.inference.session import noise
+from lmconv.plugins import BACKBONES
 from lmconv.sources import checkpoints
 from lmconv.sources import resolve as source
 from lmconv.sources.pytorch import network
@@ -295,8 +296,7 @@ def test_a_checkpoint_that_is_nowhere_is_asked_for_by_its_published_name() -> No
 
 
 def test_every_published_checkpoint_belongs_to_a_network_and_has_whole_sums() -> None:
-    from lmconv import plugins
 
     for name, known in checkpoints.known().items():
-        assert name in plugins.names("backbones")
+        assert name in BACKBONES.names()
         assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in known.sha256)

@@ -10,13 +10,13 @@ import pytest
 from tests.goldens import make
 from tests.helpers import SIZE, tiny_onnx
 
-from lmconv import plugins
 from lmconv.building.plain import plain_graph
 from lmconv.errors import InputError, UsageError
 from lmconv.graph import naming
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import landmarks, noise
 from lmconv.pipeline import convert
+from lmconv.plugins import TARGETS
 from lmconv.sources import export
 from lmconv.sources import resolve as source
 from lmconv.store import artifact as artifacts
@@ -30,11 +30,11 @@ def shape(value: onnx.ValueInfoProto) -> list[int | str]:
 
 def opened(path: Path) -> Session:
     artifact = artifacts.read(path)
-    session: Session = plugins.load("targets", artifact.target).open(artifact, OpenOptions())
+    session: Session = TARGETS.load(artifact.target).open(artifact, OpenOptions())
     return session
 
 
-TARGETS = ["onnx-fp32", "openvino-fp32"]
+TARGET_NAMES = ["onnx-fp32", "openvino-fp32"]
 
 
 # The graph of a PyTorch network
@@ -79,7 +79,7 @@ def test_bn8_which_is_never_called_is_not_in_the_graph(graph: onnx.ModelProto) -
     assert not [tensor.name for tensor in graph.graph.initializer if tensor.name.startswith("bn8")]
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", TARGET_NAMES)
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_a_free_batch_really_runs_at_any_size(pfld_build: Path, name: str, batch: int) -> None:
     images = noise(artifacts.read(pfld_build / "pfld" / name).spec, 5, 3)
@@ -91,7 +91,7 @@ def test_a_free_batch_really_runs_at_any_size(pfld_build: Path, name: str, batch
     np.testing.assert_allclose(found, alone, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", TARGET_NAMES)
 def test_artefacts_give_the_recorded_landmarks(pfld_build: Path, name: str) -> None:
     with opened(pfld_build / "pfld" / name) as session:
         found = session.run({"input": make.images()})["landmarks"]
@@ -100,7 +100,7 @@ def test_artefacts_give_the_recorded_landmarks(pfld_build: Path, name: str) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", TARGET_NAMES)
 def test_mobilefacenets_artefacts_give_the_recorded_landmarks(mobilefacenet_build: Path, name: str) -> None:
     with opened(mobilefacenet_build / "mobilefacenet" / name) as session:
         found = session.run({"input": make.images()})["landmarks"]

@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from tests.helpers import built
 from torch import Tensor, nn
 
-from lmconv import plugins
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import noise
+from lmconv.plugins import BACKBONES
 from lmconv.sources.randomise import randomise
 from lmconv.targets.openvino import OpenVinoSession
-from lmconv.types import OPSET, Backbone
+from lmconv.types import OPSET
 
 SIZE = (48, 40)
 POINTS = 5
 TOLERANCE = 1e-5
 SMALL, TWINS, HEATMAPS = "pfld", "mobilenet_v2_56", "hourglass2"
-MODELS = [name for name in plugins.names("backbones") if not plugins.load("backbones", name).spec.detects]
+MODELS = [name for name in BACKBONES.names() if not BACKBONES.load(name).spec.detects]
 QUICK = ("drawn68",)
 
 
@@ -38,7 +38,7 @@ def threads() -> Iterator[None]:
 
 
 def randomised(model: str, seed: int = 0) -> nn.Module:
-    backbone: Backbone = plugins.load("backbones", model)
+    backbone = BACKBONES.load(model)
     network = built(model)
     randomise(network, backbone.spec.input_size, seed, preprocess=backbone.spec.preprocess)
     return network.eval()
@@ -119,7 +119,7 @@ class Upwards(nn.Module):
 FOREIGN = [Plain, Transformer, Upwards]
 
 
-@pytest.mark.parametrize("build", [*FOREIGN, lambda: plugins.load("backbones", SMALL).build(68)])
+@pytest.mark.parametrize("build", [*FOREIGN, lambda: BACKBONES.load(SMALL).module(68)])
 def test_the_seed_alone_decides_every_byte(build: Any, threads: None) -> None:
     digests = []
     for seed, count in ((0, 1), (0, 2), (1, 2)):
@@ -239,7 +239,7 @@ def runtimes(network: nn.Module, size: tuple[int, int], folder: Path) -> tuple[O
     "model", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS]
 )
 def test_runtimes_agree_on_landmarks_that_could_disagree(model: str, tmp_path: Path, record_property: Any) -> None:
-    spec = plugins.load("backbones", model).spec
+    spec = BACKBONES.load(model).spec
     network = randomised(model)
     given = noise(spec, 8, 123)
     expected = answer(network, given)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from tests.helpers import Cli, contents, strays
 
-from lmconv import plugins
 from lmconv.building.recipe import resolve
 from lmconv.building.request import Choices
 from lmconv.errors import InputError
+from lmconv.plugins import TARGETS
 from lmconv.store import artifact as artifacts
 from lmconv.store.files import canonical, digest
 from lmconv.types import Artifact, Crop, Json, Precision, Preprocess, landmark_spec
@@ -40,7 +40,7 @@ def test_an_artefact_is_read_back_as_it_was_written(small: Path) -> None:
     assert found.parents["source"]["file"] == "tiny.onnx"
     assert found.parents["plain"]["sha256"] == artifacts.read(small / "plain").files["model.onnx"]
     assert found.recipe["opset"] == 18
-    target = plugins.load("targets", found.target)
+    target = TARGETS.load(found.target)
     passes = resolve(artifacts.variant_of(found), target, Choices()).passes
     assert [step["pass"] for step in found.recipe["passes"]] == ["simplify", *passes]
     assert found.parameters == 8 * 3 * 64 + 8 + 136 * 128 + 136

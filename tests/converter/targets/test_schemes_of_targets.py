@@ -7,14 +7,15 @@ from typing import get_args
 
 import pytest
 
-from lmconv import machine, plugins
-from lmconv.types import Cpu, Target
+from lmconv import machine
+from lmconv.plugins import TARGETS
+from lmconv.types import Cpu
 
 PAGE = Path(__file__).parents[3] / "docs" / "precision.md"
 
 
 def test_the_docs_say_what_each_target_wants() -> None:
-    targets: dict[str, Target] = plugins.load_all("targets")
+    targets = TARGETS.load_all()
     wanted = [(name, cpu, target.scheme(cpu)) for name, target in targets.items() for cpu in get_args(Cpu)]
     rows = [
         f"| {name} | {cpu} | {scheme.activations} | {scheme.weights} | {'yes' if scheme.bracket else 'no'} "

@@ -11,16 +11,16 @@ from onnx import TensorProto, helper, shape_inference
 from tests.helpers import tiny_onnx
 
 from lmconv.building.plain import plain_graph
-from lmconv.plugins import load
+from lmconv.plugins import PASSES
 from lmconv.sources.resolve import resolve
 from lmconv.trt import graph
-from lmconv.types import Pass, PassContext
+from lmconv.types import PassContext
 
 
 def halved(tiny: Path, tmp_path: Path) -> onnx.ModelProto:
     """The tiny network in float16."""
     base = plain_graph(resolve(str(tiny)), tmp_path)
-    float16: Pass = load("passes", "float16")
+    float16 = PASSES.load("float16")
     model, _ = float16.apply(base.model, PassContext(spec=base.artifact.spec))
     return model
 

@@ -15,9 +15,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lmconv import plugins
 from lmconv.contestants import ort, pytorch
+from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import noise
+from lmconv.plugins import TARGETS
 from lmconv.sources import resolve as source
 from lmconv.store import artifact as artifacts
 from lmconv.trt.faults import Fault
@@ -104,7 +105,8 @@ def test_the_steps_of_pytorch_compute_what_the_source_computes(own_build: Path) 
 
 def test_the_steps_of_onnx_runtime_compute_what_its_session_computes(own_build: Path) -> None:
     artifact = artifacts.read(folder(own_build))
-    with plugins.load("targets", "onnx").open(artifact, OpenOptions()) as session:
+    with TARGETS.load("onnx").open(artifact, OpenOptions()) as session:
+        assert isinstance(session, OrtSession)
         steps = ort.Steps(session.session, None)
         for count in (3, 2, 2):
             inputs = {"input": noise(artifact.spec, count, count)}

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from tests.evaluate.datasets import builders
 
-from lmconv import plugins
-from lmconv.data import Dataset, Listing
+from lmconv.data import DATASETS, Listing
 from lmconv.errors import InputError, OtherPoints
 from lmconv.faces.crops import load_face_crops
 from lmconv.faces.lookup import find_dataset
@@ -19,7 +18,7 @@ from lmconv.types import landmark_spec
 
 
 def read(name: str, place: Path, split: str = "test") -> Listing:
-    dataset: Dataset = plugins.load("datasets", name)
+    dataset = DATASETS.load(name)
     return dataset.faces(place, split)
 
 

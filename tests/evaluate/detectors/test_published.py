@@ -13,10 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from lmconv import plugins
 from lmconv.detecting.boxes import overlap
 from lmconv.detecting.opening import Finder, located, open_finder
-from lmconv.detection import Detections
+from lmconv.detection import DETECTORS, Detections
 from lmconv.detectors import retinaface
 from lmconv.faces.crops import load_face_crops
 from lmconv.faces.lookup import find_dataset
@@ -146,7 +145,7 @@ def test_groups_are_found(name: str, shared: Path) -> None:
 def test_boxes_of_artefacts_are_those_of_the_published_system(
     name: str, shared: Path, golden: dict[str, Any], tmp_path: Path
 ) -> None:
-    networks = plugins.load("detectors", name).networks
+    networks = DETECTORS.load(name).networks
     sources = [resolve(network, weights=shared / "detectors") for network in networks]
     made = [convert(source, "openvino", Precision.FP32, out=tmp_path) for source in sources]
     smallest = np.argsort(golden["size_wh"].prod(1))[:3]

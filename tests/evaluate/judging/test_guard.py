@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,9 @@ import pytest
 from onnx import helper, numpy_helper
 from tests.helpers import Cli, add_face, contents, face, tiny_onnx
 
-from lmconv import plugins
+from lmconv.plugins import PASSES
 from lmconv.store import artifact as artifacts
-from lmconv.types import Json, Pass, PassContext
+from lmconv.types import Json, PassContext
 
 WIDE = 256
 
@@ -50,26 +52,21 @@ def same(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What passes do in this test, by name, in place of what they do."""
-    done: dict[str, Any] = {}
-    load = plugins.load
-
-    def loaded(kind: str, name: str) -> Any:
-        found = load(kind, name)
-        if kind != "passes" or name not in done:
-            return found
-        step: Pass = found
-
-        def apply(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
-            return done[name](model), {"activations": "uint8"}
-
-        return replace(step, apply=apply, tolerance=0.5)
-
-    monkeypatch.setattr(plugins, "load", loaded)
+def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Json]:
+    """Takes functions that replace passes in this test, by the name of the pass."""
     monkeypatch.setattr("lmconv.judging.guard.SLOWER", 2.0)
     monkeypatch.setattr("lmconv.judging.guard.RUNS", 60)  # so many that a busy machine does not decide
-    return done
+    with ExitStack() as stack:
+
+        class Replaced(dict[str, Any]):
+            def __setitem__(self, name: str, function: Callable[[onnx.ModelProto], onnx.ModelProto]) -> None:
+                def apply(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
+                    return function(model), {"activations": "uint8"}
+
+                step = replace(PASSES.load(name), apply=apply, tolerance=0.5)
+                stack.enter_context(PASSES.using(**{name: step}))
+
+        yield Replaced()
 
 
 @pytest.fixture

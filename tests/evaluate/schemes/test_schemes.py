@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from tests.helpers import other_package, python
 
-from lmconv import plugins
 from lmconv.errors import InputError, UsageError
 from lmconv.judging.nme import nme
-from lmconv.scheme import Scheme, scheme
+from lmconv.scheme import SCHEMES, Scheme, scheme
 from lmconv.types import Float64
 
 SHIFT = np.array([3.0, 4.0])
@@ -40,7 +39,7 @@ def test_a_number_of_points_that_no_scheme_has_gives_none() -> None:
 
 
 def test_the_lookup_finds_ours() -> None:
-    assert {known(landmarks).name for landmarks in (39, 68, 98, 106)} == set(plugins.names("schemes"))
+    assert {known(landmarks).name for landmarks in (39, 68, 98, 106)} == set(SCHEMES.names())
 
 
 FIVE = """

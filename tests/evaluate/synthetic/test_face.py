@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lmconv import plugins
-from lmconv.scheme import Scheme
+from lmconv.scheme import SCHEMES
 from lmconv.synthetic import features, head, picture
 from lmconv.synthetic.traits import HELD_OUT, TRAIN, Range, Traits, draw, mirrored
 from lmconv.types import Float64
@@ -64,7 +63,7 @@ def test_a_mirror_image_of_a_mirror_image_is_the_face() -> None:
 
 @BOTH
 def test_the_mirrored_face_has_the_mirrored_points(points: int) -> None:
-    schemes: dict[str, Scheme] = plugins.load_all("schemes")
+    schemes = SCHEMES.load_all()
     mirror = next(scheme.mirror for scheme in schemes.values() if scheme.landmarks == points)
     for number in range(20):
         found = points_of(mirrored(some(number)), points)[list(mirror)]
