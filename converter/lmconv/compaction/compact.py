@@ -1,10 +1,10 @@
-"""Removes channels that are without effect from an ONNX graph, everywhere they are coupled.
+"""Removes channels without effect from an ONNX graph, together with the channels coupled to them.
 
-A trained network carries channels that it does not use: weight decay drives a BatchNorm's scale to nothing, and what is
-left is a filter of zeros whose channel is a constant. This follows constants forward and use backward through the whole
-graph, whatever the architecture, and writes it again without the channels that neither change nor matter. The idea of a
-dependency graph between layers is that of Torch-Pruning (Fang et al. 2023, https://arxiv.org/abs/2301.12900); here
-nothing is pruned by importance, only by proof.
+A trained network carries channels that it does not use. Weight decay drives the scale of a BatchNorm to zero; the
+filter before it becomes zero, and its channel becomes a constant. This package follows constants forward and use
+backward through the whole graph, for any architecture, and writes the graph without the constant and the unused
+channels. The idea of a dependency graph between layers comes from Torch-Pruning (Fang et al. 2023,
+https://arxiv.org/abs/2301.12900). Here nothing is pruned by importance, only by proof.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerReport:
-    """What became of a convolution or linear layer.
+    """Size of a convolution or linear layer before and after compaction.
 
     Attributes:
-        name: Its output.
-        operator: What it is.
-        channels: Of its output, before and after; none where it went altogether.
-        parameters: Weights and biases, before and after.
-        flops: Of one input, before and after.
-        dead: How many of its channels never change, or are used by nobody.
-        kept: Why some of those are still there: how many by reason.
+        name: Name of the layer's output.
+        operator: ONNX operator of the layer.
+        channels: Number of output channels, before and after; 0 after if the layer is removed.
+        parameters: Number of weights and biases, before and after.
+        flops: FLOPs for one input, before and after.
+        dead: Number of output channels that never change or that nothing uses.
+        kept: Number of dead channels that remain, by the reason for keeping them.
     """
 
     name: str
@@ -48,7 +48,7 @@ class LayerReport:
     kept: Mapping[str, int]
 
     def to_json(self) -> Json:
-        """As plain JSON."""
+        """Returns the fields as plain JSON."""
         return asdict(self)
 
 
@@ -57,9 +57,9 @@ class Compacted:
     """A graph without its dead channels.
 
     Attributes:
-        model: The graph.
-        layers: What became of each layer, in order.
-        whole: Operators that had to be left as they are, and why: outputs by reason.
+        model: The compacted graph.
+        layers: Report of each layer, in graph order.
+        whole: Names of the outputs of operators that keep all their channels, by the reason for this.
     """
 
     model: onnx.ModelProto
@@ -71,13 +71,13 @@ def compact(model: onnx.ModelProto, *, multiple: int = 1, size: tuple[int, int] 
     """Removes every channel that is provably without effect.
 
     Args:
-        model: A float graph of opset 18, its batch axis first; it is not changed.
-        multiple: Layers keep a number of channels that this divides, as far as they have them: some runtimes are
-            faster with more channels.
-        size: (height, width) of what it is looked at with, where it takes any.
+        model: A float graph of opset 18 whose first axis is the batch; not changed.
+        multiple: Divisor of the number of channels that a layer keeps, as far as the layer has enough channels. Some
+            runtimes are faster with more channels.
+        size: (height, width) in pixels of the random inputs, used if the graph leaves them free.
 
     Returns:
-        A graph of the same inputs and outputs, equal up to rounding; `model` itself where nothing can be removed.
+        A graph with the same inputs and outputs, equal up to rounding; `model` itself if nothing can be removed.
     """
     current, seen = model, observe(model, size)
     before = _layers(seen)
@@ -92,7 +92,10 @@ def compact(model: onnx.ModelProto, *, multiple: int = 1, size: tuple[int, int] 
 
 
 def _widen(live: Liveness, multiple: int) -> None:
-    """Keeps more channels where a layer's number is not a multiple; constant ones first, which cost nothing else."""
+    """Keeps more channels in layers whose number of channels `multiple` does not divide.
+
+    Constant channels are kept first, because a constant channel needs no channels of other layers.
+    """
     before = -1
     while multiple > 1 and before < (before := int(live.kept.sum())):
         for each in live.rules:
@@ -103,7 +106,7 @@ def _widen(live: Liveness, multiple: int) -> None:
 
 
 def _more(live: Liveness, name: str, multiple: int) -> Flags:
-    """(channels,) bool: those to keep besides, so that `multiple` divides their number."""
+    """Returns (channels,) bool: removed channels to keep after all, so that `multiple` divides the number kept."""
     keep = live.keep(name)
     gone = np.flatnonzero(~keep)
     order = gone[np.argsort(~live.constant.uniform[name][gone], kind="stable")]
@@ -113,6 +116,7 @@ def _more(live: Liveness, name: str, multiple: int) -> Flags:
 
 
 def _reports(before: dict[str, _Layer], live: Liveness) -> list[LayerReport]:
+    """Returns a report for each layer of the original graph."""
     after, use = _layers(live.seen), needed(live)
     reports = []
     for name, old in before.items():
@@ -134,7 +138,7 @@ def _reports(before: dict[str, _Layer], live: Liveness) -> list[LayerReport]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layer:
-    """A convolution or linear layer as it is."""
+    """Size of a convolution or linear layer in one graph; fields as in `LayerReport`."""
 
     operator: str
     channels: int
@@ -143,7 +147,7 @@ class _Layer:
 
 
 def _layers(seen: Observed) -> dict[str, _Layer]:
-    """By output."""
+    """Returns the layers with constant weights by the name of their output."""
     work = layer_macs(seen.nodes, seen.shapes())
     found = {}
     for node in seen.nodes:
@@ -159,11 +163,13 @@ def _layers(seen: Observed) -> dict[str, _Layer]:
 
 
 def _channels(node: onnx.NodeProto, seen: Observed) -> int:
+    """Returns the number of output channels of a layer."""
     shape = seen.values[node.output[0]].shape
     return int(shape[-1] if node.op_type in ("Gemm", "MatMul") else shape[1])
 
 
 def _whole(live: Liveness) -> dict[str, list[str]]:
+    """Returns the names of the outputs of operators that keep all their channels, by reason."""
     found: dict[str, list[str]] = {}
     for each in live.rules:
         if each.whole and any(name in live.classes for name in (*each.node.input, *each.node.output)):

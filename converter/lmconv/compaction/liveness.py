@@ -1,8 +1,9 @@
-"""Which channels never change, and which have to stay.
+"""Finds the channels that never change, and the channels that must stay.
 
-A channel may go when nothing that stays reads it, or when it never changes and whoever reads it can take its constant
-into a bias. It goes with all channels that it is one with (links): a channel of a sum only when no writer of that sum
-has to keep it. What stays keeps its value: no operator ever sees another number than before.
+A channel can be removed if no remaining node reads the channel. It can also be removed if it never changes and each of
+its readers can fold its constant into a bias. Linked channels stay or go together: a channel of a sum is removed only
+if no producer of the sum must keep it. Remaining channels keep their values: no operator reads other numbers than
+before.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ from lmconv.compaction.rules import ELEMENTWISE, Flags, Indices, Rule, rule
 from lmconv.graph.index import reads
 
 SPREAD = 1e-6
-"""How far the places of a channel may be apart for one number to stand for them, fractions of it: float32 rounding."""
+"""Largest spread over the positions of a channel, as a fraction of the mean, at which one number represents them all.
 
+The spread allows for float32 rounding.
+"""
+
+# Reasons why channels stay. `compact` writes them to the recipe.
 LIVE = "read"
 OUTPUT = "an output of the network"
 INPUT = "an input of the network"
@@ -33,12 +38,12 @@ PLACES = "constant, but not the same at every place"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Constants:
-    """Channels that do not depend on the input.
+    """Channels that do not depend on the input of the network.
 
     Attributes:
-        fixed: By value, (channels,) bool: the same for every input.
-        uniform: And the same at every place.
-        number: By value, (channels,) float64: what they are, where uniform.
+        fixed: (channels,) bool by value: True for channels that are the same for every input.
+        uniform: (channels,) bool by value: True for fixed channels that are also the same at every position.
+        number: (channels,) float64 by value: the constant of each uniform channel.
     """
 
     fixed: dict[str, Flags]
@@ -47,9 +52,13 @@ class Constants:
 
 
 def constants(seen: Observed, rules: list[Rule]) -> Constants:
-    """Follows the graph forward, by what each channel is made of, not by how it looks; then reads the numbers off."""
+    """Finds constant channels from the inputs to the outputs of the graph.
+
+    A channel is constant if everything that the channel is computed from is constant. The values of the run are not
+    evidence; they only supply the number of a constant channel.
+    """
     found = Constants(fixed={}, uniform={}, number={})
-    lone: set[str] = set()  # values without channels that do not depend on the input
+    lone: set[str] = set()  # values that have no channels and do not depend on the input
     for name in seen.inputs:
         _note(found, seen, name, np.zeros(seen.units(name) or 0, bool))
     for each in rules:
@@ -67,6 +76,7 @@ def constants(seen: Observed, rules: list[Rule]) -> Constants:
 
 
 def _fixed(each: Rule, name: str, units: int, found: Constants, *, still: bool) -> Flags:
+    """Returns (channels,) bool: the channels of one output of a node that do not depend on the input."""
     if each.mix:
         return np.asarray(~(each.mix.taps & ~found.fixed[each.mix.input]).any(axis=1))
     if each.whole or not each.links:
@@ -85,6 +95,7 @@ def _fixed(each: Rule, name: str, units: int, found: Constants, *, still: bool) 
 
 
 def _note(found: Constants, seen: Observed, name: str, fixed: Flags) -> None:
+    """Records which channels of a value are fixed and uniform, and reads their numbers from the run."""
     value = seen.values[name]
     number = np.zeros(len(fixed))
     uniform = np.zeros(len(fixed), bool)
@@ -100,16 +111,16 @@ def _note(found: Constants, seen: Observed, name: str, fixed: Flags) -> None:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Liveness:
-    """What has to stay.
+    """Channels that must stay, and why.
 
     Attributes:
-        seen: The graph.
-        rules: Of its nodes, in order.
+        seen: The graph and the values of one run.
+        rules: Rule of each node, in graph order.
         constant: Channels that never change.
-        classes: By value, (channels,) the number of the class of channels that each stays or goes with.
-        kept: (classes,) bool: those that stay.
-        reasons: Why a class stays: (classes,) bool by reason.
-        alive: Values that are read, or given.
+        classes: (channels,) intp by value: class of each channel. Channels of one class stay or go together.
+        kept: (classes,) bool: True for classes that stay.
+        reasons: (classes,) bool by reason: True for classes that stay for this reason.
+        alive: Names of the values that a remaining node reads, and of the graph outputs.
     """
 
     seen: Observed
@@ -121,21 +132,21 @@ class Liveness:
     alive: set[str] = field(default_factory=set)
 
     def keep(self, name: str) -> Flags:
-        """(channels,) bool: those of a value that stay."""
+        """Returns (channels,) bool: the channels of a value that stay."""
         kept: Flags = self.kept[self.classes[name]]
         return kept
 
     def stay(self, name: str, why: str, channels: Flags | slice = slice(None)) -> None:
-        """Keeps channels of a value, and all that go with them."""
+        """Keeps channels of a value and all channels of their classes, for the reason `why`."""
         classes = self.classes[name][channels]
         self.reasons.setdefault(why, np.zeros(len(self.kept), bool))[classes] = True
         self.kept[classes] = True
 
     def stands_in(self, each: Rule, name: str) -> bool:
-        """Whether a constant, one number for each channel, can stand for an input of an elementwise operator."""
+        """True if a constant with one number per channel can replace an input of an elementwise operator."""
         if each.node.op_type not in ELEMENTWISE or name not in self.classes or len(each.links) < 2:
             return False
-        if each.node.op_type == "PRelu" and name == each.node.input[0]:  # of a PRelu, slopes alone are broadcast
+        if each.node.op_type == "PRelu" and name == each.node.input[0]:  # PRelu broadcasts only its slopes
             return False
         shape = self.seen.values[each.node.output[0]].shape
         others = (link.input for link in each.links if link.input != name)
@@ -143,17 +154,17 @@ class Liveness:
         return self._even(name) and any(computed)
 
     def _even(self, name: str) -> bool:
-        """Whether one number for each channel that stays says all of a value."""
+        """True if one number per remaining channel describes a value completely."""
         return bool(self.constant.uniform[name][self.keep(name)].all())
 
     def folded(self, each: Rule) -> Flags:
-        """(channels,) bool: input channels of a convolution or linear layer that its bias can take over."""
+        """Returns (channels,) bool: input channels of a convolution or linear layer that its bias can absorb."""
         assert each.mix
         uniform, number = self.constant.uniform[each.mix.input], self.constant.number[each.mix.input]
         return np.asarray(uniform & ((number == 0) | each.mix.foldable))
 
     def settle(self) -> None:
-        """Marks what has to stay, until nothing more follows from it."""
+        """Marks the channels that must stay, until no further channel follows."""
         for name in self.seen.inputs:
             self.stay(name, INPUT)
         for name in self.seen.outputs:
@@ -166,6 +177,7 @@ class Liveness:
                 self._fill()
 
     def _sweep(self) -> None:
+        """Visits the nodes once, from the outputs to the inputs, and marks the channels that remaining nodes need."""
         self.alive = set(self.seen.outputs)
         for each in reversed(self.rules):
             if not self.alive.intersection(each.node.output):
@@ -174,15 +186,16 @@ class Liveness:
             self.alive.update(self.read(each))
 
     def read(self, each: Rule) -> Iterator[str]:
-        """The computed values that a node which stays has to be given."""
+        """Yields the names of the computed values that a remaining node needs as inputs."""
         for name in reads(each.node):
             if name in self.seen.constants or self.stands_in(each, name):
                 continue
             if len(each.links) > 1 and name in self.classes and not self.keep(name).any():
-                continue  # a part of a concatenation
+                continue  # an input of a concatenation without remaining channels
             yield name
 
     def _demand(self, each: Rule) -> None:
+        """Marks the channels that one remaining node needs."""
         if each.whole:
             for name in {*reads(each.node), *each.node.output} & set(self.classes):
                 self.stay(name, each.whole)
@@ -192,9 +205,10 @@ class Liveness:
             self._demand_mix(each)
 
     def _demand_mix(self, each: Rule) -> None:
+        """Marks the channels that a remaining convolution or linear layer needs."""
         assert each.mix
         name, taps = each.mix.input, each.mix.taps
-        rows = self.keep(each.mix.output) & ~self.constant.uniform[each.mix.output]  # the others its bias can give
+        rows = self.keep(each.mix.output) & ~self.constant.uniform[each.mix.output]  # the bias can produce the others
         wanted = taps[rows].any(axis=0) & ~self.folded(each)
         fixed = self.constant.fixed[name]
         self.stay(name, LIVE, wanted & ~fixed)
@@ -206,6 +220,7 @@ class Liveness:
             self._whole_blocks(each)
 
     def _whole_blocks(self, each: Rule) -> None:
+        """Keeps every channel of a group of a grouped convolution if one channel of the group stays."""
         assert each.mix
         parts = {name: self.keep(name).reshape(each.mix.blocks, -1) for name in (each.mix.input, each.mix.output)}
         stays = np.any([part.any(axis=1) for part in parts.values()], axis=0, keepdims=True)
@@ -213,7 +228,7 @@ class Liveness:
             self.stay(name, BLOCK, (stays.T & ~part).ravel())
 
     def _fill(self) -> None:
-        """Nothing that stays may read a value of no channels."""
+        """Keeps one channel of every value that a remaining node reads and that would have no channels."""
         for each in self.rules:
             if self.alive.intersection(each.node.output):
                 for name in self.read(each):
@@ -222,7 +237,7 @@ class Liveness:
 
 
 def liveness(seen: Observed) -> Liveness:
-    """Finds what never changes and what belongs together; `settle` then says what stays."""
+    """Finds the constant channels and the classes of channels of a graph. `Liveness.settle` then decides what stays."""
     rules = [rule(node, seen) for node in seen.nodes]
     classes = _classes(seen, rules)
     count = 1 + max((int(every.max(initial=-1)) for every in classes.values()), default=-1)
@@ -232,7 +247,11 @@ def liveness(seen: Observed) -> Liveness:
 
 
 def _classes(seen: Observed, rules: list[Rule]) -> dict[str, Indices]:
-    """Joins channels that are linked, by union-find over all channels of all values."""
+    """Joins linked channels into classes, by union-find over all channels of all values.
+
+    Returns:
+        (channels,) intp by value: class of each channel.
+    """
     names = [*seen.inputs, *(name for each in rules for name in each.node.output if name)]
     sizes = {name: units for name in names if (units := seen.units(name)) is not None}
     starts = dict(zip(sizes, np.cumsum([0, *sizes.values()])[:-1].tolist(), strict=True))
@@ -255,7 +274,11 @@ def _classes(seen: Observed, rules: list[Rule]) -> dict[str, Indices]:
 
 
 def needed(live: Liveness) -> dict[str, Flags]:
-    """By value, (channels,) bool: those whose number is used, whatever they are tied to; for the report."""
+    """Finds the channels whose number is used, for the report. Channels that stay only by coupling do not count.
+
+    Returns:
+        (channels,) bool by value.
+    """
     use = {name: np.zeros(len(channels), bool) for name, channels in live.classes.items()}
     for name in live.seen.outputs:
         if name in use:
@@ -281,7 +304,13 @@ def needed(live: Liveness) -> dict[str, Flags]:
 
 
 def tally(live: Liveness, name: str, use: dict[str, Flags]) -> dict[str, int]:
-    """Why channels of a value stay that never change, or whose number nobody uses: how many by reason."""
+    """Counts the dead channels of a value that stay, by reason.
+
+    Args:
+        live: The settled liveness.
+        name: Name of the value.
+        use: Result of `needed`; a channel is dead if it never changes or its number is not used.
+    """
     stays = live.keep(name) & (live.constant.fixed[name] | ~use[name])
     counts: dict[str, int] = {}
     classes: Any = live.classes[name]

@@ -1,4 +1,4 @@
-"""What the values of a graph look like when it runs: their shapes, and what those that never change are."""
+"""Runs a graph once on random inputs, for the shapes of all values and the numbers of constant channels."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from onnx import TensorProto, helper, numpy_helper
 from lmconv.graph.index import reads
 
 BATCH = 2
-"""Inputs a run where the graph leaves it free."""
+"""Batch size of the run if the graph leaves the batch axis free."""
 
 RANDOM = "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"
-"""Operators that may give another value each time."""
+"""Operators whose output may differ from run to run."""
 COUNTING = ("Shape", "Size")
-"""Operators that look at how many inputs there are."""
+"""Operators whose output depends on the batch size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """A graph, seen at work.
+    """A graph and the values of one run on random inputs.
 
     Attributes:
-        nodes: Its nodes, but those that work on constants alone.
-        constants: Initializers and what such nodes give, by name.
-        values: Of everything that is computed, on random inputs.
-        batch: How many inputs that were.
-        inputs: Names of what the graph takes.
-        outputs: Names of what it gives.
+        nodes: Nodes of the graph, except Constant nodes and nodes that read only constants.
+        constants: Initializers and outputs of the excepted nodes, by name.
+        values: Inputs and all computed values of the run, by name.
+        batch: Batch size of the run.
+        inputs: Names of the graph inputs.
+        outputs: Names of the graph outputs.
     """
 
     nodes: list[onnx.NodeProto]
@@ -43,20 +43,25 @@ class Observed:
     outputs: list[str]
 
     def units(self, name: str) -> int | None:
-        """How many channels a computed value has: the size of axis 1, where axis 0 is the batch; else None."""
+        """Returns the number of channels of a computed value: the size of axis 1 if axis 0 is the batch, else None."""
         value = self.values.get(name)
         if not isinstance(value, np.ndarray) or value.ndim < 2 or len(value) != self.batch:
             return None
         return int(value.shape[1])
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of constants, and of what is computed for one input."""
+        """Returns the shapes of constants and, for a batch of one, of computed values with a batch axis; by name."""
         computed = {name: (1, *value.shape[1:]) for name, value in self.values.items() if self.units(name) is not None}
         return computed | {name: value.shape for name, value in self.constants.items()}
 
 
 def observe(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Observed:
-    """Runs a graph on random inputs, of this (height, width) where any will do, and keeps everything it computes."""
+    """Runs a graph on random inputs and keeps every computed value.
+
+    Args:
+        model: The graph; not changed.
+        size: (height, width) of the inputs in pixels, used if the graph leaves them free.
+    """
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     nodes = []
     for node in model.graph.node:
@@ -84,16 +89,18 @@ def observe(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Obse
 
 
 def _folds(node: onnx.NodeProto, constants: dict[str, NDArray[Any]]) -> bool:
-    """Whether a node works on constants alone, and gives the same each time."""
+    """True if a node reads only constants and always gives the same result."""
     return bool(reads(node)) and all(name in constants for name in reads(node)) and node.op_type not in RANDOM
 
 
 def _constant(node: onnx.NodeProto) -> NDArray[Any]:
+    """Returns the value of a Constant node."""
     value = helper.get_attribute_value(node.attribute[0])
     return numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.array(value)
 
 
 def _random(value: onnx.ValueInfoProto, free: tuple[int, ...]) -> NDArray[Any]:
+    """Returns seeded random numbers for a graph input; `free` has the sizes of free axes."""
     kind = value.type.tensor_type
     shape = [dim.dim_value or side for dim, side in zip_longest(kind.shape.dim, free[: len(kind.shape.dim)])]
     numbers = np.random.default_rng(0).uniform(0, 1, shape)
@@ -101,7 +108,7 @@ def _random(value: onnx.ValueInfoProto, free: tuple[int, ...]) -> NDArray[Any]:
 
 
 def _run(model: onnx.ModelProto, nodes: list[onnx.NodeProto], fed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Every value that a node makes; unfused, as each is asked for."""
+    """Returns all outputs of the nodes by name. Nothing is fused, because every value is an output of the run."""
     import onnxruntime as ort
 
     whole = onnx.ModelProto()

@@ -1,7 +1,7 @@
-"""How the channels of what a node gives depend on the channels of what it reads: one rule for each kind of operator.
+"""Rules of operators: dependencies between the channels of a node's outputs and the channels of its inputs.
 
-A channel is an index of axis 1 of a value whose axis 0 is the batch. An operator that no rule fits is taken as one
-that reads every channel whole; that is always true, and never removes too much.
+A channel is an index on axis 1 of a value whose axis 0 is the batch. If no rule fits a node, the node counts as reading
+every channel. This assumption is always safe: it never removes too much.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Flags: TypeAlias = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Link:
-    """Channels of an input and of an output that are one: `outer[i]` is made of `inner[i]`; both stay, or both go."""
+    """Linked channels: output channel `outer[i]` is computed from input channel `inner[i]`; both stay, or both go."""
 
     input: str
     output: str
@@ -34,16 +34,16 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Mix:
-    """Outputs that are weighted sums over an input's channels.
+    """A convolution or linear layer: output channels are weighted sums over input channels.
 
     Attributes:
-        input: Its name.
-        output: What comes of it.
-        weight: (outputs, inputs / blocks, ...) any float.
-        taps: (outputs, inputs) bool, whether an input channel plays a part in an output.
-        foldable: Whether a constant channel, the same at every place, adds a constant to every output.
-        why: Why not, where not.
-        blocks: Into how many groups of equal size inputs and outputs fall; each stays or goes whole.
+        input: Name of the input.
+        output: Name of the output.
+        weight: (outputs, inputs / blocks, ...) floating point, weights.
+        taps: (outputs, inputs) bool, True if an input channel has a non-zero weight for an output channel.
+        foldable: True if an input channel that is the same at every position adds a constant to each output channel.
+        why: Reason if `foldable` is False.
+        blocks: Number of groups of equal size into which inputs and outputs are divided; a group stays or goes whole.
     """
 
     input: str
@@ -57,17 +57,17 @@ class Mix:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rule:
-    """What a node does with channels.
+    """Effect of a node on channels.
 
     Attributes:
         node: The node.
-        links: Channels that stay or go together.
-        mix: Where it is a convolution or a linear layer.
-        spread: Inputs of one channel that every output channel reads.
-        sliced: Constant inputs that have an entry for each output channel: place and axis.
-        zeroed: Output channels that are constant whatever goes in; None where there are none.
-        annihilates: Whether an input channel that is zero makes the output zero.
-        whole: Why it reads everything as it is; empty where it does not.
+        links: Input and output channels that stay or go together.
+        mix: Weighted sum, if the node is a convolution or a linear layer.
+        spread: Names of inputs with one channel, which every output channel reads.
+        sliced: Constant inputs with an entry per output channel, as (index of the input, axis).
+        zeroed: (channels,) bool, output channels that are constant for any input; None if there are none.
+        annihilates: True if a zero input channel makes the output channel zero.
+        whole: Reason why the node needs all its channels; empty if it does not.
     """
 
     node: onnx.NodeProto
@@ -81,11 +81,11 @@ class Rule:
 
 
 class NotUnderstood(Exception):
-    """No rule fits; says why."""
+    """No rule fits a node; the message says why and becomes part of the recipe."""
 
 
 def rule(node: onnx.NodeProto, seen: Observed) -> Rule:
-    """The rule of a node."""
+    """Returns the rule of a node; if no rule fits, a rule that keeps all channels and has the reason."""
     try:
         if node.domain not in ("", "ai.onnx") or node.op_type not in RULES:
             raise NotUnderstood(f"no rule for {node.op_type}")
@@ -99,6 +99,7 @@ def rule(node: onnx.NodeProto, seen: Observed) -> Rule:
 
 
 def _units(seen: Observed, name: str) -> int:
+    """Returns the number of channels of a value."""
     units = seen.units(name)
     if units is None:
         raise NotUnderstood("a value without channels")
@@ -106,7 +107,7 @@ def _units(seen: Observed, name: str) -> int:
 
 
 def _fixed(seen: Observed, node: onnx.NodeProto, place: int) -> NDArray[Any] | None:
-    """A constant input, None where it is left out."""
+    """Returns a constant input; None if the node omits this input."""
     if len(node.input) <= place or not node.input[place]:
         return None
     if node.input[place] not in seen.constants:
@@ -115,7 +116,7 @@ def _fixed(seen: Observed, node: onnx.NodeProto, place: int) -> NDArray[Any] | N
 
 
 def _same(seen: Observed, node: onnx.NodeProto, place: int = 0, output: int = 0) -> Link:
-    """Channel by channel."""
+    """Returns the link of each output channel with the input channel of the same index."""
     units = _units(seen, node.output[output])
     if _units(seen, node.input[place]) != units:
         raise NotUnderstood("the number of channels changes")
@@ -124,7 +125,7 @@ def _same(seen: Observed, node: onnx.NodeProto, place: int = 0, output: int = 0)
 
 
 def _each(node: onnx.NodeProto, seen: Observed) -> Rule:
-    """One value in, one out."""
+    """Rule of an operator with one input and one output that keeps each channel separate."""
     if any(node.output[1:]):
         raise NotUnderstood("it gives more than one value")
     if node.op_type == "Dropout" and _fixed(seen, node, 2) is not None:
@@ -133,7 +134,7 @@ def _each(node: onnx.NodeProto, seen: Observed) -> Rule:
 
 
 def _elementwise(node: onnx.NodeProto, seen: Observed) -> Rule:
-    """Any number of inputs, broadcast."""
+    """Rule of an elementwise operator with any number of broadcast inputs."""
     out = node.output[0]
     units, rank = _units(seen, out), seen.values[out].ndim
     links, spread, sliced = [], [], []
@@ -171,6 +172,7 @@ def _elementwise(node: onnx.NodeProto, seen: Observed) -> Rule:
 
 
 def _normalisation(node: onnx.NodeProto, seen: Observed) -> Rule:
+    """Rule of a normalisation with one scale and one shift per channel."""
     if any(node.output[1:]):
         raise NotUnderstood("in training mode")
     sliced = [(place, 0) for place in range(1, len(node.input))]
@@ -179,19 +181,21 @@ def _normalisation(node: onnx.NodeProto, seen: Observed) -> Rule:
 
 
 def _axes(node: onnx.NodeProto, seen: Observed, rank: int, place: int = 1) -> list[int]:
-    """The axes a node works on, from an attribute or a constant input, counted from 0; all where none are named."""
+    """Returns the axes of a node, from an attribute or a constant input, as indices from 0; by default all axes."""
     given = _fixed(seen, node, place)
     axes = attribute(node, "axes", None) if given is None else given.ravel().tolist()
     return [axis % rank for axis in axes or range(rank)]
 
 
 def _reduce(node: onnx.NodeProto, seen: Observed) -> Rule:
+    """Rule of a reduction over axes behind the channels."""
     if attribute(node, "noop_with_empty_axes", 0) or min(_axes(node, seen, seen.values[node.input[0]].ndim)) < 2:
         raise NotUnderstood("it works over channels")
     return _each(node, seen)
 
 
 def _squeeze(node: onnx.NodeProto, seen: Observed) -> Rule:
+    """Rule of Squeeze and Unsqueeze of axes behind the channels."""
     rank = max(seen.values[node.input[0]].ndim, seen.values[node.output[0]].ndim)
     if min(_axes(node, seen, rank)) < 2:
         raise NotUnderstood("it moves the channels")
@@ -199,6 +203,8 @@ def _squeeze(node: onnx.NodeProto, seen: Observed) -> Rule:
 
 
 def _one_axis(default: int) -> Callable[[onnx.NodeProto, Observed], Rule]:
+    """Returns the rule of an operator along one axis behind the channels; `default` is the operator's default axis."""
+
     def along(node: onnx.NodeProto, seen: Observed) -> Rule:
         if attribute(node, "axis", default) % seen.values[node.input[0]].ndim < 2:
             raise NotUnderstood("it works over channels")
@@ -208,12 +214,14 @@ def _one_axis(default: int) -> Callable[[onnx.NodeProto, Observed], Rule]:
 
 
 def _transpose(node: onnx.NodeProto, seen: Observed) -> Rule:
+    """Rule of a Transpose that leaves batch and channels in place."""
     if list(attribute(node, "perm", []))[:2] != [0, 1]:
         raise NotUnderstood("it moves the channels")
     return _each(node, seen)
 
 
 def _pad(node: onnx.NodeProto, seen: Observed) -> Rule:
+    """Rule of a Pad that adds nothing to batch and channels."""
     rank = seen.values[node.input[0]].ndim
     pads = _fixed(seen, node, 1)
     if pads is None:
@@ -226,6 +234,7 @@ def _pad(node: onnx.NodeProto, seen: Observed) -> Rule:
 
 
 def _resize(node: onnx.NodeProto, seen: Observed) -> Rule:
+    """Rule of a Resize with constant factors or sizes of all axes."""
     for place in (2, 3):
         _fixed(seen, node, place)
     if (
@@ -237,7 +246,7 @@ def _resize(node: onnx.NodeProto, seen: Observed) -> Rule:
 
 
 def _reshape(node: onnx.NodeProto, seen: Observed) -> Rule:
-    """Channels that are cut in pieces, or put together; what is behind them may take any form."""
+    """Rule of a reshape that splits channels into equal parts or joins them; the axes behind may change freely."""
     before, after = seen.values[node.input[0]].shape, seen.values[node.output[0]].shape
     inner, outer = _units(seen, node.input[0]), _units(seen, node.output[0])
     if node.op_type == "Reshape":
@@ -254,6 +263,7 @@ def _reshape(node: onnx.NodeProto, seen: Observed) -> Rule:
 
 
 def _concat(node: onnx.NodeProto, seen: Observed) -> Rule:
+    """Rule of a Concat along the channels or an axis behind them."""
     rank = seen.values[node.output[0]].ndim
     axis = attribute(node, "axis", 0) % rank
     if axis == 0 or any(name in seen.constants for name in node.input):
@@ -269,6 +279,7 @@ def _concat(node: onnx.NodeProto, seen: Observed) -> Rule:
 
 
 def _split(node: onnx.NodeProto, seen: Observed) -> Rule:
+    """Rule of a Split along the channels."""
     _fixed(seen, node, 1)
     if attribute(node, "axis", 0) % seen.values[node.input[0]].ndim != 1 or not all(node.output):
         raise NotUnderstood("it does not split channels")
@@ -281,7 +292,7 @@ def _split(node: onnx.NodeProto, seen: Observed) -> Rule:
 
 
 def slices(node: onnx.NodeProto, seen: Observed) -> dict[int, tuple[int, int, int]]:
-    """Start, end and step of a Slice by axis, as given."""
+    """Returns start, end and step of a Slice by axis, as the node has them."""
     starts, ends, axes, steps = (_fixed(seen, node, place) for place in (1, 2, 3, 4))
     rank = seen.values[node.input[0]].ndim
     if starts is None or ends is None:
@@ -292,6 +303,7 @@ def slices(node: onnx.NodeProto, seen: Observed) -> dict[int, tuple[int, int, in
 
 
 def _slice(node: onnx.NodeProto, seen: Observed) -> Rule:
+    """Rule of a Slice that keeps the batch, with a step of 1 along the channels."""
     units = _units(seen, node.input[0])
     cut = slices(node, seen)
     if 0 in cut:
@@ -308,11 +320,12 @@ def _slice(node: onnx.NodeProto, seen: Observed) -> Rule:
 
 
 def _gather(node: onnx.NodeProto, seen: Observed) -> Rule:
+    """Rule of a Gather that selects channels in strictly ascending order."""
     chosen = _fixed(seen, node, 1)
     if chosen is None or chosen.ndim != 1 or attribute(node, "axis", 0) % seen.values[node.input[0]].ndim != 1:
         raise NotUnderstood("it does not choose channels")
     inner = chosen.astype(np.intp) % _units(seen, node.input[0])
-    if (np.diff(inner) <= 0).any():  # OpenVINO 2026.4 computes some permutations of all channels wrongly: make none
+    if (np.diff(inner) <= 0).any():  # OpenVINO 2026.4 computes some permutations of all channels wrongly, so make none
         raise NotUnderstood("it reorders channels")
     return Rule(
         node=node, links=[Link(input=node.input[0], output=node.output[0], inner=inner, outer=np.arange(len(inner)))]
@@ -320,6 +333,7 @@ def _gather(node: onnx.NodeProto, seen: Observed) -> Rule:
 
 
 def _convolution(node: onnx.NodeProto, seen: Observed) -> Rule:
+    """Rule of a convolution: links for a depthwise one, else a weighted sum."""
     weight, group = _fixed(seen, node, 1), attribute(node, "group", 1)
     transposed = node.op_type == "ConvTranspose"
     inputs, outputs = _units(seen, node.input[0]), _units(seen, node.output[0])
@@ -338,6 +352,7 @@ def _convolution(node: onnx.NodeProto, seen: Observed) -> Rule:
 
 
 def _mix(node: onnx.NodeProto, weight: NDArray[Any], blocks: int = 1, **about: Any) -> Mix:
+    """Returns the weighted sum of a layer with weights (outputs, inputs / blocks, ...)."""
     taps = np.asarray((weight != 0).any(axis=tuple(range(2, weight.ndim))))
     if blocks > 1:
         taps = _block_diagonal(taps, blocks)
@@ -345,13 +360,13 @@ def _mix(node: onnx.NodeProto, weight: NDArray[Any], blocks: int = 1, **about: A
 
 
 def _regrouped(weight: NDArray[Any], group: int) -> NDArray[Any]:
-    """A transposed convolution's (inputs, outputs / group, ...) as a convolution's (outputs, inputs / group, ...)."""
+    """Converts (inputs, outputs / group, ...) of a transposed convolution to (outputs, inputs / group, ...)."""
     parts = [part.swapaxes(0, 1) for part in np.split(weight, group)]
     return np.concatenate(parts)
 
 
 def _block_diagonal(taps: Flags, blocks: int) -> Flags:
-    """(outputs, inputs / blocks) of a grouped convolution as (outputs, inputs)."""
+    """Converts (outputs, inputs / blocks) of a grouped convolution to (outputs, inputs)."""
     outputs, share = taps.shape
     full = np.zeros((outputs, share * blocks), bool)
     for block in range(blocks):
@@ -361,6 +376,7 @@ def _block_diagonal(taps: Flags, blocks: int) -> Flags:
 
 
 def _linear(node: onnx.NodeProto, seen: Observed) -> Rule:
+    """Rule of a matrix product with constant weights."""
     weight = _fixed(seen, node, 1)
     if weight is None or weight.ndim != 2 or seen.values[node.input[0]].ndim != 2 or attribute(node, "transA", 0):
         raise NotUnderstood("it does not multiply a matrix by a constant one")
@@ -372,7 +388,7 @@ def _linear(node: onnx.NodeProto, seen: Observed) -> Rule:
 
 
 def _shape(node: onnx.NodeProto, seen: Observed) -> Rule:
-    """Of a shape, often the batch alone is read; then channels may go."""
+    """Rule of a Shape of which only the batch size is read; the channels may then change."""
     start, end = attribute(node, "start", 0), attribute(node, "end", None)
     readers = [reader for reader in seen.nodes if node.output[0] in reads(reader)]
     first = all(

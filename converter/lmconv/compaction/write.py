@@ -1,4 +1,4 @@
-"""Writes a graph with the channels that stay."""
+"""Writes a graph with the remaining channels alone."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from lmconv.compaction.rules import Rule, slices
 from lmconv.graph.index import attribute, layer_bias, reads
 
 NEUTRAL = {"Add": (0.0, (0, 1)), "Mul": (1.0, (0, 1)), "Sub": (0.0, (1,)), "Div": (1.0, (1,))}
-"""The constant that changes nothing, and at which places, by operator."""
+"""Neutral constant of an operator, and the input positions at which this constant has no effect."""
 
 
 @dataclass(kw_only=True, eq=False)
 class Writer:
-    """A graph in the making.
+    """A graph that is being written.
 
     Attributes:
-        live: What stays.
-        nodes: Those written so far.
-        constants: Those that they read.
-        same: Values that have become another one, by name.
-        changed: Whether anything differs from the graph before.
-        readers: How many nodes read a value of the graph before.
-        shared: Constants by the one they were made of, shape and bytes: what was shared and is cut alike, stays so.
+        live: Channels that stay.
+        nodes: Nodes written so far.
+        constants: Constants that these nodes read, by name.
+        same: Names of equal values that replace removed values, by the name of the removed value.
+        changed: True if anything differs from the original graph.
+        readers: Number of reads of each value in the original graph, by name.
+        shared: Names of new constants by original name, shape and bytes. If a constant is shared and cut in the same
+            way twice, the result stays shared.
     """
 
     live: Liveness
@@ -45,19 +46,27 @@ class Writer:
 
     @cached_property
     def captured(self) -> set[str]:
-        """Values that subgraphs take from outside."""
+        """Names of the values that subgraphs read from the graph around them."""
         return {name for node in self.live.seen.nodes for name in set(reads(node)) - set(node.input)}
 
     def keep(self, name: str) -> NDArray[np.intp]:
-        """Channels of a value that stay, by index."""
+        """Returns the indices of the channels of a value that stay."""
         return np.flatnonzero(self.live.keep(name))
 
     def shrunk(self, name: str) -> bool:
-        """Whether a value loses channels."""
+        """True if a value loses channels."""
         return name in self.live.classes and not self.live.keep(name).all()
 
     def constant(self, node: onnx.NodeProto, place: int, value: NDArray[Any], name: str = "") -> None:
-        """Gives a node a constant of its own in place of the one it had, under that name where nobody else reads it."""
+        """Replaces an input of a node by a new constant.
+
+        Args:
+            node: The node.
+            place: Index of the input.
+            value: The new constant.
+            name: Name of the new constant. The name of the replaced constant is reused instead if nothing else reads
+                that constant.
+        """
         self.changed = True
         old = node.input[place] if place < len(node.input) else ""
         made = (old, value.shape, value.tobytes())
@@ -74,7 +83,10 @@ class Writer:
         self.constants[name] = value
 
     def alias(self, node: onnx.NodeProto, to: str) -> None:
-        """Leaves a node out, whose output is another value; a name that the graph gives or a subgraph takes stays."""
+        """Omits a node whose output equals the value `to`.
+
+        An Identity stays instead if the output is a graph output, or if a subgraph reads the output.
+        """
         self.changed = True
         if node.output[0] in self.live.seen.outputs or node.output[0] in self.captured:
             self.nodes.append(helper.make_node("Identity", [self.same.get(to, to)], node.output[:1], name=node.name))
@@ -82,7 +94,7 @@ class Writer:
             self.same[node.output[0]] = self.same.get(to, to)
 
     def add(self, node: onnx.NodeProto) -> None:
-        """Writes a node; constants it has kept come along."""
+        """Writes a node, and the constants of the original graph that the node reads."""
         for place, name in enumerate(node.input):
             node.input[place] = self.same.get(name, name)
         for name in reads(node):
@@ -92,7 +104,7 @@ class Writer:
 
 
 def write(model: onnx.ModelProto, live: Liveness) -> onnx.ModelProto | None:
-    """The graph with the channels that stay; None where nothing goes."""
+    """Returns the graph with the remaining channels; None if nothing changes."""
     readers = Counter(name for node in live.seen.nodes for name in reads(node))
     writer = Writer(live=live, readers=readers)
     for each in live.rules:
@@ -116,7 +128,7 @@ def write(model: onnx.ModelProto, live: Liveness) -> onnx.ModelProto | None:
 
 
 def _sliced(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
-    """Channel by channel: constants lose the same channels."""
+    """Writes a node that works channel by channel: its constants lose the same channels as its output."""
     live, out = writer.live, each.node.output[0]
     neutral = []
     for place, name in enumerate(each.node.input):
@@ -137,12 +149,13 @@ def _sliced(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
 
 
 def _neutral(op: str, place: int, number: NDArray[np.float64]) -> bool:
+    """True if these constants have no effect as this input of an operator."""
     value, places = NEUTRAL.get(op, (0.0, ()))
     return place in places and bool((number == value).all())
 
 
 def _mixed(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
-    """A convolution or linear layer: what goes in as a constant moves to its bias."""
+    """Writes a convolution or linear layer: constant input channels move to its bias."""
     assert each.mix
     mix, live = each.mix, writer.live
     if not (writer.shrunk(mix.input) or writer.shrunk(mix.output)):
@@ -166,13 +179,14 @@ def _mixed(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
     weight = weight[:, columns]
     weight[stiff] = 0
     own = layer_bias(node, live.seen.constants, len(live.keep(mix.output)))
-    assert own is not None  # or there would be no rule
+    assert own is not None  # otherwise the layer has no rule
     alpha = attribute(node, "alpha", 1.0) if node.op_type == "Gemm" else 1.0
     added = np.where(stiff, live.constant.number[mix.output][rows], own[rows] + alpha * shift)
     _layer(writer, node, weight.astype(mix.weight.dtype), added.astype(mix.weight.dtype))
 
 
 def _layer(writer: Writer, node: onnx.NodeProto, weight: NDArray[Any], added: NDArray[Any]) -> None:
+    """Writes a layer with new weights and bias. A MatMul with a bias becomes a Gemm."""
     biased = bool(added.any()) or (len(node.input) > 2 and bool(node.input[2]))
     if node.op_type == "MatMul" and biased:
         node.op_type = "Gemm"
@@ -191,13 +205,14 @@ def _layer(writer: Writer, node: onnx.NodeProto, weight: NDArray[Any], added: ND
 
 
 def _set(node: onnx.NodeProto, name: str, value: float) -> None:
+    """Sets an attribute of a node."""
     kept = [item for item in node.attribute if item.name != name]
     del node.attribute[:]
     node.attribute.extend([*kept, helper.make_attribute(name, value)])
 
 
 def _convolution(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
-    """A depthwise one: filters go with their channels."""
+    """Writes a depthwise convolution: filters are removed with their channels."""
     name, out = node.input[0], node.output[0]
     if writer.shrunk(name) or writer.shrunk(out):
         along = writer.keep(name if node.op_type == "ConvTranspose" else out)
@@ -209,6 +224,7 @@ def _convolution(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
 
 
 def _concat(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
+    """Writes a Concat without the inputs that have no remaining channels."""
     left = [name for name in node.input if name not in writer.live.classes or len(writer.keep(name))]
     if len(left) < len(node.input):
         writer.changed = True
@@ -220,6 +236,7 @@ def _concat(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
 
 
 def _split(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
+    """Writes a Split with the remaining number of channels in each part."""
     if each.links and writer.shrunk(node.input[0]):
         left = [name for name in node.output if len(writer.keep(name))]
         if len(left) == 1:
@@ -236,6 +253,7 @@ def _split(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
 
 
 def _slice(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
+    """Writes a Slice whose start and end count remaining channels."""
     seen, name = writer.live.seen, node.input[0]
     if each.links and writer.shrunk(name):
         cut = slices(node, seen)
@@ -256,6 +274,7 @@ def _slice(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
 
 
 def _gather(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
+    """Writes a Gather whose indices count remaining channels."""
     if each.links and writer.shrunk(node.input[0]):
         position = np.cumsum(writer.live.keep(node.input[0])) - 1
         chosen = position[each.links[0].inner[writer.keep(node.output[0])]]
@@ -264,7 +283,7 @@ def _gather(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
 
 
 def _told(place: int) -> Callable[[Writer, Rule, onnx.NodeProto], None]:
-    """An operator that is told the shape it shall give, at this input."""
+    """Returns a writer for operators that read the shape of their output from the input `place`."""
 
     def write(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
         out = node.output[0]

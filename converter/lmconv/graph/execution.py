@@ -1,4 +1,4 @@
-"""Computes an ONNX graph node by node, for passes that look at or change what is in between."""
+"""Runs an ONNX graph one node at a time, for passes that read or change intermediate tensors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from lmconv.graph.index import Graph
 from lmconv.types import Float32
 
 Chunks: TypeAlias = list[NDArray[Any]]
-"""One value of the graph for all calibration crops, in pieces of a few crops along axis 0."""
+"""One tensor of the graph for all calibration crops: arrays of a few crops each, split along axis 0."""
 
 CHUNK = 8
+"""Number of crops per array if the batch axis is free."""
 
 
 def restored(name: str) -> str:
-    """The name of a tensor after its Q/DQ pair; a walk forgets it with the tensor itself."""
+    """Returns the name of a tensor after its Q/DQ pair. `walk` drops both tensors at the same time."""
     return f"{name}_dequantized"
 
 
@@ -34,13 +35,16 @@ def walk(
     compute: Callable[[onnx.NodeProto, Mapping[str, Chunks]], dict[str, Chunks]] | None = None,
     finish: Callable[[dict[str, Chunks]], None] = lambda made: None,
 ) -> Iterator[dict[str, Chunks]]:
-    """Computes the graph node by node and gives what each makes, holding only what is still needed.
+    """Runs the graph node by node. Keeps only the tensors that a later node still reads.
 
     Args:
         graph: The float graph.
         crops: (n, 3, H, W) float32 network inputs.
-        compute: How to compute one node; in float by default.
-        finish: May change what a node made before others read it.
+        compute: Function that returns the outputs of one node by name. By default, the node is computed in float.
+        finish: Function that may change the outputs of a node before other nodes read them.
+
+    Yields:
+        Tensors by name: first the network input, then the outputs of each node.
     """
     compute = compute or _run_float(graph)
     last = {name: index for index, node in enumerate(graph.proto.node) for name in (*node.input, *node.output)}
@@ -59,7 +63,10 @@ def walk(
 
 
 def _pieces(graph: Graph, crops: Float32) -> Chunks:
-    """Cuts crops to the batch size that the graph is tied to, or to CHUNK; an incomplete last one starts over."""
+    """Splits crops into arrays of the graph's fixed batch size, or of `CHUNK` crops if the batch axis is free.
+
+    With a fixed batch size, the crops repeat from the first one to fill the last array.
+    """
     fixed = graph.proto.input[0].type.tensor_type.shape.dim[0].dim_value
     if fixed:
         crops = np.resize(crops, (-(-len(crops) // fixed) * fixed, *crops.shape[1:]))
@@ -69,7 +76,17 @@ def _pieces(graph: Graph, crops: Float32) -> Chunks:
 def run_node(
     graph: Graph, node: onnx.NodeProto, values: Mapping[str, Chunks], constants: Mapping[str, NDArray[Any]]
 ) -> dict[str, Chunks]:
-    """Computes one node in ONNX Runtime: its outputs by name."""
+    """Runs one node in ONNX Runtime.
+
+    Args:
+        graph: The graph of the node, for its opsets.
+        node: The node.
+        values: Computed inputs by name; may hold other tensors too.
+        constants: Constant inputs by name; may hold other constants too.
+
+    Returns:
+        The outputs of the node by name.
+    """
     import onnxruntime as ort
 
     fed = [name for name in dict.fromkeys(node.input) if name in values]
@@ -91,7 +108,7 @@ def run_node(
 
 
 def channel_mean(values: Chunks) -> Float32:
-    """Mean per channel of (N, C, H, W) or (..., C) values."""
+    """Returns the mean of each channel, (C,) float32, of a tensor (N, C, H, W) or (..., C)."""
     channel = 1 if values[0].ndim > 3 else values[0].ndim - 1
     others = tuple(axis for axis in range(values[0].ndim) if axis != channel)
     means = [x.mean(axis=others, dtype=np.float64) for x in values]

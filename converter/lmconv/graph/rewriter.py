@@ -1,4 +1,4 @@
-"""A graph while a pass rewrites it: who makes and who reads a value, and nodes in place of others."""
+"""Rewrites the graph of a model: finds the producer and the consumers of a value, and replaces nodes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lmconv.graph.index import reads
 
 
 class Rewriter:
-    """Collects changes to a model's graph; `commit` writes them.
+    """Collects changes to a model's graph; `commit` writes the changes to the model.
 
-    A node is known by the name of its first output, which a rewrite keeps wherever something may read it.
+    The name of its first output identifies a node. A rewrite keeps this name if anything may read the output.
 
     Attributes:
-        constants: The initializers, as arrays.
-        outputs: Names of the graph's outputs.
+        constants: Initializers by name, as arrays.
+        outputs: Names of the graph outputs.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -38,7 +38,7 @@ class Rewriter:
                 self._readers.setdefault(name, []).append(node)
 
     def nodes(self, *kinds: str) -> list[onnx.NodeProto]:
-        """The nodes with one of these standard operators, in order, apart from those replaced meanwhile."""
+        """Returns the nodes with one of these standard operators, in graph order, without nodes already replaced."""
         return [
             node
             for node in self._graph.node
@@ -46,43 +46,43 @@ class Rewriter:
         ]
 
     def maker(self, name: str, *kinds: str) -> onnx.NodeProto | None:
-        """The node that computes a value, if it has one of these standard operators."""
+        """Returns the node that computes a value if the node has one of these standard operators, else None."""
         node = self._makers.get(name)
         return node if node is not None and node.op_type in kinds and not node.domain else None
 
     def readers(self, name: str) -> list[onnx.NodeProto]:
-        """The nodes that read a value in the graph as it was."""
+        """Returns the nodes that read a value in the original graph."""
         return self._readers.get(name, [])
 
     def private(self, name: str) -> bool:
-        """Whether one node alone reads a value, and it is no output of the graph."""
+        """True if exactly one node reads a value and the value is not a graph output."""
         return len(self.readers(name)) == 1 and name not in self.outputs
 
     def scalar(self, name: str) -> float | None:
-        """The number that a constant holds, where it holds one number of floating point."""
+        """Returns the number in a constant that holds exactly one floating-point number, else None."""
         value = self.constants.get(name)
         single = value is not None and value.size == 1 and value.ndim <= 1 and np.issubdtype(value.dtype, np.floating)
         return float(value.reshape(())) if value is not None and single else None
 
     def constant(self, name: str, value: NDArray[Any]) -> str:
-        """Adds an initializer under a name like this one; gives its name."""
+        """Adds an initializer and returns its name: `name`, with a number appended if `name` is in use."""
         name = self.fresh(name)
         self.constants[name] = value
         self._graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
     def fresh(self, name: str) -> str:
-        """A name like this one that nothing else has."""
+        """Returns an unused name: `name`, with a number appended if `name` is in use."""
         return naming.fresh(name, self._names)
 
     def replace(self, node: onnx.NodeProto, *others: onnx.NodeProto) -> None:
-        """Puts `others`, if any, where `node` stands."""
+        """Replaces `node` by `others`; removes `node` if there are no others."""
         self._replaced[node.output[0]] = list(others)
         for other in others:
             self._makers.update(dict.fromkeys(other.output, other))
 
     def commit(self) -> None:
-        """Writes the changes; nodes and initializers that nothing reads any more go."""
+        """Writes the changes to the model. Removes nodes and initializers that nothing reads any more."""
         nodes = [other for node in self._graph.node for other in self._replaced.get(node.output[0], [node])]
         read = set(self.outputs)
         kept = []
@@ -98,5 +98,5 @@ class Rewriter:
 
 
 def make(kind: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
-    """A node with one output, named after it."""
+    """Returns a node with one output; the node has the same name as its output."""
     return helper.make_node(kind, inputs, [output], name=output, **attributes)

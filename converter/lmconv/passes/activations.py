@@ -1,8 +1,8 @@
-"""Hard-swish and its gate, spelt out, as the operators they are. Exact up to rounding.
+"""Rewrites hard-swish and its gate from basic operators to HardSwish and HardSigmoid. Exact up to rounding.
 
-Exporters and older opsets write hardswish(x) = x min(max(x + 3, 0), 6) / 6 as four nodes and more. ONNX Runtime fuses
-HardSigmoid and HardSwish to the convolution before them and keeps them in its blocked layout; Clip after Add, and Div,
-it does not.
+Exporters and older opsets write hardswish(x) = x min(max(x + 3, 0), 6) / 6 as four nodes or more. ONNX Runtime fuses
+HardSigmoid and HardSwish into the preceding convolution and keeps both in its blocked layout. It does neither for Clip
+after Add, nor for Div.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SIXTH = 1 / 6
 
 
 def activations(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
-    """Rewrites every min(max(x + 3, 0), 6) / 6 to HardSigmoid, and x times that to HardSwish."""
+    """Rewrites each gate min(max(x + 3, 0), 6) / 6 as HardSigmoid, and each product of x and its gate as HardSwish."""
     graph = Rewriter(model)
     gates: dict[str, str] = {}
     for node in graph.nodes("Div", "Mul"):
@@ -39,13 +39,13 @@ def activations(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.Mode
 
 
 def _gated(graph: Rewriter, node: onnx.NodeProto) -> str | None:
-    """The x of a node that computes min(max(x + 3, 0), 6) / 6."""
+    """Returns x if a node computes min(max(x + 3, 0), 6) / 6, else None."""
     value = _sixth_of(graph, node)
     return None if value is None else _clipped(graph, value)
 
 
 def _sixth_of(graph: Rewriter, node: onnx.NodeProto) -> str | None:
-    """What a node divides by six, or multiplies by a sixth."""
+    """Returns the value that a node divides by 6 or multiplies by 1/6; None if the node does neither."""
     first, second = map(str, node.input)
     if node.op_type == "Div":
         return first if graph.scalar(second) == 6 else None
@@ -57,7 +57,7 @@ def _sixth_of(graph: Rewriter, node: onnx.NodeProto) -> str | None:
 
 
 def _clipped(graph: Rewriter, name: str) -> str | None:
-    """The x of min(max(x + 3, 0), 6)."""
+    """Returns x if a value is min(max(x + 3, 0), 6), else None."""
     clip = graph.maker(name, "Clip")
     if clip is None or len(clip.input) < 3 or [graph.scalar(limit) for limit in clip.input[1:]] != [0, 6]:
         return None
@@ -71,12 +71,13 @@ def _clipped(graph: Rewriter, name: str) -> str | None:
 
 
 def _is_gate(node: onnx.NodeProto) -> bool:
+    """True if a HardSigmoid has the slope 1/6 and the offset 0.5 of the hard-swish gate."""
     slope, offset = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
     return bool(np.float32(slope) == np.float32(SIXTH) and offset == 0.5)
 
 
 def _divided_late(graph: Rewriter) -> int:
-    """Rewrites (x min(max(x + 3, 0), 6)) / 6; gives how many."""
+    """Rewrites each (x min(max(x + 3, 0), 6)) / 6 as HardSwish and returns the number of rewrites."""
     found = 0
     for node in graph.nodes("Div", "Mul"):
         product = graph.maker(_sixth_of(graph, node) or "", "Mul")

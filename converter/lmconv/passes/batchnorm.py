@@ -1,8 +1,9 @@
-"""BatchNormalization in the weights of the layer before or after it. Exact up to rounding.
+"""Folds BatchNormalization into the weights of the layer before or after it. Exact up to rounding.
 
-Runtimes and onnxsim fold it into a dense convolution before it. Here also: after Gemm, MatMul, depthwise, grouped and
-transposed convolutions; before a layer, through Flatten and Reshape too, where every input of the layer is a normalised
-one, so not through zero padding, unless its shift is zero. What is between two non-linearities stays.
+Runtimes and onnxsim fold a BatchNormalization into a dense convolution before it. This pass also folds into a preceding
+Gemm, MatMul, depthwise, grouped or transposed convolution, and into a following layer, through Flatten and Reshape too.
+A following layer must read normalised values only. Zero padding therefore prevents the fold, unless the shift is zero.
+A BatchNormalization between two non-linearities stays.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def batchnorm(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
-    """Folds each BatchNormalization that can be, in order; says how many, and how many are kept."""
+    """Folds each BatchNormalization that can be folded, in graph order.
+
+    The decisions count the folds into the layer before, the folds into the layer after, and the kept nodes.
+    """
     graph = Rewriter(model)
     norms = [node.output[0] for node in graph.nodes("BatchNormalization")]
     shapes = static_shapes(model) if norms else {}
@@ -39,7 +43,7 @@ def batchnorm(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelP
 
 
 def _fold(graph: Rewriter, node: onnx.NodeProto, shapes: Shapes) -> str:
-    """Folds one into the layer before or after it; gives which, or that it is kept."""
+    """Folds one BatchNormalization into a neighbouring layer. Returns the side of this layer, or "kept"."""
     affine = _affine(graph, node)
     if affine is None:
         return "kept"
@@ -66,7 +70,10 @@ def _fold(graph: Rewriter, node: onnx.NodeProto, shapes: Shapes) -> str:
 
 
 def _affine(graph: Rewriter, node: onnx.NodeProto) -> tuple[Float64, Float64] | None:
-    """Scale and shift per channel, (C,) float64 each; None where they are not constant, or it is training."""
+    """Returns scale and shift per channel, (C,) float64 each.
+
+    Returns None if a parameter is not a float32 constant, or if the node is in training mode.
+    """
     values = [graph.constants.get(name) for name in node.input[1:]]
     if attribute(node, "training_mode", 0) or any(value is None or value.dtype != np.float32 for value in values):
         return None
@@ -76,12 +83,15 @@ def _affine(graph: Rewriter, node: onnx.NodeProto) -> tuple[Float64, Float64] | 
 
 
 def _into_maker(graph: Rewriter, layer: onnx.NodeProto, scale: Float64, shift: Float64) -> onnx.NodeProto | None:
-    """The layer that gives what it gave, scaled and shifted."""
+    """Returns a copy of the layer that also scales and shifts its outputs.
+
+    Returns None if the weights or the bias cannot be changed, see `_weights`.
+    """
     weight, bias = _weights(graph, layer)
     if weight is None or bias is None:
         return None
     axis = _output_axis(layer, weight)
-    if layer.op_type == "ConvTranspose":  # (inputs, outputs of a group, ...): its groups are blocks of the inputs
+    if layer.op_type == "ConvTranspose":  # (inputs, outputs per group, ...): groups are blocks of axis 0
         blocks = scale.reshape(attribute(layer, "group", 1), 1, -1)
         split = weight.reshape(len(blocks), -1, *weight.shape[1:])
         scaled = (split * blocks.reshape(*blocks.shape, *[1] * (weight.ndim - 2))).reshape(weight.shape)
@@ -91,7 +101,10 @@ def _into_maker(graph: Rewriter, layer: onnx.NodeProto, scale: Float64, shift: F
 
 
 def _into_reader(graph: Rewriter, layer: onnx.NodeProto, scale: Float64, shift: Float64) -> onnx.NodeProto | None:
-    """The layer that takes what it took before it was scaled and shifted."""
+    """Returns a copy of the layer that also scales and shifts its inputs.
+
+    Returns None if the layer cannot do this, for example because a shift does not commute with zero padding.
+    """
     weight, bias = _weights(graph, layer)
     if weight is None or bias is None or layer.op_type == "ConvTranspose":
         return None
@@ -113,7 +126,11 @@ def _into_reader(graph: Rewriter, layer: onnx.NodeProto, scale: Float64, shift: 
 
 
 def _weights(graph: Rewriter, layer: onnx.NodeProto) -> tuple[NDArray[np.float64] | None, Float64 | None]:
-    """A layer's weights and bias per output, float64; None where one is computed or of another type."""
+    """Returns a layer's weights and its (outputs,) bias, both float64.
+
+    Both are None if the weights are computed, not float32 or, in a linear layer, not 2-D. The bias alone is None if
+    `layer_bias` returns None.
+    """
     weight = graph.constants.get(layer.input[1])
     if weight is None or weight.dtype != np.float32 or (layer.op_type in ("Gemm", "MatMul") and weight.ndim != 2):
         return None, None
@@ -124,6 +141,7 @@ def _weights(graph: Rewriter, layer: onnx.NodeProto) -> tuple[NDArray[np.float64
 
 
 def _output_axis(layer: onnx.NodeProto, weight: NDArray[np.generic]) -> int:
+    """Returns the axis of the weights that counts outputs; for a ConvTranspose, the outputs of one group."""
     if layer.op_type == "Conv" or (layer.op_type == "Gemm" and attribute(layer, "transB", 0)):
         return 0
     return 1
@@ -132,7 +150,7 @@ def _output_axis(layer: onnx.NodeProto, weight: NDArray[np.generic]) -> int:
 def _rebuilt(
     graph: Rewriter, layer: onnx.NodeProto, weight: NDArray[np.float64], bias: Float64
 ) -> onnx.NodeProto | None:
-    """A copy of a layer with other weights; a MatMul becomes a Gemm where its bias is not zero."""
+    """Returns a copy of a layer with other weights and bias. A MatMul becomes a Gemm, because a MatMul has no bias."""
     folded = onnx.NodeProto()
     folded.CopyFrom(layer)
     if layer.op_type == "MatMul":
@@ -148,7 +166,11 @@ def _rebuilt(
 def _reader(
     graph: Rewriter, node: onnx.NodeProto, shapes: Shapes, scale: Float64, shift: Float64
 ) -> tuple[onnx.NodeProto | None, Float64, Float64]:
-    """The layer alone that reads it, perhaps through Flatten or Reshape to (N, features); scale and shift of these."""
+    """Finds the only layer that reads a BatchNormalization, through Flatten or Reshape to (N, features) too.
+
+    Returns:
+        The layer, None if there is no such layer; then scale and shift of each input feature of the layer.
+    """
     name = node.output[0]
     while graph.private(name):
         reader = graph.readers(name)[0]
@@ -166,7 +188,10 @@ def _reader(
 
 
 def _takes(layer: onnx.NodeProto, shapes: Shapes) -> bool:
-    """Whether channels are where a BatchNormalization has them: a MatMul has them last."""
+    """True if the layer has its channels on axis 1, like BatchNormalization.
+
+    A MatMul has its channels on the last axis, so its input must be 2-D.
+    """
     return layer.op_type != "MatMul" or len(shapes.get(layer.input[0], ())) == 2
 
 

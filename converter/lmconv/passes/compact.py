@@ -1,7 +1,8 @@
-"""Channels without effect removed everywhere they are coupled. Exact up to reassociation.
+"""Removes channels without effect, together with the channels coupled to them. Exact up to reassociation.
 
-Some runtimes are faster with more channels than are needed: where layers would lose channels, graphs whose layers keep
-the multiples that the target names are timed on it, and the fastest is taken; of those that are as fast, the smallest.
+Some runtimes are faster with more channels than necessary. If layers would lose channels, the pass therefore times
+several graphs on the target: in each, the layers keep a multiple of a number that the target names. The pass takes the
+fastest graph, or the smallest of several equally fast ones.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from lmconv.inference.latency import faster
 from lmconv.types import Json, Pass, PassContext
 
 NOISE = 0.05
-"""Gains closer than this are one, and fewer channels are then the better choice."""
+"""Relative difference below which two speed-ups count as equal; the graph with fewer channels is then better."""
 
 
 def compact(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
-    """Compacts a float graph."""
+    """Compacts a float graph. A replay uses the multiple of the earlier run instead of timing graphs."""
     compacted = functools.partial(without_dead_channels, model, size=context.spec.input_size)
     if context.replay:
         multiple = int(context.replay["multiple"])
@@ -39,6 +40,7 @@ def compact(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPro
 
 
 def _decided(multiple: int, found: Compacted, figures: Json) -> tuple[onnx.ModelProto, Json]:
+    """Returns the graph and the decisions for the recipe."""
     layers = [layer.to_json() for layer in found.layers]
     return found.model, {"multiple": multiple, "layers": layers, "whole": dict(found.whole), **figures}
 

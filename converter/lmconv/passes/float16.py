@@ -1,13 +1,14 @@
-"""Weights and arithmetic in half precision; inputs, outputs and the last layer stay float32, and what would overflow.
+"""Half-precision weights and arithmetic. Inputs, outputs, the last layer and overflowing nodes stay float32.
 
-Types are propagated by a partition: the last weighted node and all that follows it stay float32, everything before
-is float16, and a Cast stands where an edge crosses. Casts in the graph carry the precision to every runtime, strongly
-typed TensorRT networks among them. The largest magnitude of every tensor is measured on seeded noise and on faces where
-there are any: a node that reads or gives more than a quarter of float16's range stays float32 too, and is named.
+The pass splits the graph in two parts. The last weighted node and all nodes after it stay float32; all nodes before it
+become float16. A Cast stands on every edge between the parts. Casts in the graph carry the precision to every runtime,
+strongly typed TensorRT networks included. The pass measures the largest magnitude of every tensor on seeded noise, and
+on faces if there are any. A node that reads or writes more than a quarter of float16's range stays float32 too, and the
+recipe names this node.
 
-Rounding weights shifts the mean of what a layer gives, and in a deep network the shifts add up: PFLD's points move by
-up to 0.28 px on noise. So the errors of a filter are made to cancel, and biases are corrected layer after layer, on
-seeded noise (empirical bias correction: Nagel et al. 2019, https://arxiv.org/abs/1906.04721); 0.07 px are left.
+Rounding the weights shifts the mean output of a layer, and the shifts add up in a deep network: PFLD's points move by
+up to 0.28 px on noise. Therefore the pass makes the errors of each filter cancel, and corrects biases layer after layer
+on seeded noise (empirical bias correction: Nagel et al. 2019, https://arxiv.org/abs/1906.04721). 0.07 px remain.
 """
 
 from __future__ import annotations
@@ -29,22 +30,25 @@ from lmconv.types import Float32, Json, Pass, PassContext
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 CORRECTION_PIXELS = 32 * 112 * 112
-"""Of the noise that biases are corrected on, in 4 to 32 inputs: a larger input averages over more places by itself."""
+"""Number of noise pixels for the bias correction, spread over 4 to 32 inputs.
+
+Larger inputs need a smaller batch, because each of these inputs averages over more positions.
+"""
 CORRECTION_SEED = 2
-"""Of that noise: neither that of export's own check nor that of verify."""
+"""Seed of this noise; neither the seed of export's own check nor the seed of `lmconv verify`."""
 LIMIT = float(np.finfo(np.float16).max) / 4
-"""Magnitude beyond which a tensor stays float32: another input may drive it further than those it is measured on."""
+"""Magnitude beyond which a tensor stays float32. Another input may cause larger values than the measured inputs."""
 FLOAT32_INPUTS = {"Resize": (1, 2)}
-"""Inputs that the operator's definition fixes to float32: roi and scales of Resize."""
+"""Input positions that the definition of an operator fixes to float32: roi and scales of Resize."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What a float32 graph was seen to compute, by tensor.
+    """Statistics of the tensors of a float32 graph, by name.
 
     Attributes:
-        means: Of each channel, (C,) float32; of layers with a bias, on noise.
-        largest: Magnitude.
+        means: Mean of each channel on noise, (C,) float32; only for outputs of layers with a bias.
+        largest: Largest magnitude over all inputs; for constants, the largest magnitude of the constant.
     """
 
     means: dict[str, Float32] = field(default_factory=dict)
@@ -52,10 +56,10 @@ class Seen:
 
 
 def float16(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
-    """Converts a float32 graph.
+    """Converts a float32 graph to float16.
 
     Raises:
-        GateFailed: There is no layer to convert.
+        GateFailed: The graph has no weighted layer, or an output does not depend on a weighted layer.
     """
     graph = model.graph
     kept = _last_layer(graph)
@@ -89,7 +93,12 @@ def float16(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPro
 
 
 def _observe(model: onnx.ModelProto, inputs: Sequence[Float32]) -> Seen:
-    """Computes a float32 graph on inputs, each (n, 3, H, W) float32; means are those on the first."""
+    """Runs a float32 graph and collects statistics of its tensors.
+
+    Args:
+        model: The graph.
+        inputs: Batches of inputs, each (n, 3, H, W) float32. Channel means are taken on the first batch alone.
+    """
     graph = Graph.of(model)
     biased = {node.output[0] for node in model.graph.node if _has_bias(node, graph)}
     seen = Seen()
@@ -107,28 +116,28 @@ def _observe(model: onnx.ModelProto, inputs: Sequence[Float32]) -> Seen:
 
 
 def _largest(values: NDArray[Any]) -> float:
-    """The largest magnitude; infinite where something is not a number."""
+    """Returns the largest magnitude; infinity if a value is NaN."""
     found = float(np.abs(values).max(initial=0))
     return np.inf if np.isnan(found) else found
 
 
 def _overflowing(graph: onnx.GraphProto, seen: Seen) -> set[int]:
-    """Indices of the nodes that read or give what is beyond the limit."""
+    """Returns the indices of the nodes that read or write a tensor beyond `LIMIT`."""
     beyond = {name for name, largest in seen.largest.items() if largest > LIMIT}
     return {index for index, node in enumerate(graph.node) if beyond.intersection((*node.input, *node.output))}
 
 
 def _round_weights(model: onnx.ModelProto, kept: set[int], inputs: Float32, exact: Mapping[str, Float32]) -> int:
-    """Rounds all weights but those of `kept` to float16 values, and gives biases what that takes from the mean output.
+    """Rounds weights to float16 values, and corrects biases by the shift that rounding causes in the mean output.
 
     Args:
-        model: A float32 graph; its initializers are changed in place, and stay float32.
-        kept: Indices of the nodes that stay float32.
+        model: A float32 graph. Its initializers are changed in place and stay float32.
+        kept: Indices of the nodes that stay float32; the weights of these nodes are not rounded.
         inputs: (n, 3, H, W) float32.
-        exact: Means of what layers with a bias give on these inputs before that.
+        exact: Channel means of the outputs of layers with a bias, on `inputs`, before rounding.
 
     Returns:
-        How many biases were corrected.
+        Number of corrected biases.
     """
     graph = Graph.of(model)
     exempt = {name for index in kept for name in model.graph.node[index].output}
@@ -156,6 +165,7 @@ def _round_weights(model: onnx.ModelProto, kept: set[int], inputs: Float32, exac
 
 
 def _has_bias(node: onnx.NodeProto, graph: Graph) -> bool:
+    """True if a layer has a constant bias that no other node reads."""
     biased = node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(node.input) > 2
     return biased and node.input[2] in graph.constants and len(graph.consumers[node.input[2]]) == 1
 
@@ -165,10 +175,11 @@ def _same(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _rounded(values: NDArray[Any]) -> NDArray[Any]:
-    """Float16 values for float32 ones of any shape, as float32; other types as they are.
+    """Rounds float32 values of any shape to float16 values, returned as float32. Other types are unchanged.
 
-    In a weight, the rounding errors of each filter cancel: largest first, each value takes over the error of those
-    before it, so that what is left is that of the smallest (error diffusion).
+    In a weight (two axes or more), the rounding errors of each filter cancel (error diffusion). From the largest to the
+    smallest magnitude, each value takes over the sum of the errors before it. Only the error of the smallest value
+    remains.
     """
     if values.dtype != np.float32 or values.ndim < 2:
         return values.astype(np.float16).astype(np.float32) if values.dtype == np.float32 else values
@@ -183,9 +194,9 @@ def _rounded(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _last_layer(graph: onnx.GraphProto) -> set[int]:
-    """Indices of the weighted nodes that no other comes after, and of all nodes that depend on them.
+    """Returns the indices of the weighted nodes that no other weighted node depends on, and of all nodes after them.
 
-    One it is in most networks; each of a detector's heads has one.
+    Most networks have one such weighted node; a detector has one in each head.
     """
     weighted = {index for index, node in enumerate(graph.node) if node.op_type in WEIGHTED}
     if not weighted:
@@ -207,7 +218,7 @@ def _last_layer(graph: onnx.GraphProto) -> set[int]:
 
 
 def _float_values(model: onnx.ModelProto, kept: set[int]) -> dict[str, int]:
-    """Element types after the conversion, of every value that is float32 before it."""
+    """Returns the element type after the conversion of every value that is float32 before the conversion."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     for value in [*graph.input, *graph.output, *graph.value_info]:
@@ -228,7 +239,10 @@ def _typed(
     casts: dict[tuple[str, int], str],
     nodes: list[onnx.NodeProto],
 ) -> str:
-    """The name of a value in the wanted type: itself, a converted initializer, or a Cast added to `nodes`."""
+    """Returns the name under which a value has the wanted type.
+
+    This is the value itself, a converted initializer, or the output of a Cast that is appended to `nodes`.
+    """
     if types.get(name, wanted) == wanted:
         return name
     if (name, wanted) not in casts:
@@ -242,10 +256,12 @@ def _typed(
 
 
 def _half(tensor: TensorProto, name: str) -> TensorProto:
+    """Returns a float16 copy of a tensor under another name."""
     return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name)
 
 
 def _retype_attributes(node: onnx.NodeProto) -> None:
+    """Changes float32 to float16 in attributes: the type of a Cast, and the value of a Constant."""
     for attribute in node.attribute:
         if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
             attribute.i = TensorProto.FLOAT16
@@ -254,6 +270,7 @@ def _retype_attributes(node: onnx.NodeProto) -> None:
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Removes initializers that no node reads."""
     used = {name for node in graph.node for name in node.input}
     tensors = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
@@ -264,7 +281,7 @@ plugin = Pass(
     name="float16",
     summary="half-precision weights and arithmetic; the last layer float32, and what would overflow",
     apply=float16,
-    tolerance=3e-3,  # 1e-4 of trained networks; deep ones with random weights reach 1.2e-3, however they are rounded
+    tolerance=3e-3,  # trained networks reach 1e-4; deep networks with random weights 1.2e-3 with any rounding
     required=True,
     uses=("crops",),
 )

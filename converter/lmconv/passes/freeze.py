@@ -1,11 +1,12 @@
-"""Channels that hardly change on faces taken for constant, as long as no landmark moves further than the user allows.
+"""Makes channels constant that hardly change on faces, as long as no landmark moves further than the user allows.
 
-Weight decay leaves channels whose range is a millionth of their neighbours'. Each is replaced by its mean: its filter
-becomes zero, and its bias that mean. `compact` then folds it away as it does any constant. (Set to zero instead, such
-channels move PFLD's landmarks by 2.5 pixels.)
+Weight decay leaves channels whose range is a millionth of their neighbours' range. The pass replaces such a channel by
+its mean: the filter becomes zero, and the bias becomes the mean. `compact` then folds the channel away like any
+constant. (If such channels are set to zero instead, PFLD's landmarks move by 2.5 pixels.)
 
-How many go is found by bisection: channels in order of their range, against that of the widest channel of their layer;
-landmarks are compared on faces after each try, and at the end on other faces. The order is a guess, the bound is not.
+A bisection finds the number of channels. The order of the channels is their range, divided by the range of the widest
+channel of the layer. Landmarks are compared on faces after each step, and on other faces at the end. The order is a
+heuristic; the bound is not.
 """
 
 from __future__ import annotations
@@ -27,16 +28,23 @@ from lmconv.networks.compare import difference
 from lmconv.types import Float32, Json, Pass, PassContext
 
 LARGEST = 0.1
-"""Range at which a channel is no candidate any more, fractions of the widest in its layer."""
+"""Largest range of a candidate channel, as a fraction of the widest range in its layer."""
 FACES = 32
-"""How many faces the number of channels is found on; twice as many others check it."""
+"""Number of faces for the bisection; twice as many other faces check the result."""
 MARGIN = 0.5
-"""Of the bound, how much may be used up on the faces that the number is found on: others differ."""
+"""Fraction of the bound allowed on the faces of the bisection, because other faces differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Candidates:
-    """Channels in the order in which they are taken, (n,) each: layer, channel, mean, and range by the layer's."""
+    """Channels that may become constant, in the order in which the pass takes them; each field has n entries.
+
+    Attributes:
+        layers: Name of the layer's output.
+        channels: (n,) intp, index of the channel in its layer.
+        means: (n,) float32, mean over faces and positions.
+        ranges: (n,) float32, range over faces and positions, as a fraction of the widest range in the layer.
+    """
 
     layers: list[str]
     channels: NDArray[np.intp]
@@ -48,7 +56,7 @@ def freeze(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProt
     """Makes channels constant that hardly change on faces.
 
     Raises:
-        UsageError: There are no faces, or no bound.
+        UsageError: The context has no faces or no bound.
     """
     if context.crops is None or not context.compact_px:
         raise UsageError("channels are taken for constant on real faces alone", hint="give --calibration DIR")
@@ -61,7 +69,7 @@ def freeze(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProt
         after = _landmarks(_frozen(model, candidates, count), context, faces)
         return difference(after, before[part], context.spec.input_size).max_px
 
-    low, high = 0, len(candidates.layers) + 1  # so many are fine, so many are not
+    low, high = 0, len(candidates.layers) + 1  # `low` channels are within the bound, `high` channels are not
     while high - low > 1:
         middle = (low + high) // 2
         fine = shift(middle, "calibration", found) <= bound * MARGIN
@@ -81,18 +89,22 @@ def freeze(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProt
 
 
 def _parts(crops: Float32) -> tuple[Float32, Float32]:
-    """Faces to find the number on, and others to check it on; crops come in an order that was drawn."""
+    """Returns faces for the bisection, and other faces for the check. The crops are already in random order."""
     count = min(FACES, max(1, len(crops) // 3))
     return crops[:count], crops[count : 3 * count] if len(crops) > 1 else crops
 
 
 def _landmarks(model: onnx.ModelProto, context: PassContext, faces: Float32) -> Float32:
+    """Returns the landmarks of the faces, (n, L, 2) float32, x before y, fractions of the input's width and height."""
     with OrtSession(model.SerializeToString()) as session:
         return landmarks(session, context.spec, faces)
 
 
 def _layer(node: onnx.NodeProto, graph: Graph) -> bool:
-    """A layer whose output channels have filters of their own: axis 0, or for Gemm the axis that transB says."""
+    """True if a node is a Conv or Gemm with constant weights and a constant bias.
+
+    Each output channel then has its own filter: along axis 0, or for a Gemm along the axis that `transB` selects.
+    """
     if node.op_type not in ("Conv", "Gemm") or node.input[1] not in graph.constants:
         return False
     weight = graph.constants[node.input[1]]
@@ -101,7 +113,10 @@ def _layer(node: onnx.NodeProto, graph: Graph) -> bool:
 
 
 def _candidates(model: onnx.ModelProto, faces: Float32) -> Candidates:
-    """Channels that change a little, by their range over faces and places; those that never do are no candidates."""
+    """Returns the channels that change a little, ordered by their range over faces and positions.
+
+    Channels that never change are not candidates; `compact` removes them without a bound.
+    """
     graph = Graph.of(model)
     layers = {node.output[0] for node in model.graph.node if _layer(node, graph)} - set(graph.outputs)
     names: list[str] = []
@@ -127,7 +142,7 @@ def _candidates(model: onnx.ModelProto, faces: Float32) -> Candidates:
 
 
 def _frozen(model: onnx.ModelProto, candidates: Candidates, count: int) -> onnx.ModelProto:
-    """A copy whose first `count` candidates are constant."""
+    """Returns a copy of the model in which the first `count` candidates are constant."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = Graph.of(model)
@@ -140,7 +155,7 @@ def _frozen(model: onnx.ModelProto, candidates: Candidates, count: int) -> onnx.
             weight = graph.constants[node.input[1]].copy()
             filters = weight if node.op_type == "Conv" or attribute(node, "transB", 0) else weight.T
             added = layer_bias(node, graph.constants, len(filters))
-            assert added is not None  # or it would be no candidate
+            assert added is not None  # `_layer` excludes other nodes
             added = added.astype(np.float32)
             filters[candidates.channels[rows]] = 0
             added[candidates.channels[rows]] = candidates.means[rows]

@@ -1,8 +1,8 @@
-"""Squeeze-and-excitation in forms that ONNX Runtime computes in its blocked layout. Exact up to rounding.
+"""Rewrites squeeze-and-excitation for the blocked layout of ONNX Runtime. Exact up to rounding.
 
-ReduceMean over all places is GlobalAveragePool. A gate (N, C, 1, 1) multiplies (N, C, H, W) by broadcasting, for which
-the blocked layout has no kernel: both are reordered out, and the product in again. So the gate is repeated to (H, W)
-by Resize, which is blocked, as is the product of equal shapes.
+ReduceMean over height and width becomes GlobalAveragePool. A gate (N, C, 1, 1) multiplies (N, C, H, W) by broadcasting.
+The blocked layout has no kernel for this product: ONNX Runtime reorders both factors out of the layout, and the product
+back into it. Therefore Resize repeats the gate to (H, W): Resize and the product of equal shapes have blocked kernels.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from lmconv.graph.rewriter import Rewriter, make
 from lmconv.types import Json, Pass, PassContext
 
 PLACES = {2, 3}
+"""Axes of height and width."""
 
 
 def gates(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
-    """Rewrites means over all places, and gates that come from such a mean."""
+    """Rewrites means over height and width, and products with a gate that has one value per channel."""
     graph = Rewriter(model)
     shapes = static_shapes(model) if graph.nodes("ReduceMean", "Mul") else {}
     means = 0
@@ -37,13 +38,14 @@ def gates(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto
     graph.commit()
     batch = model.graph.input[0].type.tensor_type.shape.dim[0]
     first = batch.dim_value or batch.dim_param
-    for name, shape in repeated.items():  # without it, ONNX Runtime cannot tell that the batch sizes are the same
+    for name, shape in repeated.items():  # otherwise ONNX Runtime cannot tell that the batch sizes are equal
         value = helper.make_tensor_value_info(name, TensorProto.FLOAT, [first or None, *shape[1:]])
         model.graph.value_info.append(value)
     return model, {"means": means, "gates": len(repeated)}
 
 
 def _over_places(graph: Rewriter, node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> bool:
+    """True if a ReduceMean averages a 4-D value over height and width, and keeps these axes."""
     axes = graph.constants.get(node.input[1]) if len(node.input) > 1 else None
     rank = len(shapes.get(node.input[0], ()))
     over = axes is not None and {int(axis) % 4 for axis in axes.ravel()} == PLACES
@@ -51,7 +53,7 @@ def _over_places(graph: Rewriter, node: onnx.NodeProto, shapes: dict[str, tuple[
 
 
 def _is_gate(graph: Rewriter, name: str, shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether one value a channel, computed by a layer, multiplies a map of more than one place."""
+    """True if a layer or activation gives one number per channel, which multiplies a map larger than 1x1."""
     broadcast = len(shape) == len(other) == 4 and shape[1] == other[1] and shape[2:] == (1, 1) != other[2:]
     return broadcast and graph.maker(name, "Sigmoid", "HardSigmoid", "Conv", "Relu", "Clip") is not None
 
@@ -59,6 +61,7 @@ def _is_gate(graph: Rewriter, name: str, shape: tuple[int, ...], other: tuple[in
 def _repeat(
     graph: Rewriter, node: onnx.NodeProto, place: int, shape: tuple[int, ...], repeated: dict[str, tuple[int, ...]]
 ) -> list[onnx.NodeProto]:
+    """Returns a Resize of the gate and the product that reads it; records the shape of the gate in `repeated`."""
     name = graph.fresh(f"{node.output[0]}_gate")
     repeated[name] = shape
     scales = graph.constant(f"{name}_scales", np.array([1, 1, *shape[2:]], np.float32))

@@ -1,4 +1,4 @@
-"""Static int8 quantisation: Q/DQ nodes in the graph, calibrated on real crops."""
+"""Static int8 quantisation: inserts Q/DQ nodes that are calibrated on real crops."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from lmconv.quantise.static import quantise
 from lmconv.types import Json, Pass, PassContext, QuantScheme
 
 DEFAULT = QuantScheme(activations="uint8", bracket=True, reason="x86 multiplies uint8 by int8")
+"""Scheme that is used if the context has none."""
 
 
 def int8(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
-    """Quantises as the target's scheme wants, calibrated on `context.crops`.
+    """Quantises a float graph by the target's scheme, calibrated on `context.crops`.
 
     Raises:
-        UsageError: There are no crops.
+        UsageError: The context has no crops.
     """
     if context.crops is None or not len(context.crops):
         raise UsageError(
@@ -33,7 +34,7 @@ def int8(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto,
 
 
 def settings_of(scheme: QuantScheme) -> Settings:
-    """How a target wants its graph quantised."""
+    """Returns the settings of the quantiser for the scheme of a target."""
     wanted = asdict(scheme)
     del wanted["reason"]
     return Settings(**wanted)

@@ -1,20 +1,22 @@
-"""PReLU as operators that ONNX Runtime computes in its blocked layout. Exact up to rounding.
+"""Rewrites PRelu as operators that ONNX Runtime computes in its blocked layout. Exact up to rounding.
 
-ONNX Runtime has no blocked (NCHWc) kernel for PRelu: around each one it reorders the tensor out and in again, and in
-MobileFaceNet that takes more time than all convolutions. With slopes a, of which none is above 1,
+ONNX Runtime has no blocked (NCHWc) kernel for PRelu. It reorders the tensor out of the blocked layout before each PRelu
+and back into it afterwards; in MobileFaceNet this takes more time than all convolutions. If no slope a is above 1,
 
     prelu(x) = x + max(0, (a - 1) x)
 
-is a depthwise 1x1 convolution that takes the Relu with it, and a sum; with others,
+is a depthwise 1x1 convolution, which ONNX Runtime fuses with the Relu, and a sum. Otherwise,
 
     prelu(x) = max(0, x) (1 - a) + x a
 
-is two convolutions, of which one takes the sum. Between convolutions no slope need be above 1: as
+is two convolutions, one of which ONNX Runtime fuses with the sum. Between convolutions, no slope needs to be above 1.
+Because
 
     prelu(x; a) = -a prelu(-x; 1 / a),
 
-such a channel changes its sign where it is made, and is multiplied by -a where it is read. A slope that is 1 in all
-channels is the identity, 0 is Relu, any other single one LeakyRelu, which the convolution before it takes.
+the convolution before a channel with a slope above 1 changes the sign of the channel, and the convolutions after the
+channel multiply it by -a. If all channels have the same slope, a slope of 1 is the identity and a slope of 0 is Relu.
+Any other common slope is LeakyRelu, which ONNX Runtime fuses into the convolution before it.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from lmconv.types import Float32, Json, Pass, PassContext
 
 
 def prelu(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
-    """Rewrites each PRelu whose slopes are constant and do not vary with the place."""
+    """Rewrites each PRelu whose slopes are constant and do not vary with the position."""
     graph = Rewriter(model)
     nodes = graph.nodes("PRelu")
     shapes = static_shapes(model) if nodes else {}
@@ -49,7 +51,7 @@ def prelu(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto
 
 
 def _invert(graph: Rewriter, node: onnx.NodeProto) -> None:
-    """Replaces slopes above 1 by their inverses, where convolutions alone make and read the channels."""
+    """Replaces slopes above 1 by their inverses, if only convolutions write and read the channels."""
     slopes, readers = graph.constants.get(node.input[1]), graph.readers(node.output[0])
     maker = graph.maker(node.input[0], "Conv")
     if slopes is None or slopes.dtype != np.float32 or slopes.ndim < 3 or slopes.shape[-3] != slopes.size:
@@ -69,14 +71,17 @@ def _invert(graph: Rewriter, node: onnx.NodeProto) -> None:
 
 
 def _plain(graph: Rewriter, node: onnx.NodeProto) -> bool:
-    """Whether a node is a 2-D convolution with constant float32 weights and bias."""
+    """True if a node is a 2-D convolution with constant float32 weights and bias."""
     given = [graph.constants.get(name) for name in node.input[1:]]
     known = all(value is not None and value.dtype == np.float32 for value in given)
     return node.op_type == "Conv" and not node.domain and known and graph.constants[node.input[1]].ndim == 4
 
 
 def _channels(graph: Rewriter, node: onnx.NodeProto) -> int:
-    """How many channels a convolution reads, where it is plain, and dense or depthwise with one output of each."""
+    """Returns the number of input channels of a plain convolution, see `_plain`.
+
+    Returns 0 unless the convolution is dense, or depthwise with one output per channel.
+    """
     if not _plain(graph, node):
         return 0
     outputs, inputs = graph.constants[node.input[1]].shape[:2]
@@ -85,12 +90,13 @@ def _channels(graph: Rewriter, node: onnx.NodeProto) -> int:
 
 
 def _multiply(graph: Rewriter, node: onnx.NodeProto, index: int, factors: Float32) -> None:
-    """Gives a node other weights: those it has, times these factors."""
+    """Multiplies a constant input of a node by factors; the product is a new initializer."""
     name = node.input[index]
     node.input[index] = graph.constant(name, (graph.constants[name] * factors).astype(np.float32))
 
 
 def _form(slopes: Float32, shape: tuple[int, ...]) -> str:
+    """Returns the operator to write instead of a PRelu; "kept" if the PRelu stays."""
     if np.all(slopes == slopes.flat[0]):
         return {0.0: "Relu", 1.0: "Identity"}.get(float(slopes.flat[0]), "LeakyRelu")
     if len(shape) != 4 or slopes.ndim < 3 or slopes.shape[-3:] != (shape[1], 1, 1) or slopes.size != shape[1]:
@@ -99,6 +105,7 @@ def _form(slopes: Float32, shape: tuple[int, ...]) -> str:
 
 
 def _nodes(graph: Rewriter, node: onnx.NodeProto, slopes: Float32, form: str) -> list[onnx.NodeProto]:
+    """Returns the nodes to write instead of a PRelu."""
     x, y = node.input[0], node.output[0]
     if form == "LeakyRelu":
         return [make(form, [x], y, alpha=float(slopes.flat[0]))]
@@ -113,7 +120,7 @@ def _nodes(graph: Rewriter, node: onnx.NodeProto, slopes: Float32, form: str) ->
 
 
 def _scale(graph: Rewriter, x: str, factors: Float32, output: str) -> onnx.NodeProto:
-    """Multiplies each channel by its factor."""
+    """Returns a depthwise 1x1 convolution that multiplies each channel by its factor."""
     weights = graph.constant(f"{output}_weights", factors.reshape(-1, 1, 1, 1))
     return make("Conv", [x, weights], output, group=factors.size, kernel_shape=[1, 1])
 

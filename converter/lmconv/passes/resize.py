@@ -1,7 +1,8 @@
-"""Resize by constant factors where the size is computed in the graph. Exact.
+"""Replaces a computed size of Resize by constant factors. Exact.
 
 A size such as (N, C, 2 H, 2 W) is computed from the input's shape because N is free, although only N changes. With
-constant factors a runtime knows the shape beforehand, may keep its own layout, and the computation of the size goes.
+constant factors, a runtime knows the shape in advance and may keep its own layout. The nodes that compute the size
+become unnecessary.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from lmconv.types import Json, Pass, PassContext
 
 
 def resize(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
-    """Rewrites each Resize whose factors are whole numbers: there, factors and sizes mean the same."""
+    """Rewrites each Resize whose factors are integers, because factors and sizes then give the same result."""
     graph = Rewriter(model)
     nodes = graph.nodes("Resize")
     shapes = static_shapes(model) if nodes else {}
@@ -35,14 +36,14 @@ def resize(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProt
 
 
 def _computed(graph: Rewriter, node: onnx.NodeProto) -> bool:
-    """Whether a Resize goes to a size of the whole tensor that is computed in the graph, and reads nothing else."""
+    """True if a Resize has a computed size for all axes, no crop, and the default aspect-ratio policy."""
     computed = len(node.input) > 3 and node.input[3] not in graph.constants
     special = attribute(node, "axes", None) or attribute(node, "keep_aspect_ratio_policy", b"stretch") != b"stretch"
     return computed and not special and attribute(node, "coordinate_transformation_mode", b"") != b"tf_crop_and_resize"
 
 
 def _whole(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
-    """Whether batch and channels stay, and places are multiplied by whole numbers."""
+    """True if batch and channels stay the same, and height and width are multiplied by integers."""
     if len(before) != 4 or len(after) != 4 or before[:2] != after[:2]:
         return False
     return all(new % old == 0 for old, new in zip(before[2:], after[2:], strict=True))
