@@ -30,21 +30,17 @@ def initializers(model: onnx.ModelProto) -> dict[str, TensorProto]:
     return {tensor.name: tensor for tensor in model.graph.initializer}
 
 
-def constant(model: onnx.ModelProto, name: str) -> np.ndarray | None:
-    """Returns the value of an initializer; None if no initializer has this name."""
-    tensor = initializers(model).get(name)
-    return None if tensor is None else numpy_helper.to_array(tensor)
-
-
 def parameters(model: onnx.ModelProto) -> int:
     """Counts the weights of a graph: elements of all initializers except int64 (shapes), scales and zero points."""
-    helpers = {name for node in model.graph.node if node.op_type in QUANTISERS for name in node.input[1:]}
-    counted = (
+    scales_and_zero_points = {
+        name for node in model.graph.node if node.op_type in QUANTISERS for name in node.input[1:]
+    }
+    weights = (
         tensor
         for tensor in model.graph.initializer
-        if tensor.data_type != TensorProto.INT64 and tensor.name not in helpers
+        if tensor.data_type != TensorProto.INT64 and tensor.name not in scales_and_zero_points
     )
-    return sum(prod(tensor.dims) for tensor in counted)
+    return sum(prod(tensor.dims) for tensor in weights)
 
 
 def flops(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> int:
@@ -52,7 +48,7 @@ def flops(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> int:
 
     Args:
         model: The model.
-        size: (height, width) of the input in pixels, used if the graph leaves them free.
+        size: (height, width) of the input in pixels, used if the graph leaves height and width free.
     """
     return sum(2 * macs for macs in layer_macs(model.graph.node, static_shapes(model, size)).values())
 
@@ -71,6 +67,7 @@ def layer_macs(nodes: Iterable[onnx.NodeProto], shapes: Mapping[str, tuple[int, 
 
 
 def _macs(nodes: Iterable[onnx.NodeProto], shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, int]]:
+    """Yields the entries of `layer_macs`."""
     for node in nodes:
         if node.op_type not in LAYERS or len(node.input) < 2:
             continue
@@ -90,18 +87,17 @@ def static_shapes(model: onnx.ModelProto, size: tuple[int, int] | None = None) -
 
     Args:
         model: The model; not changed.
-        size: (height, width) of the input in pixels, used if the graph leaves them free.
+        size: (height, width) of the input in pixels, used if the graph leaves height and width free.
     """
-    one = onnx.ModelProto()
-    one.CopyFrom(model)
-    set_batch(one, 1)
+    copy = copied(model)
+    set_batch(copy, 1)
     if size:
-        _, _, *sides = one.graph.input[0].type.tensor_type.shape.dim
-        for dim, side in zip(sides, size, strict=False):
+        _, _, *dims = copy.graph.input[0].type.tensor_type.shape.dim
+        for dim, side in zip(dims, size, strict=False):
             dim.dim_value = dim.dim_value or side
-        for value in one.graph.output:  # the declared shape may differ for this input size
+        for value in copy.graph.output:  # the declared shape may differ for this input size
             value.type.tensor_type.ClearField("shape")
-    inferred = shape_inference.infer_shapes(one, data_prop=True).graph
+    inferred = shape_inference.infer_shapes(copy, data_prop=True).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
     for value in [*inferred.input, *inferred.output, *inferred.value_info]:
         dims = value.type.tensor_type.shape.dim
@@ -124,11 +120,11 @@ def set_batch(model: onnx.ModelProto, batch: int | str) -> None:
     del model.graph.value_info[:]
 
 
-def nodes(body: str, constants: Mapping[str, object], names: Mapping[str, str], prefix: str) -> Part:
+def parse_nodes(body: str, constants: Mapping[str, object], names: Mapping[str, str], prefix: str) -> Part:
     """Parses nodes that are written as text.
 
     Args:
-        body: Lines of ONNX's textual syntax. Names in capitals, such as `ZERO`, are constants.
+        body: Lines of ONNX's textual syntax. Names in capitals, like `ZERO`, are constants.
         constants: Values of the constants by name. Integers become int64 initializers, other values float32.
             Constants that `body` does not use are left out.
         names: Names in the graph, by the name in the text.

@@ -66,8 +66,8 @@ def reads(node: onnx.NodeProto) -> list[str]:
 
     An omitted optional input has no name and is not returned.
     """
-    inner = [name for graph in subgraphs(node) for part in graph.node for name in reads(part)]
-    return [name for name in (*node.input, *inner) if name]
+    nested = [name for graph in subgraphs(node) for inner in graph.node for name in reads(inner)]
+    return [name for name in (*node.input, *nested) if name]
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -90,11 +90,11 @@ def layer_bias(node: onnx.NodeProto, constants: Mapping[str, NDArray[Any]], outp
     """
     if len(node.input) < 3 or not node.input[2]:
         return np.zeros(outputs)
-    given = constants.get(node.input[2])
-    if given is None or (given.size != 1 and given.shape[-1] != given.size) or given.size not in (1, outputs):
+    bias = constants.get(node.input[2])
+    if bias is None or (bias.size != 1 and bias.shape[-1] != bias.size) or bias.size not in (1, outputs):
         return None
     scale = attribute(node, "beta", 1.0) if node.op_type == "Gemm" else 1.0
-    return np.broadcast_to(given.ravel().astype(np.float64) * scale, outputs)
+    return np.broadcast_to(bias.ravel().astype(np.float64) * scale, outputs)
 
 
 def padded(node: onnx.NodeProto) -> bool:

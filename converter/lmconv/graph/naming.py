@@ -10,7 +10,7 @@ from lmconv.graph.index import subgraphs
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yields a graph and all graphs inside it, for example the branches of an If."""
+    """Yields a graph and all its subgraphs, for example the branches of an If."""
     yield graph
     for node in graph.node:
         for inner in subgraphs(node):
@@ -20,13 +20,13 @@ def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 def taken(graph: onnx.GraphProto) -> set[str]:
     """Returns the names of all values and nodes, and the empty name.
 
-    Names of subgraphs are included, because a subgraph shares one namespace with the graphs around it.
+    Names of subgraphs are included, because a subgraph shares one namespace with the graphs around the subgraph.
     """
-    found = {""}
+    names = {""}
     for part in graphs(graph):
-        found.update(named.name for named in (*part.node, *_declared(part)))
-        found.update(name for node in part.node for name in (*node.input, *node.output))
-    return found
+        names.update(named.name for named in (*part.node, *_declared(part)))
+        names.update(name for node in part.node for name in (*node.input, *node.output))
+    return names
 
 
 def fresh(name: str, taken: set[str]) -> str:
@@ -39,18 +39,18 @@ def fresh(name: str, taken: set[str]) -> str:
     return unique
 
 
-def prefix(graph: onnx.GraphProto, wanted: str) -> str:
-    """Returns `wanted`, with a number appended if a name in the graph already begins with `wanted` and `_`."""
+def prefix(graph: onnx.GraphProto, word: str) -> str:
+    """Returns `word`, with a number appended if a name in the graph already begins with `word` and `_`."""
     names = taken(graph)
-    unique, number = wanted, 1
+    unique, number = word, 1
     while any(name.startswith(f"{unique}_") for name in names):
         number += 1
-        unique = f"{wanted}{number}"
+        unique = f"{word}{number}"
     return unique
 
 
 def vacate(graph: onnx.GraphProto, name: str) -> None:
-    """Renames the value called `name` if it exists, so that `name` is unused."""
+    """Renames the value called `name` if this value exists; `name` is then unused."""
     _change(graph, name, fresh(f"{name}_", taken(graph)))
 
 
@@ -66,12 +66,12 @@ def distinct_nodes(graph: onnx.GraphProto) -> None:
 
     Nodes without a name stay without a name.
     """
-    known: set[str] = set()
+    used: set[str] = set()
     names = taken(graph)
     for node in graph.node:
-        if node.name in known:
+        if node.name in used:
             node.name = fresh(node.name, names)
-        known.update(filter(None, [node.name]))
+        used.update(filter(None, [node.name]))
 
 
 def _declared(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto | onnx.TensorProto]:

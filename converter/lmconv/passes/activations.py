@@ -1,8 +1,8 @@
 """Rewrites hard-swish and its gate from basic operators to HardSwish and HardSigmoid. Exact up to rounding.
 
 Exporters and older opsets write hardswish(x) = x min(max(x + 3, 0), 6) / 6 as four nodes or more. ONNX Runtime fuses
-HardSigmoid and HardSwish into the preceding convolution and keeps both in its blocked layout. It does neither for Clip
-after Add, nor for Div.
+HardSigmoid and HardSwish into the preceding convolution and keeps both in the blocked layout. For Clip after Add, and
+for Div, ONNX Runtime does neither.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ def _sixth_of(graph: Rewriter, node: onnx.NodeProto) -> str | None:
     if node.op_type == "Div":
         return first if graph.scalar(second) == 6 else None
     for value, factor in ((first, second), (second, first)):
-        number = graph.scalar(factor)
-        if number is not None and np.float32(number) == np.float32(SIXTH):
+        scalar = graph.scalar(factor)
+        if scalar is not None and np.float32(scalar) == np.float32(SIXTH):
             return value
     return None
 
 
 def _clipped(graph: Rewriter, name: str) -> str | None:
     """Returns x if a value is min(max(x + 3, 0), 6), else None."""
-    clip = graph.maker(name, "Clip")
+    clip = graph.producer(name, "Clip")
     if clip is None or len(clip.input) < 3 or [graph.scalar(limit) for limit in clip.input[1:]] != [0, 6]:
         return None
-    shifted = graph.maker(clip.input[0], "Add")
+    shifted = graph.producer(clip.input[0], "Add")
     if shifted is None:
         return None
     first, second = shifted.input
@@ -78,20 +78,20 @@ def _is_gate(node: onnx.NodeProto) -> bool:
 
 def _divided_late(graph: Rewriter) -> int:
     """Rewrites each (x min(max(x + 3, 0), 6)) / 6 as HardSwish and returns the number of rewrites."""
-    found = 0
+    rewritten = 0
     for node in graph.nodes("Div", "Mul"):
-        product = graph.maker(_sixth_of(graph, node) or "", "Mul")
+        product = graph.producer(_sixth_of(graph, node) or "", "Mul")
         for clipped, x in (product.input, reversed(product.input)) if product else ():
             if _clipped(graph, clipped) == x:
                 graph.replace(node, make("HardSwish", [x], node.output[0]))
-                found += 1
+                rewritten += 1
                 break
-    return found
+    return rewritten
 
 
 plugin = Pass(
     name="activations",
-    summary="hard-swish and hard-sigmoid from the nodes they were spelt out in",
+    summary="hard-swish and hard-sigmoid as one operator each instead of several",
     apply=activations,
     tolerance=1e-6,
 )

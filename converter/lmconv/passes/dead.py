@@ -2,7 +2,7 @@
 
 The pass removes graph outputs that the spec does not name, and everything that only these outputs need. It removes
 unread extra outputs of a node (the indices of MaxPool, the mask of Dropout), because runtimes then treat the operator
-as the plain variant. It also removes Identity, and Dropout, which computes nothing outside training.
+as the plain variant. The pass also removes Identity and, outside training, Dropout.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def dead(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto,
     graph = model.graph
     before = len(graph.output), len(graph.node), len(graph.initializer)
     named = {tensor.name for tensor in context.spec.outputs}
-    wanted = [value for value in graph.output if value.name in named] or list(graph.output)
-    if len(wanted) < len(graph.output):
+    outputs = [value for value in graph.output if value.name in named] or list(graph.output)
+    if len(outputs) < len(graph.output):
         del graph.output[:]
-        graph.output.extend(wanted)
+        graph.output.extend(outputs)
     _trim(graph)
     _bypass(graph)
     Rewriter(model).commit()
@@ -41,16 +41,16 @@ def _bypass(graph: onnx.GraphProto) -> None:
     A node that produces a graph output, or a value that a subgraph reads, stays.
     """
     outputs = {value.name for value in graph.output}
-    inner = {name for node in graph.node for name in set(reads(node)) - set(node.input)}
+    captured = {name for node in graph.node for name in set(reads(node)) - set(node.input)}
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    names: dict[str, str] = {}
+    replacements: dict[str, str] = {}
     for node in graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
-        if node.output[0] not in outputs | inner and not node.domain and _idle(node, constants):
-            names[node.output[0]] = node.input[0]
+        node.input[:] = [replacements.get(name, name) for name in node.input]
+        if node.output[0] not in outputs | captured and not node.domain and _is_identity(node, constants):
+            replacements[node.output[0]] = node.input[0]
 
 
-def _idle(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+def _is_identity(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
     """True if the node returns its first input unchanged."""
     if node.op_type == "Identity":
         return True
@@ -71,7 +71,7 @@ def _trim(graph: onnx.GraphProto) -> None:
 
 plugin = Pass(
     name="dead",
-    summary="nodes, outputs and initializers that nothing reads; Identity and Dropout",
+    summary="unread nodes, outputs and initializers; Identity and Dropout",
     apply=dead,
     tolerance=1e-6,
 )

@@ -43,7 +43,7 @@ FLOAT32_INPUTS = {"Resize": (1, 2)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class TensorStatistics:
     """Statistics of the tensors of a float32 graph, by name.
 
     Attributes:
@@ -62,37 +62,52 @@ def float16(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPro
         GateFailed: The graph has no weighted layer, or an output does not depend on a weighted layer.
     """
     graph = model.graph
-    kept = _last_layer(graph)
-    last = ", ".join(graph.node[index].name for index in sorted(kept) if graph.node[index].op_type in WEIGHTED)
+    float32_nodes = _last_layer(graph)
+    last_layers = ", ".join(
+        graph.node[index].name for index in sorted(float32_nodes) if graph.node[index].op_type in WEIGHTED
+    )
     height, width = context.spec.input_size
     count = min(32, max(4, CORRECTION_PIXELS // (height * width)))
     inputs = noise(context.spec, count, CORRECTION_SEED)
-    seen = _observe(model, [inputs, *([] if context.crops is None else [context.crops[:count]])])
-    overflow = _overflowing(graph, seen) - kept
-    kept |= overflow
-    named = [graph.node[index].name or graph.node[index].output[0] for index in sorted(overflow)]
-    corrected = _round_weights(model, kept, inputs, seen.means)
-    halves = _float_values(model, kept)
+    statistics = _statistics(model, [inputs, *([] if context.crops is None else [context.crops[:count]])])
+    overflow = _overflowing(graph, statistics) - float32_nodes
+    float32_nodes |= overflow
+    overflow_names = [graph.node[index].name or graph.node[index].output[0] for index in sorted(overflow)]
+    corrected = _round_weights(model, float32_nodes, inputs, statistics.means)
+    _retype(model, float32_nodes)
+    return model, {"float32": last_layers, "overflow": overflow_names, "biases corrected": corrected}
+
+
+def _retype(model: onnx.ModelProto, float32_nodes: set[int]) -> None:
+    """Changes all nodes to float16 except `float32_nodes` (indices), and inserts the casts between the two parts.
+
+    Raises:
+        GateFailed: An output does not depend on a weighted layer.
+    """
+    graph = model.graph
+    types = _types_after(model, float32_nodes)
     casts: dict[tuple[str, int], str] = {}
     nodes: list[onnx.NodeProto] = []
     for index, node in enumerate(graph.node):
-        wanted = TensorProto.FLOAT if index in kept else TensorProto.FLOAT16
-        for place, name in enumerate(node.input):
-            fixed = place in FLOAT32_INPUTS.get(node.op_type, ())
-            node.input[place] = _typed(graph, name, TensorProto.FLOAT if fixed else wanted, halves, casts, nodes)
-        if wanted == TensorProto.FLOAT16:
+        node_type = TensorProto.FLOAT if index in float32_nodes else TensorProto.FLOAT16
+        for position, name in enumerate(node.input):
+            fixed = position in FLOAT32_INPUTS.get(node.op_type, ())
+            node.input[position] = _cast(graph, name, TensorProto.FLOAT if fixed else node_type, types, casts, nodes)
+        if node_type == TensorProto.FLOAT16:
             _retype_attributes(node)
         nodes.append(node)
     for value in graph.output:
-        if halves.get(value.name) == TensorProto.FLOAT16:
-            raise GateFailed(f"output {value.name} does not depend on a weighted layer: nothing to convert")
+        if types.get(value.name) == TensorProto.FLOAT16:
+            raise GateFailed(
+                f"output {value.name} depends on no convolution or linear layer and would become float16",
+                hint="export this network in fp32",
+            )
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
     _drop_unused(graph)
-    return model, {"float32": last, "overflow": named, "biases corrected": corrected}
 
 
-def _observe(model: onnx.ModelProto, inputs: Sequence[Float32]) -> Seen:
+def _statistics(model: onnx.ModelProto, inputs: Sequence[Float32]) -> TensorStatistics:
     """Runs a float32 graph and collects statistics of its tensors.
 
     Args:
@@ -101,60 +116,62 @@ def _observe(model: onnx.ModelProto, inputs: Sequence[Float32]) -> Seen:
     """
     graph = Graph.of(model)
     biased = {node.output[0] for node in model.graph.node if _has_bias(node, graph)}
-    seen = Seen()
+    statistics = TensorStatistics()
     for images in inputs:
-        for made in walk(graph, images):
-            for name, chunks in made.items():
+        for tensors in walk(graph, images):
+            for name, chunks in tensors.items():
                 if chunks[0].dtype == np.float32:
                     largest = max(_largest(chunk) for chunk in chunks)
-                    seen.largest[name] = max(seen.largest.get(name, 0.0), largest)
-                if name in biased and name not in seen.means:
-                    seen.means[name] = channel_mean(chunks)
+                    statistics.largest[name] = max(statistics.largest.get(name, 0.0), largest)
+                if name in biased and name not in statistics.means:
+                    statistics.means[name] = channel_mean(chunks)
     constants = ((name, value) for name, value in graph.constants.items() if value.dtype == np.float32)
-    seen.largest.update((name, _largest(value)) for name, value in constants)
-    return seen
+    statistics.largest.update((name, _largest(value)) for name, value in constants)
+    return statistics
 
 
 def _largest(values: NDArray[Any]) -> float:
     """Returns the largest magnitude; infinity if a value is NaN."""
-    found = float(np.abs(values).max(initial=0))
-    return np.inf if np.isnan(found) else found
+    largest = float(np.abs(values).max(initial=0))
+    return np.inf if np.isnan(largest) else largest
 
 
-def _overflowing(graph: onnx.GraphProto, seen: Seen) -> set[int]:
+def _overflowing(graph: onnx.GraphProto, statistics: TensorStatistics) -> set[int]:
     """Returns the indices of the nodes that read or write a tensor beyond `LIMIT`."""
-    beyond = {name for name, largest in seen.largest.items() if largest > LIMIT}
+    beyond = {name for name, largest in statistics.largest.items() if largest > LIMIT}
     return {index for index, node in enumerate(graph.node) if beyond.intersection((*node.input, *node.output))}
 
 
-def _round_weights(model: onnx.ModelProto, kept: set[int], inputs: Float32, exact: Mapping[str, Float32]) -> int:
+def _round_weights(
+    model: onnx.ModelProto, float32_nodes: set[int], inputs: Float32, exact_means: Mapping[str, Float32]
+) -> int:
     """Rounds weights to float16 values, and corrects biases by the shift that rounding causes in the mean output.
 
     Args:
         model: A float32 graph. Its initializers are changed in place and stay float32.
-        kept: Indices of the nodes that stay float32; the weights of these nodes are not rounded.
+        float32_nodes: Indices of the nodes that stay float32; the weights of these nodes are not rounded.
         inputs: (n, 3, H, W) float32.
-        exact: Channel means of the outputs of layers with a bias, on `inputs`, before rounding.
+        exact_means: Channel means of the outputs of layers with a bias, on `inputs`, before rounding.
 
     Returns:
         Number of corrected biases.
     """
     graph = Graph.of(model)
-    exempt = {name for index in kept for name in model.graph.node[index].output}
+    exempt = {name for index in float32_nodes for name in model.graph.node[index].output}
     biases = {node.output[0]: node.input[2] for node in model.graph.node if _has_bias(node, graph)}
     rounded: dict[str, NDArray[Any]] = {}
 
     def compute(node: onnx.NodeProto, values: Mapping[str, Chunks]) -> dict[str, Chunks]:
         name = node.output[0]
-        fit = _same if name in exempt else _rounded
-        constants = {key: fit(graph.constants[key]) for key in node.input if key in graph.constants}
-        made = run_node(graph, node, values, constants)
+        convert = _unchanged if name in exempt else _rounded
+        constants = {key: convert(graph.constants[key]) for key in node.input if key in graph.constants}
+        outputs = run_node(graph, node, values, constants)
         if name in biases:
-            shift = exact[name] - channel_mean(made[name])
-            constants[biases[name]] = fit((graph.constants[biases[name]] + shift).astype(np.float32))
-            made = run_node(graph, node, values, constants)
+            shift = exact_means[name] - channel_mean(outputs[name])
+            constants[biases[name]] = convert((graph.constants[biases[name]] + shift).astype(np.float32))
+            outputs = run_node(graph, node, values, constants)
         rounded.update(constants)
-        return made
+        return outputs
 
     for _ in walk(graph, inputs, compute):
         pass
@@ -166,11 +183,12 @@ def _round_weights(model: onnx.ModelProto, kept: set[int], inputs: Float32, exac
 
 def _has_bias(node: onnx.NodeProto, graph: Graph) -> bool:
     """True if a layer has a constant bias that no other node reads."""
-    biased = node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(node.input) > 2
-    return biased and node.input[2] in graph.constants and len(graph.consumers[node.input[2]]) == 1
+    has_bias = node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(node.input) > 2
+    return has_bias and node.input[2] in graph.constants and len(graph.consumers[node.input[2]]) == 1
 
 
-def _same(values: NDArray[Any]) -> NDArray[Any]:
+def _unchanged(values: NDArray[Any]) -> NDArray[Any]:
+    """Returns the values as they are, in place of `_rounded`."""
     return values
 
 
@@ -187,8 +205,8 @@ def _rounded(values: NDArray[Any]) -> NDArray[Any]:
     result, error = np.zeros_like(filters), np.zeros(len(filters))
     rows = np.arange(len(filters))
     for column in np.argsort(-np.abs(filters), axis=1, kind="stable").T:
-        wanted = np.where(filters[rows, column] == 0, 0, filters[rows, column] + error)
-        result[rows, column] = wanted.astype(np.float16)
+        target = np.where(filters[rows, column] == 0, 0, filters[rows, column] + error)
+        result[rows, column] = target.astype(np.float16)
         error += filters[rows, column] - result[rows, column]
     return result.reshape(values.shape)
 
@@ -200,62 +218,64 @@ def _last_layer(graph: onnx.GraphProto) -> set[int]:
     """
     weighted = {index for index, node in enumerate(graph.node) if node.op_type in WEIGHTED}
     if not weighted:
-        raise GateFailed("the graph has no convolution or linear layer: nothing to convert")
-    feeding: set[str] = set()  # values that a weighted node depends on
+        raise GateFailed(
+            "the graph has no convolution or linear layer to convert to float16", hint="export this network in fp32"
+        )
+    ancestors: set[str] = set()  # values that a weighted node depends on
     last = set()
     for index, node in reversed(list(enumerate(graph.node))):
-        before = bool(feeding.intersection(node.output))
-        if index in weighted and not before:
+        feeds_weighted = bool(ancestors.intersection(node.output))
+        if index in weighted and not feeds_weighted:
             last.add(index)
-        if before or index in weighted:
-            feeding.update(node.input)
-    names: set[str] = set()
+        if feeds_weighted or index in weighted:
+            ancestors.update(node.input)
+    descendants: set[str] = set()
     for index, node in enumerate(graph.node):
-        if index in last or names.intersection(node.input):
+        if index in last or descendants.intersection(node.input):
             last.add(index)
-            names.update(node.output)
+            descendants.update(node.output)
     return last
 
 
-def _float_values(model: onnx.ModelProto, kept: set[int]) -> dict[str, int]:
+def _types_after(model: onnx.ModelProto, float32_nodes: set[int]) -> dict[str, int]:
     """Returns the element type after the conversion of every value that is float32 before the conversion."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     for value in [*graph.input, *graph.output, *graph.value_info]:
         types[value.name] = value.type.tensor_type.elem_type
-    after: dict[str, int] = {name: TensorProto.FLOAT for name, kind in types.items() if kind == TensorProto.FLOAT}
+    after: dict[str, int] = {name: TensorProto.FLOAT for name, type_ in types.items() if type_ == TensorProto.FLOAT}
     for index, node in enumerate(graph.node):
         for output in node.output:
-            if output in after and index not in kept:
+            if output in after and index not in float32_nodes:
                 after[output] = TensorProto.FLOAT16
     return after
 
 
-def _typed(
+def _cast(
     graph: onnx.GraphProto,
     name: str,
-    wanted: int,
+    type_: int,
     types: dict[str, int],
     casts: dict[tuple[str, int], str],
     nodes: list[onnx.NodeProto],
 ) -> str:
-    """Returns the name under which a value has the wanted type.
+    """Returns the name under which a value has the element type `type_`.
 
     This is the value itself, a converted initializer, or the output of a Cast that is appended to `nodes`.
     """
-    if types.get(name, wanted) == wanted:
+    if types.get(name, type_) == type_:
         return name
-    if (name, wanted) not in casts:
-        casts[name, wanted] = cast = f"{name}_{'float16' if wanted == TensorProto.FLOAT16 else 'float32'}"
+    if (name, type_) not in casts:
+        casts[name, type_] = cast = f"{name}_{'float16' if type_ == TensorProto.FLOAT16 else 'float32'}"
         constant = next((tensor for tensor in graph.initializer if tensor.name == name), None)
         if constant is None:
-            nodes.append(helper.make_node("Cast", [name], [cast], name=cast, to=wanted))
+            nodes.append(helper.make_node("Cast", [name], [cast], name=cast, to=type_))
         else:
-            graph.initializer.append(_half(constant, cast))
-    return casts[name, wanted]
+            graph.initializer.append(_float16_copy(constant, cast))
+    return casts[name, type_]
 
 
-def _half(tensor: TensorProto, name: str) -> TensorProto:
+def _float16_copy(tensor: TensorProto, name: str) -> TensorProto:
     """Returns a float16 copy of a tensor under another name."""
     return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name)
 
@@ -266,7 +286,7 @@ def _retype_attributes(node: onnx.NodeProto) -> None:
         if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
             attribute.i = TensorProto.FLOAT16
         if attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT:
-            attribute.t.CopyFrom(_half(attribute.t, attribute.t.name))
+            attribute.t.CopyFrom(_float16_copy(attribute.t, attribute.t.name))
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
@@ -279,7 +299,7 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
 
 plugin = Pass(
     name="float16",
-    summary="half-precision weights and arithmetic; the last layer float32, and what would overflow",
+    summary="half-precision weights and arithmetic; the last layer and overflowing nodes stay float32",
     apply=float16,
     tolerance=3e-3,  # trained networks reach 1e-4; deep networks with random weights 1.2e-3 with any rounding
     required=True,

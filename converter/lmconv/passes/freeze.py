@@ -2,7 +2,7 @@
 
 Weight decay leaves channels whose range is a millionth of their neighbours' range. The pass replaces such a channel by
 its mean: the filter becomes zero, and the bias becomes the mean. `compact` then folds the channel away like any
-constant. (If such channels are set to zero instead, PFLD's landmarks move by 2.5 pixels.)
+constant. (If the channels are set to zero instead, PFLD's landmarks move by 2.5 pixels.)
 
 A bisection finds the number of channels. The order of the channels is their range, divided by the range of the widest
 channel of the layer. Landmarks are compared on faces after each step, and on other faces at the end. The order is a
@@ -59,11 +59,13 @@ def freeze(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProt
         UsageError: The context has no faces or no bound.
     """
     if context.crops is None or not context.compact_px:
-        raise UsageError("channels are taken for constant on real faces alone", hint="give --calibration DIR")
-    bound, crops = context.compact_px, context.crops
-    found, check = _parts(crops)
-    candidates = _candidates(model, found)
-    before = {"calibration": _landmarks(model, context, found), "check": _landmarks(model, context, check)}
+        raise UsageError(
+            "pass freeze needs real faces and a bound in pixels", hint="give --calibration DIR and --compact-px PIXELS"
+        )
+    bound = context.compact_px
+    calibration, check = _split_faces(context.crops)
+    candidates = _candidates(model, calibration)
+    before = {"calibration": _landmarks(model, context, calibration), "check": _landmarks(model, context, check)}
 
     def shift(count: int, part: str, faces: Float32) -> float:
         after = _landmarks(_frozen(model, candidates, count), context, faces)
@@ -72,23 +74,23 @@ def freeze(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProt
     low, high = 0, len(candidates.layers) + 1  # `low` channels are within the bound, `high` channels are not
     while high - low > 1:
         middle = (low + high) // 2
-        fine = shift(middle, "calibration", found) <= bound * MARGIN
-        low, high = (middle, high) if fine else (low, middle)
-    while (on_others := shift(low, "check", check)) > bound and low:
+        within_bound = shift(middle, "calibration", calibration) <= bound * MARGIN
+        low, high = (middle, high) if within_bound else (low, middle)
+    while (check_shift := shift(low, "check", check)) > bound and low:
         low = low * 9 // 10
-    moved = {"calibration": shift(low, "calibration", found), "check": on_others}
+    shifts = {"calibration": shift(low, "calibration", calibration), "check": check_shift}
     widest = float(candidates.ranges[low - 1]) if low else 0.0
     return _frozen(model, candidates, low), {
         "bound_px": bound,
         "channels": low,
         "candidates": len(candidates.layers),
         "widest": widest,
-        "moved_px": moved,
-        "faces": {"calibration": len(found), "check": len(check)},
+        "moved_px": shifts,
+        "faces": {"calibration": len(calibration), "check": len(check)},
     }
 
 
-def _parts(crops: Float32) -> tuple[Float32, Float32]:
+def _split_faces(crops: Float32) -> tuple[Float32, Float32]:
     """Returns faces for the bisection, and other faces for the check. The crops are already in random order."""
     count = min(FACES, max(1, len(crops) // 3))
     return crops[:count], crops[count : 3 * count] if len(crops) > 1 else crops
@@ -100,7 +102,7 @@ def _landmarks(model: onnx.ModelProto, context: PassContext, faces: Float32) -> 
         return landmarks(session, context.spec, faces)
 
 
-def _layer(node: onnx.NodeProto, graph: Graph) -> bool:
+def _is_candidate_layer(node: onnx.NodeProto, graph: Graph) -> bool:
     """True if a node is a Conv or Gemm with constant weights and a constant bias.
 
     Each output channel then has its own filter: along axis 0, or for a Gemm along the axis that `transB` selects.
@@ -118,19 +120,20 @@ def _candidates(model: onnx.ModelProto, faces: Float32) -> Candidates:
     Channels that never change are not candidates; `compact` removes them without a bound.
     """
     graph = Graph.of(model)
-    layers = {node.output[0] for node in model.graph.node if _layer(node, graph)} - set(graph.outputs)
+    layers = {node.output[0] for node in model.graph.node if _is_candidate_layer(node, graph)} - set(graph.outputs)
     names: list[str] = []
     columns: list[NDArray[Any]] = []
-    for made in walk(graph, faces):
-        for name in layers & made.keys():
-            others = tuple(axis for axis in range(made[name][0].ndim) if axis != 1)
-            largest = np.max([chunk.max(axis=others) for chunk in made[name]], axis=0)
-            smallest = np.min([chunk.min(axis=others) for chunk in made[name]], axis=0)
+    for tensors in walk(graph, faces):
+        for name in layers & tensors.keys():
+            chunks = tensors[name]
+            reduced = tuple(axis for axis in range(chunks[0].ndim) if axis != 1)
+            largest = np.max([chunk.max(axis=reduced) for chunk in chunks], axis=0)
+            smallest = np.min([chunk.min(axis=reduced) for chunk in chunks], axis=0)
             spread = (largest - smallest) / max(float((largest - smallest).max()), 1e-30)
-            chosen = np.flatnonzero((spread > 0) & (spread <= LARGEST))
-            mean = np.mean([chunk.mean(axis=others, dtype=np.float64) for chunk in made[name]], axis=0)
-            names += [name] * len(chosen)
-            columns.append(np.stack([chosen, mean[chosen], spread[chosen]]))
+            selected = np.flatnonzero((spread > 0) & (spread <= LARGEST))
+            mean = np.mean([chunk.mean(axis=reduced, dtype=np.float64) for chunk in chunks], axis=0)
+            names += [name] * len(selected)
+            columns.append(np.stack([selected, mean[selected], spread[selected]]))
     channels, means, ranges = np.concatenate(columns, axis=1) if columns else np.zeros((3, 0))
     order = np.argsort(ranges, kind="stable")
     return Candidates(
@@ -146,35 +149,36 @@ def _frozen(model: onnx.ModelProto, candidates: Candidates, count: int) -> onnx.
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = Graph.of(model)
-    chosen: dict[str, list[int]] = {}
+    by_layer: dict[str, list[int]] = {}
     for index in range(count):
-        chosen.setdefault(candidates.layers[index], []).append(index)
-    made: dict[str, NDArray[Any]] = {}
+        by_layer.setdefault(candidates.layers[index], []).append(index)
+    constants: dict[str, NDArray[Any]] = {}
     for node in copy.graph.node:
-        if rows := chosen.get(node.output[0]):
+        if rows := by_layer.get(node.output[0]):
             weight = graph.constants[node.input[1]].copy()
             filters = weight if node.op_type == "Conv" or attribute(node, "transB", 0) else weight.T
-            added = layer_bias(node, graph.constants, len(filters))
-            assert added is not None  # `_layer` excludes other nodes
-            added = added.astype(np.float32)
+            bias = layer_bias(node, graph.constants, len(filters))
+            assert bias is not None  # `_is_candidate_layer` excludes other nodes
+            bias = bias.astype(np.float32)
             filters[candidates.channels[rows]] = 0
-            added[candidates.channels[rows]] = candidates.means[rows]
+            bias[candidates.channels[rows]] = candidates.means[rows]
             names = [f"{node.output[0]}_frozen_weight", f"{node.output[0]}_frozen_bias"]
-            made.update(zip(names, (weight, added), strict=True))
+            constants.update(zip(names, (weight, bias), strict=True))
             node.input[:] = [node.input[0], *names]
-            kept = [item for item in node.attribute if item.name != "beta"]
+            attributes = [item for item in node.attribute if item.name != "beta"]
             del node.attribute[:]
-            node.attribute.extend(kept)
+            node.attribute.extend(attributes)
     used = {name for node in copy.graph.node for name in node.input}
     tensors = [tensor for tensor in copy.graph.initializer if tensor.name in used]
     del copy.graph.initializer[:]
-    copy.graph.initializer.extend([*tensors, *(numpy_helper.from_array(value, name) for name, value in made.items())])
+    tensors += [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    copy.graph.initializer.extend(tensors)
     return copy
 
 
 plugin = Pass(
     name="freeze",
-    summary="channels that hardly change on faces made constant, within a bound in pixels (--compact-px)",
+    summary="channels that hardly change on faces become constant, within a bound in pixels (--compact-px)",
     apply=freeze,
     tolerance=1e-2,
     calibrated=True,

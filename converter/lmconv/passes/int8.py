@@ -25,7 +25,8 @@ def int8(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto,
     """
     if context.crops is None or not len(context.crops):
         raise UsageError(
-            f"int8 needs face crops to calibrate {context.spec.name} on", hint="name a folder of annotated faces"
+            f"int8 needs face crops to calibrate {context.spec.name}",
+            hint="give --calibration DIR, a folder of annotated faces",
         )
     settings = read(context.settings, settings_of(context.scheme or DEFAULT))
     quantised, decisions = quantise(model, context.crops, settings)
@@ -35,9 +36,9 @@ def int8(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto,
 
 def settings_of(scheme: QuantScheme) -> Settings:
     """Returns the settings of the quantiser for the scheme of a target."""
-    wanted = asdict(scheme)
-    del wanted["reason"]
-    return Settings(**wanted)
+    fields = asdict(scheme)
+    del fields["reason"]
+    return Settings(**fields)
 
 
 plugin = Pass(

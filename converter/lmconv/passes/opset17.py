@@ -24,7 +24,7 @@ from lmconv.graph.index import attribute, reads, subgraphs
 from lmconv.graph.rewriter import make
 from lmconv.types import Json, Pass, PassContext
 
-BEFORE = 17
+LOWERED_OPSET = 17
 """Opset of the lowered graph."""
 IR = 8
 """IR version released with opset 17. The graph uses nothing that later IR versions added."""
@@ -64,22 +64,22 @@ class Scope:
             _refuse(node, "has an input of unknown rank")
         return self.shapes[node.input[0]]
 
-    def given(self, node: onnx.NodeProto, place: int, what: str) -> NDArray[Any] | None:
+    def constant_input(self, node: onnx.NodeProto, index: int, what: str) -> NDArray[Any] | None:
         """Returns a constant input of a node; None if the node omits this input.
 
         Args:
             node: The node.
-            place: Index of the input.
+            index: Index of the input.
             what: Plural noun that names the input in the error message.
 
         Raises:
             GateFailed: The input is computed.
         """
-        if len(node.input) <= place or not node.input[place]:
+        if len(node.input) <= index or not node.input[index]:
             return None
-        if node.input[place] not in self.constants:
-            _refuse(node, f"has {what} that are computed")
-        return self.constants[node.input[place]]
+        if node.input[index] not in self.constants:
+            _refuse(node, f"has computed {what}")
+        return self.constants[node.input[index]]
 
 
 Rule = Callable[[onnx.NodeProto, Scope], list[onnx.NodeProto]]
@@ -98,33 +98,33 @@ def opset17(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPro
     inferred = shape_inference.infer_shapes(model, data_prop=True)
     _lower(model.graph, inferred.graph, Scope(graph=model.graph, constants={}, shapes={}, taken=set()), changed)
     for entry in model.opset_import:
-        entry.version = BEFORE if entry.domain in STANDARD else entry.version
+        entry.version = LOWERED_OPSET if entry.domain in STANDARD else entry.version
     model.ir_version = min(model.ir_version, IR)
     return model, {"changed": dict(sorted(changed.items()))}
 
 
-def _lower(graph: onnx.GraphProto, inferred: onnx.GraphProto, around: Scope, changed: Counter[str]) -> None:
+def _lower(graph: onnx.GraphProto, inferred: onnx.GraphProto, enclosing: Scope, changed: Counter[str]) -> None:
     """Lowers a graph and its subgraphs in place.
 
     Args:
         graph: The graph.
         inferred: The same graph with inferred shapes.
-        around: Scope of the enclosing graph.
+        enclosing: Scope of the enclosing graph.
         changed: Counter of changed nodes by operator; is updated.
     """
     scope = Scope(
         graph=graph,
-        constants={**around.constants, **_constants(graph)},
-        shapes={**around.shapes, **_shapes(inferred)},
-        taken=around.taken or naming.taken(graph),
+        constants={**enclosing.constants, **_constants(graph)},
+        shapes={**enclosing.shapes, **_shapes(inferred)},
+        taken=enclosing.taken or naming.taken(graph),
     )
     nodes: list[onnx.NodeProto] = []
-    for node, alike in zip(graph.node, inferred.node, strict=True):
-        for inner, inner_alike in zip(subgraphs(node), subgraphs(alike), strict=True):
-            _lower(inner, inner_alike, scope, changed)
+    for node, inferred_node in zip(graph.node, inferred.node, strict=True):
+        for inner, inferred_inner in zip(subgraphs(node), subgraphs(inferred_node), strict=True):
+            _lower(inner, inferred_inner, scope, changed)
         before = node.SerializeToString()
         lowered = RULES[node.op_type](node, scope) if node.domain in STANDARD and node.op_type in RULES else [node]
-        if [each.SerializeToString() for each in lowered] != [before]:
+        if [new.SerializeToString() for new in lowered] != [before]:
             changed[node.op_type] += 1
         nodes += lowered
     _write(graph, nodes)
@@ -133,71 +133,71 @@ def _lower(graph: onnx.GraphProto, inferred: onnx.GraphProto, around: Scope, cha
 def _write(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
     """Replaces the nodes of a graph. Removes constants that nothing reads any more."""
     read = {value.name for value in graph.output}.union(*(reads(node) for node in nodes))
-    kept = [node for node in nodes if node.op_type != "Constant" or node.output[0] in read]
+    needed = [node for node in nodes if node.op_type != "Constant" or node.output[0] in read]
     tensors = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.node[:], graph.initializer[:]
-    graph.node.extend(kept)
+    graph.node.extend(needed)
     graph.initializer.extend(tensors)
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
     """Returns the initializers and the Constant nodes of a graph as arrays, by name."""
-    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type != "Constant" or node.domain not in STANDARD:
             continue
         if (tensor := attribute(node, "value", None)) is not None:
-            found[node.output[0]] = numpy_helper.to_array(tensor)
+            constants[node.output[0]] = numpy_helper.to_array(tensor)
         elif (numbers := attribute(node, "value_ints", None)) is not None:
-            found[node.output[0]] = np.array(numbers, np.int64)
-    return found
+            constants[node.output[0]] = np.array(numbers, np.int64)
+    return constants
 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int | None, ...]]:
     """Returns the declared shapes of a graph's values by name; a free axis is None."""
-    found: dict[str, tuple[int | None, ...]] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    shapes: dict[str, tuple[int | None, ...]] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         if value.type.tensor_type.HasField("shape"):
             dims = value.type.tensor_type.shape.dim
-            found[value.name] = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
-    return found
+            shapes[value.name] = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
+    return shapes
 
 
 def _refuse(node: onnx.NodeProto, what: str) -> NoReturn:
     """Raises the error for a node that opset 17 cannot express. `what` is a verb phrase whose subject is the node."""
     name = node.name or node.output[0]
     raise GateFailed(
-        f"node {name} ({node.op_type}) {what}, which opset {BEFORE} cannot say",
-        hint="TensorRT 10 or later takes opset 18; or export the network without it",
+        f"node {name} ({node.op_type}) {what}, which opset {LOWERED_OPSET} does not support",
+        hint="use TensorRT 10 or later, which reads opset 18; or change this node in the network",
     )
 
 
 def _drop(node: onnx.NodeProto, *names: str) -> None:
     """Removes attributes from a node."""
-    kept = [item for item in node.attribute if item.name not in names]
+    attributes = [item for item in node.attribute if item.name not in names]
     del node.attribute[:]
-    node.attribute.extend(kept)
+    node.attribute.extend(attributes)
 
 
 def _cut(node: onnx.NodeProto, count: int) -> None:
     """Keeps the first `count` inputs of a node, without empty inputs at the end."""
-    kept = list(node.input[:count])
-    while kept and not kept[-1]:
-        kept.pop()
-    node.input[:] = kept
+    inputs = list(node.input[:count])
+    while inputs and not inputs[-1]:
+        inputs.pop()
+    node.input[:] = inputs
 
 
-def _axes(node: onnx.NodeProto, axes: NDArray[Any] | list[int], rank: int) -> list[int]:
+def _axes(axes: NDArray[Any] | list[int], rank: int) -> list[int]:
     """Returns the axes as indices from 0."""
     return [int(axis) % rank for axis in axes]
 
 
 def _reduce(node: onnx.NodeProto, scope: Scope) -> list[onnx.NodeProto]:
     """Moves the axes of a reduction from an input to an attribute."""
-    axes = scope.given(node, 1, "axes")
+    axes = scope.constant_input(node, 1, "axes")
     if attribute(node, "noop_with_empty_axes", 0) and (axes is None or not axes.size):
         if node.op_type not in ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"):
-            _refuse(node, "reduces nothing")  # some runtimes still transform each value, so Identity would differ
+            _refuse(node, "reduces no axes")  # some runtimes still transform each value, so Identity would differ
         return [make("Identity", [node.input[0]], node.output[0])]
     _drop(node, "noop_with_empty_axes")
     _cut(node, 1)
@@ -208,14 +208,14 @@ def _reduce(node: onnx.NodeProto, scope: Scope) -> list[onnx.NodeProto]:
 
 def _pad(node: onnx.NodeProto, scope: Scope) -> list[onnx.NodeProto]:
     """Replaces the pads of some axes by pads of all axes."""
-    axes = scope.given(node, 3, "axes")
+    axes = scope.constant_input(node, 3, "axes")
     if axes is not None:
-        pads = scope.given(node, 1, "pads of some axes")
-        assert pads is not None, "the operator has to have them"
+        pads = scope.constant_input(node, 1, "pads of some axes")
+        assert pads is not None, "Pad requires the input `pads`"
         rank = len(scope.shape(node))
-        whole = np.zeros((2, rank), np.int64)
-        whole[:, _axes(node, axes, rank)] = pads.reshape(2, -1)
-        node.input[1] = scope.constant(f"{node.output[0]}_pads", whole.ravel())
+        all_pads = np.zeros((2, rank), np.int64)
+        all_pads[:, _axes(axes, rank)] = pads.reshape(2, -1)
+        node.input[1] = scope.constant(f"{node.output[0]}_pads", all_pads.ravel())
     _cut(node, 3)
     return [node]
 
@@ -230,8 +230,8 @@ def _split(node: onnx.NodeProto, scope: Scope) -> list[onnx.NodeProto]:
     size = shape[attribute(node, "axis", 0) % len(shape)]
     if size is None:
         _refuse(node, f"splits a free axis into {parts} parts")
-    each = -(-size // parts)
-    sizes = np.array([*[each] * (parts - 1), size - each * (parts - 1)], np.int64)
+    part_size = -(-size // parts)
+    sizes = np.array([*[part_size] * (parts - 1), size - part_size * (parts - 1)], np.int64)
     node.input[:] = [node.input[0], scope.constant(f"{node.output[0]}_sizes", sizes)]
     return [node]
 
@@ -242,10 +242,10 @@ def _resize(node: onnx.NodeProto, scope: Scope) -> list[onnx.NodeProto]:
     Refuses antialiasing and, for sizes, an aspect-ratio policy other than the default. The policy has no effect on
     factors.
     """
-    by_sizes = len(node.input) > 3 and node.input[3]
+    has_sizes = len(node.input) > 3 and node.input[3]
     if attribute(node, "antialias", 0):
         _refuse(node, "has antialias")
-    if by_sizes and (policy := attribute(node, "keep_aspect_ratio_policy", b"stretch")) != b"stretch":
+    if has_sizes and (policy := attribute(node, "keep_aspect_ratio_policy", b"stretch")) != b"stretch":
         _refuse(node, f"has keep_aspect_ratio_policy {policy.decode()}")
     if (axes := attribute(node, "axes", None)) is not None:
         _resize_all(node, scope, axes)
@@ -258,18 +258,18 @@ def _resize_all(node: onnx.NodeProto, scope: Scope, axes: list[int]) -> None:
     if attribute(node, "coordinate_transformation_mode", b"") == b"tf_crop_and_resize":
         _refuse(node, "crops some axes")
     shape = scope.shape(node)
-    chosen = _axes(node, axes, len(shape))
-    factors = scope.given(node, 2, "factors of some axes")
+    resized = _axes(axes, len(shape))
+    factors = scope.constant_input(node, 2, "factors of some axes")
     if factors is None or not factors.size:
-        sizes = scope.given(node, 3, "sizes of some axes")
-        assert sizes is not None, "the operator has to have one of both"
-        before = [shape[axis] for axis in chosen]
+        sizes = scope.constant_input(node, 3, "sizes of some axes")
+        assert sizes is not None, "Resize requires factors or sizes"
+        before = [shape[axis] for axis in resized]
         if None in before:
-            _refuse(node, "has sizes of some axes, and what they were is not known")
+            _refuse(node, "has sizes of axes whose input size is unknown")
         factors = np.array([_factor(old or 1, int(new)) for old, new in zip(before, sizes, strict=True)], np.float32)
-    whole = np.ones(len(shape), np.float32)
-    whole[chosen] = factors
-    node.input[:] = [node.input[0], "", scope.constant(f"{node.output[0]}_factors", whole)]
+    all_factors = np.ones(len(shape), np.float32)
+    all_factors[resized] = factors
+    node.input[:] = [node.input[0], "", scope.constant(f"{node.output[0]}_factors", all_factors)]
 
 
 def _factor(old: int, new: int) -> np.float32:
@@ -298,17 +298,17 @@ def _lp_pool(node: onnx.NodeProto, scope: Scope) -> list[onnx.NodeProto]:
 
 def _mish(node: onnx.NodeProto, scope: Scope) -> list[onnx.NodeProto]:
     """Replaces Mish by its definition x tanh(softplus(x))."""
-    soft, bent = (naming.fresh(f"{node.output[0]}_{part}", scope.taken) for part in ("softplus", "tanh"))
+    softplus, tanh = (naming.fresh(f"{node.output[0]}_{part}", scope.taken) for part in ("softplus", "tanh"))
     return [
-        make("Softplus", [node.input[0]], soft),
-        make("Tanh", [soft], bent),
-        make("Mul", [node.input[0], bent], node.output[0]),
+        make("Softplus", [node.input[0]], softplus),
+        make("Tanh", [softplus], tanh),
+        make("Mul", [node.input[0], tanh], node.output[0]),
     ]
 
 
-def _new(node: onnx.NodeProto, scope: Scope) -> list[onnx.NodeProto]:
+def _refuse_new(node: onnx.NodeProto, scope: Scope) -> list[onnx.NodeProto]:
     """Refuses an operator that opset 18 added."""
-    _refuse(node, "is of opset 18")
+    _refuse(node, "is an operator of opset 18")
 
 
 REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
@@ -326,16 +326,16 @@ RULES: dict[str, Rule] = {
     "ScatterND": _scatter,
     "LpPool": _lp_pool,
     "Mish": _mish,
-    **dict.fromkeys(NEW, _new),
+    **dict.fromkeys(NEW, _refuse_new),
 }
 """Rule of each operator that opset 18 changed or added, by operator."""
 
 plugin = Pass(
     name="opset17",
-    summary="the opset before, for TensorRT 8.6",
+    summary="lowers opset 18 to 17, for TensorRT 8.6",
     apply=opset17,
     # 0 in float32 and int8; in float16, the opset of Resize and Split changes where ONNX Runtime rounds
     tolerance=1e-3,
     required=True,
-    opset=BEFORE,
+    opset=LOWERED_OPSET,
 )

@@ -1,7 +1,7 @@
 """Rewrites PRelu as operators that ONNX Runtime computes in its blocked layout. Exact up to rounding.
 
-ONNX Runtime has no blocked (NCHWc) kernel for PRelu. It reorders the tensor out of the blocked layout before each PRelu
-and back into it afterwards; in MobileFaceNet this takes more time than all convolutions. If no slope a is above 1,
+ONNX Runtime has no blocked (NCHWc) kernel for PRelu. Around each PRelu, ONNX Runtime reorders the tensor out of the
+blocked layout and back; in MobileFaceNet this takes more time than all convolutions. If no slope a is above 1,
 
     prelu(x) = x + max(0, (a - 1) x)
 
@@ -52,29 +52,34 @@ def prelu(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto
 
 def _invert(graph: Rewriter, node: onnx.NodeProto) -> None:
     """Replaces slopes above 1 by their inverses, if only convolutions write and read the channels."""
-    slopes, readers = graph.constants.get(node.input[1]), graph.readers(node.output[0])
-    maker = graph.maker(node.input[0], "Conv")
+    slopes, consumers = graph.constants.get(node.input[1]), graph.consumers(node.output[0])
+    producer = graph.producer(node.input[0], "Conv")
     if slopes is None or slopes.dtype != np.float32 or slopes.ndim < 3 or slopes.shape[-3] != slopes.size:
         return
-    if maker is None or not graph.private(node.input[0]) or node.output[0] in graph.outputs or not (slopes > 1).any():
+    if (
+        producer is None
+        or not graph.has_one_consumer(node.input[0])
+        or node.output[0] in graph.outputs
+        or not (slopes > 1).any()
+    ):
         return
-    if not _plain(graph, maker) or any(_channels(graph, reader) != slopes.size for reader in readers):
+    if not _plain(graph, producer) or any(_channels(graph, consumer) != slopes.size for consumer in consumers):
         return
     inverse = 1 / np.maximum(slopes, 1)
     sign, factors = (np.where(slopes > 1, value, np.float32(1)).reshape(-1, 1, 1, 1) for value in (-1, -slopes))
     node.input[1] = graph.constant(node.input[1], np.where(slopes > 1, inverse, slopes))
-    _multiply(graph, maker, 1, sign)
-    if len(maker.input) > 2:
-        _multiply(graph, maker, 2, sign.ravel())
-    for reader in readers:
-        _multiply(graph, reader, 1, factors if attribute(reader, "group", 1) > 1 else factors.reshape(1, -1, 1, 1))
+    _multiply(graph, producer, 1, sign)
+    if len(producer.input) > 2:
+        _multiply(graph, producer, 2, sign.ravel())
+    for consumer in consumers:
+        _multiply(graph, consumer, 1, factors if attribute(consumer, "group", 1) > 1 else factors.reshape(1, -1, 1, 1))
 
 
 def _plain(graph: Rewriter, node: onnx.NodeProto) -> bool:
     """True if a node is a 2-D convolution with constant float32 weights and bias."""
-    given = [graph.constants.get(name) for name in node.input[1:]]
-    known = all(value is not None and value.dtype == np.float32 for value in given)
-    return node.op_type == "Conv" and not node.domain and known and graph.constants[node.input[1]].ndim == 4
+    parameters = [graph.constants.get(name) for name in node.input[1:]]
+    constant = all(value is not None and value.dtype == np.float32 for value in parameters)
+    return node.op_type == "Conv" and not node.domain and constant and graph.constants[node.input[1]].ndim == 4
 
 
 def _channels(graph: Rewriter, node: onnx.NodeProto) -> int:
@@ -115,8 +120,8 @@ def _nodes(graph: Rewriter, node: onnx.NodeProto, slopes: Float32, form: str) ->
     if np.all(slopes <= 1):
         scale = _scale(graph, x, slopes - 1, below)
         return [scale, make("Relu", [below], rectified), make("Add", [rectified, x], y)]
-    rise = [make("Relu", [x], rectified), _scale(graph, rectified, 1 - slopes, above)]
-    return [*rise, _scale(graph, x, slopes, below), make("Add", [above, below], y)]
+    positive = [make("Relu", [x], rectified), _scale(graph, rectified, 1 - slopes, above)]
+    return [*positive, _scale(graph, x, slopes, below), make("Add", [above, below], y)]
 
 
 def _scale(graph: Rewriter, x: str, factors: Float32, output: str) -> onnx.NodeProto:
@@ -127,7 +132,7 @@ def _scale(graph: Rewriter, x: str, factors: Float32, output: str) -> onnx.NodeP
 
 plugin = Pass(
     name="prelu",
-    summary="PReLU as depthwise 1x1 convolutions, Relu or LeakyRelu",
+    summary="PReLU as depthwise 1x1 convolutions, as Relu or as LeakyRelu",
     apply=prelu,
     tolerance=1e-6,
 )
