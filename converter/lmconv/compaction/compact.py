@@ -1,4 +1,4 @@
-"""Removes channels without effect from an ONNX graph, together with the channels coupled to them.
+"""Removes channels without effect from an ONNX graph, together with all coupled channels.
 
 A trained network carries channels that it does not use. Weight decay drives the scale of a BatchNorm to zero; the
 filter before it becomes zero, and its channel becomes a constant. This package follows constants forward and use
@@ -15,14 +15,12 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import onnx
 
-from lmconv.compaction.liveness import MULTIPLE, Liveness, liveness, needed, tally
-from lmconv.compaction.observe import Observed, observe
-from lmconv.compaction.rules import Flags
+from lmconv.compaction.liveness import MULTIPLE, Liveness, analyse, dead_by_reason, used_channels
+from lmconv.compaction.rules.rule import Flags
+from lmconv.compaction.trace import GraphTrace, trace_graph
 from lmconv.compaction.write import write
-from lmconv.graph.facts import layer_macs
+from lmconv.graph.facts import LAYERS, layer_macs
 from lmconv.types import Json
-
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +57,7 @@ class Compacted:
     Attributes:
         model: The compacted graph.
         layers: Report of each layer, in graph order.
-        whole: Names of the outputs of operators that keep all their channels, by the reason for this.
+        whole: Names of the outputs of operators that keep all their channels, by reason.
     """
 
     model: onnx.ModelProto
@@ -74,21 +72,21 @@ def compact(model: onnx.ModelProto, *, multiple: int = 1, size: tuple[int, int] 
         model: A float graph of opset 18 whose first axis is the batch; not changed.
         multiple: Divisor of the number of channels that a layer keeps, as far as the layer has enough channels. Some
             runtimes are faster with more channels.
-        size: (height, width) in pixels of the random inputs, used if the graph leaves them free.
+        size: (height, width) in pixels of the random inputs, used if the graph leaves height and width free.
 
     Returns:
         A graph with the same inputs and outputs, equal up to rounding; `model` itself if nothing can be removed.
     """
-    current, seen = model, observe(model, size)
-    before = _layers(seen)
+    current, trace = model, trace_graph(model, size)
+    before = _layers(trace)
     while True:
-        live = liveness(seen)
+        live = analyse(trace)
         live.settle()
         _widen(live, multiple)
         smaller = write(current, live)
         if smaller is None:
-            return Compacted(model=current, layers=_reports(before, live), whole=_whole(live))
-        current, seen = smaller, observe(smaller, size)
+            return Compacted(model=current, layers=_reports(before, live), whole=_uncompacted(live))
+        current, trace = smaller, trace_graph(smaller, size)
 
 
 def _widen(live: Liveness, multiple: int) -> None:
@@ -97,31 +95,35 @@ def _widen(live: Liveness, multiple: int) -> None:
     Constant channels are kept first, because a constant channel needs no channels of other layers.
     """
     before = -1
-    while multiple > 1 and before < (before := int(live.kept.sum())):
-        for each in live.rules:
-            name = each.node.output[0]
-            if each.node.op_type in LAYERS and name in live.alive and name in live.classes:
-                live.stay(name, MULTIPLE, _more(live, name, multiple))
+    while multiple > 1 and before < (before := int(live.kept_classes.sum())):
+        for rule in live.rules:
+            name = rule.node.output[0]
+            if rule.node.op_type in LAYERS and name in live.live_values and name in live.classes:
+                live.keep(name, MULTIPLE, _additional_channels(live, name, multiple))
         live.settle()
 
 
-def _more(live: Liveness, name: str, multiple: int) -> Flags:
-    """Returns (channels,) bool: removed channels to keep after all, so that `multiple` divides the number kept."""
-    keep = live.keep(name)
-    gone = np.flatnonzero(~keep)
-    order = gone[np.argsort(~live.constant.uniform[name][gone], kind="stable")]
-    chosen = np.zeros(len(keep), bool)
-    chosen[order[: -int(keep.sum()) % multiple if keep.any() else 0]] = True
-    return chosen
+def _additional_channels(live: Liveness, name: str, multiple: int) -> Flags:
+    """Selects channels of a value to keep besides, for a number of kept channels that `multiple` divides.
+
+    Returns:
+        (channels,) bool.
+    """
+    kept = live.kept_channels(name)
+    removed = np.flatnonzero(~kept)
+    order = removed[np.argsort(~live.constants.uniform[name][removed], kind="stable")]
+    additional = np.zeros(len(kept), bool)
+    additional[order[: -int(kept.sum()) % multiple if kept.any() else 0]] = True
+    return additional
 
 
 def _reports(before: dict[str, _Layer], live: Liveness) -> list[LayerReport]:
     """Returns a report for each layer of the original graph."""
-    after, use = _layers(live.seen), needed(live)
+    after, use = _layers(live.trace), used_channels(live)
     reports = []
     for name, old in before.items():
         new = after.get(name, _Layer(operator=old.operator, channels=0, parameters=0, flops=0))
-        kept = tally(live, name, use) if new.channels and name in live.classes else {}
+        dead_remaining = dead_by_reason(live, name, use) if new.channels and name in live.classes else {}
         reports.append(
             LayerReport(
                 name=name,
@@ -129,8 +131,8 @@ def _reports(before: dict[str, _Layer], live: Liveness) -> list[LayerReport]:
                 channels=(old.channels, new.channels),
                 parameters=(old.parameters, new.parameters),
                 flops=(old.flops, new.flops),
-                dead=old.channels - new.channels + sum(kept.values()),
-                kept=kept,
+                dead=old.channels - new.channels + sum(dead_remaining.values()),
+                kept=dead_remaining,
             )
         )
     return reports
@@ -146,32 +148,33 @@ class _Layer:
     flops: int
 
 
-def _layers(seen: Observed) -> dict[str, _Layer]:
+def _layers(trace: GraphTrace) -> dict[str, _Layer]:
     """Returns the layers with constant weights by the name of their output."""
-    work = layer_macs(seen.nodes, seen.shapes())
-    found = {}
-    for node in seen.nodes:
-        held = [seen.constants[name] for name in node.input[1:] if name in seen.constants]
-        if node.op_type in LAYERS and held:
-            found[node.output[0]] = _Layer(
+    macs = layer_macs(trace.nodes, trace.shapes())
+    layers = {}
+    for node in trace.nodes:
+        constants = [trace.constants[name] for name in node.input[1:] if name in trace.constants]
+        if node.op_type in LAYERS and constants:
+            layers[node.output[0]] = _Layer(
                 operator=node.op_type,
-                channels=_channels(node, seen),
-                parameters=sum(value.size for value in held),
-                flops=2 * work.get(node.output[0], 0),
+                channels=_output_channels(node, trace),
+                parameters=sum(value.size for value in constants),
+                flops=2 * macs.get(node.output[0], 0),
             )
-    return found
+    return layers
 
 
-def _channels(node: onnx.NodeProto, seen: Observed) -> int:
+def _output_channels(node: onnx.NodeProto, trace: GraphTrace) -> int:
     """Returns the number of output channels of a layer."""
-    shape = seen.values[node.output[0]].shape
+    shape = trace.values[node.output[0]].shape
     return int(shape[-1] if node.op_type in ("Gemm", "MatMul") else shape[1])
 
 
-def _whole(live: Liveness) -> dict[str, list[str]]:
+def _uncompacted(live: Liveness) -> dict[str, list[str]]:
     """Returns the names of the outputs of operators that keep all their channels, by reason."""
-    found: dict[str, list[str]] = {}
-    for each in live.rules:
-        if each.whole and any(name in live.classes for name in (*each.node.input, *each.node.output)):
-            found.setdefault(each.whole, []).append(each.node.output[0])
-    return found
+    outputs: dict[str, list[str]] = {}
+    for rule in live.rules:
+        has_channels = any(name in live.classes for name in (*rule.node.input, *rule.node.output))
+        if rule.keep_all_reason and has_channels:
+            outputs.setdefault(rule.keep_all_reason, []).append(rule.node.output[0])
+    return outputs

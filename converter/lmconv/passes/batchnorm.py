@@ -14,12 +14,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from lmconv.graph.facts import static_shapes
+from lmconv.graph.facts import LAYERS, static_shapes
 from lmconv.graph.index import attribute, layer_bias, padded
 from lmconv.graph.rewriter import Rewriter
 from lmconv.types import Float64, Json, Pass, PassContext
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 Shapes = dict[str, tuple[int, ...]]
 
 

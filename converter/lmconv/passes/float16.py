@@ -24,11 +24,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lmconv.errors import GateFailed
 from lmconv.graph.execution import Chunks, channel_mean, run_node, walk
+from lmconv.graph.facts import LAYERS
 from lmconv.graph.index import Graph
 from lmconv.inference.session import noise
 from lmconv.types import Float32, Json, Pass, PassContext
 
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 CORRECTION_PIXELS = 32 * 112 * 112
 """Number of noise pixels for the bias correction, spread over 4 to 32 inputs.
 
@@ -64,7 +64,7 @@ def float16(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPro
     graph = model.graph
     float32_nodes = _last_layer(graph)
     last_layers = ", ".join(
-        graph.node[index].name for index in sorted(float32_nodes) if graph.node[index].op_type in WEIGHTED
+        graph.node[index].name for index in sorted(float32_nodes) if graph.node[index].op_type in LAYERS
     )
     height, width = context.spec.input_size
     count = min(32, max(4, CORRECTION_PIXELS // (height * width)))
@@ -216,7 +216,7 @@ def _last_layer(graph: onnx.GraphProto) -> set[int]:
 
     Most networks have one such weighted node; a detector has one in each head.
     """
-    weighted = {index for index, node in enumerate(graph.node) if node.op_type in WEIGHTED}
+    weighted = {index for index, node in enumerate(graph.node) if node.op_type in LAYERS}
     if not weighted:
         raise GateFailed(
             "the graph has no convolution or linear layer to convert to float16", hint="export this network in fp32"

@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from lmconv.graph.facts import copied
 from lmconv.graph.index import reads
 
 BATCH = 2
@@ -23,7 +24,7 @@ COUNTING = ("Shape", "Size")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Observed:
+class GraphTrace:
     """A graph and the values of one run on random inputs.
 
     Attributes:
@@ -42,7 +43,7 @@ class Observed:
     inputs: list[str]
     outputs: list[str]
 
-    def units(self, name: str) -> int | None:
+    def channel_count(self, name: str) -> int | None:
         """Returns the number of channels of a computed value: the size of axis 1 if axis 0 is the batch, else None."""
         value = self.values.get(name)
         if not isinstance(value, np.ndarray) or value.ndim < 2 or len(value) != self.batch:
@@ -51,73 +52,77 @@ class Observed:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Returns the shapes of constants and, for a batch of one, of computed values with a batch axis; by name."""
-        computed = {name: (1, *value.shape[1:]) for name, value in self.values.items() if self.units(name) is not None}
+        computed = {
+            name: (1, *value.shape[1:]) for name, value in self.values.items() if self.channel_count(name) is not None
+        }
         return computed | {name: value.shape for name, value in self.constants.items()}
 
 
-def observe(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Observed:
+def trace_graph(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> GraphTrace:
     """Runs a graph on random inputs and keeps every computed value.
 
     Args:
         model: The graph; not changed.
-        size: (height, width) of the inputs in pixels, used if the graph leaves them free.
+        size: (height, width) of the inputs in pixels, used if the graph leaves height and width free.
     """
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     nodes = []
     for node in model.graph.node:
         if node.op_type == "Constant" and not node.domain:
-            constants[node.output[0]] = _constant(node)
+            constants[node.output[0]] = _constant_value(node)
         else:
             nodes.append(node)
     inputs = [value for value in model.graph.input if value.name not in constants]
     outputs = [value.name for value in model.graph.output]
     batch = inputs[0].type.tensor_type.shape.dim[0].dim_value or BATCH
-    fed = {value.name: _random(value, (batch, 0, *(size or (0, 0)))) for value in inputs}
-    values = {**fed, **_run(model, nodes, fed)}
+    feeds = {value.name: _random_input(value, (batch, 0, *(size or (0, 0)))) for value in inputs}
+    values = {**feeds, **_run(model, nodes, feeds)}
     for node in list(nodes):
-        if _folds(node, constants) and not set(node.output) & set(outputs):
+        if _is_constant(node, constants) and not set(node.output) & set(outputs):
             constants.update({name: values.pop(name) for name in node.output if name})
             nodes.remove(node)
-    return Observed(
+    return GraphTrace(
         nodes=nodes,
         constants=constants,
         values=values,
         batch=batch,
-        inputs=list(fed),
+        inputs=list(feeds),
         outputs=outputs,
     )
 
 
-def _folds(node: onnx.NodeProto, constants: dict[str, NDArray[Any]]) -> bool:
+def _is_constant(node: onnx.NodeProto, constants: dict[str, NDArray[Any]]) -> bool:
     """True if a node reads only constants and always gives the same result."""
     return bool(reads(node)) and all(name in constants for name in reads(node)) and node.op_type not in RANDOM
 
 
-def _constant(node: onnx.NodeProto) -> NDArray[Any]:
+def _constant_value(node: onnx.NodeProto) -> NDArray[Any]:
     """Returns the value of a Constant node."""
     value = helper.get_attribute_value(node.attribute[0])
     return numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.array(value)
 
 
-def _random(value: onnx.ValueInfoProto, free: tuple[int, ...]) -> NDArray[Any]:
-    """Returns seeded random numbers for a graph input; `free` has the sizes of free axes."""
-    kind = value.type.tensor_type
-    shape = [dim.dim_value or side for dim, side in zip_longest(kind.shape.dim, free[: len(kind.shape.dim)])]
+def _random_input(value: onnx.ValueInfoProto, free_sizes: tuple[int, ...]) -> NDArray[Any]:
+    """Returns seeded random numbers for a graph input; `free_sizes` has the size of each axis if the axis is free."""
+    tensor_type = value.type.tensor_type
+    dims = tensor_type.shape.dim
+    shape = [dim.dim_value or size for dim, size in zip_longest(dims, free_sizes[: len(dims)])]
     numbers = np.random.default_rng(0).uniform(0, 1, shape)
-    return numbers.astype(helper.tensor_dtype_to_np_dtype(kind.elem_type))
+    return numbers.astype(helper.tensor_dtype_to_np_dtype(tensor_type.elem_type))
 
 
-def _run(model: onnx.ModelProto, nodes: list[onnx.NodeProto], fed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _run(
+    model: onnx.ModelProto, nodes: list[onnx.NodeProto], feeds: dict[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
     """Returns all outputs of the nodes by name. Nothing is fused, because every value is an output of the run."""
     import onnxruntime as ort
 
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
+    copy = copied(model)
     names = [name for node in nodes for name in node.output if name]
-    del whole.graph.output[:]
-    whole.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    del copy.graph.output[:]
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(whole.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return dict(zip(names, session.run(names, fed), strict=True))
+    session = ort.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return dict(zip(names, session.run(names, feeds), strict=True))
