@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import onnx
 
-from lmconv.compaction.liveness import MULTIPLE, Liveness, analyse, dead_by_reason, used_channels
+from lmconv.compaction.liveness import MULTIPLE, Liveness, analyse
 from lmconv.compaction.rules.rule import Flags
 from lmconv.compaction.trace import GraphTrace, trace_graph
+from lmconv.compaction.usage import dead_by_reason, used_channels
 from lmconv.compaction.write import write
 from lmconv.graph.facts import LAYERS, layer_macs
 from lmconv.types import Json

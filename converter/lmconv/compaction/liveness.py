@@ -1,4 +1,4 @@
-"""Finds the channels that never change, and the channels that must stay.
+"""Decides which channels must stay.
 
 A channel can be removed if no remaining node reads the channel. A channel that never changes can also be removed if all
 its readers can fold its constant into a bias. Linked channels stay together or are removed together: a channel of a sum
@@ -10,22 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lmconv.compaction.constants import ConstantChannels, constant_channels
 from lmconv.compaction.rules.elementwise import ELEMENTWISE
 from lmconv.compaction.rules.registry import rule_for
 from lmconv.compaction.rules.rule import Flags, Indices, Rule
-from lmconv.compaction.trace import COUNTING, RANDOM, GraphTrace
+from lmconv.compaction.trace import GraphTrace
 from lmconv.graph.index import reads
-
-SPREAD = 1e-6
-"""Largest spread over the positions of a channel at which one number represents the channel, as a fraction of its mean.
-
-The spread allows for float32 rounding.
-"""
 
 # Reasons why channels stay. The pass `compact` writes these texts to the recipe.
 LIVE = "read"
@@ -36,82 +29,6 @@ MULTIPLE = "kept for the width that is faster"
 BLOCK = "a group of a convolution goes whole"
 TIED = "tied to a live channel"
 PLACES = "constant, but not the same at every place"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ConstantChannels:
-    """Channels that do not depend on the input of the network.
-
-    Attributes:
-        fixed: (channels,) bool by value: True for channels that are the same for every input.
-        uniform: (channels,) bool by value: True for fixed channels that are also the same at every position.
-        numbers: (channels,) float64 by value: the constant of each uniform channel.
-    """
-
-    fixed: dict[str, Flags]
-    uniform: dict[str, Flags]
-    numbers: dict[str, NDArray[np.float64]]
-
-
-def constant_channels(trace: GraphTrace, rules: list[Rule]) -> ConstantChannels:
-    """Finds constant channels from the inputs to the outputs of the graph.
-
-    A channel is constant if everything that the channel is computed from is constant. The values of the run are not
-    evidence; the run only supplies the number of a constant channel.
-    """
-    constants = ConstantChannels(fixed={}, uniform={}, numbers={})
-    without_channels: set[str] = set()  # values that have no channels and do not depend on the input
-    for name in trace.inputs:
-        _record(constants, trace, name, np.zeros(trace.channel_count(name) or 0, bool))
-    for rule in rules:
-        inputs_constant = rule.node.op_type not in (*RANDOM, *COUNTING) and all(
-            name in trace.constants
-            or name in without_channels
-            or (name in constants.fixed and constants.fixed[name].all())
-            for name in reads(rule.node)
-        )
-        for name in rule.node.output:
-            count = trace.channel_count(name)
-            if count is None:
-                without_channels |= {name} if inputs_constant else set()
-            else:
-                fixed = _fixed_channels(rule, name, count, constants, inputs_constant=inputs_constant)
-                _record(constants, trace, name, fixed)
-    return constants
-
-
-def _fixed_channels(rule: Rule, name: str, count: int, constants: ConstantChannels, *, inputs_constant: bool) -> Flags:
-    """Returns (channels,) bool: the channels of one output of a node that do not depend on the network input."""
-    if rule.weighted_sum:
-        return np.asarray(~(rule.weighted_sum.connected & ~constants.fixed[rule.weighted_sum.input]).any(axis=1))
-    if rule.keep_all_reason or not rule.links:
-        return np.full(count, inputs_constant)
-    fixed = np.ones(count, bool)
-    zero = np.zeros(count, bool)
-    for link in rule.links:
-        if link.output == name:
-            np.logical_and.at(fixed, link.output_channels, constants.fixed[link.input][link.input_channels])
-            if rule.zero_absorbing:
-                zero_inputs = constants.uniform[link.input] & (constants.numbers[link.input] == 0)
-                np.logical_or.at(zero, link.output_channels, zero_inputs[link.input_channels])
-    for broadcast in rule.broadcast_inputs:
-        fixed &= constants.fixed[broadcast].all()
-    return fixed | zero | (False if rule.constant_outputs is None else rule.constant_outputs)
-
-
-def _record(constants: ConstantChannels, trace: GraphTrace, name: str, fixed: Flags) -> None:
-    """Records which channels of a value are fixed and uniform, and reads the numbers from the run."""
-    value = trace.values[name]
-    numbers = np.zeros(len(fixed))
-    uniform = np.zeros(len(fixed), bool)
-    channels = np.flatnonzero(fixed)
-    if len(channels) and np.issubdtype(value.dtype, np.floating):
-        flat = value[:, channels].reshape(len(value), len(channels), -1).astype(np.float64)
-        finite = np.isfinite(flat).all(axis=(0, 2))
-        flat[:, ~finite] = 0
-        numbers[channels] = flat.mean(axis=(0, 2))
-        uniform[channels] = finite & (np.ptp(flat, axis=(0, 2)) <= SPREAD * np.abs(numbers[channels]))
-    constants.fixed[name], constants.uniform[name], constants.numbers[name] = fixed, uniform, numbers
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -287,53 +204,3 @@ def _classes(trace: GraphTrace, rules: list[Rule]) -> dict[str, Indices]:
     roots = np.array([root(channel) for channel in range(len(parent))], np.intp)
     _, numbers = np.unique(roots, return_inverse=True)
     return {name: numbers[start : start + sizes[name]] for name, start in starts.items()}
-
-
-def used_channels(live: Liveness) -> dict[str, Flags]:
-    """Finds the channels whose number is used, for the report. Channels that stay only by coupling do not count.
-
-    Returns:
-        (channels,) bool by value.
-    """
-    use = {name: np.zeros(len(channels), bool) for name, channels in live.classes.items()}
-    for name in live.trace.outputs:
-        if name in use:
-            use[name][:] = True
-    for rule in reversed(live.rules):
-        outputs = [name for name in rule.node.output if name in use]
-        if not any(use[name].any() for name in outputs) and outputs:
-            continue
-        if rule.keep_all_reason or not outputs:
-            for name in set(reads(rule.node)) & set(use):
-                use[name][:] = True
-        for name in rule.broadcast_inputs:
-            use[name][:] = True
-        for link in rule.links:
-            if not live.is_replaceable(rule, link.input):
-                fixed = live.constants.fixed
-                irrelevant = fixed[link.output][link.output_channels] & ~fixed[link.input][link.input_channels]
-                linked_use = use[link.output][link.output_channels] & ~irrelevant
-                np.logical_or.at(use[link.input], link.input_channels, linked_use)
-        if layer := rule.weighted_sum:
-            rows = use[layer.output] & ~live.constants.uniform[layer.output]
-            use[layer.input] |= layer.connected[rows].any(axis=0) & ~live.absorbed_by_bias(rule)
-    return use
-
-
-def dead_by_reason(live: Liveness, name: str, use: dict[str, Flags]) -> dict[str, int]:
-    """Counts the dead channels of a value that stay, by reason.
-
-    Args:
-        live: The settled liveness.
-        name: Name of the value.
-        use: Result of `used_channels`; a channel is dead if the channel never changes or its number is not used.
-    """
-    dead = live.kept_channels(name) & (live.constants.fixed[name] | ~use[name])
-    counts: dict[str, int] = {}
-    classes: Any = live.classes[name]
-    reasons = sorted(live.reasons, key=lambda reason: (reason == LIVE, reason))
-    for channel in classes[dead]:
-        reason = next(reason for reason in reasons if live.reasons[reason][channel])
-        text = TIED if reason == LIVE else reason
-        counts[text] = counts.get(text, 0) + 1
-    return counts
