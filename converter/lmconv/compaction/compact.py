@@ -1,7 +1,7 @@
 """Removes channels without effect from an ONNX graph, together with all coupled channels.
 
-A trained network carries channels that it does not use. Weight decay drives the scale of a BatchNorm to zero; the
-filter before it becomes zero, and its channel becomes a constant. This package follows constants forward and use
+A trained network carries channels without any use. Weight decay drives the scale of a BatchNorm to zero; the filter
+before the BatchNorm becomes zero, and its channel becomes a constant. This package follows constants forward and use
 backward through the whole graph, for any architecture, and writes the graph without the constant and the unused
 channels. The idea of a dependency graph between layers comes from Torch-Pruning (Fang et al. 2023,
 https://arxiv.org/abs/2301.12900). Here nothing is pruned by importance, only by proof.

@@ -26,7 +26,7 @@ def restored(name: str) -> str:
 
 
 def _run_float(graph: Graph) -> Callable[[onnx.NodeProto, Mapping[str, Chunks]], dict[str, Chunks]]:
-    """Returns the default `compute` of `walk`: the node as it is, with the constants of the graph."""
+    """Returns the default `compute` of `walk`: the unchanged node with the constants of the graph."""
     return lambda node, values: run_node(graph, node, values, graph.constants)
 
 

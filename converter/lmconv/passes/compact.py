@@ -2,7 +2,7 @@
 
 Some runtimes are faster with more channels than necessary. If layers would lose channels, the pass therefore times
 several graphs on the target: in each, the layers keep a multiple of a number that the target names. The pass takes the
-fastest graph, or the smallest of several equally fast ones.
+fastest graph, or the smallest of several equally fast graphs.
 """
 
 from __future__ import annotations

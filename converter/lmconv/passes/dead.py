@@ -1,8 +1,8 @@
 """Removes nodes, outputs and initializers that nothing needs. Exact, except that a runtime may fuse more afterwards.
 
-The pass removes graph outputs that the spec does not name, and everything that only these outputs need. It removes
-unread extra outputs of a node (the indices of MaxPool, the mask of Dropout), because runtimes then treat the operator
-as the plain variant. The pass also removes Identity and, outside training, Dropout.
+The pass removes graph outputs that the spec does not name, and everything that only these outputs need. Unread
+extra outputs of a node (the indices of MaxPool, the mask of Dropout) are removed too, because runtimes then treat the
+operator as the plain variant. The pass also removes Identity and, outside training, Dropout.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lmconv.graph.rewriter import Rewriter
 from lmconv.types import Json, Pass, PassContext
 
 OPTIONAL = ("Dropout", "LSTM", "GRU", "RNN", "MaxPool", "BatchNormalization", "LayerNormalization")
-"""Operators whose outputs after the first are optional. The outputs of Split and TopK are not."""
+"""Operators whose outputs after the first are optional. All outputs of Split and TopK are required."""
 
 
 def dead(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:

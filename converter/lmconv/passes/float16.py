@@ -1,6 +1,6 @@
 """Half-precision weights and arithmetic. Inputs, outputs, the last layer and overflowing nodes stay float32.
 
-The pass splits the graph in two parts. The last weighted node and all nodes after it stay float32; all nodes before it
+The pass splits the graph in two parts. The last weighted node and all later nodes stay float32; all earlier nodes
 become float16. A Cast stands on every edge between the parts. Casts in the graph carry the precision to every runtime,
 strongly typed TensorRT networks included. The pass measures the largest magnitude of every tensor on seeded noise, and
 on faces if there are any. A node that reads or writes more than a quarter of float16's range stays float32 too, and the
@@ -188,7 +188,7 @@ def _has_bias(node: onnx.NodeProto, graph: Graph) -> bool:
 
 
 def _unchanged(values: NDArray[Any]) -> NDArray[Any]:
-    """Returns the values as they are, in place of `_rounded`."""
+    """Returns the values unchanged; used instead of `_rounded` for float32 nodes."""
     return values
 
 
@@ -196,7 +196,7 @@ def _rounded(values: NDArray[Any]) -> NDArray[Any]:
     """Rounds float32 values of any shape to float16 values, returned as float32. Other types are unchanged.
 
     In a weight (two axes or more), the rounding errors of each filter cancel (error diffusion). From the largest to the
-    smallest magnitude, each value takes over the sum of the errors before it. Only the error of the smallest value
+    smallest magnitude, each value takes over the sum of the previous errors. Only the error of the smallest value
     remains.
     """
     if values.dtype != np.float32 or values.ndim < 2:
@@ -212,7 +212,7 @@ def _rounded(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _last_layer(graph: onnx.GraphProto) -> set[int]:
-    """Returns the indices of the weighted nodes that no other weighted node depends on, and of all nodes after them.
+    """Returns the indices of the weighted nodes that no other weighted node depends on, and of all later nodes.
 
     Most networks have one such weighted node; a detector has one in each head.
     """

@@ -37,7 +37,7 @@ MARGIN = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Candidates:
-    """Channels that may become constant, in the order in which the pass takes them; each field has n entries.
+    """Channels that may become constant, in the order in which the pass selects channels; each field has n entries.
 
     Attributes:
         layers: Name of the layer's output.
@@ -115,7 +115,7 @@ def _is_candidate_layer(node: onnx.NodeProto, graph: Graph) -> bool:
 
 
 def _candidates(model: onnx.ModelProto, faces: Float32) -> Candidates:
-    """Returns the channels that change a little, ordered by their range over faces and positions.
+    """Returns the channels that change a little, ordered by range over faces and positions.
 
     Channels that never change are not candidates; `compact` removes them without a bound.
     """

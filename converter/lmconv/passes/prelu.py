@@ -15,8 +15,8 @@ Because
     prelu(x; a) = -a prelu(-x; 1 / a),
 
 the convolution before a channel with a slope above 1 changes the sign of the channel, and the convolutions after the
-channel multiply it by -a. If all channels have the same slope, a slope of 1 is the identity and a slope of 0 is Relu.
-Any other common slope is LeakyRelu, which ONNX Runtime fuses into the convolution before it.
+channel multiply the channel by -a. If all channels have the same slope, a slope of 1 is the identity and a slope of 0
+is Relu. Any other common slope is LeakyRelu, which ONNX Runtime fuses into the preceding convolution.
 """
 
 from __future__ import annotations

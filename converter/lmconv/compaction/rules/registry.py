@@ -1,7 +1,6 @@
 """Registry of rules: finds the rule of a node by its operator.
 
-If no rule fits a node, the node counts as reading every channel. This assumption is always safe: it never removes too
-much.
+If no rule fits a node, the node counts as reading every channel. This assumption never removes too much.
 """
 
 from __future__ import annotations
