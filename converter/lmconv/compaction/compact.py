@@ -1,10 +1,10 @@
-"""Removes channels that are without effect from an ONNX graph, everywhere they are coupled.
+"""Removes channels without effect from an ONNX graph, together with all coupled channels.
 
-A trained network carries channels that it does not use: weight decay drives a BatchNorm's scale to nothing, and what is
-left is a filter of zeros whose channel is a constant. This follows constants forward and use backward through the whole
-graph, whatever the architecture, and writes it again without the channels that neither change nor matter. The idea of a
-dependency graph between layers is that of Torch-Pruning (Fang et al. 2023, https://arxiv.org/abs/2301.12900); here
-nothing is pruned by importance, only by proof.
+A trained network carries channels without any use. Weight decay drives the scale of a BatchNorm to zero; the filter
+before the BatchNorm becomes zero, and its channel becomes a constant. This package follows constants forward and use
+backward through the whole graph, for any architecture, and writes the graph without the constant and the unused
+channels. The idea of a dependency graph between layers comes from Torch-Pruning (Fang et al. 2023,
+https://arxiv.org/abs/2301.12900). Here nothing is pruned by importance, only by proof.
 """
 
 from __future__ import annotations
@@ -15,28 +15,27 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import onnx
 
-from lmconv.compaction.liveness import MULTIPLE, Liveness, liveness, needed, tally
-from lmconv.compaction.observe import Observed, observe
-from lmconv.compaction.rules import Flags
+from lmconv.compaction.liveness import MULTIPLE, Liveness, analyse
+from lmconv.compaction.rules.rule import Flags
+from lmconv.compaction.trace import GraphTrace, trace_graph
+from lmconv.compaction.usage import dead_by_reason, used_channels
 from lmconv.compaction.write import write
-from lmconv.graph.facts import layer_macs
+from lmconv.graph.facts import LAYERS, layer_macs
 from lmconv.types import Json
-
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerReport:
-    """What became of a convolution or linear layer.
+    """Size of a convolution or linear layer before and after compaction.
 
     Attributes:
-        name: Its output.
-        operator: What it is.
-        channels: Of its output, before and after; none where it went altogether.
-        parameters: Weights and biases, before and after.
-        flops: Of one input, before and after.
-        dead: How many of its channels never change, or are used by nobody.
-        kept: Why some of those are still there: how many by reason.
+        name: Name of the layer's output.
+        operator: ONNX operator of the layer.
+        channels: Number of output channels, before and after; 0 after if the layer is removed.
+        parameters: Number of weights and biases, before and after.
+        flops: FLOPs for one input, before and after.
+        dead: Number of output channels that never change or that nothing uses.
+        kept: Number of dead channels that remain, by the reason for keeping them.
     """
 
     name: str
@@ -48,7 +47,7 @@ class LayerReport:
     kept: Mapping[str, int]
 
     def to_json(self) -> Json:
-        """As plain JSON."""
+        """Returns the fields as plain JSON."""
         return asdict(self)
 
 
@@ -57,9 +56,9 @@ class Compacted:
     """A graph without its dead channels.
 
     Attributes:
-        model: The graph.
-        layers: What became of each layer, in order.
-        whole: Operators that had to be left as they are, and why: outputs by reason.
+        model: The compacted graph.
+        layers: Report of each layer, in graph order.
+        whole: Names of the outputs of operators that keep all their channels, by reason.
     """
 
     model: onnx.ModelProto
@@ -71,53 +70,61 @@ def compact(model: onnx.ModelProto, *, multiple: int = 1, size: tuple[int, int] 
     """Removes every channel that is provably without effect.
 
     Args:
-        model: A float graph of opset 18, its batch axis first; it is not changed.
-        multiple: Layers keep a number of channels that this divides, as far as they have them: some runtimes are
-            faster with more channels.
-        size: (height, width) of what it is looked at with, where it takes any.
+        model: A float graph of opset 18 whose first axis is the batch; not changed.
+        multiple: Divisor of the number of channels that a layer keeps, as far as the layer has enough channels. Some
+            runtimes are faster with more channels.
+        size: (height, width) in pixels of the random inputs, used if the graph leaves height and width free.
 
     Returns:
-        A graph of the same inputs and outputs, equal up to rounding; `model` itself where nothing can be removed.
+        A graph with the same inputs and outputs, equal up to rounding; `model` itself if nothing can be removed.
     """
-    current, seen = model, observe(model, size)
-    before = _layers(seen)
+    current, trace = model, trace_graph(model, size)
+    before = _layers(trace)
     while True:
-        live = liveness(seen)
+        live = analyse(trace)
         live.settle()
         _widen(live, multiple)
         smaller = write(current, live)
         if smaller is None:
-            return Compacted(model=current, layers=_reports(before, live), whole=_whole(live))
-        current, seen = smaller, observe(smaller, size)
+            return Compacted(model=current, layers=_reports(before, live), whole=_uncompacted(live))
+        current, trace = smaller, trace_graph(smaller, size)
 
 
 def _widen(live: Liveness, multiple: int) -> None:
-    """Keeps more channels where a layer's number is not a multiple; constant ones first, which cost nothing else."""
+    """Keeps more channels in layers whose number of channels `multiple` does not divide.
+
+    Constant channels are kept first, because a constant channel needs no channels of other layers.
+    """
     before = -1
-    while multiple > 1 and before < (before := int(live.kept.sum())):
-        for each in live.rules:
-            name = each.node.output[0]
-            if each.node.op_type in LAYERS and name in live.alive and name in live.classes:
-                live.stay(name, MULTIPLE, _more(live, name, multiple))
+    while multiple > 1 and before < (before := int(live.kept_classes.sum())):
+        for rule in live.rules:
+            name = rule.node.output[0]
+            if rule.node.op_type in LAYERS and name in live.live_values and name in live.classes:
+                live.keep(name, MULTIPLE, _additional_channels(live, name, multiple))
         live.settle()
 
 
-def _more(live: Liveness, name: str, multiple: int) -> Flags:
-    """(channels,) bool: those to keep besides, so that `multiple` divides their number."""
-    keep = live.keep(name)
-    gone = np.flatnonzero(~keep)
-    order = gone[np.argsort(~live.constant.uniform[name][gone], kind="stable")]
-    chosen = np.zeros(len(keep), bool)
-    chosen[order[: -int(keep.sum()) % multiple if keep.any() else 0]] = True
-    return chosen
+def _additional_channels(live: Liveness, name: str, multiple: int) -> Flags:
+    """Selects channels of a value to keep besides, for a number of kept channels that `multiple` divides.
+
+    Returns:
+        (channels,) bool.
+    """
+    kept = live.kept_channels(name)
+    removed = np.flatnonzero(~kept)
+    order = removed[np.argsort(~live.constants.uniform[name][removed], kind="stable")]
+    additional = np.zeros(len(kept), bool)
+    additional[order[: -int(kept.sum()) % multiple if kept.any() else 0]] = True
+    return additional
 
 
 def _reports(before: dict[str, _Layer], live: Liveness) -> list[LayerReport]:
-    after, use = _layers(live.seen), needed(live)
+    """Returns a report for each layer of the original graph."""
+    after, use = _layers(live.trace), used_channels(live)
     reports = []
     for name, old in before.items():
         new = after.get(name, _Layer(operator=old.operator, channels=0, parameters=0, flops=0))
-        kept = tally(live, name, use) if new.channels and name in live.classes else {}
+        dead_remaining = dead_by_reason(live, name, use) if new.channels and name in live.classes else {}
         reports.append(
             LayerReport(
                 name=name,
@@ -125,8 +132,8 @@ def _reports(before: dict[str, _Layer], live: Liveness) -> list[LayerReport]:
                 channels=(old.channels, new.channels),
                 parameters=(old.parameters, new.parameters),
                 flops=(old.flops, new.flops),
-                dead=old.channels - new.channels + sum(kept.values()),
-                kept=kept,
+                dead=old.channels - new.channels + sum(dead_remaining.values()),
+                kept=dead_remaining,
             )
         )
     return reports
@@ -134,7 +141,7 @@ def _reports(before: dict[str, _Layer], live: Liveness) -> list[LayerReport]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layer:
-    """A convolution or linear layer as it is."""
+    """Size of a convolution or linear layer in one graph; fields as in `LayerReport`."""
 
     operator: str
     channels: int
@@ -142,30 +149,33 @@ class _Layer:
     flops: int
 
 
-def _layers(seen: Observed) -> dict[str, _Layer]:
-    """By output."""
-    work = layer_macs(seen.nodes, seen.shapes())
-    found = {}
-    for node in seen.nodes:
-        held = [seen.constants[name] for name in node.input[1:] if name in seen.constants]
-        if node.op_type in LAYERS and held:
-            found[node.output[0]] = _Layer(
+def _layers(trace: GraphTrace) -> dict[str, _Layer]:
+    """Returns the layers with constant weights by the name of their output."""
+    macs = layer_macs(trace.nodes, trace.shapes())
+    layers = {}
+    for node in trace.nodes:
+        constants = [trace.constants[name] for name in node.input[1:] if name in trace.constants]
+        if node.op_type in LAYERS and constants:
+            layers[node.output[0]] = _Layer(
                 operator=node.op_type,
-                channels=_channels(node, seen),
-                parameters=sum(value.size for value in held),
-                flops=2 * work.get(node.output[0], 0),
+                channels=_output_channels(node, trace),
+                parameters=sum(value.size for value in constants),
+                flops=2 * macs.get(node.output[0], 0),
             )
-    return found
+    return layers
 
 
-def _channels(node: onnx.NodeProto, seen: Observed) -> int:
-    shape = seen.values[node.output[0]].shape
+def _output_channels(node: onnx.NodeProto, trace: GraphTrace) -> int:
+    """Returns the number of output channels of a layer."""
+    shape = trace.values[node.output[0]].shape
     return int(shape[-1] if node.op_type in ("Gemm", "MatMul") else shape[1])
 
 
-def _whole(live: Liveness) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for each in live.rules:
-        if each.whole and any(name in live.classes for name in (*each.node.input, *each.node.output)):
-            found.setdefault(each.whole, []).append(each.node.output[0])
-    return found
+def _uncompacted(live: Liveness) -> dict[str, list[str]]:
+    """Returns the names of the outputs of operators that keep all their channels, by reason."""
+    outputs: dict[str, list[str]] = {}
+    for rule in live.rules:
+        has_channels = any(name in live.classes for name in (*rule.node.input, *rule.node.output))
+        if rule.keep_all_reason and has_channels:
+            outputs.setdefault(rule.keep_all_reason, []).append(rule.node.output[0])
+    return outputs

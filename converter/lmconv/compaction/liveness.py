@@ -1,26 +1,26 @@
-"""Which channels never change, and which have to stay.
+"""Decides which channels must stay.
 
-A channel may go when nothing that stays reads it, or when it never changes and whoever reads it can take its constant
-into a bias. It goes with all channels that it is one with (links): a channel of a sum only when no writer of that sum
-has to keep it. What stays keeps its value: no operator ever sees another number than before.
+A channel can be removed if no remaining node reads the channel. A channel that never changes can also be removed if all
+its readers can fold its constant into a bias. Linked channels stay together or are removed together: a channel of a sum
+is removed only if no producer of the sum must keep the channel. Remaining channels keep their values: no operator reads
+other numbers than before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lmconv.compaction.observe import COUNTING, RANDOM, Observed
-from lmconv.compaction.rules import ELEMENTWISE, Flags, Indices, Rule, rule
+from lmconv.compaction.constants import ConstantChannels, constant_channels
+from lmconv.compaction.rules.elementwise import ELEMENTWISE
+from lmconv.compaction.rules.registry import rule_for
+from lmconv.compaction.rules.rule import Flags, Indices, Rule
+from lmconv.compaction.trace import GraphTrace
 from lmconv.graph.index import reads
 
-SPREAD = 1e-6
-"""How far the places of a channel may be apart for one number to stand for them, fractions of it: float32 rounding."""
-
+# Reasons why channels stay. The pass `compact` writes these texts to the recipe.
 LIVE = "read"
 OUTPUT = "an output of the network"
 INPUT = "an input of the network"
@@ -31,210 +31,161 @@ TIED = "tied to a live channel"
 PLACES = "constant, but not the same at every place"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Constants:
-    """Channels that do not depend on the input.
-
-    Attributes:
-        fixed: By value, (channels,) bool: the same for every input.
-        uniform: And the same at every place.
-        number: By value, (channels,) float64: what they are, where uniform.
-    """
-
-    fixed: dict[str, Flags]
-    uniform: dict[str, Flags]
-    number: dict[str, NDArray[np.float64]]
-
-
-def constants(seen: Observed, rules: list[Rule]) -> Constants:
-    """Follows the graph forward, by what each channel is made of, not by how it looks; then reads the numbers off."""
-    found = Constants(fixed={}, uniform={}, number={})
-    lone: set[str] = set()  # values without channels that do not depend on the input
-    for name in seen.inputs:
-        _note(found, seen, name, np.zeros(seen.units(name) or 0, bool))
-    for each in rules:
-        still = each.node.op_type not in (*RANDOM, *COUNTING) and all(
-            name in seen.constants or name in lone or (name in found.fixed and found.fixed[name].all())
-            for name in reads(each.node)
-        )
-        for name in each.node.output:
-            units = seen.units(name)
-            if units is None:
-                lone |= {name} if still else set()
-            else:
-                _note(found, seen, name, _fixed(each, name, units, found, still=still))
-    return found
-
-
-def _fixed(each: Rule, name: str, units: int, found: Constants, *, still: bool) -> Flags:
-    if each.mix:
-        return np.asarray(~(each.mix.taps & ~found.fixed[each.mix.input]).any(axis=1))
-    if each.whole or not each.links:
-        return np.full(units, still)
-    fixed = np.ones(units, bool)
-    zero = np.zeros(units, bool)
-    for link in each.links:
-        if link.output == name:
-            np.logical_and.at(fixed, link.outer, found.fixed[link.input][link.inner])
-            if each.annihilates:
-                nothing = found.uniform[link.input] & (found.number[link.input] == 0)
-                np.logical_or.at(zero, link.outer, nothing[link.inner])
-    for spread in each.spread:
-        fixed &= found.fixed[spread].all()
-    return fixed | zero | (False if each.zeroed is None else each.zeroed)
-
-
-def _note(found: Constants, seen: Observed, name: str, fixed: Flags) -> None:
-    value = seen.values[name]
-    number = np.zeros(len(fixed))
-    uniform = np.zeros(len(fixed), bool)
-    chosen = np.flatnonzero(fixed)
-    if len(chosen) and np.issubdtype(value.dtype, np.floating):
-        flat = value[:, chosen].reshape(len(value), len(chosen), -1).astype(np.float64)
-        finite = np.isfinite(flat).all(axis=(0, 2))
-        flat[:, ~finite] = 0
-        number[chosen] = flat.mean(axis=(0, 2))
-        uniform[chosen] = finite & (np.ptp(flat, axis=(0, 2)) <= SPREAD * np.abs(number[chosen]))
-    found.fixed[name], found.uniform[name], found.number[name] = fixed, uniform, number
-
-
 @dataclass(slots=True, kw_only=True, eq=False)
 class Liveness:
-    """What has to stay.
+    """Channels that must stay, and why.
 
     Attributes:
-        seen: The graph.
-        rules: Of its nodes, in order.
-        constant: Channels that never change.
-        classes: By value, (channels,) the number of the class of channels that each stays or goes with.
-        kept: (classes,) bool: those that stay.
-        reasons: Why a class stays: (classes,) bool by reason.
-        alive: Values that are read, or given.
+        trace: The graph and the values of one run.
+        rules: Rule of each node, in graph order.
+        constants: Channels that never change.
+        classes: (channels,) intp by value: class of each channel. The channels of one class stay together or are
+            removed together.
+        kept_classes: (classes,) bool: True for classes that stay.
+        reasons: (classes,) bool by reason: True for classes that stay for this reason.
+        live_values: Names of the values that a remaining node reads, and of the graph outputs.
     """
 
-    seen: Observed
+    trace: GraphTrace
     rules: list[Rule]
-    constant: Constants
+    constants: ConstantChannels
     classes: dict[str, Indices]
-    kept: Flags
+    kept_classes: Flags
     reasons: dict[str, Flags] = field(default_factory=dict)
-    alive: set[str] = field(default_factory=set)
+    live_values: set[str] = field(default_factory=set)
 
-    def keep(self, name: str) -> Flags:
-        """(channels,) bool: those of a value that stay."""
-        kept: Flags = self.kept[self.classes[name]]
-        return kept
+    def kept_channels(self, name: str) -> Flags:
+        """Returns (channels,) bool: the channels of a value that stay."""
+        channels: Flags = self.kept_classes[self.classes[name]]
+        return channels
 
-    def stay(self, name: str, why: str, channels: Flags | slice = slice(None)) -> None:
-        """Keeps channels of a value, and all that go with them."""
+    def keep(self, name: str, reason: str, channels: Flags | slice = slice(None)) -> None:
+        """Keeps channels of a value and all channels of the same classes."""
         classes = self.classes[name][channels]
-        self.reasons.setdefault(why, np.zeros(len(self.kept), bool))[classes] = True
-        self.kept[classes] = True
+        self.reasons.setdefault(reason, np.zeros(len(self.kept_classes), bool))[classes] = True
+        self.kept_classes[classes] = True
 
-    def stands_in(self, each: Rule, name: str) -> bool:
-        """Whether a constant, one number for each channel, can stand for an input of an elementwise operator."""
-        if each.node.op_type not in ELEMENTWISE or name not in self.classes or len(each.links) < 2:
+    def is_replaceable(self, rule: Rule, name: str) -> bool:
+        """True if a constant with one number per channel can replace an input of an elementwise operator."""
+        if rule.node.op_type not in ELEMENTWISE or name not in self.classes or len(rule.links) < 2:
             return False
-        if each.node.op_type == "PRelu" and name == each.node.input[0]:  # of a PRelu, slopes alone are broadcast
+        if rule.node.op_type == "PRelu" and name == rule.node.input[0]:  # PRelu broadcasts only its slopes
             return False
-        shape = self.seen.values[each.node.output[0]].shape
-        others = (link.input for link in each.links if link.input != name)
-        computed = (self.seen.values[other].shape == shape and not self._even(other) for other in others)
-        return self._even(name) and any(computed)
+        shape = self.trace.values[rule.node.output[0]].shape
+        others = (link.input for link in rule.links if link.input != name)
+        computed = (self.trace.values[other].shape == shape and not self._is_uniform(other) for other in others)
+        return self._is_uniform(name) and any(computed)
 
-    def _even(self, name: str) -> bool:
-        """Whether one number for each channel that stays says all of a value."""
-        return bool(self.constant.uniform[name][self.keep(name)].all())
+    def _is_uniform(self, name: str) -> bool:
+        """True if one number per remaining channel describes a value completely."""
+        return bool(self.constants.uniform[name][self.kept_channels(name)].all())
 
-    def folded(self, each: Rule) -> Flags:
-        """(channels,) bool: input channels of a convolution or linear layer that its bias can take over."""
-        assert each.mix
-        uniform, number = self.constant.uniform[each.mix.input], self.constant.number[each.mix.input]
-        return np.asarray(uniform & ((number == 0) | each.mix.foldable))
+    def absorbed_by_bias(self, rule: Rule) -> Flags:
+        """Returns (channels,) bool: input channels of a convolution or linear layer that the bias can absorb."""
+        assert rule.weighted_sum
+        name = rule.weighted_sum.input
+        return np.asarray(
+            self.constants.uniform[name] & ((self.constants.numbers[name] == 0) | rule.weighted_sum.foldable)
+        )
 
     def settle(self) -> None:
-        """Marks what has to stay, until nothing more follows from it."""
-        for name in self.seen.inputs:
-            self.stay(name, INPUT)
-        for name in self.seen.outputs:
+        """Marks the channels that must stay, until no further channel follows."""
+        for name in self.trace.inputs:
+            self.keep(name, INPUT)
+        for name in self.trace.outputs:
             if name in self.classes:
-                self.stay(name, OUTPUT)
+                self.keep(name, OUTPUT)
         before = -1
-        while before < (before := int(self.kept.sum())):
+        while before < (before := int(self.kept_classes.sum())):
             self._sweep()
-            if before == self.kept.sum():
-                self._fill()
+            if before == self.kept_classes.sum():
+                self._keep_last_channels()
 
     def _sweep(self) -> None:
-        self.alive = set(self.seen.outputs)
-        for each in reversed(self.rules):
-            if not self.alive.intersection(each.node.output):
+        """Visits the nodes once, from the outputs to the inputs, and marks the channels that remaining nodes need."""
+        self.live_values = set(self.trace.outputs)
+        for rule in reversed(self.rules):
+            if not self.live_values.intersection(rule.node.output):
                 continue
-            self._demand(each)
-            self.alive.update(self.read(each))
+            self._keep_needed(rule)
+            self.live_values.update(self.needed_inputs(rule))
 
-    def read(self, each: Rule) -> Iterator[str]:
-        """The computed values that a node which stays has to be given."""
-        for name in reads(each.node):
-            if name in self.seen.constants or self.stands_in(each, name):
+    def needed_inputs(self, rule: Rule) -> Iterator[str]:
+        """Yields the names of the computed values that a remaining node needs as inputs."""
+        for name in reads(rule.node):
+            if name in self.trace.constants or self.is_replaceable(rule, name):
                 continue
-            if len(each.links) > 1 and name in self.classes and not self.keep(name).any():
-                continue  # a part of a concatenation
+            if len(rule.links) > 1 and name in self.classes and not self.kept_channels(name).any():
+                continue  # an input of a Concat without remaining channels
             yield name
 
-    def _demand(self, each: Rule) -> None:
-        if each.whole:
-            for name in {*reads(each.node), *each.node.output} & set(self.classes):
-                self.stay(name, each.whole)
-        for name in each.spread:
-            self.stay(name, LIVE)
-        if each.mix:
-            self._demand_mix(each)
+    def _keep_needed(self, rule: Rule) -> None:
+        """Keeps the channels that one remaining node needs."""
+        if rule.keep_all_reason:
+            for name in {*reads(rule.node), *rule.node.output} & set(self.classes):
+                self.keep(name, rule.keep_all_reason)
+        for name in rule.broadcast_inputs:
+            self.keep(name, LIVE)
+        if rule.weighted_sum:
+            self._keep_summands(rule)
 
-    def _demand_mix(self, each: Rule) -> None:
-        assert each.mix
-        name, taps = each.mix.input, each.mix.taps
-        rows = self.keep(each.mix.output) & ~self.constant.uniform[each.mix.output]  # the others its bias can give
-        wanted = taps[rows].any(axis=0) & ~self.folded(each)
-        fixed = self.constant.fixed[name]
-        self.stay(name, LIVE, wanted & ~fixed)
-        unlike = wanted & fixed & ~self.constant.uniform[name]
-        self.stay(name, PLACES, unlike)
-        if each.mix.why:
-            self.stay(name, f"{each.mix.why} of {each.node.output[0]}", wanted & fixed & ~unlike)
-        if each.mix.blocks > 1:
-            self._whole_blocks(each)
+    def _keep_summands(self, rule: Rule) -> None:
+        """Keeps the input channels that a remaining convolution or linear layer needs."""
+        layer = rule.weighted_sum
+        assert layer
+        name = layer.input
+        # The bias can produce the uniform outputs without any input.
+        outputs = self.kept_channels(layer.output) & ~self.constants.uniform[layer.output]
+        needed = layer.connected[outputs].any(axis=0) & ~self.absorbed_by_bias(rule)
+        fixed = self.constants.fixed[name]
+        self.keep(name, LIVE, needed & ~fixed)
+        not_uniform = needed & fixed & ~self.constants.uniform[name]
+        self.keep(name, PLACES, not_uniform)
+        if layer.unfoldable_reason:
+            self.keep(name, f"{layer.unfoldable_reason} of {rule.node.output[0]}", needed & fixed & ~not_uniform)
+        if layer.groups > 1:
+            self._keep_whole_groups(rule)
 
-    def _whole_blocks(self, each: Rule) -> None:
-        assert each.mix
-        parts = {name: self.keep(name).reshape(each.mix.blocks, -1) for name in (each.mix.input, each.mix.output)}
-        stays = np.any([part.any(axis=1) for part in parts.values()], axis=0, keepdims=True)
-        for name, part in parts.items():
-            self.stay(name, BLOCK, (stays.T & ~part).ravel())
+    def _keep_whole_groups(self, rule: Rule) -> None:
+        """Keeps every channel of a group of a grouped convolution if one channel of the group stays."""
+        layer = rule.weighted_sum
+        assert layer
+        groups = {name: self.kept_channels(name).reshape(layer.groups, -1) for name in (layer.input, layer.output)}
+        stays = np.any([group.any(axis=1) for group in groups.values()], axis=0, keepdims=True)
+        for name, group in groups.items():
+            self.keep(name, BLOCK, (stays.T & ~group).ravel())
 
-    def _fill(self) -> None:
-        """Nothing that stays may read a value of no channels."""
-        for each in self.rules:
-            if self.alive.intersection(each.node.output):
-                for name in self.read(each):
-                    if name in self.classes and not self.keep(name).any():
-                        self.stay(name, LAST, slice(1))
+    def _keep_last_channels(self) -> None:
+        """Keeps one channel of every value that a remaining node reads and that would have no channels."""
+        for rule in self.rules:
+            if self.live_values.intersection(rule.node.output):
+                for name in self.needed_inputs(rule):
+                    if name in self.classes and not self.kept_channels(name).any():
+                        self.keep(name, LAST, slice(1))
 
 
-def liveness(seen: Observed) -> Liveness:
-    """Finds what never changes and what belongs together; `settle` then says what stays."""
-    rules = [rule(node, seen) for node in seen.nodes]
-    classes = _classes(seen, rules)
-    count = 1 + max((int(every.max(initial=-1)) for every in classes.values()), default=-1)
+def analyse(trace: GraphTrace) -> Liveness:
+    """Finds the constant channels and the classes of channels of a graph. `Liveness.settle` then decides what stays."""
+    rules = [rule_for(node, trace) for node in trace.nodes]
+    classes = _classes(trace, rules)
+    count = 1 + max((int(numbers.max(initial=-1)) for numbers in classes.values()), default=-1)
     return Liveness(
-        seen=seen, rules=rules, constant=constants(seen, rules), classes=classes, kept=np.zeros(count, bool)
+        trace=trace,
+        rules=rules,
+        constants=constant_channels(trace, rules),
+        classes=classes,
+        kept_classes=np.zeros(count, bool),
     )
 
 
-def _classes(seen: Observed, rules: list[Rule]) -> dict[str, Indices]:
-    """Joins channels that are linked, by union-find over all channels of all values."""
-    names = [*seen.inputs, *(name for each in rules for name in each.node.output if name)]
-    sizes = {name: units for name in names if (units := seen.units(name)) is not None}
+def _classes(trace: GraphTrace, rules: list[Rule]) -> dict[str, Indices]:
+    """Joins linked channels into classes, by union-find over all channels of all values.
+
+    Returns:
+        (channels,) intp by value: class of each channel.
+    """
+    names = [*trace.inputs, *(name for rule in rules for name in rule.node.output if name)]
+    sizes = {name: count for name in names if (count := trace.channel_count(name)) is not None}
     starts = dict(zip(sizes, np.cumsum([0, *sizes.values()])[:-1].tolist(), strict=True))
     parent = list(range(sum(sizes.values())))
 
@@ -243,50 +194,13 @@ def _classes(seen: Observed, rules: list[Rule]) -> dict[str, Indices]:
             parent[channel] = channel = parent[parent[channel]]
         return channel
 
-    for each in rules:
-        for link in each.links:
-            inner, outer = link.inner + starts[link.input], link.outer + starts[link.output]
-            for a, b in zip(inner.tolist(), outer.tolist(), strict=True):
-                first, second = root(a), root(b)
+    for rule in rules:
+        for link in rule.links:
+            inputs = link.input_channels + starts[link.input]
+            outputs = link.output_channels + starts[link.output]
+            for input_channel, output_channel in zip(inputs.tolist(), outputs.tolist(), strict=True):
+                first, second = root(input_channel), root(output_channel)
                 parent[max(first, second)] = min(first, second)
     roots = np.array([root(channel) for channel in range(len(parent))], np.intp)
     _, numbers = np.unique(roots, return_inverse=True)
     return {name: numbers[start : start + sizes[name]] for name, start in starts.items()}
-
-
-def needed(live: Liveness) -> dict[str, Flags]:
-    """By value, (channels,) bool: those whose number is used, whatever they are tied to; for the report."""
-    use = {name: np.zeros(len(channels), bool) for name, channels in live.classes.items()}
-    for name in live.seen.outputs:
-        if name in use:
-            use[name][:] = True
-    for each in reversed(live.rules):
-        outputs = [name for name in each.node.output if name in use]
-        if not any(use[name].any() for name in outputs) and outputs:
-            continue
-        if each.whole or not outputs:
-            for name in set(reads(each.node)) & set(use):
-                use[name][:] = True
-        for name in each.spread:
-            use[name][:] = True
-        for link in each.links:
-            if not live.stands_in(each, link.input):
-                fixed = live.constant.fixed
-                moot = fixed[link.output][link.outer] & ~fixed[link.input][link.inner]
-                np.logical_or.at(use[link.input], link.inner, use[link.output][link.outer] & ~moot)
-        if each.mix:
-            rows = use[each.mix.output] & ~live.constant.uniform[each.mix.output]
-            use[each.mix.input] |= each.mix.taps[rows].any(axis=0) & ~live.folded(each)
-    return use
-
-
-def tally(live: Liveness, name: str, use: dict[str, Flags]) -> dict[str, int]:
-    """Why channels of a value stay that never change, or whose number nobody uses: how many by reason."""
-    stays = live.keep(name) & (live.constant.fixed[name] | ~use[name])
-    counts: dict[str, int] = {}
-    classes: Any = live.classes[name]
-    ordered = sorted(live.reasons, key=lambda why: (why == LIVE, why))
-    for channel in classes[stays]:
-        why = next(why for why in ordered if live.reasons[why][channel])
-        counts[TIED if why == LIVE else why] = counts.get(TIED if why == LIVE else why, 0) + 1
-    return counts

@@ -1,291 +1,229 @@
-"""Writes a graph with the channels that stay."""
+"""Writes a graph that has only the remaining channels."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from lmconv.compaction.liveness import Liveness
-from lmconv.compaction.rules import Rule, slices
+from lmconv.compaction.rules.rule import Rule
+from lmconv.compaction.rules.selection import slice_bounds
+from lmconv.compaction.writer import Writer, drop_attribute, set_attribute
+from lmconv.graph.facts import copied
 from lmconv.graph.index import attribute, layer_bias, reads
 
 NEUTRAL = {"Add": (0.0, (0, 1)), "Mul": (1.0, (0, 1)), "Sub": (0.0, (1,)), "Div": (1.0, (1,))}
-"""The constant that changes nothing, and at which places, by operator."""
-
-
-@dataclass(kw_only=True, eq=False)
-class Writer:
-    """A graph in the making.
-
-    Attributes:
-        live: What stays.
-        nodes: Those written so far.
-        constants: Those that they read.
-        same: Values that have become another one, by name.
-        changed: Whether anything differs from the graph before.
-        readers: How many nodes read a value of the graph before.
-        shared: Constants by the one they were made of, shape and bytes: what was shared and is cut alike, stays so.
-    """
-
-    live: Liveness
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    constants: dict[str, NDArray[Any]] = field(default_factory=dict)
-    same: dict[str, str] = field(default_factory=dict)
-    changed: bool = False
-    readers: Counter[str] = field(default_factory=Counter)
-    shared: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
-
-    @cached_property
-    def captured(self) -> set[str]:
-        """Values that subgraphs take from outside."""
-        return {name for node in self.live.seen.nodes for name in set(reads(node)) - set(node.input)}
-
-    def keep(self, name: str) -> NDArray[np.intp]:
-        """Channels of a value that stay, by index."""
-        return np.flatnonzero(self.live.keep(name))
-
-    def shrunk(self, name: str) -> bool:
-        """Whether a value loses channels."""
-        return name in self.live.classes and not self.live.keep(name).all()
-
-    def constant(self, node: onnx.NodeProto, place: int, value: NDArray[Any], name: str = "") -> None:
-        """Gives a node a constant of its own in place of the one it had, under that name where nobody else reads it."""
-        self.changed = True
-        old = node.input[place] if place < len(node.input) else ""
-        made = (old, value.shape, value.tobytes())
-        if old and made in self.shared:
-            node.input[place] = self.shared[made]
-            return
-        name = old if old and self.readers[old] == 1 and old in self.live.seen.constants else name or f"{old}_compact"
-        taken = {*self.live.seen.values, *self.constants, *self.live.seen.constants} - {old}
-        while name in taken or (name == old and self.readers[old] > 1):
-            name = f"{node.output[0]}_{name}"
-        while len(node.input) <= place:
-            node.input.append("")
-        node.input[place] = self.shared[made] = name
-        self.constants[name] = value
-
-    def alias(self, node: onnx.NodeProto, to: str) -> None:
-        """Leaves a node out, whose output is another value; a name that the graph gives or a subgraph takes stays."""
-        self.changed = True
-        if node.output[0] in self.live.seen.outputs or node.output[0] in self.captured:
-            self.nodes.append(helper.make_node("Identity", [self.same.get(to, to)], node.output[:1], name=node.name))
-        else:
-            self.same[node.output[0]] = self.same.get(to, to)
-
-    def add(self, node: onnx.NodeProto) -> None:
-        """Writes a node; constants it has kept come along."""
-        for place, name in enumerate(node.input):
-            node.input[place] = self.same.get(name, name)
-        for name in reads(node):
-            if name in self.live.seen.constants and name not in self.constants:
-                self.constants[name] = self.live.seen.constants[name]
-        self.nodes.append(node)
+"""Neutral constant of an operator, and the input positions at which this constant has no effect."""
 
 
 def write(model: onnx.ModelProto, live: Liveness) -> onnx.ModelProto | None:
-    """The graph with the channels that stay; None where nothing goes."""
-    readers = Counter(name for node in live.seen.nodes for name in reads(node))
-    writer = Writer(live=live, readers=readers)
-    for each in live.rules:
-        if not live.alive.intersection(each.node.output):
+    """Returns the graph with only the remaining channels; None if nothing changes."""
+    read_counts = Counter(name for node in live.trace.nodes for name in reads(node))
+    writer = Writer(live=live, read_counts=read_counts)
+    for rule in live.rules:
+        if not live.live_values.intersection(rule.node.output):
             writer.changed = True
             continue
         node = onnx.NodeProto()
-        node.CopyFrom(each.node)
-        kind = "mix" if each.mix else node.op_type
-        WRITERS.get(kind, _sliced)(writer, each, node)
+        node.CopyFrom(rule.node)
+        write_node = _write_weighted_sum if rule.weighted_sum else WRITERS.get(node.op_type, _write_channelwise)
+        write_node(writer, rule, node)
     if not writer.changed:
         return None
-    written = onnx.ModelProto()
-    written.CopyFrom(model)
+    written = copied(model)
     del written.graph.node[:], written.graph.initializer[:], written.graph.value_info[:]
     written.graph.node.extend(writer.nodes)
-    given = {name: live.seen.constants[name] for name in live.seen.outputs if name in live.seen.constants}
-    for name, value in (writer.constants | given).items():
+    constant_outputs = {name: live.trace.constants[name] for name in live.trace.outputs if name in live.trace.constants}
+    for name, value in (writer.constants | constant_outputs).items():
         written.graph.initializer.append(numpy_helper.from_array(value, name))
     return written
 
 
-def _sliced(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
-    """Channel by channel: constants lose the same channels."""
-    live, out = writer.live, each.node.output[0]
+def _write_channelwise(writer: Writer, rule: Rule, node: onnx.NodeProto) -> None:
+    """Writes a node that keeps channels separate: its constants lose the same channels as its output."""
+    live, out = writer.live, rule.node.output[0]
     neutral = []
-    for place, name in enumerate(each.node.input):
-        if name in live.classes and live.stands_in(each, name):
-            number = live.constant.number[name][writer.keep(name)]
-            value = live.seen.values[name]
-            neutral += [place] if _neutral(node.op_type, place, number) else []
-            shaped = number.reshape(1, -1, *[1] * (value.ndim - 2)).astype(value.dtype)
-            writer.constant(node, place, shaped, f"{name}_constant")
+    for index, name in enumerate(rule.node.input):
+        if name in live.classes and live.is_replaceable(rule, name):
+            numbers = live.constants.numbers[name][writer.kept_indices(name)]
+            value = live.trace.values[name]
+            neutral += [index] if _is_neutral(node.op_type, index, numbers) else []
+            constant = numbers.reshape(1, -1, *[1] * (value.ndim - 2)).astype(value.dtype)
+            writer.set_constant(node, index, constant, f"{name}_constant")
     if neutral and len(node.input) == 2:
-        writer.alias(node, each.node.input[1 - neutral[0]])
+        writer.bypass(node, rule.node.input[1 - neutral[0]])
         return
-    if out in live.classes and writer.shrunk(out):
-        for place, axis in each.sliced:
-            old = live.seen.constants[node.input[place]]
-            writer.constant(node, place, old.take(writer.keep(out), axis))
+    if out in live.classes and writer.is_shrunk(out):
+        for index, axis in rule.channel_constants:
+            writer.set_constant(node, index, writer.original(node.input[index]).take(writer.kept_indices(out), axis))
     writer.add(node)
 
 
-def _neutral(op: str, place: int, number: NDArray[np.float64]) -> bool:
-    value, places = NEUTRAL.get(op, (0.0, ()))
-    return place in places and bool((number == value).all())
+def _is_neutral(operator: str, index: int, numbers: NDArray[np.float64]) -> bool:
+    """True if these constants have no effect as the input `index` of an operator."""
+    neutral, indices = NEUTRAL.get(operator, (0.0, ()))
+    return index in indices and bool((numbers == neutral).all())
 
 
-def _mixed(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
-    """A convolution or linear layer: what goes in as a constant moves to its bias."""
-    assert each.mix
-    mix, live = each.mix, writer.live
-    if not (writer.shrunk(mix.input) or writer.shrunk(mix.output)):
+def _write_weighted_sum(writer: Writer, rule: Rule, node: onnx.NodeProto) -> None:
+    """Writes a convolution or linear layer: constant input channels move to the bias."""
+    layer, live = rule.weighted_sum, writer.live
+    assert layer
+    if not (writer.is_shrunk(layer.input) or writer.is_shrunk(layer.output)):
         writer.add(node)
         return
-    rows, columns = writer.keep(mix.output), writer.keep(mix.input)
-    if mix.blocks > 1:
-        share = len(live.keep(mix.output)) // mix.blocks
-        _set(node, "group", len(rows) // share)
-        along = columns if node.op_type == "ConvTranspose" else rows
-        writer.constant(node, 1, live.seen.constants[node.input[1]][along])
-        if len(node.input) > 2 and node.input[2]:
-            writer.constant(node, 2, live.seen.constants[node.input[2]][rows])
-        writer.add(node)
+    if layer.groups > 1:
+        _write_grouped(writer, rule, node)
         return
-    gone = ~live.keep(mix.input)
-    number = np.where(gone & live.constant.uniform[mix.input], live.constant.number[mix.input], 0.0)
-    weight = mix.weight[rows].astype(np.float64)
-    shift = weight.reshape(*weight.shape[:2], -1).sum(-1) @ number
-    stiff = live.constant.uniform[mix.output][rows] & (mix.taps[rows] & gone).any(axis=1)
-    weight = weight[:, columns]
-    weight[stiff] = 0
-    own = layer_bias(node, live.seen.constants, len(live.keep(mix.output)))
-    assert own is not None  # or there would be no rule
+    outputs, inputs = writer.kept_indices(layer.output), writer.kept_indices(layer.input)
+    removed = ~live.kept_channels(layer.input)
+    numbers = np.where(removed & live.constants.uniform[layer.input], live.constants.numbers[layer.input], 0.0)
+    weight = layer.weight[outputs].astype(np.float64)
+    shift = weight.reshape(*weight.shape[:2], -1).sum(-1) @ numbers
+    reads_removed = (layer.connected[outputs] & removed).any(axis=1)
+    constant = live.constants.uniform[layer.output][outputs] & reads_removed
+    weight = weight[:, inputs]
+    weight[constant] = 0
+    bias = layer_bias(node, live.trace.constants, len(live.kept_channels(layer.output)))
+    assert bias is not None  # otherwise the layer has no rule
     alpha = attribute(node, "alpha", 1.0) if node.op_type == "Gemm" else 1.0
-    added = np.where(stiff, live.constant.number[mix.output][rows], own[rows] + alpha * shift)
-    _layer(writer, node, weight.astype(mix.weight.dtype), added.astype(mix.weight.dtype))
+    bias = np.where(constant, live.constants.numbers[layer.output][outputs], bias[outputs] + alpha * shift)
+    _write_layer(writer, node, weight.astype(layer.weight.dtype), bias.astype(layer.weight.dtype))
 
 
-def _layer(writer: Writer, node: onnx.NodeProto, weight: NDArray[Any], added: NDArray[Any]) -> None:
-    biased = bool(added.any()) or (len(node.input) > 2 and bool(node.input[2]))
-    if node.op_type == "MatMul" and biased:
+def _write_grouped(writer: Writer, rule: Rule, node: onnx.NodeProto) -> None:
+    """Writes a grouped convolution: filters are removed by whole groups."""
+    layer = rule.weighted_sum
+    assert layer
+    outputs, inputs = writer.kept_indices(layer.output), writer.kept_indices(layer.input)
+    group_outputs = len(writer.live.kept_channels(layer.output)) // layer.groups
+    set_attribute(node, "group", len(outputs) // group_outputs)
+    _write_filters(writer, node, inputs if node.op_type == "ConvTranspose" else outputs, outputs)
+
+
+def _write_filters(writer: Writer, node: onnx.NodeProto, rows: NDArray[np.intp], outputs: NDArray[np.intp]) -> None:
+    """Writes a convolution with only these rows (axis 0) of its weights and these outputs of its bias."""
+    writer.set_constant(node, 1, writer.original(node.input[1])[rows])
+    if len(node.input) > 2 and node.input[2]:
+        writer.set_constant(node, 2, writer.original(node.input[2])[outputs])
+    writer.add(node)
+
+
+def _write_layer(writer: Writer, node: onnx.NodeProto, weight: NDArray[Any], bias: NDArray[Any]) -> None:
+    """Writes a layer with new weights (outputs, inputs, ...) and bias. A MatMul with a bias becomes a Gemm."""
+    has_bias = bool(bias.any()) or (len(node.input) > 2 and bool(node.input[2]))
+    if node.op_type == "MatMul" and has_bias:
         node.op_type = "Gemm"
     if node.op_type == "Gemm":
-        _set(node, "transB", 1)
-        if biased:
-            _set(node, "beta", 1.0)
+        set_attribute(node, "transB", 1)
+        if has_bias:
+            set_attribute(node, "beta", 1.0)
     if node.op_type == "ConvTranspose":
         weight = weight.swapaxes(0, 1)
     if node.op_type == "MatMul":
         weight = weight.T
-    writer.constant(node, 1, weight)
-    if biased:
-        writer.constant(node, 2, added, f"{node.output[0]}_bias")
+    writer.set_constant(node, 1, weight)
+    if has_bias:
+        writer.set_constant(node, 2, bias, f"{node.output[0]}_bias")
     writer.add(node)
 
 
-def _set(node: onnx.NodeProto, name: str, value: float) -> None:
-    kept = [item for item in node.attribute if item.name != name]
-    del node.attribute[:]
-    node.attribute.extend([*kept, helper.make_attribute(name, value)])
-
-
-def _convolution(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
-    """A depthwise one: filters go with their channels."""
+def _write_depthwise(writer: Writer, rule: Rule, node: onnx.NodeProto) -> None:
+    """Writes a depthwise convolution: filters are removed with their channels."""
     name, out = node.input[0], node.output[0]
-    if writer.shrunk(name) or writer.shrunk(out):
-        along = writer.keep(name if node.op_type == "ConvTranspose" else out)
-        writer.constant(node, 1, writer.live.seen.constants[node.input[1]][along])
-        if len(node.input) > 2 and node.input[2]:
-            writer.constant(node, 2, writer.live.seen.constants[node.input[2]][writer.keep(out)])
-        _set(node, "group", len(writer.keep(name)))
-    writer.add(node)
+    if not (writer.is_shrunk(name) or writer.is_shrunk(out)):
+        writer.add(node)
+        return
+    outputs = writer.kept_indices(out)
+    set_attribute(node, "group", len(writer.kept_indices(name)))
+    _write_filters(writer, node, writer.kept_indices(name if node.op_type == "ConvTranspose" else out), outputs)
 
 
-def _concat(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
-    left = [name for name in node.input if name not in writer.live.classes or len(writer.keep(name))]
-    if len(left) < len(node.input):
+def _write_concat(writer: Writer, rule: Rule, node: onnx.NodeProto) -> None:
+    """Writes a Concat without the inputs that have no remaining channels."""
+    inputs = [name for name in node.input if name not in writer.live.classes or len(writer.kept_indices(name))]
+    if len(inputs) < len(node.input):
         writer.changed = True
-        if len(left) == 1:
-            writer.alias(node, left[0])
+        if len(inputs) == 1:
+            writer.bypass(node, inputs[0])
             return
-        node.input[:] = left
+        node.input[:] = inputs
     writer.add(node)
 
 
-def _split(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
-    if each.links and writer.shrunk(node.input[0]):
-        left = [name for name in node.output if len(writer.keep(name))]
-        if len(left) == 1:
-            node.output[:] = left
-            writer.alias(node, node.input[0])
+def _write_split(writer: Writer, rule: Rule, node: onnx.NodeProto) -> None:
+    """Writes a Split with the remaining number of channels in each part."""
+    if rule.links and writer.is_shrunk(node.input[0]):
+        outputs = [name for name in node.output if len(writer.kept_indices(name))]
+        node.output[:] = outputs
+        if len(outputs) == 1:
+            writer.bypass(node, node.input[0])
             return
-        node.output[:] = left
-        kept = [item for item in node.attribute if item.name != "num_outputs"]
-        del node.attribute[:]
-        node.attribute.extend(kept)
-        sizes = np.array([len(writer.keep(name)) for name in left], np.int64)
-        writer.constant(node, 1, sizes, f"{left[0]}_sizes")
+        drop_attribute(node, "num_outputs")
+        sizes = np.array([len(writer.kept_indices(name)) for name in outputs], np.int64)
+        writer.set_constant(node, 1, sizes, f"{outputs[0]}_sizes")
     writer.add(node)
 
 
-def _slice(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
-    seen, name = writer.live.seen, node.input[0]
-    if each.links and writer.shrunk(name):
-        cut = slices(node, seen)
-        if 1 in cut:
-            start, stop, _ = slice(*cut[1]).indices(len(writer.live.keep(name)))
-            keep = writer.live.keep(name)
-            first = int(keep[:start].sum())
-            last = first + int(keep[start:stop].sum())
-            if len(cut) == 1 and (first, last) == (0, int(keep.sum())):
-                writer.alias(node, name)
+def _write_slice(writer: Writer, rule: Rule, node: onnx.NodeProto) -> None:
+    """Writes a Slice whose start and end count the remaining channels."""
+    name = node.input[0]
+    if rule.links and writer.is_shrunk(name):
+        bounds = slice_bounds(node, writer.live.trace)
+        if 1 in bounds:
+            kept = writer.live.kept_channels(name)
+            start, stop, _ = slice(*bounds[1]).indices(len(kept))
+            new_start = int(kept[:start].sum())
+            new_stop = new_start + int(kept[start:stop].sum())
+            if len(bounds) == 1 and (new_start, new_stop) == (0, int(kept.sum())):
+                writer.bypass(node, name)
                 return
-            index = list(cut).index(1)
-            for place, value in ((1, first), (2, last)):
-                changed = seen.constants[node.input[place]].copy()
-                changed[index] = value
-                writer.constant(node, place, changed)
+            entry = list(bounds).index(1)
+            for index, bound in ((1, new_start), (2, new_stop)):
+                constant = writer.original(node.input[index]).copy()
+                constant[entry] = bound
+                writer.set_constant(node, index, constant)
     writer.add(node)
 
 
-def _gather(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
-    if each.links and writer.shrunk(node.input[0]):
-        position = np.cumsum(writer.live.keep(node.input[0])) - 1
-        chosen = position[each.links[0].inner[writer.keep(node.output[0])]]
-        writer.constant(node, 1, chosen.astype(np.int64))
+def _write_gather(writer: Writer, rule: Rule, node: onnx.NodeProto) -> None:
+    """Writes a Gather whose indices count the remaining channels."""
+    if rule.links and writer.is_shrunk(node.input[0]):
+        new_index = np.cumsum(writer.live.kept_channels(node.input[0])) - 1
+        channels = rule.links[0].input_channels[writer.kept_indices(node.output[0])]
+        writer.set_constant(node, 1, new_index[channels].astype(np.int64))
     writer.add(node)
 
 
-def _told(place: int) -> Callable[[Writer, Rule, onnx.NodeProto], None]:
-    """An operator that is told the shape it shall give, at this input."""
+def _with_output_shape(index: int) -> Callable[[Writer, Rule, onnx.NodeProto], None]:
+    """Returns a function that writes an operator whose input `index` is the shape of the output."""
 
-    def write(writer: Writer, each: Rule, node: onnx.NodeProto) -> None:
+    def write_node(writer: Writer, rule: Rule, node: onnx.NodeProto) -> None:
         out = node.output[0]
-        if len(node.input) > place and node.input[place] and out in writer.live.classes and writer.shrunk(out):
-            shape = writer.live.seen.constants[node.input[place]].copy()
+        if len(node.input) > index and node.input[index] and out in writer.live.classes and writer.is_shrunk(out):
+            shape = writer.original(node.input[index]).copy()
             if len(shape) > 1 and shape[1] > 0:
-                shape[1] = len(writer.keep(out))
-                writer.constant(node, place, shape)
+                shape[1] = len(writer.kept_indices(out))
+                writer.set_constant(node, index, shape)
         writer.add(node)
 
-    return write
+    return write_node
 
 
 WRITERS: dict[str, Callable[[Writer, Rule, onnx.NodeProto], None]] = {
-    "mix": _mixed,
-    "Conv": _convolution,
-    "ConvTranspose": _convolution,
-    "Concat": _concat,
-    "Split": _split,
-    "Slice": _slice,
-    "Gather": _gather,
-    "Reshape": _told(1),
-    "Resize": _told(3),
+    "Conv": _write_depthwise,
+    "ConvTranspose": _write_depthwise,
+    "Concat": _write_concat,
+    "Split": _write_split,
+    "Slice": _write_slice,
+    "Gather": _write_gather,
+    "Reshape": _with_output_shape(1),
+    "Resize": _with_output_shape(3),
 }
+"""Functions that write a node, by operator; for nodes without a weighted sum. Default: `_write_channelwise`."""

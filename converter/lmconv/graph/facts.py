@@ -1,4 +1,4 @@
-"""Small facts about ONNX graphs."""
+"""Facts about ONNX graphs (parameters, FLOPs, shapes), and nodes written as text."""
 
 from __future__ import annotations
 
@@ -11,60 +11,68 @@ import onnx
 from onnx import TensorProto, numpy_helper, shape_inference
 
 Part: TypeAlias = tuple[list[onnx.NodeProto], list[TensorProto]]
-"""Nodes, and the initializers that they read."""
+"""Nodes, and the initializers that these nodes read."""
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators that multiply by weights."""
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that can be changed."""
+    """Returns a copy of the model that the caller may change."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
 
 
 def initializers(model: onnx.ModelProto) -> dict[str, TensorProto]:
-    """Initializers by name."""
+    """Returns the initializers by name."""
     return {tensor.name: tensor for tensor in model.graph.initializer}
 
 
-def constant(model: onnx.ModelProto, name: str) -> np.ndarray | None:
-    """The value of an initializer, None where the name is computed."""
-    tensor = initializers(model).get(name)
-    return None if tensor is None else numpy_helper.to_array(tensor)
-
-
 def parameters(model: onnx.ModelProto) -> int:
-    """How many weights a graph holds: its numeric initializers but shapes (int64), scales and zero points."""
-    helpers = {name for node in model.graph.node if node.op_type in QUANTISERS for name in node.input[1:]}
-    counted = (
+    """Counts the weights of a graph: elements of all initializers except int64 (shapes), scales and zero points."""
+    scales_and_zero_points = {
+        name for node in model.graph.node if node.op_type in QUANTISERS for name in node.input[1:]
+    }
+    weights = (
         tensor
         for tensor in model.graph.initializer
-        if tensor.data_type != TensorProto.INT64 and tensor.name not in helpers
+        if tensor.data_type != TensorProto.INT64 and tensor.name not in scales_and_zero_points
     )
-    return sum(prod(tensor.dims) for tensor in counted)
+    return sum(prod(tensor.dims) for tensor in weights)
 
 
 def flops(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> int:
-    """Floating-point operations of one input: two per multiply-accumulate of Conv, ConvTranspose, Gemm and MatMul.
+    """Returns the FLOPs for one input: two per multiply-accumulate of Conv, ConvTranspose, Gemm and MatMul.
 
-    Where the input may have any size, they are those of one with this (height, width).
+    Args:
+        model: The model.
+        size: (height, width) of the input in pixels, used if the graph leaves height and width free.
     """
     return sum(2 * macs for macs in layer_macs(model.graph.node, static_shapes(model, size)).values())
 
 
 def layer_macs(nodes: Iterable[onnx.NodeProto], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """Multiply-accumulates of one input, by the output of each Conv, ConvTranspose, Gemm and MatMul."""
+    """Returns the multiply-accumulates of each Conv, ConvTranspose, Gemm and MatMul for one input.
+
+    Args:
+        nodes: Nodes of the graph.
+        shapes: Shapes by name for a batch of one; a layer with an unknown shape is left out.
+
+    Returns:
+        Number of multiply-accumulates by the name of the layer's output.
+    """
     return dict(_macs(nodes, shapes))
 
 
 def _macs(nodes: Iterable[onnx.NodeProto], shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, int]]:
+    """Yields the entries of `layer_macs`."""
     for node in nodes:
         if node.op_type not in LAYERS or len(node.input) < 2:
             continue
         out, data, weight = (shapes.get(name) for name in (node.output[0], *node.input[:2]))
-        if out is None or weight is None or data is None:  # such as of what comes from a sequence
+        if out is None or weight is None or data is None:  # unknown shape, for example of a value from a sequence
             continue
         if node.op_type == "Conv":
             yield node.output[0], prod(out) * prod(weight[1:])
@@ -75,17 +83,21 @@ def _macs(nodes: Iterable[onnx.NodeProto], shapes: Mapping[str, tuple[int, ...]]
 
 
 def static_shapes(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> dict[str, tuple[int, ...]]:
-    """Shapes of all values for one input (N = 1), where shape inference finds them; see `flops` for `size`."""
-    one = onnx.ModelProto()
-    one.CopyFrom(model)
-    set_batch(one, 1)
+    """Returns the shapes of all values for a batch of one, as far as shape inference finds them.
+
+    Args:
+        model: The model; not changed.
+        size: (height, width) of the input in pixels, used if the graph leaves height and width free.
+    """
+    copy = copied(model)
+    set_batch(copy, 1)
     if size:
-        _, _, *sides = one.graph.input[0].type.tensor_type.shape.dim
-        for dim, side in zip(sides, size, strict=False):
+        _, _, *dims = copy.graph.input[0].type.tensor_type.shape.dim
+        for dim, side in zip(dims, size, strict=False):
             dim.dim_value = dim.dim_value or side
-        for value in one.graph.output:  # they may have other sizes then than it says of them
+        for value in copy.graph.output:  # the declared shape may differ for this input size
             value.type.tensor_type.ClearField("shape")
-    inferred = shape_inference.infer_shapes(one, data_prop=True).graph
+    inferred = shape_inference.infer_shapes(copy, data_prop=True).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
     for value in [*inferred.input, *inferred.output, *inferred.value_info]:
         dims = value.type.tensor_type.shape.dim
@@ -95,7 +107,10 @@ def static_shapes(model: onnx.ModelProto, size: tuple[int, int] | None = None) -
 
 
 def set_batch(model: onnx.ModelProto, batch: int | str) -> None:
-    """Fixes the batch axis of every input and output, or frees it under a name; forgets the shapes in between."""
+    """Sets the batch axis of every input and output to a number, or to a name for a free axis.
+
+    Removes the shapes of all intermediate values, because these shapes may contain the old batch size.
+    """
     for value in [*model.graph.input, *model.graph.output]:
         dim = value.type.tensor_type.shape.dim[0]
         if isinstance(batch, int):
@@ -105,17 +120,18 @@ def set_batch(model: onnx.ModelProto, batch: int | str) -> None:
     del model.graph.value_info[:]
 
 
-def nodes(body: str, constants: Mapping[str, object], names: Mapping[str, str], prefix: str) -> Part:
-    """Nodes written as text.
+def parse_nodes(body: str, constants: Mapping[str, object], names: Mapping[str, str], prefix: str) -> Part:
+    """Parses nodes that are written as text.
 
     Args:
-        body: Lines of ONNX's textual syntax. Names in capitals are constants, `ZERO` and such.
-        constants: Their values: whole numbers become int64, others float32. Those not used are left out.
-        names: What some values of the text are called in the graph.
-        prefix: Put before every other name.
+        body: Lines of ONNX's textual syntax. Names in capitals, like `ZERO`, are constants.
+        constants: Values of the constants by name. Integers become int64 initializers, other values float32.
+            Constants that `body` does not use are left out.
+        names: Names in the graph, by the name in the text.
+        prefix: Prefix of every name that is not in `names`.
 
     Returns:
-        The nodes and the initializers that they read.
+        The nodes, and the initializers that these nodes read.
     """
     parsed = onnx.parser.parse_graph(f"{prefix} () => () {{ {body} }}")
     used = {name for node in parsed.node for name in node.input}

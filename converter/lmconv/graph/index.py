@@ -1,4 +1,4 @@
-"""An index of an ONNX graph: constants, readers, attributes, subgraphs."""
+"""Index of an ONNX graph: constants, consumers, attributes and subgraphs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,16 @@ from lmconv.types import Float64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
-    """An index of an ONNX graph; `constants` may be replaced, the nodes may not."""
+    """Index of an ONNX graph. Entries of `constants` may be replaced; the nodes must not change.
+
+    Attributes:
+        proto: The indexed graph.
+        opsets: Opset imports of the model.
+        constants: Initializers by name, as arrays.
+        consumers: Nodes that have a value as an input, by the name of the value.
+        inputs: Names of the graph inputs that are not initializers.
+        outputs: Names of the graph outputs.
+    """
 
     proto: onnx.GraphProto
     opsets: list[onnx.OperatorSetIdProto]
@@ -27,7 +36,7 @@ class Graph:
 
     @classmethod
     def of(cls, model: onnx.ModelProto) -> Graph:
-        """Indexes `model`."""
+        """Builds the index of a model's graph."""
         constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         consumers: dict[str, list[onnx.NodeProto]] = {}
         for node in model.graph.node:
@@ -43,39 +52,52 @@ class Graph:
         )
 
     def computed(self, node: onnx.NodeProto) -> list[str]:
-        """The inputs of `node` that are not constant."""
+        """Returns the names of the inputs of `node` that are computed, not constant."""
         return [name for name in node.input if name and name not in self.constants]
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    """An attribute's value."""
+    """Returns the value of an attribute, or `default` if the node does not have the attribute."""
     return next((helper.get_attribute_value(item) for item in node.attribute if item.name == name), default)
 
 
 def reads(node: onnx.NodeProto) -> list[str]:
-    """Everything a node reads, what its subgraphs take from outside included; an input left out is not in it."""
-    inner = [name for graph in subgraphs(node) for part in graph.node for name in reads(part)]
-    return [name for name in (*node.input, *inner) if name]
+    """Returns the names of all values that a node reads, and that the nodes of its subgraphs read.
+
+    An omitted optional input has no name and is not returned.
+    """
+    nested = [name for graph in subgraphs(node) for inner in graph.node for name in reads(inner)]
+    return [name for name in (*node.input, *nested) if name]
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs within a node, such as the branches of an If."""
+    """Yields the graphs among the attributes of a node, for example the branches of an If."""
     for item in node.attribute:
         yield from [item.g] if item.type == onnx.AttributeProto.GRAPH else item.graphs
 
 
 def layer_bias(node: onnx.NodeProto, constants: Mapping[str, NDArray[Any]], outputs: int) -> Float64 | None:
-    """(outputs,) float64: what a convolution or linear layer adds; None where that is computed, or of another shape."""
+    """Returns the bias of a convolution or linear layer.
+
+    Args:
+        node: The layer. The `beta` of a Gemm is multiplied into the bias.
+        constants: Constants of the graph by name.
+        outputs: Number of outputs of the layer.
+
+    Returns:
+        (outputs,) float64, zeros if the layer has no bias; None if the bias is computed, or is neither one number nor
+        one number per output.
+    """
     if len(node.input) < 3 or not node.input[2]:
         return np.zeros(outputs)
-    given = constants.get(node.input[2])
-    if given is None or (given.size != 1 and given.shape[-1] != given.size) or given.size not in (1, outputs):
+    bias = constants.get(node.input[2])
+    if bias is None or (bias.size != 1 and bias.shape[-1] != bias.size) or bias.size not in (1, outputs):
         return None
     scale = attribute(node, "beta", 1.0) if node.op_type == "Gemm" else 1.0
-    return np.broadcast_to(given.ravel().astype(np.float64) * scale, outputs)
+    return np.broadcast_to(bias.ravel().astype(np.float64) * scale, outputs)
 
 
 def padded(node: onnx.NodeProto) -> bool:
-    """Whether a convolution pads with zeros, or may, as its `auto_pad` says."""
+    """True if a convolution pads its input with zeros, or may do so because `auto_pad` is SAME_UPPER or SAME_LOWER."""
     mode = attribute(node, "auto_pad", b"NOTSET")
     return mode in (b"SAME_UPPER", b"SAME_LOWER") or (mode == b"NOTSET" and any(attribute(node, "pads", [])))

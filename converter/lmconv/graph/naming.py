@@ -1,4 +1,4 @@
-"""Names in an ONNX graph and its subgraphs: what is taken, a name that nothing has, one name for another."""
+"""Names in an ONNX graph and its subgraphs: names in use, unused names, renaming."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lmconv.graph.index import subgraphs
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and all within it, such as the branches of an If."""
+    """Yields a graph and all its subgraphs, for example the branches of an If."""
     yield graph
     for node in graph.node:
         for inner in subgraphs(node):
@@ -18,16 +18,19 @@ def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def taken(graph: onnx.GraphProto) -> set[str]:
-    """Every name of a value or a node; those of subgraphs too, which share one space with what is around them."""
-    found = {""}
+    """Returns the names of all values and nodes, and the empty name.
+
+    Names of subgraphs are included, because a subgraph shares one namespace with the graphs around the subgraph.
+    """
+    names = {""}
     for part in graphs(graph):
-        found.update(named.name for named in (*part.node, *_declared(part)))
-        found.update(name for node in part.node for name in (*node.input, *node.output))
-    return found
+        names.update(named.name for named in (*part.node, *_declared(part)))
+        names.update(name for node in part.node for name in (*node.input, *node.output))
+    return names
 
 
 def fresh(name: str, taken: set[str]) -> str:
-    """A name like this one that is not in `taken`; then it is."""
+    """Returns `name`, with a number appended if `name` is in `taken`, and adds the result to `taken`."""
     unique, number = name, 1
     while unique in taken:
         number += 1
@@ -36,46 +39,52 @@ def fresh(name: str, taken: set[str]) -> str:
     return unique
 
 
-def prefix(graph: onnx.GraphProto, wanted: str) -> str:
-    """A word like this one with which, and `_`, no name begins."""
+def prefix(graph: onnx.GraphProto, word: str) -> str:
+    """Returns `word`, with a number appended if a name in the graph already begins with `word` and `_`."""
     names = taken(graph)
-    unique, number = wanted, 1
+    unique, number = word, 1
     while any(name.startswith(f"{unique}_") for name in names):
         number += 1
-        unique = f"{wanted}{number}"
+        unique = f"{word}{number}"
     return unique
 
 
 def vacate(graph: onnx.GraphProto, name: str) -> None:
-    """Gives the value of this name another, if there is one."""
+    """Renames the value called `name` if this value exists; `name` is then unused."""
     _change(graph, name, fresh(f"{name}_", taken(graph)))
 
 
 def rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Renames a value everywhere, after moving a stranger of the new name out of the way."""
+    """Renames a value everywhere. If another value already has the new name, that value is renamed first."""
     if old != new:
         vacate(graph, new)
         _change(graph, old, new)
 
 
 def distinct_nodes(graph: onnx.GraphProto) -> None:
-    """Gives a node another name where one before it has the same, as ONNX Runtime asks for; some have none."""
-    known: set[str] = set()
+    """Renames every node whose name an earlier node already has, because ONNX Runtime requires distinct names.
+
+    Nodes without a name stay without a name.
+    """
+    used: set[str] = set()
     names = taken(graph)
     for node in graph.node:
-        if node.name in known:
+        if node.name in used:
             node.name = fresh(node.name, names)
-        known.update(filter(None, [node.name]))
+        used.update(filter(None, [node.name]))
 
 
 def _declared(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto | onnx.TensorProto]:
-    """What has a name without being a node."""
+    """Yields everything in a graph, except nodes, that declares the name of a value."""
     yield from (*graph.input, *graph.output, *graph.initializer, *graph.value_info)
     yield from (sparse.values for sparse in graph.sparse_initializer)
 
 
 def _change(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Writes one name for another, which nothing has: a subgraph's value of the old name stays another value."""
+    """Replaces the name `old` by `new` everywhere. No value may be called `new` before.
+
+    If a subgraph has its own value called `old`, that value is renamed too and remains a separate value.
+    """
     for part in graphs(graph):
         for declared in _declared(part):
             declared.name = new if declared.name == old else declared.name

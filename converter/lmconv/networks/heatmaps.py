@@ -176,7 +176,7 @@ def append(
         how: Which rule.
         prefix: Begins the names of the values in between; nothing else in the graph may begin so.
     """
-    from lmconv.graph.facts import nodes
+    from lmconv.graph.facts import parse_nodes
 
     height, width = size
     rows, columns = np.divmod(np.arange(height * width), width)
@@ -189,6 +189,6 @@ def append(
     }  # fmt: skip
     body = (ARGMAX if how.method == "argmax" else SOFT_ARGMAX) + FRACTIONS
     names = {"heatmaps": heatmaps, "landmarks": "landmarks"}
-    added, tensors = nodes(body, constants, names, prefix)
+    added, tensors = parse_nodes(body, constants, names, prefix)
     graph.node.extend(added)
     graph.initializer.extend(tensors)

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 
 from lmconv.errors import UsageError
 from lmconv.graph import naming
-from lmconv.graph.facts import Part, nodes
+from lmconv.graph.facts import Part, parse_nodes
 from lmconv.networks.squares import scaled
 from lmconv.types import Io, ModelSpec, Precision, Preprocess, TensorSpec
 
@@ -241,7 +241,7 @@ def _value_info(tensor: TensorSpec) -> onnx.ValueInfoProto:
 
 def _image(spec: ModelSpec, prefix: str) -> Part:
     body, constants = _normalise(spec.preprocess)
-    return nodes(IMAGE + body, constants, {"image": "image", "input": "input"}, prefix)
+    return parse_nodes(IMAGE + body, constants, {"image": "image", "input": "input"}, prefix)
 
 
 def _frame(spec: ModelSpec, prefix: str) -> Part:
@@ -261,7 +261,7 @@ def _frame(spec: ModelSpec, prefix: str) -> Part:
     square = SQUARE.replace("SIDE_OF", "ReduceMax" if spec.crop.side == "max" else "ReduceMin")
     inside = IN_FRAME.replace("AXIS", "x") + IN_FRAME.replace("AXIS", "y")
     body = FINITE + square + ALONG_X + ALONG_Y + FRAME_SIZE + inside + SAMPLE + normalise
-    return nodes(body, constants, {"frame": "frame", "boxes": "boxes", "input": "input"}, prefix)
+    return parse_nodes(body, constants, {"frame": "frame", "boxes": "boxes", "input": "input"}, prefix)
 
 
 def _normalise(preprocess: Preprocess) -> tuple[str, dict[str, object]]:
@@ -282,6 +282,6 @@ def _after(spec: ModelSpec, io: Io, prefix: str) -> Part:
     size = np.array([width, height], np.float32)
     names = {"points": f"{prefix}_network_landmarks", "landmarks": "landmarks"}
     if io == "image":
-        return nodes("landmarks = Mul (points, SIZE)", {"SIZE": size}, names, prefix)
+        return parse_nodes("landmarks = Mul (points, SIZE)", {"SIZE": size}, names, prefix)
     fractions = "fractions = Div (points, SIZE)" if spec.decode == "pixels" else "fractions = Identity (points)"
-    return nodes(fractions + TO_FRAME, {"SIZE": size, "ONE": [1]}, names, prefix)
+    return parse_nodes(fractions + TO_FRAME, {"SIZE": size, "ONE": [1]}, names, prefix)

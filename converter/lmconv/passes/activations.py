@@ -1,8 +1,8 @@
-"""Hard-swish and its gate, spelt out, as the operators they are. Exact up to rounding.
+"""Rewrites hard-swish and its gate from basic operators to HardSwish and HardSigmoid. Exact up to rounding.
 
-Exporters and older opsets write hardswish(x) = x min(max(x + 3, 0), 6) / 6 as four nodes and more. ONNX Runtime fuses
-HardSigmoid and HardSwish to the convolution before them and keeps them in its blocked layout; Clip after Add, and Div,
-it does not.
+Exporters and older opsets write hardswish(x) = x min(max(x + 3, 0), 6) / 6 as four nodes or more. ONNX Runtime fuses
+HardSigmoid and HardSwish into the preceding convolution and keeps both in the blocked layout. For Clip after Add, and
+for Div, ONNX Runtime does neither.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SIXTH = 1 / 6
 
 
 def activations(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
-    """Rewrites every min(max(x + 3, 0), 6) / 6 to HardSigmoid, and x times that to HardSwish."""
+    """Rewrites each gate min(max(x + 3, 0), 6) / 6 as HardSigmoid, and each product of x and its gate as HardSwish."""
     graph = Rewriter(model)
     gates: dict[str, str] = {}
     for node in graph.nodes("Div", "Mul"):
@@ -39,29 +39,29 @@ def activations(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.Mode
 
 
 def _gated(graph: Rewriter, node: onnx.NodeProto) -> str | None:
-    """The x of a node that computes min(max(x + 3, 0), 6) / 6."""
+    """Returns x if a node computes min(max(x + 3, 0), 6) / 6, else None."""
     value = _sixth_of(graph, node)
     return None if value is None else _clipped(graph, value)
 
 
 def _sixth_of(graph: Rewriter, node: onnx.NodeProto) -> str | None:
-    """What a node divides by six, or multiplies by a sixth."""
+    """Returns the value that a node divides by 6 or multiplies by 1/6; None if the node does neither."""
     first, second = map(str, node.input)
     if node.op_type == "Div":
         return first if graph.scalar(second) == 6 else None
     for value, factor in ((first, second), (second, first)):
-        number = graph.scalar(factor)
-        if number is not None and np.float32(number) == np.float32(SIXTH):
+        scalar = graph.scalar(factor)
+        if scalar is not None and np.float32(scalar) == np.float32(SIXTH):
             return value
     return None
 
 
 def _clipped(graph: Rewriter, name: str) -> str | None:
-    """The x of min(max(x + 3, 0), 6)."""
-    clip = graph.maker(name, "Clip")
+    """Returns x if a value is min(max(x + 3, 0), 6), else None."""
+    clip = graph.producer(name, "Clip")
     if clip is None or len(clip.input) < 3 or [graph.scalar(limit) for limit in clip.input[1:]] != [0, 6]:
         return None
-    shifted = graph.maker(clip.input[0], "Add")
+    shifted = graph.producer(clip.input[0], "Add")
     if shifted is None:
         return None
     first, second = shifted.input
@@ -71,26 +71,27 @@ def _clipped(graph: Rewriter, name: str) -> str | None:
 
 
 def _is_gate(node: onnx.NodeProto) -> bool:
+    """True if a HardSigmoid has the slope 1/6 and the offset 0.5 of the hard-swish gate."""
     slope, offset = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
     return bool(np.float32(slope) == np.float32(SIXTH) and offset == 0.5)
 
 
 def _divided_late(graph: Rewriter) -> int:
-    """Rewrites (x min(max(x + 3, 0), 6)) / 6; gives how many."""
-    found = 0
+    """Rewrites each (x min(max(x + 3, 0), 6)) / 6 as HardSwish and returns the number of rewrites."""
+    rewritten = 0
     for node in graph.nodes("Div", "Mul"):
-        product = graph.maker(_sixth_of(graph, node) or "", "Mul")
+        product = graph.producer(_sixth_of(graph, node) or "", "Mul")
         for clipped, x in (product.input, reversed(product.input)) if product else ():
             if _clipped(graph, clipped) == x:
                 graph.replace(node, make("HardSwish", [x], node.output[0]))
-                found += 1
+                rewritten += 1
                 break
-    return found
+    return rewritten
 
 
 plugin = Pass(
     name="activations",
-    summary="hard-swish and hard-sigmoid from the nodes they were spelt out in",
+    summary="hard-swish and hard-sigmoid as one operator each instead of several",
     apply=activations,
     tolerance=1e-6,
 )

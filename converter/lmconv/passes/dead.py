@@ -1,8 +1,8 @@
-"""Removes what nothing reads or needs: nodes, outputs and initializers. Exact, but for what runtimes fuse then.
+"""Removes nodes, outputs and initializers that nothing needs. Exact, except that a runtime may fuse more afterwards.
 
-Outputs of the graph that the spec does not name go, and all that only they need; further outputs of a node that nothing
-reads (the indices of MaxPool, the mask of Dropout), so that runtimes take the operator for the plain one; Identity and
-Dropout, which computes nothing outside training.
+The pass removes graph outputs that the spec does not name, and everything that only these outputs need. Unread
+extra outputs of a node (the indices of MaxPool, the mask of Dropout) are removed too, because runtimes then treat the
+operator as the plain variant. The pass also removes Identity and, outside training, Dropout.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from lmconv.graph.rewriter import Rewriter
 from lmconv.types import Json, Pass, PassContext
 
 OPTIONAL = ("Dropout", "LSTM", "GRU", "RNN", "MaxPool", "BatchNormalization", "LayerNormalization")
-"""Operators whose outputs after the first may be left out; those of Split or TopK may not."""
+"""Operators whose outputs after the first are optional. All outputs of Split and TopK are required."""
 
 
 def dead(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
-    """Removes it; says how many outputs of the graph, nodes and initializers went."""
+    """Removes unneeded parts. The decisions count the removed graph outputs, nodes and initializers."""
     graph = model.graph
     before = len(graph.output), len(graph.node), len(graph.initializer)
     named = {tensor.name for tensor in context.spec.outputs}
-    wanted = [value for value in graph.output if value.name in named] or list(graph.output)
-    if len(wanted) < len(graph.output):
+    outputs = [value for value in graph.output if value.name in named] or list(graph.output)
+    if len(outputs) < len(graph.output):
         del graph.output[:]
-        graph.output.extend(wanted)
+        graph.output.extend(outputs)
     _trim(graph)
     _bypass(graph)
     Rewriter(model).commit()
@@ -36,18 +36,22 @@ def dead(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto,
 
 
 def _bypass(graph: onnx.GraphProto) -> None:
-    """Has everyone read what Identity and Dropout read; what gives an output of the graph stays."""
+    """Makes the consumers of Identity and Dropout read the input of these nodes instead.
+
+    A node that produces a graph output, or a value that a subgraph reads, stays.
+    """
     outputs = {value.name for value in graph.output}
-    inner = {name for node in graph.node for name in set(reads(node)) - set(node.input)}
+    captured = {name for node in graph.node for name in set(reads(node)) - set(node.input)}
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    names: dict[str, str] = {}
+    replacements: dict[str, str] = {}
     for node in graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
-        if node.output[0] not in outputs | inner and not node.domain and _idle(node, constants):
-            names[node.output[0]] = node.input[0]
+        node.input[:] = [replacements.get(name, name) for name in node.input]
+        if node.output[0] not in outputs | captured and not node.domain and _is_identity(node, constants):
+            replacements[node.output[0]] = node.input[0]
 
 
-def _idle(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+def _is_identity(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+    """True if the node returns its first input unchanged."""
     if node.op_type == "Identity":
         return True
     if node.op_type != "Dropout" or any(node.output[1:]):
@@ -58,7 +62,7 @@ def _idle(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
 
 
 def _trim(graph: onnx.GraphProto) -> None:
-    """Leaves out the last outputs of nodes, where nothing reads them."""
+    """Removes trailing optional outputs of nodes that nothing reads."""
     read = {name for node in graph.node for name in reads(node)} | {value.name for value in graph.output}
     for node in graph.node:
         while node.op_type in OPTIONAL and not node.domain and len(node.output) > 1 and node.output[-1] not in read:
@@ -67,7 +71,7 @@ def _trim(graph: onnx.GraphProto) -> None:
 
 plugin = Pass(
     name="dead",
-    summary="nodes, outputs and initializers that nothing reads; Identity and Dropout",
+    summary="unread nodes, outputs and initializers; Identity and Dropout",
     apply=dead,
     tolerance=1e-6,
 )

@@ -1,4 +1,4 @@
-"""Static int8 quantisation: Q/DQ nodes in the graph, calibrated on real crops."""
+"""Static int8 quantisation: inserts Q/DQ nodes that are calibrated on real crops."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from lmconv.quantise.static import quantise
 from lmconv.types import Json, Pass, PassContext, QuantScheme
 
 DEFAULT = QuantScheme(activations="uint8", bracket=True, reason="x86 multiplies uint8 by int8")
+"""Scheme that is used if the context has none."""
 
 
 def int8(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
-    """Quantises as the target's scheme wants, calibrated on `context.crops`.
+    """Quantises a float graph by the target's scheme, calibrated on `context.crops`.
 
     Raises:
-        UsageError: There are no crops.
+        UsageError: The context has no crops.
     """
     if context.crops is None or not len(context.crops):
         raise UsageError(
-            f"int8 needs face crops to calibrate {context.spec.name} on", hint="name a folder of annotated faces"
+            f"int8 needs face crops to calibrate {context.spec.name}",
+            hint="give --calibration DIR, a folder of annotated faces",
         )
     settings = read(context.settings, settings_of(context.scheme or DEFAULT))
     quantised, decisions = quantise(model, context.crops, settings)

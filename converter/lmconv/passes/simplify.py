@@ -1,4 +1,4 @@
-"""Constant folding, shape arithmetic and BatchNorm fusion by onnxsim. Exact up to reassociation."""
+"""Folds constants and shape arithmetic and fuses BatchNorm, by onnxsim. Exact up to reassociation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lmconv.types import Json, Pass, PassContext
 
 
 def simplify(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
-    """Simplifies; onnxsim's own check is off, as every pass is compared anyway."""
+    """Simplifies the graph. The check of onnxsim is off, because every pass is compared with its input anyway."""
     import onnxsim
 
     nodes = len(model.graph.node)

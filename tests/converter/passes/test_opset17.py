@@ -44,7 +44,7 @@ def refused(model: onnx.ModelProto, *parts: str) -> None:
     with pytest.raises(GateFailed) as raised:
         opset17.plugin.apply(model, PassContext(spec=SPEC))
     assert raised.value.exit_code == 1
-    for part in (*parts, "opset 17 cannot say", "TensorRT 10"):
+    for part in (*parts, "opset 17 does not support", "TensorRT 10"):
         assert part in str(raised.value)
 
 
@@ -74,7 +74,7 @@ def test_reductions_get_their_axes_as_an_attribute(kind: str, axes: list[int] | 
 def test_a_reduction_of_no_axes_that_reduces_nothing_is_an_identity() -> None:
     result = lowered(small([node("ReduceMean", "x", "y", noop_with_empty_axes=1)], {}))
     assert [each.op_type for each in result.graph.node] == ["Identity"]
-    refused(small([node("ReduceL2", "x", "y", noop_with_empty_axes=1)], {}), "node y (ReduceL2)", "reduces nothing")
+    refused(small([node("ReduceL2", "x", "y", noop_with_empty_axes=1)], {}), "node y (ReduceL2)", "reduces no axes")
 
 
 def test_a_reduction_along_computed_axes_is_refused() -> None:
@@ -82,7 +82,7 @@ def test_a_reduction_along_computed_axes_is_refused() -> None:
     model = small([*nodes[:2], node("Add", "x x", "y")], {"zero": integers(0), "one": integers(1)})
     del model.graph.node[2]
     model.graph.node.append(nodes[2])
-    refused(model, "node y (ReduceMax)", "axes that are computed")
+    refused(model, "node y (ReduceMax)", "computed axes")
 
 
 @EXAMPLES
@@ -192,7 +192,7 @@ def test_mish_is_written_out() -> None:
 
 def test_a_new_operator_is_refused_by_name() -> None:
     model = small([node("CenterCropPad", "x size", "y", axes=[2, 3])], {"size": integers(4, 4)})
-    refused(model, "node y (CenterCropPad)", "is of opset 18")
+    refused(model, "node y (CenterCropPad)", "is an operator of opset 18")
 
 
 def branch(name: str, factor: float) -> onnx.GraphProto:
