@@ -110,14 +110,14 @@ def plugin(
     if model:
         usercode.check(model)
     _check(dataset, normaliser, curve)
-    from lmconv.detecting.opening import chosen
+    from lmconv.detecting.loading import load_boxes_option
     from lmconv.judging.verification import Verifier, to_json
     from lmconv.visual import curves
 
     given = {"max_abs": max_abs, "max_px": max_px, "mean_px": max_mean_px, "max_map": max_map}
     given |= {"ion_loss": max_ion_loss, "drift": max_drift}
     outcome, drawn = Outcome(document={"artifacts": []}), list[curves.Errors]()
-    with chosen(boxes, weights=weights, trust=trust) as finder:
+    with load_boxes_option(boxes, weights=weights, trust=trust) as finder:
         verifier = Verifier(
             data=data,
             split=split,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lmconv.detecting.opening import Finder, located
+from lmconv.detecting.loading import LoadedDetector
+from lmconv.detecting.matching import box_matcher
 from lmconv.errors import InputError, OtherPoints
 from lmconv.faces.crops import Boxes, CropSet, find_dataset, load
 from lmconv.inference.loading import usable
@@ -85,7 +86,7 @@ class Verifier:
     model: str | None = None
     trust: bool = False
     limits: Mapping[str, float | None] = field(default_factory=dict)
-    finder: Finder | None = None
+    finder: LoadedDetector | None = None
     notes: list[str] = field(default_factory=list)
     _boxes: Boxes | None = None
     _crops: dict[object, CropSet | None] = field(default_factory=dict)
@@ -93,7 +94,7 @@ class Verifier:
     _found: dict[object, Source | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._boxes = located(self.finder) if self.finder else None
+        self._boxes = box_matcher(self.finder) if self.finder else None
 
     def verify(self, path: Path) -> Verification:
         """Verifies one artefact, and records the result in its manifest, unless it is one on a detector's boxes.
