@@ -1,7 +1,7 @@
 """RFB-320, the larger of the ultra-light detectors: https://github.com/Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB.
 
-A picture is resized to 320 x 240 pixels without regard to its aspect ratio: faces smaller than about 10 pixels in the resized
-picture are missed. The published ONNX file returns decoded boxes. Thresholds come from the project's
+A picture is resized to 320 x 240 pixels without regard to its aspect ratio: faces smaller than about 10 pixels in the
+resized picture are missed. The published ONNX file returns decoded boxes. Thresholds come from the project's
 `run_video_face_detect_onnx.py`.
 """
 

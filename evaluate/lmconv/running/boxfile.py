@@ -84,7 +84,7 @@ class BoxFile:
         return list(matches[0].regions) if matches else None
 
     def _matches(self, name: PurePath, frame: int | None) -> list[Entry]:
-        """Returns the entries whose path is the end of the input's path; otherwise, entries whose path ends with `name`."""
+        """Returns the entries whose path is the end of `name`; without any, the entries whose path ends with `name`."""
         entries = self.entries.get((name.name, frame), [])
         ends = [entry for entry in entries if name.parts[-len(entry.path.parts) :] == entry.path.parts]
         return ends or [entry for entry in entries if entry.path.parts[-len(name.parts) :] == name.parts]

@@ -18,8 +18,8 @@ END = object()
 def prefetch(items: Generator[T], depth: int) -> Iterator[Iterator[T]]:
     """Runs a generator in a thread, up to `depth` items ahead of the consumer.
 
-    OpenCV and the runtimes release the interpreter's lock during their work, so the threads run in parallel. An error of
-    the generator is raised at the consumer, after the items before the error. When the context ends, the thread
+    OpenCV and the runtimes release the interpreter's lock during their work, so the threads run in parallel. An error
+    of the generator is raised at the consumer, after the items before the error. When the context ends, the thread
     finishes the current item, closes the generator and ends.
 
     Args:

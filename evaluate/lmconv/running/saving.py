@@ -1,7 +1,7 @@
 """Writes the output of `lmconv run`: landmarks.jsonl, drawn pictures and videos, and `.pts` files.
 
-Every picture, video and `.pts` file is written beside its final place and renamed: no reader sees half a file. landmarks.jsonl grows by
-whole lines.
+Every picture, video and `.pts` file is written beside its final place and renamed: no reader sees half a file.
+landmarks.jsonl grows by whole lines.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Tracks faces from frame to frame: each face is cut out around its last landmarks; the detector runs now and then.
 
 A face keeps its number while its new landmarks are plausible, or while the detector finds the face again at once. A
-face is lost when its new landmarks are not plausible after the landmarks of the previous frame, or when the detector runs
-and does not confirm the face.
+face is lost when its new landmarks are not plausible after the landmarks of the previous frame, or when the detector
+runs and does not confirm the face.
 """
 
 from __future__ import annotations
