@@ -103,7 +103,7 @@ def curves(traits: Traits[float], side: int) -> dict[str, Float64]:
     }
     flat = {name: project(spline(knots), traits, side) for name, knots in spaces.items()}
     for name, space in (("jaw", _jaw(traits)), ("forehead", _forehead(traits))):
-        flat[name] = resample(project(_visible(space, traits), traits, side))
+        flat[name] = resample(project(_visible_contour(space, traits), traits, side))
     return flat
 
 
@@ -123,7 +123,7 @@ def _forehead(traits: Traits[float]) -> Float64:
     return np.stack([x, y, 0.75 * traits.depth * np.sin(angle)], axis=1)
 
 
-def _visible(outline: Float64, traits: Traits[float]) -> Float64:
+def _visible_contour(outline: Float64, traits: Traits[float]) -> Float64:
     """Moves hidden points of an outline forward over the cheek, at the same height, until the points are visible.
 
     Annotators do the same: points of the far side are placed on the visible contour. At each height the face is half
