@@ -71,7 +71,7 @@ def test_never_removes_what_it_did_not_draw(cli: Cli) -> None:
     folder = Path("faces/drawn/testset")
     folder.mkdir(parents=True)
     (folder / "mine.jpg").touch()
-    cli("draw", "faces", "--force").refused(4, "mine.jpg", "was not drawn")
+    cli("draw", "faces", "--force").refused(4, "mine.jpg", "was not drawn by lmconv")
     assert [path.name for path in folder.iterdir()] == ["mine.jpg"]
 
 
@@ -90,6 +90,7 @@ def test_refuses_what_cannot_be_drawn(cli: Cli, options: tuple[str, ...]) -> Non
 
 def test_a_split_that_is_no_longer_wanted_goes_with_force_alone(cli: Cli, tmp_path: Path) -> None:
     assert cli("draw", tmp_path / "f", "--faces", "2", "--train", "1").code == 0
-    cli("draw", tmp_path / "f", "--faces", "0", "--train", "1").refused(4, "is of another drawing", "--force")
+    ran = cli("draw", tmp_path / "f", "--faces", "0", "--train", "1")
+    ran.refused(4, "is from a draw with other options", "--force")
     assert cli("draw", tmp_path / "f", "--faces", "0", "--train", "1", "--force").code == 0
     assert sorted(path.name for path in (tmp_path / "f" / "drawn").iterdir()) == ["trainset"]

@@ -84,7 +84,7 @@ def test_pictures_that_are_there_are_replaced_with_force_alone_and_others_never(
     folder = Path("portraits/tiny/onnx-fp32")
     assert len(list(folder.glob("0*"))) == 1
     (folder / "mine.png").touch()
-    cli(*arguments, "--force").refused(4, "mine.png is no picture of draw's")
+    cli(*arguments, "--force").refused(4, "mine.png is not a file of lmconv draw")
     assert (folder / "mine.png").exists()
 
 
@@ -98,8 +98,8 @@ def test_one_broken_artefact_does_not_stop_the_others(cli: Cli, small: Path, fac
 @pytest.mark.parametrize(
     ("arguments", "code", "parts"),
     [
-        (("faces", "--seed", "1"), 2, ("--seed is for drawing new faces",)),
-        (("fresh", "--worst", "3"), 2, ("--worst is for faces that are there", "fresh")),
+        (("faces", "--seed", "1"), 2, ("--seed is for new faces only",)),
+        (("fresh", "--worst", "3"), 2, ("--worst is for annotated faces only", "fresh")),
         (("faces", "--normaliser", "ipd"), 2, ("unknown normaliser 'ipd'",)),
         (("nothing", "build/tiny/onnx-fp32"), 4, ("nothing does not exist",)),
         (("faces", "flat/flat-Flat/onnx-fp32"), 2, ("ION is not defined for 4 points",)),

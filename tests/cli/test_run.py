@@ -307,7 +307,7 @@ def test_a_folder_without_pictures_is_an_input_error(cli: Cli, net: Path) -> Non
 
 
 def test_nothing_to_run_on_is_wrong_usage(cli: Cli, net: Path) -> None:
-    cli("run", net).refused(2, "nothing to find faces in")
+    cli("run", net).refused(2, "no input to run on")
 
 
 def test_a_picture_without_a_face_is_a_result(cli: Cli, net: Path, photos: Path) -> None:
@@ -420,7 +420,7 @@ def test_a_video_that_breaks_off_keeps_what_was_read(cli: Cli, net: Path, drawn:
         json.dumps({"path": "clip.avi", "frame": 0, "faces": [{"box": boxes_of(drawn).tolist()}]}), encoding="utf-8"
     )
     ran = cli("run", net, "clip.avi", "--boxes", "first.jsonl", "--out", "found")
-    ran.refused(4, "clip.avi breaks off", "of 40 frames")
+    ran.refused(4, "clip.avi is truncated", "of 40 frames")
     capture = cv2.VideoCapture("found/clip.mp4")
     assert 10 < capture.get(cv2.CAP_PROP_FRAME_COUNT) == len(rows()) < 40
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lmconv.detecting.opening import Finder, open_finder
+from lmconv.detecting.loading import LoadedDetector, load_detector
 from lmconv.detection import DETECTORS, Detector
 from lmconv.errors import InputError
 from lmconv.plugins import BACKBONES
@@ -26,10 +26,10 @@ def detector(request: pytest.FixtureRequest) -> Detector:
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def finder(request: pytest.FixtureRequest, shared: Path) -> Iterator[Finder]:
+def loaded(request: pytest.FixtureRequest, shared: Path) -> Iterator[LoadedDetector]:
     try:
-        with open_finder(request.param, weights=shared / "detectors", threads=1) as found:
-            yield found
+        with load_detector(request.param, weights=shared / "detectors", threads=1) as detector:
+            yield detector
     except InputError as error:
         pytest.skip(str(error))
 
@@ -54,18 +54,18 @@ def like(array: NDArray[Any], *shape: int) -> None:
     assert array.dtype == np.float32
 
 
-def check(finder: Finder, picture: Uint8) -> int:
+def check(loaded: LoadedDetector, picture: Uint8) -> int:
     before = picture.copy()
-    found = finder(picture)
-    n = len(found.boxes)
-    like(found.boxes, n, 4)
-    like(found.scores, n)
-    assert (np.diff(found.scores) <= 0).all(), "the surest first"
-    assert ((found.scores >= 0) & (found.scores <= 1)).all()
-    assert np.isfinite(found.boxes).all()
-    assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
-    if found.points is not None:
-        like(found.points, n, 5, 2)
+    detections = loaded(picture)
+    n = len(detections.boxes)
+    like(detections.boxes, n, 4)
+    like(detections.scores, n)
+    assert (np.diff(detections.scores) <= 0).all(), "the surest first"
+    assert ((detections.scores >= 0) & (detections.scores <= 1)).all()
+    assert np.isfinite(detections.boxes).all()
+    assert (detections.boxes[:, 2:] > detections.boxes[:, :2]).all()
+    if detections.points is not None:
+        like(detections.points, n, 5, 2)
     np.testing.assert_array_equal(picture, before)
     return n
 
@@ -85,50 +85,50 @@ def test_its_networks_are_there_and_detect(detector: Detector) -> None:
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("size", [(1, 1), (1, 200), (19, 23), (240, 320)])
-def test_nothing_is_found_where_there_is_nothing(finder: Finder, size: tuple[int, int]) -> None:
-    assert check(finder, blank(*size)) == 0
+def test_nothing_is_found_where_there_is_nothing(loaded: LoadedDetector, size: tuple[int, int]) -> None:
+    assert check(loaded, blank(*size)) == 0
 
 
 @pytest.mark.realdata
-def test_a_face_is_found_at_its_place(finder: Finder, shared: Path) -> None:
+def test_a_face_is_found_at_its_place(loaded: LoadedDetector, shared: Path) -> None:
     picture = face(shared, 100)
-    assert check(finder, picture) >= 1
-    box, height, width = finder(picture).boxes[0], *picture.shape[:2]
+    assert check(loaded, picture) >= 1
+    box, height, width = loaded(picture).boxes[0], *picture.shape[:2]
     assert (box > -0.2 * max(height, width)).all()
     assert (box < 1.2 * max(height, width)).all()
 
 
 @pytest.mark.realdata
-def test_a_small_face_or_noise_is_no_trouble(finder: Finder, shared: Path) -> None:
-    check(finder, face(shared, 20))
-    check(finder, noise(57, 71))
+def test_a_small_face_or_noise_is_no_trouble(loaded: LoadedDetector, shared: Path) -> None:
+    check(loaded, face(shared, 20))
+    check(loaded, noise(57, 71))
 
 
 @pytest.mark.realdata
-def test_a_grey_picture_is_as_good_as_one_with_three_equal_channels(finder: Finder, shared: Path) -> None:
+def test_a_grey_picture_is_as_good_as_one_with_three_equal_channels(loaded: LoadedDetector, shared: Path) -> None:
     grey = np.ascontiguousarray(face(shared, 100)[..., 1])
-    expected = finder(np.repeat(grey[..., None], 3, 2))
+    expected = loaded(np.repeat(grey[..., None], 3, 2))
     for picture in (grey, grey[..., None]):
-        np.testing.assert_array_equal(finder(picture).boxes, expected.boxes)
+        np.testing.assert_array_equal(loaded(picture).boxes, expected.boxes)
 
 
 @pytest.mark.realdata
-def test_the_same_picture_gives_the_same_boxes(finder: Finder, shared: Path) -> None:
+def test_the_same_picture_gives_the_same_boxes(loaded: LoadedDetector, shared: Path) -> None:
     picture = face(shared, 60)
-    np.testing.assert_array_equal(finder(picture).boxes, finder(picture.copy()).boxes)
+    np.testing.assert_array_equal(loaded(picture).boxes, loaded(picture.copy()).boxes)
 
 
 @pytest.mark.realdata
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(5000, 5000), (40, 9000), (9000, 40)])
-def test_a_very_large_picture_is_searched(finder: Finder, size: tuple[int, int]) -> None:
-    check(finder, blank(*size))
+def test_a_very_large_picture_is_searched(loaded: LoadedDetector, size: tuple[int, int]) -> None:
+    check(loaded, blank(*size))
 
 
 @pytest.mark.realdata
 @pytest.mark.parametrize(
     "wrong", [np.zeros((0, 5, 3), np.uint8), np.zeros((5, 5, 4), np.uint8), np.zeros((5, 5, 3), np.uint16)]
 )
-def test_what_is_no_picture_is_a_mistake_of_the_caller(finder: Finder, wrong: Uint8) -> None:
-    with pytest.raises(ValueError, match="a picture of"):
-        finder(wrong)
+def test_what_is_no_picture_is_a_mistake_of_the_caller(loaded: LoadedDetector, wrong: Uint8) -> None:
+    with pytest.raises(ValueError, match="the picture is"):
+        loaded(wrong)

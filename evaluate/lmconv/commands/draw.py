@@ -1,10 +1,11 @@
-"""`lmconv draw`: faces to try everything with, where there are none; and where an artefact fails on those that are."""
+"""`lmconv draw`: draws synthetic faces with their landmarks, or the annotated faces on which an artefact is worst."""
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,18 +16,19 @@ from lmconv.visual.tables import number
 
 if TYPE_CHECKING:
     from lmconv.types import Json
-    from lmconv.visual.portraying import Plan
+    from lmconv.visual.dataset_drawings import Plan
 
-HELP = """Draws faces with their landmarks: those of PATH, a folder or file of annotated faces, or new ones into PATH.
+HELP = """Draws faces with their landmarks: the annotated faces in PATH, or new synthetic faces into PATH.
 
-Where artefacts are named, or PATH holds annotated faces other than drawn ones alone, pictures of these are drawn:
-annotated points green, those that the artefact finds red, a yellow line from each to its own, ION and name below. Worst
-faces come first; OUT/MODEL/ARTEFACT has them, overview.jpg and faces.csv. Without artefacts the annotation alone is
-drawn, into OUT/annotated.
+Annotated faces are drawn if artefacts are named, or if PATH is a file or folder of annotated faces other than synthetic
+faces. Each picture shows the annotated points in green, the points of the artefact in red, a yellow line from each
+point to its counterpart, and ION and name. The faces with the largest errors come first. OUT/MODEL/ARTEFACT holds the
+pictures, overview.jpg and faces.csv. Without artefacts, the annotation alone is drawn into OUT/annotated.
 
-Otherwise faces are drawn, into PATH/drawn, laid out as 300-W is. They are test data that every machine can make:
-`verify --data PATH`, `export --calibration PATH` and the others take the folder. Test faces are drawn from wider ranges
-than training faces. A figure measured on them says nothing about photographs. The same options give the same files.
+Otherwise, new faces are drawn into PATH/drawn, in the layout of 300-W. Every machine can make this test data: `verify
+--data PATH`, `export --calibration PATH` and the other commands accept the folder. Test faces are drawn from wider
+ranges than training faces. Figures measured on synthetic faces say nothing about photographs. The same options give the
+same files.
 
 \b
 Examples:
@@ -35,17 +37,58 @@ Examples:
   lmconv export drawn68 --to openvino --precision int8 --calibration faces
   lmconv verify build/drawn68/* --data faces
 """
-MOST = 99_999
-NEW, THERE = ("faces", "train", "seed", "landmarks"), ("out", "worst", "split", "dataset", "normaliser", "trust")
-"""Options that are for new faces alone, and for those that are there."""
+MAX_COUNT = 99_999
+SYNTHETIC_OPTIONS = ("faces", "train", "seed", "landmarks")
+"""Options for synthetic faces only."""
+ANNOTATED_OPTIONS = ("out", "worst", "split", "dataset", "normaliser", "trust")
+"""Options for annotated faces only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Parameters of the command line.
+
+    Attributes:
+        path: Folder or file of annotated faces; or the folder for synthetic faces.
+        artifacts: Folders of artefacts.
+        faces: Number of synthetic test faces.
+        train: Number of synthetic training faces.
+        seed: Seed of the synthetic faces.
+        landmarks: Number of points of a synthetic face, "68" or "98".
+        out: Folder for the pictures of annotated faces.
+        worst: Largest number of pictures per artefact.
+        split: Split of the annotated faces: "test", "train" or "all".
+        dataset: Name of the data set's layout; None to detect the layout.
+        normaliser: Name of the normaliser of the errors; None for the default of the point scheme.
+        trust: See `OpenOptions`.
+        force: True to replace the files of an earlier run.
+    """
+
+    path: Path
+    artifacts: tuple[Path, ...]
+    faces: int
+    train: int
+    seed: int
+    landmarks: str
+    out: Path
+    worst: int
+    split: str
+    dataset: str | None
+    normaliser: str | None
+    trust: bool
+    force: bool
 
 
 @command(name="draw", help=HELP, short_help="Draw faces with landmarks: new ones, or where an artefact fails.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT]...")
-@click.option("--faces", type=click.IntRange(0, MOST), default=100, show_default=True, help="New test faces.")
-@click.option("--train", type=click.IntRange(0, MOST), default=300, show_default=True, help="New training faces.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another one draws other new faces.")
+@click.option(
+    "--faces", type=click.IntRange(0, MAX_COUNT), default=100, show_default=True, help="Number of new test faces."
+)
+@click.option(
+    "--train", type=click.IntRange(0, MAX_COUNT), default=300, show_default=True, help="Number of new training faces."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed for new faces.")
 @click.option(
     "--landmarks",
     type=click.Choice(["68", "98"]),
@@ -54,90 +97,97 @@ NEW, THERE = ("faces", "train", "seed", "landmarks"), ("out", "worst", "split", 
     help="Points of new faces: 68 iBUG, 98 WFLW.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), default="portraits", show_default=True, help="Where pictures of PATH go."
+    "--out",
+    type=click.Path(path_type=Path),
+    default="portraits",
+    show_default=True,
+    help="Folder for pictures of annotated faces.",
 )
-@click.option("--worst", type=click.IntRange(1, MOST), default=50, show_default=True, help="Pictures of PATH, at most.")
+@click.option(
+    "--worst",
+    type=click.IntRange(1, MAX_COUNT),
+    default=50,
+    show_default=True,
+    help="Largest number of pictures of annotated faces.",
+)
 @click.option("--split", type=click.Choice(["test", "train", "all"]), default="test", show_default=True)
-@click.option("--dataset", help="Layout of PATH, such as dlib_xml, where more than one would fit.")
-@click.option("--normaliser", help="What errors are divided by; default: what is usual with the points.")
+@click.option("--dataset", help="Layout of PATH, such as dlib_xml, if more than one fits.")
+@click.option("--normaliser", help="Normaliser of the errors; default: the usual one for the points.")
 @click.option("--trust", is_flag=True, help=TRUST)
-@click.option("--force", is_flag=True, help="Replace other drawn faces, or other pictures, that are there.")
-def plugin(
-    console: Console,
-    *,
-    path: Path,
-    artifacts: tuple[Path, ...],
-    faces: int,
-    train: int,
-    seed: int,
-    landmarks: str,
-    out: Path,
-    worst: int,
-    split: str,
-    dataset: str | None,
-    normaliser: str | None,
-    trust: bool,
-    force: bool,
-) -> Outcome:
-    if artifacts or dataset or _annotated(path):
-        _refuse(NEW, "is for drawing new faces", f"leave it out, or name a folder without annotated faces, not {path}")
-        return _existing(
-            console, _plan(path, dataset, normaliser, out, split, worst, trust=trust, force=force), artifacts
-        )
-    _refuse(THERE, f"is for faces that are there, and {path} holds none", "name a folder with annotated faces")
-    return _new(console, path, faces, train, seed, int(landmarks), force=force)
+@click.option("--force", is_flag=True, help="Replace synthetic faces, or pictures, of an earlier run.")
+def plugin(console: Console, **parameters: Any) -> Outcome:
+    request = Request(**parameters)
+    path = request.path
+    if request.artifacts or request.dataset or _is_annotated(path):
+        hint = f"leave out the option, or name a folder without annotated faces, not {path}"
+        _refuse_options(SYNTHETIC_OPTIONS, "is for new faces only", hint)
+        return _draw_annotated(console, _plan(request), request.artifacts)
+    problem = f"is for annotated faces only, and {path} holds none"
+    _refuse_options(ANNOTATED_OPTIONS, problem, "name a folder with annotated faces")
+    return _draw_synthetic(console, request)
 
 
-def _annotated(path: Path) -> bool:
+def _is_annotated(path: Path) -> bool:
+    """Returns True if the path is a file of annotations, or a folder of annotated faces other than synthetic faces."""
     if not path.is_dir():
-        return path.exists() and path.suffix != ""  # a file of annotations, or meant to be one
+        return path.exists() and path.suffix != ""
     from lmconv.faces.lookup import matching_datasets
 
-    return any(found.name != "drawn" for found in matching_datasets(path))
+    return any(dataset.name != "drawn" for dataset in matching_datasets(path))
 
 
-def _refuse(options: tuple[str, ...], what: str, hint: str) -> None:
-    """Refuses options that would do nothing."""
+def _refuse_options(options: tuple[str, ...], problem: str, hint: str) -> None:
+    """Raises a `UsageError` if the user gave any of these options."""
     context = click.get_current_context()
     given = [name for name in options if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
     if given:
-        raise UsageError(f"--{given[0]} {what}", hint=hint)
+        raise UsageError(f"--{given[0]} {problem}", hint=hint)
 
 
-def _new(console: Console, out: Path, faces: int, train: int, seed: int, landmarks: int, *, force: bool) -> Outcome:
-    if not faces + train:
+def _draw_synthetic(console: Console, request: Request) -> Outcome:
+    """Draws synthetic faces into `PATH/drawn`."""
+    total = request.faces + request.train
+    if not total:
         raise UsageError("no faces to draw", hint="give --faces or --train")
     from lmconv.synthetic.folder import write
 
-    counts = {"testset": faces, "trainset": train}
-    with console.progress(faces + train, "drawing") as step:
-        digest = write(out, counts, seed=seed, landmarks=landmarks, force=force, step=step)
-    folder = out / "drawn"
-    document = {"folder": str(folder), **counts, "landmarks": landmarks, "seed": seed, "sha256": digest}
-    return Outcome(document=document, text=f"{folder}: {faces} test faces, {train} training faces, {landmarks} points")
+    counts, landmarks = {"testset": request.faces, "trainset": request.train}, int(request.landmarks)
+    with console.progress(total, "drawing") as step:
+        digest = write(request.path, counts, seed=request.seed, landmarks=landmarks, force=request.force, step=step)
+    folder = request.path / "drawn"
+    document = {"folder": str(folder), **counts, "landmarks": landmarks, "seed": request.seed, "sha256": digest}
+    text = f"{folder}: {request.faces} test faces, {request.train} training faces, {landmarks} points"
+    return Outcome(document=document, text=text)
 
 
-def _plan(
-    path: Path, dataset: str | None, normaliser: str | None, out: Path, split: str, worst: int, **how: bool
-) -> Plan:
-    """What was asked for, with unknown names refused before any work."""
+def _plan(request: Request) -> Plan:
+    """Returns the plan for drawing annotated faces; refuses unknown names before any work."""
     from lmconv.faces.lookup import find_dataset
     from lmconv.scheme import check_normaliser
-    from lmconv.visual.portraying import Plan
+    from lmconv.visual.dataset_drawings import Plan
 
-    if normaliser:
-        check_normaliser(normaliser)
-    layout = find_dataset(path, dataset)
-    return Plan(data=path, layout=layout, split=split, normaliser=normaliser, out=out, worst=worst, **how)
+    if request.normaliser:
+        check_normaliser(request.normaliser)
+    return Plan(
+        data=request.path,
+        layout=find_dataset(request.path, request.dataset),
+        split=request.split,
+        normaliser=request.normaliser,
+        out=request.out,
+        worst=request.worst,
+        trust=request.trust,
+        force=request.force,
+    )
 
 
-def _existing(console: Console, plan: Plan, artifacts: tuple[Path, ...]) -> Outcome:
-    from lmconv.visual import portraying
+def _draw_annotated(console: Console, plan: Plan, artifacts: tuple[Path, ...]) -> Outcome:
+    """Draws annotated faces with the points of each artefact; without artefacts, the annotation alone."""
+    from lmconv.visual.dataset_drawings import draw_annotation, draw_predictions
 
-    outcome = Outcome(document={"drawings": [] if artifacts else portraying.annotation(plan)})
+    outcome = Outcome(document={"drawings": [] if artifacts else draw_annotation(plan)})
     with console.progress(len(artifacts), "drawing") as step:
         for artifact in artifacts:
-            action = functools.partial(portraying.artifact, plan, artifact)
+            action = functools.partial(draw_predictions, plan, artifact)
             row = attempt(console, action, outcome.errors, path=artifact)
             outcome.document["drawings"] += [row] if row else []
             step()
@@ -146,6 +196,7 @@ def _existing(console: Console, plan: Plan, artifacts: tuple[Path, ...]) -> Outc
 
 
 def _text(drawings: list[Json]) -> str:
+    """Returns the table for a terminal, a row per folder of pictures."""
     rows = [
         [
             drawing["path"] or "annotation",
@@ -157,4 +208,4 @@ def _text(drawings: list[Json]) -> str:
         ]
         for drawing in drawings
     ]
-    return table(["of", "ION %", "first", "face", "drawn", "folder"], rows) if rows else ""
+    return table(["landmarks of", "mean ION %", "first face", "name", "pictures", "folder"], rows) if rows else ""

@@ -110,7 +110,7 @@ def plugin(
     if model:
         usercode.require_factory(model)
     _check(dataset, normaliser, curve)
-    from lmconv.detecting.opening import chosen
+    from lmconv.detecting.loading import load_boxes_option
     from lmconv.judging.face_errors import FaceErrors
     from lmconv.judging.verification import Verifier, to_json
     from lmconv.visual import curves
@@ -118,7 +118,7 @@ def plugin(
     given = {"max_abs": max_abs, "max_px": max_px, "mean_px": max_mean_px, "max_map": max_map}
     given |= {"ion_loss": max_ion_loss, "drift": max_drift}
     outcome, drawn = Outcome(document={"artifacts": []}), list[FaceErrors]()
-    with chosen(boxes, weights=weights, trust=trust) as finder:
+    with load_boxes_option(boxes, weights=weights, trust=trust) as finder:
         verifier = Verifier(
             data=data,
             split=split,

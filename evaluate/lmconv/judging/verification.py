@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lmconv.detecting.opening import Finder, located
+from lmconv.detecting.loading import LoadedDetector
+from lmconv.detecting.matching import box_matcher
 from lmconv.errors import InputError, OtherPoints
 from lmconv.faces.crops import BoxLookup, FaceCrops, load_face_crops
 from lmconv.faces.lookup import find_dataset
@@ -86,7 +87,7 @@ class Verifier:
     model: str | None = None
     trust: bool = False
     limits: Mapping[str, float | None] = field(default_factory=dict)
-    finder: Finder | None = None
+    finder: LoadedDetector | None = None
     notes: list[str] = field(default_factory=list)
     _boxes: BoxLookup | None = None
     _crops: dict[object, FaceCrops | None] = field(default_factory=dict)
@@ -94,7 +95,7 @@ class Verifier:
     _found: dict[object, Source | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._boxes = located(self.finder) if self.finder else None
+        self._boxes = box_matcher(self.finder) if self.finder else None
 
     def verify(self, path: Path) -> Verification:
         """Verifies one artefact, and records the result in its manifest, unless it is one on a detector's boxes.

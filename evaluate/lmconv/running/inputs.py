@@ -1,4 +1,4 @@
-"""What a user names, as a list of pictures, videos, cameras and streams, and what their output is called."""
+"""Inputs of `lmconv run`: pictures, videos, cameras and streams that the user names, and the names of their output."""
 
 from __future__ import annotations
 
@@ -12,22 +12,27 @@ from urllib.parse import urlsplit
 
 from lmconv.errors import InputError, UsageError
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-"""What is looked for in folders, and written in its own format; a file that is named may be anything OpenCV reads."""
-VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mjpeg", ".3gp")
-STREAM = re.compile(r"(https?|rtsps?|rtmp|udp)://", re.IGNORECASE)
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+"""Suffixes of pictures in a folder, and formats in which a picture is written. A file that the user names may have any
+format that OpenCV reads."""
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mjpeg", ".3gp"
+)  # fmt: skip
+STREAM_URL = re.compile(r"(https?|rtsps?|rtmp|udp)://", re.IGNORECASE)
 
 Kind: TypeAlias = Literal["picture", "video", "camera", "stream"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One thing to find faces in.
+    """One input: a picture, a video, a camera or a stream.
 
     Attributes:
-        source: A file, the number of a camera, or the address of a stream.
-        label: What it is called in messages and in landmarks.jsonl; the address of a stream without its password.
-        name: What its output is called: a path below OUT, without a suffix, with slashes.
+        kind: Kind of the input.
+        source: Path of a file, number of a camera, or URL of a stream.
+        label: Name in messages and in landmarks.jsonl. The label of a stream is its URL without user, password and
+            query.
+        name: Name of the output: a path below OUT with slashes, without a suffix.
     """
 
     kind: Kind
@@ -36,100 +41,119 @@ class Item:
     name: str
 
     @property
-    def drawn(self) -> str:
-        """The file below OUT that shows its landmarks."""
+    def drawn_file(self) -> str:
+        """Path below OUT of the picture or video with the landmarks drawn."""
         if self.kind != "picture":
             return f"{self.name}.mp4"
         suffix = PurePosixPath(self.label).suffix
-        return self.name + (suffix if suffix.lower() in PICTURES else ".png")
+        return self.name + (suffix if suffix.lower() in PICTURE_SUFFIXES else ".png")
 
 
 def camera(number: int) -> Item:
-    """The camera of this number."""
+    """Returns the camera with this number."""
     return Item(kind="camera", source=number, label=f"camera {number}", name=f"camera{number}")
 
 
-def named(text: str, out: Path) -> list[Item]:
-    """What one argument names; of a folder its pictures and videos, at any depth, sorted.
+def resolve_input(text: str, out: Path) -> list[Item]:
+    """Returns the inputs that one argument of the command line names.
 
-    Hidden files and what lies in `out` are left out.
+    A folder stands for its pictures and videos at any depth, sorted by path. Hidden files and folders, and the folder
+    `out`, are skipped.
+
+    Args:
+        text: Path of a file or folder, or URL of a stream.
+        out: Folder for the output.
 
     Raises:
-        InputError: It does not exist, or there is nothing in it.
+        InputError: The file or folder does not exist, or the folder holds no picture or video.
     """
-    if STREAM.match(text):
+    if STREAM_URL.match(text):
         return [_stream(text)]
     path = Path(text)
     if not path.is_dir():
         if not path.is_file():
-            what = "is not a file" if path.exists() else "does not exist"
-            raise InputError(f"{text} {what}", hint="name pictures, folders, videos, or the URL of a stream")
+            problem = "is not a file" if path.exists() else "does not exist"
+            raise InputError(f"{text} {problem}", hint="name pictures, folders, videos, or the URL of a stream")
         return [_file(path, path.parent)]
-    items = [_file(found, path) for found in _below(path, out.resolve())]
+    items = [_file(file, path) for file in _media_files(path, out.resolve())]
     if not items:
-        raise InputError(f"{text} has no picture or video in it", hint=f"known are {', '.join(PICTURES + VIDEOS)}")
+        suffixes = ", ".join(PICTURE_SUFFIXES + VIDEO_SUFFIXES)
+        raise InputError(f"{text} has no picture or video in it", hint=f"known suffixes: {suffixes}")
     return items
 
 
 def _stream(url: str) -> Item:
+    """Returns the stream of a URL; its name is the stem of the URL's path, or the host."""
     parts = urlsplit(url)
     label = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
     stem = PurePosixPath(parts.path).stem or parts.hostname or "stream"
     return Item(kind="stream", source=url, label=label, name=re.sub(r"[^\w.-]", "_", stem).lstrip(".") or "stream")
 
 
-def _file(path: Path, above: Path) -> Item:
-    kind: Kind = "video" if path.suffix.lower() in VIDEOS else "picture"
-    return Item(kind=kind, source=path, label=str(path), name=path.relative_to(above).with_suffix("").as_posix())
+def _file(path: Path, root: Path) -> Item:
+    """Returns the picture or video of a file; its name is the path relative to `root`."""
+    kind: Kind = "video" if path.suffix.lower() in VIDEO_SUFFIXES else "picture"
+    return Item(kind=kind, source=path, label=str(path), name=path.relative_to(root).with_suffix("").as_posix())
 
 
-def _below(folder: Path, out: Path) -> Iterator[Path]:
+def _media_files(folder: Path, out: Path) -> Iterator[Path]:
+    """Yields the pictures and videos below a folder, sorted; skips hidden ones and the folder `out`."""
+
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: {error.strerror}", hint="check the folder and its permissions")
 
-    for place, folders, files in os.walk(folder, onerror=refuse):
-        here = Path(place)
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        here = Path(parent)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and (here / name).resolve() != out)
         for name in sorted(files):
             path = here / name
-            if not name.startswith(".") and path.suffix.lower() in PICTURES + VIDEOS and path.is_file():
+            is_media = path.suffix.lower() in PICTURE_SUFFIXES + VIDEO_SUFFIXES
+            if is_media and not name.startswith(".") and path.is_file():
                 yield path
 
 
 NUMBERED = re.compile(r"(.+)_\d+")
-"""What `.pts` files of one of several faces are called, and of a frame."""
+"""Name of the `.pts` file of one face among several, and of one frame of a video."""
 
 
-def distinct(items: Sequence[Item]) -> list[Item]:
-    """The same items, with `-2`, `-3` behind names whose files others would overwrite."""
-    taken: set[str] = set()
-    bases: set[str] = set()  # of which taken names may be one of several faces
-    result = []
+def with_unique_names(items: Sequence[Item]) -> list[Item]:
+    """Returns the items with `-2`, `-3` … added to names: no output file overwrites another.
+
+    Names that differ only in case count as equal, because some file systems do not distinguish case. A name `a` also
+    conflicts with `a_0`, because the `.pts` files of several faces in `a` are called `a_0`, `a_1` ….
+    """
+    used: set[str] = set()
+    used_bases: set[str] = set()
+    renamed = []
     for item in items:
         name, count = item.name, 1
-        while (folded := name.casefold()) in taken | bases or _base(folded) in taken:
+        while (folded := name.casefold()) in used | used_bases or _base(folded) in used:
             count += 1
             name = f"{item.name}-{count}"
-        taken.add(folded)
-        bases.add(_base(folded))
-        result.append(replace(item, name=name))
-    return result
+        used.add(folded)
+        used_bases.add(_base(folded))
+        renamed.append(replace(item, name=name))
+    return renamed
 
 
-def _base(folded: str) -> str:
-    """The name of which `folded` may be one of several faces, else itself; some file systems do not tell A from a."""
-    base = NUMBERED.fullmatch(folded)
-    return base[1] if base else folded
+def _base(name: str) -> str:
+    """Returns the name without `_NUMBER` at its end."""
+    match = NUMBERED.fullmatch(name)
+    return match[1] if match else name
 
 
-LINES = "landmarks.jsonl"
-"""The file below OUT that has the landmarks of all."""
+LANDMARKS_FILE = "landmarks.jsonl"
+"""Path below OUT of the file with the landmarks of all inputs."""
 
 
-def check_out(items: Sequence[Item], out: Path, boxes: Path | None = None) -> None:
-    """Refuses a folder in which the output of one input would overwrite an input, or the file with their boxes."""
+def check_output(items: Sequence[Item], out: Path, boxes: Path | None = None) -> None:
+    """Refuses a folder for the output if an output file would overwrite an input or the file of `--boxes`.
+
+    Raises:
+        UsageError: An output file is an input or `boxes`.
+    """
     sources = {item.source.resolve() for item in items if isinstance(item.source, Path)}
     sources |= {boxes.resolve()} if boxes else set()
-    for name in (LINES, *(item.drawn for item in items)):
+    for name in (LANDMARKS_FILE, *(item.drawn_file for item in items)):
         if (out / name).resolve() in sources:
-            raise UsageError(f"{out / name} is an input, and would be overwritten", hint="name another --out")
+            raise UsageError(f"{out / name} is an input, and would be overwritten", hint="name another folder by --out")

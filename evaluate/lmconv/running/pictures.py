@@ -1,4 +1,4 @@
-"""Reads pictures of every kind as a camera would have given them: eight bits, three channels, upright."""
+"""Reads picture files of every kind as 8-bit pictures with three channels, upright."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from lmconv.store.files import jpeg_breaks_off, named_in_text
 from lmconv.types import Uint8
 
 
-def read(path: Path) -> Uint8:
-    """Reads a picture: turned as its EXIF data says, grey and palettes as colours, without alpha.
+def read_picture(path: Path) -> Uint8:
+    """Reads a picture file.
 
-    Of 16 bits a channel the upper eight are kept.
+    The picture is rotated as its EXIF data says. Grey pictures and palettes become colours; alpha is dropped. Of 16
+    bits per channel the upper eight are kept.
 
     Returns:
         (H, W, 3) uint8, BGR.
 
     Raises:
-        InputError: It cannot be read or decoded, its name is not text, or it is larger than OpenCV is told to take.
+        InputError: The file cannot be read or decoded, its name is not UTF-8, or the picture has more pixels than
+            OpenCV's limit.
     """
     import cv2
 
@@ -32,12 +34,14 @@ def read(path: Path) -> Uint8:
     except cv2.error as error:
         if error.func == "validateInputImageSize":
             raise InputError(
-                f"{path} has too many pixels", hint="scale it down, or allow them by --max-pixels"
+                f"{path} has too many pixels", hint="scale the picture down, or raise --max-pixels"
             ) from error
         raise InputError(f"{path} cannot be decoded: {error.err}", hint="restore the file, or leave it out") from error
     if picture is None:
-        what = "is broken, or not a picture that OpenCV can decode" if content else "is empty"
-        raise InputError(f"{path} {what}", hint="restore the file, or leave it out")
+        problem = "is broken, or not a picture that OpenCV can decode" if content else "is empty"
+        raise InputError(f"{path} {problem}", hint="restore the file, or leave it out")
     if jpeg_breaks_off(content):
-        raise InputError(f"{path} breaks off: it has no end", hint="restore the file, or leave it out")
+        raise InputError(
+            f"{path} is truncated: the end of the JPEG file is missing", hint="restore the file, or leave it out"
+        )
     return as_uint8(picture)

@@ -1,51 +1,53 @@
-"""From inputs to faces with landmarks, in order: one thread decodes, another runs the networks.
+"""Computes the landmarks of all faces of all inputs, in order: one thread decodes, another runs the networks.
 
-A detector that looks at every picture does not wait for the landmarks of the last one: it has a thread of its own.
+A third thread runs the detector if every picture needs the detector: detection of a picture then overlaps with the
+landmarks of the previous picture.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
-from lmconv.detecting.opening import open_finder
+from lmconv.detecting.loading import load_detector
 from lmconv.errors import InputError, UsageError
 from lmconv.inference.loading import usable
+from lmconv.networks.squares import Square
 from lmconv.plugins import TARGETS
-from lmconv.running import boxfile, videos
-from lmconv.running.faces import Face, Found, from_boxes, locate
+from lmconv.running import boxfile
+from lmconv.running.faces import Face, Region, predict_landmarks, regions_of
+from lmconv.running.frames import Frame, decode
 from lmconv.running.inputs import Item
-from lmconv.running.overlap import ahead
-from lmconv.running.pictures import read
+from lmconv.running.prefetch import prefetch
 from lmconv.running.smoothing import Smoothed, smooth
-from lmconv.running.tracking import Tracks, step
+from lmconv.running.tracking import Tracks, track
 from lmconv.store import artifact as artifacts
-from lmconv.types import Artifact, OpenOptions, Session, Uint8
+from lmconv.types import Artifact, Float64, OpenOptions, Session, Uint8
 
-WAITING = 4
-"""How many frames of a video may wait for the next thread; one of pictures, which may be large, and of what is live."""
-SHORTEST = 1e-3
-"""Seconds between two frames, at least, for the filter."""
+VIDEO_DEPTH = 4
+"""Number of frames that may wait between two threads when all inputs are video files. Otherwise the number is 1:
+pictures may be large, and frames of live sources would be late."""
+MIN_INTERVAL = 1e-3
+"""Smallest interval between two frames for the one-euro filter, seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How faces are found and followed.
+    """Options for detecting and tracking faces.
 
     Attributes:
-        detector: See `lmconv.detecting.opening.open_finder`.
-        weights: Of the detector.
-        boxes: A file that stands for it; see `lmconv.running.boxfile`.
-        track: Whether faces of a video are followed from their last landmarks.
-        every: After how many frames the detector looks again.
-        smooth: Whether landmarks of a video pass the one-euro filter.
-        options: What the networks are opened with.
+        detector: Name of a detector, or folders of artefacts; see `lmconv.detecting.loading.load_detector`.
+        weights: Checkpoint of the detector, or the first folder to search for checkpoints.
+        boxes: File of boxes that replaces the detector; see `lmconv.running.boxfile`.
+        track: True to cut out the faces of a video around their last landmarks.
+        every: Number of frames between two runs of the detector.
+        smooth: True to apply the one-euro filter to the landmarks of a video.
+        options: Options for opening the networks.
     """
 
     detector: str
@@ -58,202 +60,170 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Frame:
-    """A picture, or a frame of a video; or what went wrong with an input, then without a picture.
+class Result:
+    """A frame with its faces.
 
     Attributes:
-        picture: (H, W, 3) uint8, BGR, upright.
-        index: Of a video, from 0.
-        fps: Of a video, frames per second, as it says itself.
-        found: Where its faces are, as far as the detector has looked.
-        time: Of a video, seconds since its first frame; of what is live, by the clock, as frames may be left out.
+        frame: The frame.
+        faces: Faces of a picture in the order of the detector, faces of a video in the order of their numbers.
     """
-
-    item: Item
-    picture: Uint8 | None = None
-    index: int | None = None
-    fps: float | None = None
-    time: float | None = None
-    found: tuple[Found, ...] | None = None
-    error: Exception | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Result:
-    """A frame with its faces, in a fixed order: as the detector has them, in a video by their numbers."""
 
     frame: Frame
     faces: tuple[Face, ...] = ()
 
 
-FindIn: TypeAlias = Callable[[Frame, Uint8], list[Found] | None]
+FrameDetector: TypeAlias = Callable[[Frame, Uint8], list[Region] | None]
+"""Returns the regions of a frame, given the frame and its picture, (H, W, 3) uint8, BGR; None if unknown."""
 
 
-def checked(path: Path, options: OpenOptions) -> Artifact:
-    """Reads an artefact and checks that it finds landmarks and can be run here.
+def read_landmark_artifact(path: Path, options: OpenOptions) -> Artifact:
+    """Reads an artefact of a landmark network and checks that this machine can run the artefact.
 
     Raises:
-        UsageError: It finds faces.
-        InputError: It is missing or broken.
-        MissingRuntime: What runs it is not here.
+        UsageError: The artefact is of a detection network.
+        InputError: The artefact is missing or broken.
+        MissingRuntime: The runtime of the artefact is not installed.
     """
     artifact = artifacts.read(path)
     if artifact.spec.task != "landmarks":
         raise UsageError(
-            f"{path} finds faces, not landmarks", hint=f"name an artefact of landmarks, and --detector {path}"
+            f"{path} detects faces, not landmarks",
+            hint=f"name an artefact of a landmark network, and this one by --detector {path}",
         )
     usable(artifact, options)
     return artifact
 
 
-def steps(items: Sequence[Item]) -> int | None:
-    """How many results there will be, as far as that is known."""
-    counts = [1 if item.kind == "picture" else _length(item) for item in items]
-    return None if None in counts else sum(filter(None, counts))
-
-
-def _length(item: Item) -> int | None:
-    if item.kind != "video":
-        return None
-    try:
-        with videos.opened(item) as capture:
-            return videos.announced(capture)
-    except InputError:  # said when its turn comes
-        return 1
-
-
 @contextmanager
 def results(items: Sequence[Item], artifact: Artifact, settings: Settings) -> Iterator[Iterator[Result]]:
-    """Everything that is found, in order; leaving the context ends the threads."""
-    depth = WAITING if all(item.kind == "video" for item in items) else 1
-    apart = not settings.boxes and (not settings.track or all(item.kind == "picture" for item in items))
+    """Computes the results of all items, in order; the threads end when the context ends."""
+    depth = VIDEO_DEPTH if all(item.kind == "video" for item in items) else 1
+    detects_every_frame = not settings.track or all(item.kind == "picture" for item in items)
     with ExitStack() as stack:
-        frames = stack.enter_context(ahead(_decoded(items), depth))
-        if apart:
-            frames = stack.enter_context(ahead(_detected(frames, settings), depth))
-        yield stack.enter_context(ahead(_found(frames, artifact, settings, apart=apart), depth))
+        frames = stack.enter_context(prefetch(decode(items), depth))
+        detector: AbstractContextManager[FrameDetector] = _frame_detector(artifact, settings)
+        if detects_every_frame and not settings.boxes:
+            frames = stack.enter_context(prefetch(_detect(frames, settings), depth))
+            detector = nullcontext(_known_regions)
+        yield stack.enter_context(prefetch(_predict(frames, artifact, settings, detector), depth))
 
 
-def _decoded(items: Iterable[Item]) -> Generator[Frame]:
-    for item in items:
-        try:
-            yield from _frames(item)
-        except Exception as error:  # of this input: the others go on
-            yield Frame(item=item, error=error)
-
-
-def _frames(item: Item) -> Generator[Frame]:
-    if item.kind == "picture" and isinstance(item.source, Path):
-        yield Frame(item=item, picture=read(item.source))
-        return
-    with videos.opened(item) as capture:
-        fps, live = videos.rate(capture), item.kind != "video" and videos.announced(capture) is None
-        began = None
-        for index, picture in enumerate(videos.pictures(item, capture)):
-            began = began or time.monotonic()
-            seconds = time.monotonic() - began if live else index / fps
-            yield Frame(item=item, picture=picture, index=index, fps=fps, time=seconds)
-
-
-def _detected(frames: Iterator[Frame], settings: Settings) -> Generator[Frame]:
-    with _detector(settings) as find:
+def _detect(frames: Iterator[Frame], settings: Settings) -> Generator[Frame]:
+    """Yields the frames with the regions that the detector finds; an error becomes a frame with this error."""
+    with _region_detector(settings) as detect:
         for frame in frames:
             try:
-                found = None if frame.picture is None else tuple(find(frame.picture))
-            except Exception as error:  # of this input: the others go on
+                regions = None if frame.picture is None else tuple(detect(frame.picture))
+            except Exception as error:  # ends this input only
                 yield replace(frame, picture=None, error=error)
             else:
-                yield replace(frame, found=found)
+                yield replace(frame, regions=regions)
 
 
-def _found(
-    frames: Iterator[Frame], artifact: Artifact, settings: Settings, *, apart: bool = False
+def _predict(
+    frames: Iterator[Frame], artifact: Artifact, settings: Settings, detector: AbstractContextManager[FrameDetector]
 ) -> Generator[Result]:
-    """The networks are opened here, as some may only be used in the thread that did."""
+    """Yields the results of the frames; after an error, the remaining frames of the same input are skipped.
+
+    The networks are opened in this thread: some runtimes allow calls only in the thread that opened the session.
+    """
     target = TARGETS.load(artifact.target)
-    finder = nullcontext(_looked) if apart else _finder(artifact, settings)
-    with finder as find, target.open(artifact, settings.options) as session:
-        item, video = None, _Video(session, artifact, settings)
+    with detector as detect, target.open(artifact, settings.options) as session:
+        item, state = None, _ItemState(session, artifact, settings)
         for frame in frames:
             if frame.item is not item:
-                item, video = frame.item, _Video(session, artifact, settings)
-            if frame.picture is None or video.failed:
-                if frame.error and not video.failed:
+                item, state = frame.item, _ItemState(session, artifact, settings)
+            if frame.picture is None or state.failed:
+                if frame.error and not state.failed:
                     yield Result(frame=frame)
-                video.failed = True
+                state.failed = True
                 continue
             try:
-                yield Result(frame=frame, faces=video.faces(frame, frame.picture, find))
-            except Exception as error:  # of this input: the others go on
-                video.failed = True
+                yield Result(frame=frame, faces=state.faces(frame, frame.picture, detect))
+            except Exception as error:  # ends this input only
+                state.failed = True
                 yield Result(frame=replace(frame, picture=None, error=error))
 
 
-def _looked(frame: Frame, picture: Uint8) -> list[Found]:
-    return list(frame.found or ())
+def _known_regions(frame: Frame, picture: Uint8) -> list[Region]:
+    """Returns the regions that the detector's thread has found."""
+    return list(frame.regions or ())
 
 
 @contextmanager
-def _finder(artifact: Artifact, settings: Settings) -> Iterator[FindIn]:
+def _frame_detector(artifact: Artifact, settings: Settings) -> Iterator[FrameDetector]:
+    """Opens the source of regions: the file of boxes, or the detector."""
     if settings.boxes:
         boxes = boxfile.read(settings.boxes, artifact.spec.crop)
-        yield lambda frame, picture: boxes.find(frame.item, frame.index, picture)
+        yield lambda frame, picture: boxes.regions(frame.item, frame.index, picture)
         return
-    with _detector(settings) as find:
-        yield lambda frame, picture: find(picture)
+    with _region_detector(settings) as detect:
+        yield lambda frame, picture: detect(picture)
 
 
 @contextmanager
-def _detector(settings: Settings) -> Iterator[Callable[[Uint8], list[Found]]]:
+def _region_detector(settings: Settings) -> Iterator[Callable[[Uint8], list[Region]]]:
+    """Opens the detector; yields a function from a picture, (H, W, 3) uint8, BGR, to its regions."""
     options = settings.options
     with ExitStack() as stack:
         try:
-            opening = open_finder(
+            loading = load_detector(
                 settings.detector, weights=settings.weights, threads=options.threads, trust=options.trust
             )
-            finder = stack.enter_context(opening)
+            detect = stack.enter_context(loading)
         except InputError as error:
-            raise InputError(error.message, hint=f"{error.hint}; or say where faces are by --boxes FILE") from error
-
-        def find(picture: Uint8) -> list[Found]:
-            found = finder(picture)
-            return from_boxes(found.boxes, found.scores, finder.detector.crop, picture)
-
-        yield find
+            raise InputError(error.message, hint=f"{error.hint}; or name a file of boxes by --boxes FILE") from error
+        yield lambda picture: regions_of(detect(picture), detect.detector.crop, picture)
 
 
-class _Video:
-    """What is remembered from frame to frame of one input."""
+class _ItemState:
+    """State of one input from frame to frame.
+
+    Attributes:
+        failed: True after an error of the input.
+    """
 
     def __init__(self, session: Session, artifact: Artifact, settings: Settings) -> None:
         self.failed = False
         self._session, self._spec, self._settings = session, artifact.spec, settings
         self._tracks, self._smoothed, self._time = Tracks(), dict[int | None, Smoothed](), 0.0
 
-    def faces(self, frame: Frame, picture: Uint8, find: FindIn) -> tuple[Face, ...]:
-        """The faces of the next frame."""
+    def faces(self, frame: Frame, picture: Uint8, detect: FrameDetector) -> tuple[Face, ...]:
+        """Computes the faces of the next frame of this input.
+
+        Args:
+            frame: The frame.
+            picture: Picture of the frame, (H, W, 3) uint8, BGR.
+            detect: Source of regions.
+        """
         if frame.index is None:
-            found = find(frame, picture) or []
-            points = locate(self._session, self._spec, picture, [row.square for row in found])
-            return tuple(Face(found=row, landmarks=each) for row, each in zip(found, points, strict=True))
-        self._tracks = step(
+            regions = detect(frame, picture) or []
+            landmarks = self._predict(picture, [region.square for region in regions])
+            return tuple(
+                Face(region=region, landmarks=points) for region, points in zip(regions, landmarks, strict=True)
+            )
+        self._tracks = track(
             self._tracks,
-            lambda: find(frame, picture),
-            lambda squares: locate(self._session, self._spec, picture, squares),
+            lambda: detect(frame, picture),
+            lambda squares: self._predict(picture, squares),
             size=picture.shape[:2],
             crop=self._spec.crop,
             every=self._settings.every if self._settings.track else 1,
             follow=self._settings.track,
         )
-        since, self._time = (frame.time or 0.0) - self._time, frame.time or 0.0
-        return self._steady(max(since, SHORTEST)) if self._settings.smooth else self._tracks.faces
+        seconds, self._time = (frame.time or 0.0) - self._time, frame.time or 0.0
+        return self._smooth(max(seconds, MIN_INTERVAL)) if self._settings.smooth else self._tracks.faces
 
-    def _steady(self, seconds: float) -> tuple[Face, ...]:
-        """The faces with their landmarks after the filter; what follows them sees those before it."""
-        last = self._smoothed
+    def _predict(self, picture: Uint8, squares: Sequence[Square]) -> Float64:
+        """Runs the landmark network; see `predict_landmarks`."""
+        return predict_landmarks(self._session, self._spec, picture, squares)
+
+    def _smooth(self, seconds: float) -> tuple[Face, ...]:
+        """Filters the landmarks of all faces; the tracker keeps the landmarks before the filter."""
+        previous = self._smoothed
         self._smoothed = {
             face.track: smooth(
-                last.get(face.track),
+                previous.get(face.track),
                 face.landmarks,
                 seconds=seconds,
                 size=max(1.0, float(np.ptp(face.landmarks, axis=0).max())),

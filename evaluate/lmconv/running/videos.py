@@ -1,4 +1,4 @@
-"""Videos, cameras and streams, frame by frame, and the video that is written."""
+"""Reads the frames of videos, cameras and streams, and writes video files."""
 
 from __future__ import annotations
 
@@ -17,106 +17,122 @@ from lmconv.types import Uint8
 if TYPE_CHECKING:
     import cv2
 
-RATE = 25.0
-"""Frames per second where a video does not say."""
-PATIENCE = 10_000
-"""How long a stream is waited for, milliseconds."""
-BREAK = 0.02
-"""Share of the announced frames that may be missing, as some containers only tell how long they are."""
+DEFAULT_FPS = 25.0
+"""Frames per second of a video that declares no usable rate."""
+TIMEOUT_MS = 10_000
+"""Time limit for opening a stream and for reading a frame of a stream, milliseconds."""
+MAX_MISSING = 0.02
+"""Largest fraction of the declared frames that may be missing: some containers declare only a duration, from which the
+number of frames is estimated."""
 
 
 @contextmanager
-def opened(item: Item) -> Iterator[cv2.VideoCapture]:
-    """Opens what is not a picture.
+def open_capture(item: Item) -> Iterator[cv2.VideoCapture]:
+    """Opens a video, camera or stream; the capture is released when the context ends.
 
     Raises:
-        InputError: It is not a video, or the stream does not answer.
-        MissingRuntime: There is no such camera.
+        InputError: The file is not a video, or the stream does not answer.
+        MissingRuntime: The camera does not exist.
     """
     import cv2
 
     if isinstance(item.source, int):
         capture = cv2.VideoCapture(item.source)
         if not capture.isOpened():
-            raise MissingRuntime(f"no camera {item.source} can be opened", hint="connect it, or name another number")
+            raise MissingRuntime(
+                f"no camera {item.source} can be opened", hint="connect the camera, or name another number"
+            )
     elif isinstance(item.source, str):
-        wait = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, PATIENCE, cv2.CAP_PROP_READ_TIMEOUT_MSEC, PATIENCE]
-        capture = cv2.VideoCapture(item.source, cv2.CAP_FFMPEG, wait)
+        timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS]
+        capture = cv2.VideoCapture(item.source, cv2.CAP_FFMPEG, timeouts)
         if not capture.isOpened():
             raise InputError(f"{item.label} does not answer with a video", hint="check the address and the network")
     else:
         capture = cv2.VideoCapture(str(Path(named_in_text(item.source)).absolute()), cv2.CAP_FFMPEG)
         if not capture.isOpened():
-            what = "is broken, or not a video that OpenCV can decode" if item.source.stat().st_size else "is empty"
-            raise InputError(f"{item.label} {what}", hint="restore the file, or convert it to MP4")
+            is_empty = not item.source.stat().st_size
+            problem = "is empty" if is_empty else "is broken, or not a video that OpenCV can decode"
+            raise InputError(f"{item.label} {problem}", hint="restore the file, or convert it to MP4")
     try:
         yield capture
     finally:
         capture.release()
 
 
-def rate(capture: cv2.VideoCapture) -> float:
-    """Frames per second, as a video says; `RATE` where that cannot be."""
+def frame_rate(capture: cv2.VideoCapture) -> float:
+    """Returns the declared frames per second; `DEFAULT_FPS` if the declared rate is not from 1 to 1000."""
     import cv2
 
-    told = float(capture.get(cv2.CAP_PROP_FPS))
-    return told if math.isfinite(told) and 1 <= told <= 1000 else RATE
+    declared = float(capture.get(cv2.CAP_PROP_FPS))
+    return declared if math.isfinite(declared) and 1 <= declared <= 1000 else DEFAULT_FPS
 
 
-def announced(capture: cv2.VideoCapture) -> int | None:
-    """How many frames there should be; None where that is not known."""
+def declared_frames(capture: cv2.VideoCapture) -> int | None:
+    """Returns the declared number of frames; None if the source declares no usable number."""
     import cv2
 
-    told = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    return int(told) if 0 < told < 1e9 else None
+    declared = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    return int(declared) if 0 < declared < 1e9 else None
 
 
-def pictures(item: Item, capture: cv2.VideoCapture) -> Generator[Uint8]:
-    """All frames, (H, W, 3) uint8, BGR, upright and of one size.
+def read_frames(item: Item, capture: cv2.VideoCapture) -> Generator[Uint8]:
+    """Yields all frames, (H, W, 3) uint8, BGR, upright and all of one size.
 
     Raises:
-        InputError: After the last frame, where there should have been more, as of a camera always.
+        InputError: After the last frame that can be read: the size of the frames changes, a video has no frames or
+            fewer than declared, or a camera stops.
     """
-    expected = announced(capture)
-    count, size = 0, None
+    declared = declared_frames(capture)
+    count, shape = 0, None
     while True:
-        there, frame = capture.read()
-        if not there or (size is not None and frame.shape != size):
+        has_frame, frame = capture.read()
+        if not has_frame or (shape is not None and frame.shape != shape):
             break
-        count, size = count + 1, frame.shape
+        count, shape = count + 1, frame.shape
         yield as_uint8(frame)
-    if there:
-        raise InputError(f"{item.label}: the size of its frames changes at frame {count}", hint="cut it there")
+    if has_frame:
+        raise InputError(
+            f"{item.label}: the size of the frames changes at frame {count}", hint="cut the video at this frame"
+        )
     if item.kind == "camera":
-        raise InputError(f"{item.label} stops after {count} frames", hint="connect it again; what was read is saved")
-    if not count or (expected and count < (1 - BREAK) * expected - 1):
-        what = f"breaks off: {count} of {expected or 'no'} frames can be read"
-        raise InputError(f"{item.label} {what}", hint="restore the file; what was read is saved")
+        raise InputError(
+            f"{item.label} stops after {count} frames", hint="connect the camera again; the frames until then are saved"
+        )
+    if not count or (declared and count < (1 - MAX_MISSING) * declared - 1):
+        raise InputError(
+            f"{item.label} is truncated: {count} of {declared or 'no'} frames can be read",
+            hint="restore the file; the frames that can be read are saved",
+        )
 
 
 @contextmanager
-def writer(path: Path, size: tuple[int, int], fps: float) -> Iterator[cv2.VideoWriter]:
-    """Writes an MP4 file (MPEG-4 part 2) of frames of this height and width; it has its name when it is whole.
+def video_writer(path: Path, size: tuple[int, int], fps: float) -> Iterator[cv2.VideoWriter]:
+    """Writes an MP4 file (MPEG-4 part 2); the file gets its final name when the context ends.
 
-    An odd width or height loses its last pixel: the format has none.
+    MPEG-4 has no odd width or height: the last column or row of pixels is lost.
+
+    Args:
+        path: Path of the file.
+        size: Height and width of all frames, pixels.
+        fps: Frames per second.
 
     Raises:
-        InputError: It cannot be written.
+        InputError: The file cannot be written.
     """
     import cv2
 
-    beside = path.with_name(f".{path.name}")
+    temporary = path.with_name(f".{path.name}")
     height, width = size
     if min(size) < 2:
-        raise InputError(f"cannot write {path}: a video is at least 2 x 2 pixels", hint="name a larger video")
+        raise InputError(f"cannot write {path}: a video has at least 2 x 2 pixels", hint="name a larger video")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    made = cv2.VideoWriter(str(beside), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
-    if not made.isOpened():
-        raise InputError(f"cannot write {path}", hint="free space there, or name another folder")
+    writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
+    if not writer.isOpened():
+        raise InputError(f"cannot write {path}", hint="free disk space there, or name another folder by --out")
     try:
-        yield made
+        yield writer
     finally:
-        made.release()
+        writer.release()
         with writing(path):
-            beside.replace(path)
+            temporary.replace(path)

@@ -1,4 +1,4 @@
-"""Drawn faces on disk, laid out as 300-W is: `drawn/testset/00000.png` with `00000.pts` beside it, and so on."""
+"""Writes synthetic faces in the layout of 300-W: `drawn/testset/00000.png` with `00000.pts` beside it, and so on."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import cv2
-
 from lmconv.errors import InputError
 from lmconv.faces.pts import text_of
 from lmconv.store.files import writing
 from lmconv.synthetic.picture import SPLITS, face, stream
+from lmconv.visual.encoding import encode
 
-OURS = re.compile(r"\.?\d{5}\.(png|pts)")
-"""What a folder of drawn faces holds; with a dot, what an interrupted run left."""
+OWN_FILE = re.compile(r"\.?\d{5}\.(png|pts)")
+"""Names of the files that this module writes. A name with a leading dot is the temporary file of an interrupted run."""
 
 
 def write(
@@ -27,72 +26,89 @@ def write(
     force: bool = False,
     step: Callable[[], None] = lambda: None,
 ) -> str:
-    """Draws faces into `out/drawn/trainset` and `out/drawn/testset`; what is there already and the same stays.
+    """Draws faces into `out/drawn/trainset` and `out/drawn/testset`; an existing file with the same content stays.
 
     Args:
-        out: The folder above `drawn`; it need not exist.
-        counts: Faces of each split, `{"trainset": 300, "testset": 100}`.
-        seed: At least 0.
-        landmarks: 68 (iBUG) or 98 (WFLW).
-        force: Whether other drawn faces there are replaced.
+        out: Folder above `drawn`; created if necessary.
+        counts: Number of faces of each split, `{"trainset": 300, "testset": 100}`.
+        seed: Seed of the faces, at least 0.
+        landmarks: Number of landmarks: 68 (iBUG) or 98 (WFLW).
+        force: True to replace the faces of another call.
         step: Called after each face.
 
     Returns:
-        Hex sha256 over all files in order: the same for the same arguments, with the same OpenCV on the same machine.
+        Hex sha256 over all files in order. The same arguments give the same digest with the same OpenCV on the same
+        machine.
 
     Raises:
-        InputError: There are other files in the way, or the folder cannot be written.
+        InputError: The folder holds other files, or cannot be written.
     """
-    places = {split: out / "drawn" / split for split in SPLITS}
+    folders = {split: out / "drawn" / split for split in SPLITS}
     with writing(out):
-        strays = [stray for split, place in places.items() for stray in _strays(place, counts.get(split, 0), force)]
-        for stray in strays:
-            stray.unlink()
-        total = hashlib.sha256()
-        for split, folder in places.items():
+        obsolete = [
+            path for split, folder in folders.items() for path in _obsolete(folder, counts.get(split, 0), force)
+        ]
+        for path in obsolete:
+            path.unlink()
+        digest = hashlib.sha256()
+        for split, folder in folders.items():
             if not counts.get(split):
                 if folder.is_dir():
                     folder.rmdir()
                 continue
             folder.mkdir(parents=True, exist_ok=True)
             for name, content in _files(split, counts[split], seed, landmarks):
-                _put(folder / name, content, force)
-                total.update(content)
+                _write_file(folder / name, content, force)
+                digest.update(content)
                 if name.endswith(".pts"):
                     step()
-    return total.hexdigest()
+    return digest.hexdigest()
 
 
 def _files(split: str, count: int, seed: int, landmarks: int) -> Iterator[tuple[str, bytes]]:
+    """Yields name and content of all files of a split."""
     for number in range(count):
         picture, points = face(SPLITS[split], stream(seed, split, number), points=landmarks)
-        yield f"{number:05d}.png", cv2.imencode(".png", picture)[1].tobytes()
+        yield f"{number:05d}.png", encode(picture, ".png")
         yield f"{number:05d}.pts", text_of(points).encode()
 
 
-def _strays(folder: Path, count: int, force: bool) -> list[Path]:
-    """Drawn files that must go before this many faces are all there is; refuses what is not to be removed."""
-    strays = []
+def _obsolete(folder: Path, count: int, force: bool) -> list[Path]:
+    """Returns the files of earlier calls that do not belong to the first `count` faces.
+
+    Raises:
+        InputError: The folder holds other files; or, without `force`, faces beyond `count`.
+    """
+    obsolete = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not OURS.fullmatch(path.name):
-            raise InputError(f"{path} was not drawn", hint="name another folder")
+        if not OWN_FILE.fullmatch(path.name):
+            raise InputError(f"{path} was not drawn by lmconv", hint="name another folder")
         if path.name.startswith("."):
-            strays.append(path)
+            obsolete.append(path)
         elif int(path.stem) >= count:
-            strays.append(path)
+            obsolete.append(path)
             if not force:
-                raise InputError(
-                    f"{path} is of another drawing", hint="name another folder, or replace it with --force"
-                )
-    return strays
+                raise _other_drawing(path)
+    return obsolete
 
 
-def _put(path: Path, content: bytes, force: bool) -> None:
+def _write_file(path: Path, content: bytes, force: bool) -> None:
+    """Writes a file beside `path` and renames the file to `path`; leaves a file with the same content.
+
+    Raises:
+        InputError: Without `force`, if the existing file has another content.
+    """
     if path.exists():
         if path.read_bytes() == content:
             return
         if not force:
-            raise InputError(f"{path} is of another drawing", hint="name another folder, or replace it with --force")
-    beside = path.with_name(f".{path.name}")
-    beside.write_bytes(content)
-    beside.replace(path)
+            raise _other_drawing(path)
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def _other_drawing(path: Path) -> InputError:
+    """Returns the error for a face of a call with other options."""
+    hint = "name another folder, or replace the faces with --force"
+    return InputError(f"{path} is from a draw with other options", hint=hint)

@@ -1,9 +1,10 @@
-"""The geometry of a drawn face: curves in space, turned, projected; and the points that the schemes mark on them.
+"""Geometry of a synthetic face: curves in space, rotated and projected; and the landmarks on these curves.
 
-A head's frame: x to the right of the picture, y down, z towards the viewer; the origin lies between the eyes on the
-axis of the neck, the unit is the distance of the outer eye corners. A curve becomes 97 points of the picture. That is
-what is painted, and what landmarks are taken from: 96 can be divided by every number of steps a scheme asks for, so a
-landmark is always a corner of the painted outline.
+Frame of the head: x to the right of the picture, y down, z towards the viewer. The origin lies between the eyes on the
+axis of the neck. The unit is the distance between the outer eye corners.
+
+A curve becomes 97 points of the picture, joined by 96 steps. The same points are painted and marked as landmarks: 96 is
+divisible by the number of steps of every scheme, so every landmark is a corner of the painted outline.
 """
 
 from __future__ import annotations
@@ -18,18 +19,20 @@ from lmconv.synthetic.traits import Traits
 from lmconv.types import Float64
 
 STEPS = 96
+"""Number of steps along a curve."""
 PERSPECTIVE = 7.0
-"""Distance of the camera from the head's axis."""
+"""Distance of the camera from the axis of the head, units of the head."""
 MIDDLE = 0.4
-"""How far below the eyes the middle of the face is."""
+"""Distance of the middle of the face below the eyes, units of the head."""
 HEIGHT = 2.0
-"""Of a face from hair line to chin, about."""
+"""Approximate height of a face from hair line to chin, units of the head."""
 
 Curves: TypeAlias = Mapping[str, Float64]
+"""Curves of a face by name, (97, 2) float64, pixels of the picture, x before y; see `curves`."""
 
 
 def spline(knots: Float64) -> Float64:
-    """(k, 3) knots to the (97, 3) points of the Catmull-Rom curve through them."""
+    """Returns (97, 3) float64 points of the Catmull-Rom curve through k knots, (k, 3) float64."""
     padded = np.concatenate([2 * knots[:1] - knots[1:2], knots, 2 * knots[-1:] - knots[-2:-1]])
     along = np.linspace(0, len(knots) - 1, STEPS + 1)
     first = np.minimum(along.astype(int), len(knots) - 2)
@@ -38,56 +41,74 @@ def spline(knots: Float64) -> Float64:
     return np.asarray(b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a))))
 
 
-def evenly(line: Float64) -> Float64:
-    """(n, 2) points of a line to 97 at equal distances along it."""
+def resample(line: Float64) -> Float64:
+    """Returns (97, 2) float64 points at equal distances along a line of n points, (n, 2) float64."""
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
     along = np.linspace(0, length[-1], STEPS + 1)
     return np.stack([np.interp(along, length, line[:, axis]) for axis in (0, 1)], axis=1)
 
 
 def project(points: Float64, traits: Traits[float], side: int) -> Float64:
-    """(n, 3) points of the head to (n, 2) pixels of a picture of `side` x `side`, pixel centres at whole numbers."""
+    """Rotates points of the head and projects the points in perspective.
+
+    Args:
+        points: (n, 3) float64, frame of the head.
+        traits: Traits of the face.
+        side: Side of the picture, pixels.
+
+    Returns:
+        (n, 2) float64, pixels, x before y; the centre of the first pixel is (0, 0).
+    """
     yaw, pitch, roll = (math.radians(angle) for angle in (traits.yaw, traits.pitch, traits.roll))
     x, y, z = points.T
     x, z = x * math.cos(yaw) + z * math.sin(yaw), z * math.cos(yaw) - x * math.sin(yaw)
-    y, z = y - MIDDLE, z
+    y = y - MIDDLE
     y, z = y * math.cos(pitch) + z * math.sin(pitch), z * math.cos(pitch) - y * math.sin(pitch)
-    near = PERSPECTIVE / (PERSPECTIVE - z)
-    x, y = x * near, y * near
-    turned = np.stack([x * math.cos(roll) - y * math.sin(roll), x * math.sin(roll) + y * math.cos(roll)], axis=1)
+    scale = PERSPECTIVE / (PERSPECTIVE - z)
+    x, y = x * scale, y * scale
+    rotated = np.stack([x * math.cos(roll) - y * math.sin(roll), x * math.sin(roll) + y * math.cos(roll)], axis=1)
     centre = (np.array([traits.place_x, traits.place_y]) + 0.5) * side - 0.5
-    return np.asarray(turned * unit(traits, side) + centre)
+    return np.asarray(rotated * unit(traits, side) + centre)
 
 
 def unit(traits: Traits[float], side: int) -> float:
-    """Pixels of a picture in one unit of the head."""
+    """Returns the pixels per unit of the head, for a picture of `side` x `side` pixels."""
     return traits.size * side / HEIGHT
 
 
 def lift(flat: Float64, traits: Traits[float], out: float | Float64 = 0.0) -> Float64:
-    """(n, 2) points of the front view to (n, 3) on the face, or `out` in front of it."""
+    """Lifts points of the front view to the surface of the face.
+
+    Args:
+        flat: (n, 2) float64, x and y in the frame of the head.
+        traits: Traits of the face.
+        out: Distance in front of the surface; a number or (n,) float64.
+
+    Returns:
+        (n, 3) float64, frame of the head.
+    """
     x, y = flat.T
     round_x = np.sqrt(np.maximum(1 - (x / (traits.width + 0.03)) ** 2, 0))
     return np.stack([x, y, traits.depth * round_x - 0.12 * (y - 0.3) ** 2 + out], axis=1)
 
 
 def curves(traits: Traits[float], side: int) -> dict[str, Float64]:
-    """Every curve of a face by name, (97, 2) float64, pixels of the picture, x before y."""
+    """Returns every curve of a face by name, (97, 2) float64, pixels of the picture, x before y."""
     spaces = {
         "bridge": _bridge(traits),
         "nostrils": _nostrils(traits),
         **_mouth(traits),
-        **_half(traits, -1.0, "right"),
-        **_half(traits, 1.0, "left"),
+        **_brow_and_eye(traits, -1.0, "right"),
+        **_brow_and_eye(traits, 1.0, "left"),
     }
     flat = {name: project(spline(knots), traits, side) for name, knots in spaces.items()}
     for name, space in (("jaw", _jaw(traits)), ("forehead", _forehead(traits))):
-        flat[name] = evenly(project(_visible(space, traits), traits, side))
+        flat[name] = resample(project(_visible_contour(space, traits), traits, side))
     return flat
 
 
 def _jaw(traits: Traits[float]) -> Float64:
-    """From ear to ear by the chin: a superellipse, as wide as the face, deep at the ears."""
+    """Returns the jaw line from ear to ear along the chin, (193, 3) float64: a superellipse, as wide as the face."""
     angle = np.linspace(-math.pi / 2, math.pi / 2, 2 * STEPS + 1)
     down = np.abs(np.cos(angle)) ** (2 / traits.jaw)
     x = traits.width * np.sign(angle) * np.abs(np.sin(angle)) ** (2 / traits.jaw) * (1 - traits.taper * down**2)
@@ -96,27 +117,35 @@ def _jaw(traits: Traits[float]) -> Float64:
 
 
 def _forehead(traits: Traits[float]) -> Float64:
-    """Back over the forehead, from the jaw's last point to its first."""
+    """Returns the outline of the forehead, (193, 3) float64, from the last point of the jaw to the first."""
     angle = np.linspace(0, math.pi, 2 * STEPS + 1)
     x, y = traits.width * np.cos(angle), -traits.forehead * np.sin(angle) ** 0.8
     return np.stack([x, y, 0.75 * traits.depth * np.sin(angle)], axis=1)
 
 
-def _visible(outline: Float64, traits: Traits[float]) -> Float64:
-    """Moves what has turned out of sight forward over the cheek, at its height, until it is in sight.
+def _visible_contour(outline: Float64, traits: Traits[float]) -> Float64:
+    """Moves hidden points of an outline forward over the cheek, at the same height, until the points are visible.
 
-    So do those who annotate pictures: the points of the far side lie on the contour that is seen. At each height a
-    face is half an ellipse; its contour is where the line of sight touches it.
+    Annotators do the same: points of the far side are placed on the visible contour. At each height the face is half
+    an ellipse; the visible contour is where the line of sight touches this ellipse.
+
+    Args:
+        outline: (n, 3) float64, frame of the head.
+        traits: Traits of the face.
+
+    Returns:
+        (n, 3) float64, frame of the head.
     """
     yaw = math.radians(traits.yaw)
     x, y, z = outline.T
-    deep = np.maximum(lift(np.stack([0 * y, y], axis=1), traits)[:, 2] - z, 0)
-    touch = np.arctan2(np.abs(x) * math.cos(yaw), deep * abs(math.sin(yaw)) + 1e-9)
-    seen = np.stack([x * np.sin(touch), y, z + deep * np.cos(touch)], axis=1)
-    return np.where((x * math.sin(yaw) > 0)[:, None], seen, outline)
+    depth = np.maximum(lift(np.stack([0 * y, y], axis=1), traits)[:, 2] - z, 0)
+    touch = np.arctan2(np.abs(x) * math.cos(yaw), depth * abs(math.sin(yaw)) + 1e-9)
+    visible = np.stack([x * np.sin(touch), y, z + depth * np.cos(touch)], axis=1)
+    return np.where((x * math.sin(yaw) > 0)[:, None], visible, outline)
 
 
 def _bridge(traits: Traits[float]) -> Float64:
+    """Returns the knots of the ridge of the nose, (4, 3) float64, from between the eyes to the tip."""
     along = np.linspace(0, 1, 4)
     x = traits.nose_bend * np.sin(math.pi * along)
     flat = np.stack([x, -0.03 + (traits.nose_length - 0.10) * along], axis=1)
@@ -124,27 +153,32 @@ def _bridge(traits: Traits[float]) -> Float64:
 
 
 def _nostrils(traits: Traits[float]) -> Float64:
+    """Returns the knots of the base of the nose, (5, 3) float64, from left to right in the picture."""
     x = traits.nose_width * np.array([-1, -0.52, 0, 0.52, 1])
     y = traits.nose_length + np.array([-0.05, -0.015, 0.01, -0.015, -0.05])
     return lift(np.stack([x, y], axis=1), traits, traits.nose_out * np.array([0.25, 0.5, 0.62, 0.5, 0.25]))
 
 
 def _mouth(traits: Traits[float]) -> dict[str, Float64]:
-    """Both contours of the lips, each from corner to corner and back below; an open mouth drops the lower lip."""
+    """Returns the knots of the outer and the inner contour of the lips, by name.
+
+    The upper half of each contour runs from left to right in the picture, the lower half back. An open mouth lowers the
+    lower lip.
+    """
     opened = max(traits.mouth_open, 0.0)
     smiles = traits.smile + traits.smile_skew * np.array([1, -1])
     reach = traits.mouth_width * (1 - 0.35 * opened) + 0.07 * smiles
-    lifted = traits.mouth_height - 0.07 * smiles + 0.35 * opened
+    corner_heights = traits.mouth_height - 0.07 * smiles + 0.35 * opened
     line = traits.mouth_height
 
-    def lip(shares: list[float], rows: list[float], inner: float = 0.0) -> Float64:
-        """Knots at shares of the mouth's width, at heights; the first and the last are the corners."""
-        share = np.array(shares)
-        x = share * np.where(share < 0, reach[0] - inner, reach[1] - inner)
-        corner = lifted[(share > 0).astype(int)]
-        pull = np.abs(share) ** 2
+    def lip(fractions: list[float], rows: list[float], inner: float = 0.0) -> Float64:
+        """Returns knots at fractions of the mouth's half width and at heights; the ends are the corners."""
+        fraction = np.array(fractions)
+        x = fraction * np.where(fraction < 0, reach[0] - inner, reach[1] - inner)
+        corner = corner_heights[(fraction > 0).astype(int)]
+        pull = np.abs(fraction) ** 2
         y = np.array(rows) * (1 - pull) + corner * pull
-        return lift(np.stack([x, y], axis=1), traits, 0.09 * (1 - share**2))
+        return lift(np.stack([x, y], axis=1), traits, 0.09 * (1 - fraction**2))
 
     top = line - 0.05 * opened
     low = line + opened
@@ -158,15 +192,23 @@ def _mouth(traits: Traits[float]) -> dict[str, Float64]:
     }
 
 
-def _half(traits: Traits[float], sign: float, name: str) -> dict[str, Float64]:
-    """Brow and eye of one side; upper edges run from the temple to the nose, lower ones back."""
-    inner, outer = traits.eye_apart, traits.eye_apart + traits.eye_width
+def _brow_and_eye(traits: Traits[float], sign: float, name: str) -> dict[str, Float64]:
+    """Returns the knots of brow, lids and pupil of one side, by name.
+
+    Upper edges run from the temple to the nose, lower edges back.
+
+    Args:
+        traits: Traits of the face.
+        sign: -1 for the left side of the picture, 1 for the right side.
+        name: The face's own side, "right" or "left".
+    """
+    inner, outer = traits.eye_inner, traits.eye_inner + traits.eye_width
     opening = traits.eyes * (1 - max(-sign * traits.wink, 0.0))
-    share = np.linspace(0, 1, 5)
-    bow = np.sin(math.pi * share) ** 0.75
-    x = outer + share * (inner - outer)
-    base = 0.01 - traits.eye_tilt * (1 - share)
-    top = base - 0.68 * opening * bow * (1.06 - 0.12 * share)
+    fraction = np.linspace(0, 1, 5)
+    bow = np.sin(math.pi * fraction) ** 0.75
+    x = outer + fraction * (inner - outer)
+    base = 0.01 - traits.eye_tilt * (1 - fraction)
+    top = base - 0.68 * opening * bow * (1.06 - 0.12 * fraction)
     low = base + 0.32 * opening * bow
     gaze = np.array([sign * traits.gaze_x * 0.25 * traits.eye_width, 0.35 * traits.gaze_y * opening])
     pupil = np.array([(inner + outer) / 2, 0.0]) + gaze + [0.0, float(base[2]) - 0.18 * opening]
@@ -179,68 +221,70 @@ def _half(traits: Traits[float], sign: float, name: str) -> dict[str, Float64]:
         - sign * traits.brow_skew
         + traits.brow_arch * np.array([-0.6, 0.55, 1.0, 0.75, 0.2])
     )
-    rise = rise - traits.frown * share
+    rise = rise - traits.frown * fraction
     thick = traits.brow_thick * np.array([1.0, 1.0, 0.9, 0.65])
-    below = np.interp([0.97, 0.7, 0.42, 0.14], share, rise) - thick
+    below = np.interp([0.97, 0.7, 0.42, 0.14], fraction, rise) - thick
 
-    def place(x: Float64, y: Float64, out: float) -> Float64:
+    def knots(x: Float64, y: Float64, out: float) -> Float64:
         return lift(np.stack([sign * x, y], axis=1), traits, out)
 
     return {
-        f"lid_top_{name}": place(x, top, -0.03),
-        f"lid_low_{name}": place(x[::-1], low[::-1], -0.03),
-        f"pupil_{name}": place(np.repeat(pupil[0], 2), np.repeat(pupil[1], 2), -0.03),
-        f"brow_top_{name}": place(brow_x, -rise, 0.04),
-        f"brow_low_{name}": place(np.interp([0.97, 0.7, 0.42, 0.14], share, brow_x), -below, 0.04),
+        f"lid_top_{name}": knots(x, top, -0.03),
+        f"lid_low_{name}": knots(x[::-1], low[::-1], -0.03),
+        f"pupil_{name}": knots(np.repeat(pupil[0], 2), np.repeat(pupil[1], 2), -0.03),
+        f"brow_top_{name}": knots(brow_x, -rise, 0.04),
+        f"brow_low_{name}": knots(np.interp([0.97, 0.7, 0.42, 0.14], fraction, brow_x), -below, 0.04),
     }
 
 
-def _marks(curve: str, shares: list[float]) -> tuple[str, list[int]]:
-    """Points of a curve at shares of its 96 steps."""
-    return curve, [round(share * STEPS) for share in shares]
+def _marks(curve: str, fractions: list[float]) -> tuple[str, list[int]]:
+    """Returns the name of a curve, and indices of its points at fractions of its length."""
+    return curve, [round(fraction * STEPS) for fraction in fractions]
 
 
-def _steps(start: float, stop: float, count: int) -> list[float]:
+def _fractions(start: float, stop: float, count: int) -> list[float]:
+    """Returns `count` evenly spaced numbers from `start` to `stop`."""
     return [start + (stop - start) * index / (count - 1) for index in range(count)]
 
 
 def _scheme(points: int) -> tuple[tuple[str, list[int]], ...]:
+    """Returns the landmarks of a scheme, in its order, as curves and indices of their points."""
     dense = points == 98
-    lid = _steps(0, 1, 5 if dense else 4)
-    under = _steps(0, 1, 4) if dense else []
+    lid = _fractions(0, 1, 5 if dense else 4)
+    under = _fractions(0, 1, 4) if dense else []
     return (
-        _marks("jaw", _steps(0, 1, 33 if dense else 17)),
-        _marks("brow_top_right", _steps(0, 1, 5)),
+        _marks("jaw", _fractions(0, 1, 33 if dense else 17)),
+        _marks("brow_top_right", _fractions(0, 1, 5)),
         _marks("brow_low_right", under),
-        _marks("brow_top_left", _steps(1, 0, 5)),
+        _marks("brow_top_left", _fractions(1, 0, 5)),
         _marks("brow_low_left", under[::-1]),
-        _marks("bridge", _steps(0, 1, 4)),
-        _marks("nostrils", _steps(0, 1, 5)),
+        _marks("bridge", _fractions(0, 1, 4)),
+        _marks("nostrils", _fractions(0, 1, 5)),
         _marks("lid_top_right", lid),
         _marks("lid_low_right", lid[1:-1]),
         _marks("lid_top_left", lid[::-1]),
         _marks("lid_low_left", lid[-2:0:-1]),
-        _marks("lips_top", _steps(0, 1, 7)),
-        _marks("lips_low", _steps(0, 1, 7)[1:-1]),
-        _marks("mouth_top", _steps(0, 1, 5)),
-        _marks("mouth_low", _steps(0, 1, 5)[1:-1]),
+        _marks("lips_top", _fractions(0, 1, 7)),
+        _marks("lips_low", _fractions(0, 1, 7)[1:-1]),
+        _marks("mouth_top", _fractions(0, 1, 5)),
+        _marks("mouth_low", _fractions(0, 1, 5)[1:-1]),
         _marks("pupil_right", [0] if dense else []),
         _marks("pupil_left", [0] if dense else []),
     )
 
 
 SCHEMES = {points: _scheme(points) for points in (68, 98)}
-"""Which points of which curves a scheme marks, in its order: 68 of iBUG (300-W), 98 of WFLW."""
+"""Curves and indices of the landmarks of each scheme, in its order: 68 of iBUG (300-W), 98 of WFLW."""
 
 
 def landmarks(outlines: Curves, points: int) -> Float64:
-    """The points of a scheme.
+    """Returns the landmarks of a scheme.
 
     Args:
-        outlines: As `curves` gives them.
-        points: 68 (iBUG) or 98 (WFLW).
+        outlines: Curves of the face, see `curves`.
+        points: Number of landmarks: 68 (iBUG) or 98 (WFLW).
 
     Returns:
-        (points, 2) float64, pixels of the picture, x before y, pixel centres at whole numbers.
+        (points, 2) float64, pixels of the picture, x before y; the centre of the first pixel is (0, 0).
     """
     return np.concatenate([outlines[curve][steps] for curve, steps in SCHEMES[points]])

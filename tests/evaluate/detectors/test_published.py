@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from lmconv.detecting.boxes import overlap
-from lmconv.detecting.opening import Finder, located, open_finder
+from lmconv.detecting.loading import LoadedDetector, load_detector
+from lmconv.detecting.matching import box_matcher
+from lmconv.detecting.overlap import overlap
 from lmconv.detection import DETECTORS, Detections
 from lmconv.detectors import retinaface
 from lmconv.faces.crops import load_face_crops
@@ -54,16 +55,16 @@ def picture(shared: Path, name: str) -> Uint8:
 
 
 @contextmanager
-def opened(name: str, shared: Path) -> Iterator[Finder]:
+def opened(name: str, shared: Path) -> Iterator[LoadedDetector]:
     """A detector with its published weights."""
     model, _, unlimited = name.partition(", ")
     if not unlimited:
-        with open_finder(model, weights=shared / "detectors") as finder:
-            yield finder
+        with load_detector(model, weights=shared / "detectors") as detector:
+            yield detector
         return
-    plain = retinaface.dense(model, "", retinaface.LEVELS, size=retinaface.unlimited)
+    plain = retinaface.single_shot(model, "", retinaface.LEVELS, input_size=lambda height, width: (height, width))
     with open_source(resolve(model, weights=shared / "detectors")) as session:
-        yield Finder(detector=plain, find=lambda picture: plain.find([session.run], picture))
+        yield LoadedDetector(detector=plain, detect=lambda picture: plain.find([session.run], picture))
 
 
 def recorded(golden: dict[str, Any], name: str, index: int) -> tuple[Float64, Float64 | None]:
@@ -96,15 +97,15 @@ def agree(found: Detections, boxes: Float64, points: Float64 | None) -> None:
 @pytest.mark.parametrize("name", RECORDED)
 def test_boxes_are_those_of_the_published_system(name: str, shared: Path, golden: dict[str, Any]) -> None:
     smallest = int(golden["size_wh"].prod(1).argmin())
-    with opened(name, shared) as find:
-        agree(find(picture(shared, str(golden["name"][smallest]))), *recorded(golden, name, smallest))
+    with opened(name, shared) as detect:
+        agree(detect(picture(shared, str(golden["name"][smallest]))), *recorded(golden, name, smallest))
 
 
 @functools.cache
 def everywhere(name: str, shared: Path) -> dict[str, Detections]:
     """What a detector finds in every picture of the golden file, by the name of the picture."""
-    with np.load(shared / "golden" / "detectors.npz") as file, opened(name, shared) as find:
-        return {str(title): find(picture(shared, str(title))) for title in file["name"]}
+    with np.load(shared / "golden" / "detectors.npz") as file, opened(name, shared) as detect:
+        return {str(title): detect(picture(shared, str(title))) for title in file["name"]}
 
 
 @pytest.mark.slow
@@ -149,9 +150,9 @@ def test_boxes_of_artefacts_are_those_of_the_published_system(
     sources = [resolve(network, weights=shared / "detectors") for network in networks]
     made = [convert(source, "openvino", Precision.FP32, out=tmp_path) for source in sources]
     smallest = np.argsort(golden["size_wh"].prod(1))[:3]
-    with open_finder(",".join(str(artifact.path) for artifact in made)) as find:
+    with load_detector(",".join(str(artifact.path) for artifact in made)) as detect:
         for index in smallest:
-            agree(find(picture(shared, str(golden["name"][index]))), *recorded(golden, name, index))
+            agree(detect(picture(shared, str(golden["name"][index]))), *recorded(golden, name, index))
 
 
 # What a landmark network makes of a detector's boxes
@@ -162,9 +163,9 @@ def test_boxes_of_artefacts_are_those_of_the_published_system(
 def test_landmarks_within_a_detectors_boxes_are_the_recorded_ones(model: str, key: str, shared: Path) -> None:
     recorded = np.load(shared / "golden" / "300w_common.npz")
     source = resolve(model, weights=shared / "weights")
-    with opened("rfb320", shared) as finder, open_source(source) as session:
-        spec = replace(source.spec, crop=finder.detector.crop)
-        faces = load_face_crops(shared / "faces" / "300w_common", spec, boxes=located(finder))
+    with opened("rfb320", shared) as detector, open_source(source) as session:
+        spec = replace(source.spec, crop=detector.detector.crop)
+        faces = load_face_crops(shared / "faces" / "300w_common", spec, boxes=box_matcher(detector))
         points = to_picture(parity.on_faces(session, spec, faces).landmarks, faces.squares)
     assert not faces.missed
     order = [faces.names.index(name) for name in recorded["name"]]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lmconv.errors import InputError, UsageError
-from lmconv.running.inputs import Item, camera, check_out, distinct, named
+from lmconv.running.inputs import Item, camera, check_output, resolve_input, with_unique_names
 
 OUT = Path("out")
 
@@ -22,8 +22,8 @@ def picture(name: str) -> Item:
 
 def test_a_folder_is_all_its_pictures_and_videos_in_order() -> None:
     touch("in/b.JPG", "in/a/z.png", "in/a/y.mp4", "in/notes.txt", "in/.hidden.jpg", "in/.git/x.jpg")
-    found = named("in", OUT)
-    assert [(item.label, item.kind, item.name) for item in found] == [
+    items = resolve_input("in", OUT)
+    assert [(item.label, item.kind, item.name) for item in items] == [
         ("in/b.JPG", "picture", "b"),
         ("in/a/y.mp4", "video", "a/y"),
         ("in/a/z.png", "picture", "a/z"),
@@ -32,39 +32,47 @@ def test_a_folder_is_all_its_pictures_and_videos_in_order() -> None:
 
 def test_what_was_written_before_is_no_input() -> None:
     touch("a.jpg", "out/a.jpg")
-    assert [item.label for item in named(".", OUT)] == ["a.jpg"]
+    assert [item.label for item in resolve_input(".", OUT)] == ["a.jpg"]
 
 
 def test_a_stream_is_called_by_its_file_and_keeps_its_password_to_itself() -> None:
-    (item,) = named("rtsp://me:secret@host:554/live/door.sdp?token=1", OUT)
+    (item,) = resolve_input("rtsp://me:secret@host:554/live/door.sdp?token=1", OUT)
     assert (item.kind, item.label, item.name) == ("stream", "rtsp://host:554/live/door.sdp", "door")
     assert item.source == "rtsp://me:secret@host:554/live/door.sdp?token=1"
 
 
 def test_what_is_not_there_is_said() -> None:
     with pytest.raises(InputError, match="nothing does not exist"):
-        named("nothing", OUT)
+        resolve_input("nothing", OUT)
 
 
 def test_equal_names_get_a_number_whatever_their_case() -> None:
     items = [picture("a"), picture("A"), picture("b/a"), picture("a")]
-    assert [item.name for item in distinct(items)] == ["a", "A-2", "b/a", "a-3"]
+    assert [item.name for item in with_unique_names(items)] == ["a", "A-2", "b/a", "a-3"]
 
 
 def test_a_name_that_is_that_of_one_of_several_faces_gets_a_number() -> None:
-    assert [item.name for item in distinct([picture("a"), picture("a_0"), picture("b_0")])] == ["a", "a_0-2", "b_0"]
+    assert [item.name for item in with_unique_names([picture("a"), picture("a_0"), picture("b_0")])] == [
+        "a",
+        "a_0-2",
+        "b_0",
+    ]
 
 
 def test_it_gets_one_in_whatever_order_they_are_named() -> None:
-    assert [item.name for item in distinct([picture("a_0"), picture("a_1"), picture("a")])] == ["a_0", "a_1", "a-2"]
+    assert [item.name for item in with_unique_names([picture("a_0"), picture("a_1"), picture("a")])] == [
+        "a_0",
+        "a_1",
+        "a-2",
+    ]
 
 
 def test_output_is_never_an_input() -> None:
     with pytest.raises(UsageError, match="would be overwritten"):
-        check_out([picture("a")], Path())
-    check_out([picture("a"), camera(0)], OUT)
+        check_output([picture("a")], Path())
+    check_output([picture("a"), camera(0)], OUT)
 
 
 def test_output_is_never_the_file_with_the_boxes() -> None:
     with pytest.raises(UsageError, match="is an input"):
-        check_out([picture("a")], OUT, OUT / "landmarks.jsonl")
+        check_output([picture("a")], OUT, OUT / "landmarks.jsonl")

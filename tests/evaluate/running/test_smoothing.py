@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lmconv.running.smoothing import OneEuro, Smoothed, smooth, weight
+from lmconv.running.smoothing import OneEuro, Smoothed, smooth, smoothing_factor
 from lmconv.types import Float64
 
 SECONDS, SIZE = 1 / 30, 100.0
@@ -16,7 +16,7 @@ def run(frames: Float64, *, seconds: float = SECONDS, size: float = SIZE, settin
     state: Smoothed | None = None
     result = []
     for points in frames:
-        state = smooth(state, points, seconds=seconds, size=size, settings=settings or OneEuro())
+        state = smooth(state, points, seconds=seconds, size=size, parameters=settings or OneEuro())
         result.append(state.points)
     return np.array(result)
 
@@ -77,13 +77,13 @@ def test_the_frame_rate_hardly_matters() -> None:
 @pytest.mark.parametrize("cutoff", [0.5, 1.0, 10.0])
 def test_the_weight_is_the_papers(cutoff: float) -> None:
     tau = 1 / (2 * math.pi * cutoff)
-    assert weight(cutoff, 0.04) == pytest.approx(1 / (1 + tau / 0.04))
+    assert smoothing_factor(cutoff, 0.04) == pytest.approx(1 / (1 + tau / 0.04))
 
 
 def test_one_step_is_the_papers() -> None:
     settings = OneEuro(cutoff=1.5, beta=2.0, derivative=1.0)
     first, second = np.array([[10.0, 0.0]]), np.array([[14.0, 3.0]])
     found = run(np.stack([first, second]), settings=settings)[1]
-    speed = weight(1.0, SECONDS) * (second - first) / (SIZE * SECONDS)
-    share = weight(1.5 + 2.0 * float(np.linalg.norm(speed)), SECONDS)
+    speed = smoothing_factor(1.0, SECONDS) * (second - first) / (SIZE * SECONDS)
+    share = smoothing_factor(1.5 + 2.0 * float(np.linalg.norm(speed)), SECONDS)
     np.testing.assert_allclose(found, first + share * (second - first))

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lmconv.networks.squares import Square, around
-from lmconv.running.faces import Found
-from lmconv.running.tracking import Tracks, matched, step
+from lmconv.running.faces import Region
+from lmconv.running.tracking import Tracks, match_boxes, track
 from lmconv.types import Crop, Float64
 
 SIZE = (480, 640)
@@ -20,9 +20,9 @@ def face(x: float, y: float, side: float = 100) -> Float64:
     return np.array([x, y]) + side / 2 * corners
 
 
-def found(x: float, y: float, side: float = 120) -> Found:
+def region(x: float, y: float, side: float = 120) -> Region:
     box = (x - side / 2, y - side / 2, x + side / 2, y + side / 2)
-    return Found(box=box, square=around(box, Crop(box="detector", scale=1.0)), score=0.9)
+    return Region(box=box, square=around(box, Crop(box="detector", scale=1.0)), score=0.9)
 
 
 @dataclass
@@ -35,11 +35,11 @@ class World:
     asked: list[int] = field(default_factory=list)
     blind: bool = False
 
-    def find(self) -> list[Found] | None:
+    def detect(self) -> list[Region] | None:
         self.looks += 1
-        return None if self.blind else [found(x, y) for x, y in self.places]
+        return None if self.blind else [region(x, y) for x, y in self.places]
 
-    def locate(self, squares: Sequence[Square]) -> Float64:
+    def predict(self, squares: Sequence[Square]) -> Float64:
         self.asked.append(len(squares))
         points = [self._nearest(left + side / 2, top + side / 2) for left, top, side in squares]
         return np.array(points).reshape(-1, 5, 2)
@@ -51,7 +51,7 @@ class World:
         return face(*place, self.side)
 
     def step(self, tracks: Tracks, *, every: int = 5, follow: bool = True) -> Tracks:
-        return step(tracks, self.find, self.locate, size=SIZE, crop=CROP, every=every, follow=follow)
+        return track(tracks, self.detect, self.predict, size=SIZE, crop=CROP, every=every, follow=follow)
 
 
 def numbers(tracks: Tracks) -> list[int | None]:
@@ -119,7 +119,7 @@ def test_a_face_of_another_size_is_lost_and_one_in_its_place_keeps_the_number() 
     tracks = world.step(tracks)
     assert world.looks == 2
     assert numbers(tracks) == [0]
-    assert tracks.faces[0].found.score == 0.9
+    assert tracks.faces[0].region.score == 0.9
 
 
 def test_a_face_that_grows_without_end_is_lost() -> None:
@@ -135,9 +135,9 @@ def test_a_face_that_grows_without_end_is_lost() -> None:
 def test_what_the_detector_does_not_confirm_is_lost() -> None:
     world = World([(100, 100), (400, 200)])
     tracks = world.step(Tracks())
-    detector = [found(400, 200)]
+    detector = [region(400, 200)]
     for _ in range(5):
-        tracks = step(tracks, lambda: detector, world.locate, size=SIZE, crop=CROP, every=5)
+        tracks = track(tracks, lambda: detector, world.predict, size=SIZE, crop=CROP, every=5)
     assert numbers(tracks) == [1]
 
 
@@ -148,7 +148,7 @@ def test_a_face_that_drifted_is_cut_out_anew_when_the_detector_looks() -> None:
     for _ in range(5):
         tracks = world.step(tracks)
     assert numbers(tracks) == [0]
-    assert tracks.faces[0].found.score == 0.9
+    assert tracks.faces[0].region.score == 0.9
 
 
 def test_two_that_became_one_are_one() -> None:
@@ -173,7 +173,7 @@ def test_without_following_faces_are_cut_out_where_they_are_found_and_keep_their
     for _ in range(5):
         world.places = [(x + 8, y) for x, y in reversed(world.places)]
         tracks = world.step(tracks, every=1, follow=False)
-        assert {each.found.score for each in tracks.faces} == {0.9}
+        assert {each.region.score for each in tracks.faces} == {0.9}
     assert world.looks == 5
     assert sorted(zip(numbers(tracks), centres(tracks), strict=True)) in ([(0, 140), (1, 440)], [(0, 440), (1, 140)])
 
@@ -181,5 +181,5 @@ def test_without_following_faces_are_cut_out_where_they_are_found_and_keep_their
 def test_boxes_are_matched_by_the_greatest_overlap_first() -> None:
     boxes = [np.array([0.0, 0, 10, 10]), np.array([4.0, 0, 14, 10])]
     others = [np.array([5.0, 0, 15, 10]), np.array([30.0, 0, 40, 10])]
-    assert matched(boxes, others) == [(1, 0)]
-    assert matched(boxes, []) == []
+    assert match_boxes(boxes, others) == [(1, 0)]
+    assert match_boxes(boxes, []) == []

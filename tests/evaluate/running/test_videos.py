@@ -8,24 +8,24 @@ import pytest
 
 from lmconv.errors import InputError
 from lmconv.running.inputs import Item, camera
-from lmconv.running.videos import pictures, writer
+from lmconv.running.videos import read_frames, video_writer
 
 
 def clip(frames: int) -> Path:
     path = Path("clip.mp4")
-    with writer(path, (48, 64), 25) as made:
+    with video_writer(path, (48, 64), 25) as writer:
         for index in range(frames):
-            made.write(np.full((48, 64, 3), index, np.uint8))
+            writer.write(np.full((48, 64, 3), index, np.uint8))
     return path
 
 
 def test_a_video_ends_after_its_last_frame() -> None:
     item = Item(kind="video", source=clip(5), label="clip.mp4", name="clip")
-    assert len(list(pictures(item, cv2.VideoCapture("clip.mp4")))) == 5
+    assert len(list(read_frames(item, cv2.VideoCapture("clip.mp4")))) == 5
 
 
 def test_a_camera_never_ends_by_itself() -> None:
-    frames = pictures(camera(0), cv2.VideoCapture(str(clip(5))))
+    frames = read_frames(camera(0), cv2.VideoCapture(str(clip(5))))
     for _ in range(5):
         assert next(frames).shape == (48, 64, 3)
     with pytest.raises(InputError, match="camera 0 stops after 5 frames"):

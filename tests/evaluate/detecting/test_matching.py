@@ -1,4 +1,4 @@
-"""Opening detectors, and which of their boxes is that of an annotated face."""
+"""Boxes of a detector, matched to annotated faces; and crops around these boxes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.helpers import Cli
 
 from lmconv.data import Dataset, Face, Listing
-from lmconv.detecting.opening import chosen, located, open_finder
+from lmconv.detecting.matching import box_matcher
 from lmconv.detection import SQUARE, Detections, detections
 from lmconv.errors import InputError, UsageError
 from lmconv.faces.crops import load_face_crops
@@ -36,26 +35,26 @@ def boxes(*rows: tuple[float, float, float, float]) -> Detections:
 
 
 def test_a_face_gets_the_box_that_overlaps_most_with_its_points() -> None:
-    found = located(lambda picture: boxes((0, 0, 80, 80), (12, 8, 33, 30), (60, 8, 80, 30)))
-    assert found(face("a", 11), PICTURE) == pytest.approx([12, 8, 33, 30])
-    assert found(face("b", 60), PICTURE) == pytest.approx([60, 8, 80, 30])
+    match = box_matcher(lambda picture: boxes((0, 0, 80, 80), (12, 8, 33, 30), (60, 8, 80, 30)))
+    assert match(face("a", 11), PICTURE) == pytest.approx([12, 8, 33, 30])
+    assert match(face("b", 60), PICTURE) == pytest.approx([60, 8, 80, 30])
 
 
 def test_a_face_without_a_box_that_overlaps_by_more_than_0_3_is_not_found() -> None:
-    assert located(lambda picture: boxes((30, 10, 50, 30)))(face("a", 10), PICTURE) is None
-    assert located(lambda picture: boxes())(face("a", 10), PICTURE) is None
+    assert box_matcher(lambda picture: boxes((30, 10, 50, 30)))(face("a", 10), PICTURE) is None
+    assert box_matcher(lambda picture: boxes())(face("a", 10), PICTURE) is None
 
 
 def test_a_picture_is_searched_once_and_every_frame_of_a_video() -> None:
     searched = []
 
-    def find(picture: Uint8) -> Detections:
+    def detect(picture: Uint8) -> Detections:
         searched.append(picture)
         return boxes((10, 10, 30, 30))
 
-    found = located(find)
+    match = box_matcher(detect)
     for one in (face("a", 10), face("b", 50), face("c", 10, "two.png"), face("d", 10, frame=0), face("e", 10, frame=1)):
-        found(one, PICTURE)
+        match(one, PICTURE)
     assert len(searched) == 4
 
 
@@ -81,7 +80,7 @@ def test_a_detectors_box_is_cut_to_whole_pixels_towards_zero() -> None:
 def test_crops_are_cut_around_the_boxes_and_who_has_none_still_counts(tmp_path: Path) -> None:
     path = str(tmp_path / "one.png")
     mine = dataset(tmp_path, face("a", 10, path), face("b", 60, path))
-    faces = load_face_crops(tmp_path, SPEC, dataset=mine, boxes=located(lambda picture: boxes((12.5, 8, 33, 30))))
+    faces = load_face_crops(tmp_path, SPEC, dataset=mine, boxes=box_matcher(lambda picture: boxes((12.5, 8, 33, 30))))
     assert (faces.names, faces.missed) == (("mine/a",), ("mine/b",))
     assert faces.squares.tolist() == [list(around((12, 8, 33, 30), SQUARE))]
     assert (len(faces.images), len(faces.truth), len(faces.subsets)) == (1, 1, 1)
@@ -96,54 +95,5 @@ def test_without_boxes_a_spec_for_those_of_a_detector_has_no_crops(tmp_path: Pat
 
 def test_where_no_face_is_found_there_is_nothing_to_measure(tmp_path: Path) -> None:
     mine = dataset(tmp_path, face("a", 10, str(tmp_path / "one.png")))
-    with pytest.raises(InputError, match="none of the 1 annotated faces"):
-        load_face_crops(tmp_path, SPEC, dataset=mine, boxes=located(lambda picture: boxes()))
-
-
-# What can be named
-
-
-@pytest.mark.parametrize("words", ["", "detector", "detector:", "box:rfb320", "landmark"])
-def test_boxes_are_those_of_landmarks_or_a_detector(words: str) -> None:
-    with pytest.raises(UsageError, match="cannot be read"), chosen(words):
-        pass
-
-
-def test_a_name_that_is_nearly_one_is_suggested() -> None:
-    with pytest.raises(UsageError, match="did you mean rfb320"), open_finder("rfb32"):
-        pass
-
-
-def test_artefacts_that_detect_nothing_are_no_detector(small: Path) -> None:
-    with pytest.raises(UsageError, match="not the networks of a detector"), open_finder(str(small / "onnx-fp32")):
-        pass
-
-
-def test_a_detector_whose_weights_are_not_here_says_what_is_missing() -> None:
-    with pytest.raises(InputError, match="version-RFB-320"), open_finder("rfb320"):
-        pass
-    with pytest.raises(InputError, match="face_detection_yunet"), open_finder("yunet"):
-        pass
-
-
-@pytest.mark.parametrize(("words", "code"), [("detector:rfb", 2), ("eyes", 2), ("detector:rfb320", 4)])
-def test_verify_says_what_is_wrong_with_boxes(small: Path, cli: Cli, words: str, code: int) -> None:
-    ran = cli("verify", small / "onnx-fp32", "--boxes", words)
-    assert ran.code == code
-    assert "Traceback" not in ran.err
-
-
-@pytest.mark.realdata
-def test_an_artefact_of_its_network_finds_the_same_faces(shared: Path, tmp_path: Path) -> None:
-    import cv2
-
-    from lmconv.pipeline import convert
-    from lmconv.sources.resolve import resolve
-    from lmconv.types import Precision
-
-    made = convert(resolve("rfb320", weights=shared / "detectors"), "onnx", Precision.FP32, out=tmp_path)
-    path = next((shared / "faces" / "300w_common").rglob("*.png"))
-    picture = np.asarray(cv2.imread(str(path)), np.uint8)
-    with open_finder(str(made.path)) as ours, open_finder("rfb320", weights=shared / "detectors") as theirs:
-        found, expected = ours(picture), theirs(picture)
-    np.testing.assert_allclose(found.boxes, expected.boxes, rtol=0, atol=0.1)
+    with pytest.raises(InputError, match="none of 1 annotated faces"):
+        load_face_crops(tmp_path, SPEC, dataset=mine, boxes=box_matcher(lambda picture: boxes()))

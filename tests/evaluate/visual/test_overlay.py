@@ -5,7 +5,7 @@ import pytest
 
 from lmconv.scheme import Group
 from lmconv.types import Float64, Uint8
-from lmconv.visual import marks
+from lmconv.visual import overlay
 
 
 def black(height: int = 60, width: int = 80) -> Uint8:
@@ -14,7 +14,7 @@ def black(height: int = 60, width: int = 80) -> Uint8:
 
 def test_a_point_is_a_disc_at_its_place_in_its_colour() -> None:
     picture = black()
-    marks.draw_landmarks(picture, np.array([[30.0, 20.0]]), colour=(10, 200, 30))
+    overlay.draw_landmarks(picture, np.array([[30.0, 20.0]]), colour=(10, 200, 30))
     assert picture[20, 30].tolist() == [10, 200, 30]
     painted = np.argwhere(picture.any(axis=-1))
     np.testing.assert_allclose(painted.mean(axis=0), (20, 30), atol=0.6)
@@ -24,34 +24,34 @@ def test_a_point_is_a_disc_at_its_place_in_its_colour() -> None:
 def test_points_are_joined_as_their_groups_say() -> None:
     picture = black()
     corners = np.array([[10.0, 10.0], [60.0, 10.0], [60.0, 50.0]])
-    marks.draw_landmarks(picture, corners, groups=[Group(points=(0, 1, 2))])
+    overlay.draw_landmarks(picture, corners, groups=[Group(points=(0, 1, 2))])
     assert picture[10, 35].any()
     assert picture[30, 60].any()
     assert not picture[30, 35].any(), "an open line does not go back to its beginning"
-    marks.draw_landmarks(picture, corners, groups=[Group(points=(0, 1, 2), closed=True)])
+    overlay.draw_landmarks(picture, corners, groups=[Group(points=(0, 1, 2), closed=True)])
     assert picture[30, 35].any()
 
 
 def test_marks_grow_with_the_face_and_never_vanish() -> None:
     small, large = np.array([[0.0, 0.0], [12.0, 12.0]]), np.array([[0.0, 0.0], [800.0, 600.0]])
-    assert marks.stroke(small) == 1.0
-    assert marks.stroke(large) == 4.0
-    assert marks.stroke(np.full((3, 2), np.nan)) == 1.0
+    assert overlay.mark_size(small) == 1.0
+    assert overlay.mark_size(large) == 4.0
+    assert overlay.mark_size(np.full((3, 2), np.nan)) == 1.0
 
 
 @pytest.mark.parametrize("wild", [np.nan, np.inf, -np.inf, 1e30, -1e30])
 def test_points_that_are_nowhere_or_far_away_harm_nothing(wild: float) -> None:
     points: Float64 = np.array([[20.0, 20.0], [wild, 5.0]])
     picture = black()
-    marks.draw_landmarks(picture, points, groups=[Group(points=(0, 1))], size=1)
-    marks.draw_lines(picture, points, points[::-1], size=1)
-    marks.draw_box(picture, points.ravel(), size=1)
+    overlay.draw_landmarks(picture, points, groups=[Group(points=(0, 1))], size=1)
+    overlay.draw_lines(picture, points, points[::-1], size=1)
+    overlay.draw_box(picture, points.ravel(), size=1)
     assert picture[20, 20].any()
 
 
 def test_a_line_goes_from_each_point_to_its_counterpart() -> None:
     picture = black()
-    marks.draw_lines(picture, np.array([[10.0, 10.0], [10.0, 40.0]]), np.array([[50.0, 10.0], [50.0, 40.0]]))
+    overlay.draw_lines(picture, np.array([[10.0, 10.0], [10.0, 40.0]]), np.array([[50.0, 10.0], [50.0, 40.0]]))
     assert picture[10, 30].any()
     assert picture[40, 30].any()
     assert not picture[25, 30].any()
@@ -59,11 +59,11 @@ def test_a_line_goes_from_each_point_to_its_counterpart() -> None:
 
 def test_a_box_has_its_label_inside_the_picture() -> None:
     picture = black()
-    marks.draw_box(picture, np.array([-5.0, -5.0, 70.0, 50.0]), label="0.97")
+    overlay.draw_box(picture, np.array([-5.0, -5.0, 70.0, 50.0]), label="0.97")
     assert picture[:15, :40].any()
     assert picture[50, 30].any()
-    marks.text(picture, "Größe", (500, 500))
+    overlay.draw_text(picture, "Größe", (500, 500))
     assert picture[-10:].any()
     white = np.full((60, 80, 3), 255, np.uint8)
-    marks.text(white, "white", (5, 30))
+    overlay.draw_text(white, "white", (5, 30))
     assert (white < 128).any(), "white words stay readable on white"

@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from lmconv.running.overlap import ahead
+from lmconv.running.prefetch import prefetch
 
 
 def numbers(ended: list[str], most: int = 1000) -> Generator[int]:
@@ -17,13 +17,13 @@ def numbers(ended: list[str], most: int = 1000) -> Generator[int]:
 
 
 def test_items_come_in_their_order() -> None:
-    with ahead(numbers([], 100), 3) as items:
+    with prefetch(numbers([], 100), 3) as items:
         assert list(items) == list(range(100))
 
 
 def test_the_generator_is_closed_in_its_own_thread_when_nobody_wants_more() -> None:
     ended: list[str] = []
-    with ahead(numbers(ended), 2) as items:
+    with prefetch(numbers(ended), 2) as items:
         assert next(items) == 0
     assert ended
     assert ended != [threading.current_thread().name]
@@ -37,7 +37,7 @@ def test_no_more_is_done_than_may_wait() -> None:
             done.append(number)
             yield number
 
-    with ahead(work(), 2) as items:
+    with prefetch(work(), 2) as items:
         next(items)
         time.sleep(0.2)
         assert len(done) <= 4
@@ -48,7 +48,7 @@ def test_an_error_comes_after_the_items_before_it() -> None:
         yield 1
         raise ValueError("no more")
 
-    with ahead(work(), 2) as items:
+    with prefetch(work(), 2) as items:
         assert next(items) == 1
         with pytest.raises(ValueError, match="no more"):
             next(items)
