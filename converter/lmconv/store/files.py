@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,20 @@ def canonical(value: Any) -> str:
 def digest(value: Any) -> str:
     """Hex sha256 of `canonical(value)`."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def finite(value: Any, *, otherwise: Callable[[float], object] = lambda number: None) -> Any:
+    """Returns a copy of a JSON value in which `otherwise` replaces NaN and infinity, which JSON does not have.
+
+    Args:
+        value: Objects, lists or tuples, and plain values, nested at will. A tuple becomes a list.
+        otherwise: Gets the number; its result stands in the copy. Null by default.
+    """
+    if isinstance(value, Mapping):
+        return {key: finite(inner, otherwise=otherwise) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner, otherwise=otherwise) for inner in value]
+    return otherwise(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def replace_text(path: Path, text: str) -> None:
