@@ -13,12 +13,12 @@ from lmconv.judging.loss import Budget
 from lmconv.passes.int8 import settings_of
 from lmconv.store import artifact as artifacts
 from lmconv.store.files import canonical, writing
-from lmconv.tuning import picture
 from lmconv.tuning.faces import FOLDS, load
 from lmconv.tuning.memo import Memo
 from lmconv.tuning.search import Found, Point, Search
 from lmconv.tuning.trials import Trials
 from lmconv.types import Json, Mix, Target
+from lmconv.visual import tuning as pictures
 
 TUNED = "tuned.json"
 
@@ -101,8 +101,9 @@ def tune(
     title = f"{spec.name}, {target}"
     with writing(kept):
         (kept / TUNED).write_text(canonical(document), encoding="utf-8")
-        (kept / "front.svg").write_text(picture.front(title, document["points"], options.budget), encoding="utf-8")
-        (kept / "layers.svg").write_text(picture.layers(title, document["layers"]), encoding="utf-8")
+        front = pictures.front(title, document["points"], options.budget.drift)
+        (kept / "front.svg").write_text(front, encoding="utf-8")
+        (kept / "layers.svg").write_text(pictures.layers(title, document["layers"]), encoding="utf-8")
     return found.chosen.mix, document
 
 
