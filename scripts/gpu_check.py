@@ -17,6 +17,7 @@ import functools
 import sys
 from pathlib import Path
 
+from lmconv.engines.lint import VERSIONS
 from lmconv.errors import LmconvError, MissingRuntime
 from lmconv.gpu_record import parts, record
 from lmconv.gpu_record.networks import chosen
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["prepare", "judge", "run", "rehearse"])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--tensorrt", type=int, choices=[8, 10, 11], help="of the host; default: 8, or the one here")
+    parser.add_argument("--tensorrt", type=int, choices=VERSIONS, help="of the host; default: 8, or the one here")
     parser.add_argument("--only", nargs="+", help="networks", metavar="NETWORK")
     parser.add_argument("--record", type=Path, default=Path("benchmarks"), help="folder of the record")
     options = parser.parse_args(arguments)

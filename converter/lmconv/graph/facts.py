@@ -24,17 +24,6 @@ def copied(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def initializers(model: onnx.ModelProto) -> dict[str, TensorProto]:
-    """Initializers by name."""
-    return {tensor.name: tensor for tensor in model.graph.initializer}
-
-
-def constant(model: onnx.ModelProto, name: str) -> np.ndarray | None:
-    """The value of an initializer, None where the name is computed."""
-    tensor = initializers(model).get(name)
-    return None if tensor is None else numpy_helper.to_array(tensor)
-
-
 def parameters(model: onnx.ModelProto) -> int:
     """How many weights a graph holds: its numeric initializers but shapes (int64), scales and zero points."""
     helpers = {name for node in model.graph.node if node.op_type in QUANTISERS for name in node.input[1:]}

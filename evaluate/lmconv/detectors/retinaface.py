@@ -37,11 +37,6 @@ def limited(height: int, width: int) -> tuple[int, int]:
     return max(1, int(height * scale)), max(1, int(width * scale))
 
 
-def unlimited(height: int, width: int) -> tuple[int, int]:
-    """As the picture is."""
-    return height, width
-
-
 def dense(
     name: str,
     summary: str,

@@ -44,13 +44,8 @@ def read_pts(path: Path, landmarks: int | None = None) -> Float64:
     return np.array(points, dtype=np.float64)
 
 
-def write_pts(path: Path, points: Float64) -> None:
-    """Writes (L, 2) points, pixels, in 300-W's frame, to a thousandth of a pixel."""
-    path.write_text(text_of(points), encoding="utf-8")
-
-
 def text_of(points: Float64) -> str:
-    """The text of a `.pts` file."""
+    """Returns the text of a `.pts` file: (L, 2) points, pixels, in 300-W's frame, to a thousandth of a pixel."""
     lines = "".join(f"{x:.3f} {y:.3f}\n" for x, y in points)
     return f"version: 1\nn_points: {len(points)}\n{{\n{lines}}}\n"
 

@@ -6,12 +6,12 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmconv.metrics import auc, auc_8, failure_rate, failure_rate_8
+from lmconv.store.files import finite
 from lmconv.types import Float64, Json
 
 RESAMPLES = 2000
@@ -43,8 +43,8 @@ class SubsetAccuracy:
         of: How many the full subset has.
         failure_rate: Share of faces with an ION above 10 %, percent.
         auc: Area under the cumulative error curve up to 10 % ION, between 0 and 1.
-        failure_rate_8: Share with an ION above 8 %; None in what an earlier version wrote.
-        auc_8: Area up to 8 % ION; None likewise.
+        failure_rate_8: Share of faces with an ION above 8 %, percent.
+        auc_8: Area under the curve up to 8 % ION, between 0 and 1.
     """
 
     mean: float
@@ -54,8 +54,8 @@ class SubsetAccuracy:
     of: int
     failure_rate: float
     auc: float
-    failure_rate_8: float | None = None
-    auc_8: float | None = None
+    failure_rate_8: float
+    auc_8: float
 
 
 def accuracy(
@@ -127,25 +127,7 @@ def bootstrap(values: Float64, *, resamples: int = RESAMPLES, seed: int = SEED) 
 
 def to_json(figures: Mapping[str, SubsetAccuracy] | Mapping[str, Interval]) -> Json:
     """As JSON: subset, then the fields by name. An infinite figure becomes null, as JSON has no infinity."""
-    return {
-        name: {key: None if value == math.inf else value for key, value in dataclasses.asdict(figure).items()}
-        for name, figure in figures.items()
-    }
-
-
-def accuracy_from_json(document: Json) -> dict[str, SubsetAccuracy]:
-    """What `to_json` wrote of `accuracy`; keys it does not know are left out."""
-    return {name: SubsetAccuracy(**_fields(SubsetAccuracy, values)) for name, values in document.items()}
-
-
-def paired_from_json(document: Json) -> dict[str, Interval]:
-    """What `to_json` wrote of `paired`; keys it does not know are left out."""
-    return {name: Interval(**_fields(Interval, values)) for name, values in document.items()}
-
-
-def _fields(kind: type[SubsetAccuracy] | type[Interval], values: Json) -> dict[str, Any]:
-    given = [field.name for field in dataclasses.fields(kind) if field.name in values]
-    return {name: math.inf if values[name] is None else values[name] for name in given}
+    return {name: finite(dataclasses.asdict(figure)) for name, figure in figures.items()}
 
 
 def curve(errors: Float64) -> tuple[Float64, Float64]:

@@ -24,6 +24,7 @@ from lmconv.sources.resolve import open_source, recover
 from lmconv.sources.usercode import is_factory
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference
+from lmconv.store.files import finite
 from lmconv.types import Artifact, Float64, ModelSpec, OpenOptions, Session, Source
 from lmconv.visual.curves import Errors
 
@@ -318,17 +319,11 @@ def _record(result: Verification) -> dict[str, dict[str, object]]:
             "caveat": result.caveat,
             "gates": dict(result.gates),
             "limits": dict(result.limits),
-            "figures": _finite(result.figures),
-            "parity": _finite(dataclasses.asdict(result.parity)),
+            "figures": finite(result.figures),
+            "parity": finite(dataclasses.asdict(result.parity)),
             "normaliser": result.normaliser,
             "ion": None if result.ion is None else accuracy.to_json(result.ion),
             "source_ion": None if result.source_ion is None else accuracy.to_json(result.source_ion),
             "delta_ion": None if result.delta_ion is None else accuracy.to_json(result.delta_ion),
         }
-    }
-
-
-def _finite(figures: Mapping[str, object]) -> dict[str, object]:
-    return {
-        key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in figures.items()
     }

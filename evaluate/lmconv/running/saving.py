@@ -19,7 +19,7 @@ from lmconv.running.inputs import LINES, Item
 from lmconv.running.stream import Result
 from lmconv.running.videos import writer
 from lmconv.scheme import Scheme
-from lmconv.store.files import writing
+from lmconv.store.files import replace_bytes, writing
 from lmconv.types import Json, Uint8
 from lmconv.visual.marks import draw_box, draw_landmarks
 
@@ -110,7 +110,7 @@ class Saver:
             self._lines = self._files.enter_context((out / LINES).open("w", encoding="utf-8", buffering=1))
         if frame.index is None:
             place.parent.mkdir(parents=True, exist_ok=True)
-            put(place, encoded(drawn, place))
+            replace_bytes(place, encoded(drawn, place), sweep=False)
         else:
             if self._video is None:
                 stack = ExitStack()
@@ -128,7 +128,8 @@ class Saver:
         for index, face in enumerate(result.faces):
             number = index if face.track is None else face.track
             suffix = f"_{number}.pts" if len(result.faces) > 1 else ".pts"
-            put(stem.with_name(stem.name + suffix), text_of(face.landmarks).encode())
+            points = text_of(face.landmarks).encode()
+            replace_bytes(stem.with_name(stem.name + suffix), points, sweep=False)
 
     def _end_video(self) -> None:
         if self._video:
@@ -177,10 +178,3 @@ def encoded(picture: Uint8, path: Path) -> bytes:
     if not done:
         raise InputError(f"cannot write {path}", hint="convert the picture to PNG first")
     return data.tobytes()
-
-
-def put(path: Path, content: bytes) -> None:
-    """Writes a file beside `path` and renames it over."""
-    beside = path.with_name(f".{path.name}")
-    beside.write_bytes(content)
-    beside.replace(path)

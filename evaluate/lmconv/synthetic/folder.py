@@ -11,10 +11,10 @@ import cv2
 
 from lmconv.errors import InputError
 from lmconv.faces.pts import text_of
-from lmconv.store.files import writing
+from lmconv.store.files import replace_bytes, writing
 from lmconv.synthetic.picture import SPLITS, face, stream
 
-OURS = re.compile(r"\.?\d{5}\.(png|pts)")
+OURS = re.compile(r"\d{5}\.(png|pts)|\.\d{5}\.(png|pts)(\.\d+)?")
 """What a folder of drawn faces holds; with a dot, what an interrupted run left."""
 
 
@@ -93,6 +93,4 @@ def _put(path: Path, content: bytes, force: bool) -> None:
             return
         if not force:
             raise InputError(f"{path} is of another drawing", hint="name another folder, or replace it with --force")
-    beside = path.with_name(f".{path.name}")
-    beside.write_bytes(content)
-    beside.replace(path)
+    replace_bytes(path, content, sweep=False)

@@ -134,9 +134,6 @@ HELD_OUT = replace(
 )  # fmt: skip
 """What networks are judged on: half of the ranges reach further than those of `TRAIN`, or lie elsewhere."""
 
-OPPOSITE = ("yaw", "roll", "place_x", "nose_bend", "wink", "brow_skew", "smile_skew", "gaze_x", "light_x")
-"""What changes its sign in a mirror."""
-
 
 def draw(ranges: Traits[Range], random: np.random.Generator) -> Traits[float]:
     """One face of a population; every number is uniform in its range.
@@ -149,8 +146,3 @@ def draw(ranges: Traits[Range], random: np.random.Generator) -> Traits[float]:
         low, high = getattr(ranges, name)
         drawn[name] = float(low + share * (high - low))
     return Traits(**drawn)
-
-
-def mirrored(traits: Traits[float]) -> Traits[float]:
-    """The face as a mirror shows it."""
-    return replace(traits, **{name: -getattr(traits, name) for name in OPPOSITE})

@@ -17,7 +17,7 @@ from lmconv.errors import InputError
 from lmconv.faces.crops import CropSet
 from lmconv.networks.squares import around, cut
 from lmconv.scheme import scheme
-from lmconv.store.files import writing
+from lmconv.store.files import finite, writing
 from lmconv.types import Crop, Float64, Json, Uint8
 from lmconv.visual import marks
 from lmconv.visual.tables import number
@@ -151,11 +151,6 @@ def _row(rank: int, place: int, faces: CropSet, found: Found | None) -> Json:
         "subset": faces.subsets[place][0],
         "file": f"{rank:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[-100:]}.jpg",
     }
-
-
-def finite(value: float) -> float | None:
-    """A figure of JSON, which has no infinity."""
-    return value if math.isfinite(value) else None
 
 
 def _clear(folder: Path, force: bool) -> None:

@@ -15,6 +15,7 @@ from lmconv.judging import parity
 from lmconv.judging.ion import scheme_of
 from lmconv.networks.squares import to_picture
 from lmconv.store import artifact as artifacts
+from lmconv.store.files import finite
 from lmconv.types import Json, OpenOptions, landmark_spec
 from lmconv.visual import portraits
 
@@ -81,6 +82,6 @@ def artifact(plan: Plan, path: Path) -> Json:
         "path": str(path),
         "folder": str(folder),
         "normaliser": plan.normaliser or rule.default,
-        "mean": portraits.finite(float(answer.errors.mean())),
+        "mean": finite(float(answer.errors.mean())),
         "faces": portraits.write(folder, faces, answer, most=plan.worst, force=plan.force),
     }

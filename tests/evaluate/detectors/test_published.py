@@ -60,7 +60,7 @@ def opened(name: str, shared: Path) -> Iterator[Finder]:
         with open_finder(model, weights=shared / "detectors") as finder:
             yield finder
         return
-    plain = retinaface.dense(model, "", retinaface.LEVELS, size=retinaface.unlimited)
+    plain = retinaface.dense(model, "", retinaface.LEVELS, size=lambda height, width: (height, width))
     with open_source(resolve(model, weights=shared / "detectors")) as session:
         yield Finder(detector=plain, find=lambda picture: plain.find([session.run], picture))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lmconv.errors import InputError
-from lmconv.faces.pts import read_pts, write_pts
+from lmconv.faces.pts import read_pts, text_of
 
 POINTS = np.arange(136, dtype=np.float64).reshape(68, 2) + 0.25
 BARE = "".join(f"{x} {y}\n" for x, y in POINTS)
@@ -105,5 +105,5 @@ def test_a_file_must_keep_its_own_word(tmp_path: Path, text: str, line: int, wha
 @pytest.mark.parametrize("landmarks", [68, 98])
 def test_what_is_written_is_read_again_to_a_thousandth(tmp_path: Path, landmarks: int) -> None:
     points = 256 * np.random.default_rng(0).random((landmarks, 2)) - 20
-    write_pts(tmp_path / "a.pts", points)
+    (tmp_path / "a.pts").write_text(text_of(points), encoding="utf-8")
     np.testing.assert_allclose(read_pts(tmp_path / "a.pts", landmarks), points, rtol=0, atol=0.00051)

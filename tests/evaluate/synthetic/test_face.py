@@ -11,7 +11,7 @@ import pytest
 from lmconv import plugins
 from lmconv.scheme import Scheme
 from lmconv.synthetic import features, head, picture
-from lmconv.synthetic.traits import HELD_OUT, TRAIN, Range, Traits, draw, mirrored
+from lmconv.synthetic.traits import HELD_OUT, TRAIN, Range, Traits, draw
 from lmconv.types import Float64
 
 SIDE = 128
@@ -26,6 +26,9 @@ SAME = {
 }
 """Which point of 98 marks the same spot as one of 68."""
 
+OPPOSITE = ("yaw", "roll", "place_x", "nose_bend", "wink", "brow_skew", "smile_skew", "gaze_x", "light_x")
+"""Traits that change their sign in a mirror."""
+
 
 def some(number: int, ranges: Traits[Range] = HELD_OUT) -> Traits[float]:
     return draw(ranges, picture.stream(5, "testset", number))
@@ -33,6 +36,11 @@ def some(number: int, ranges: Traits[Range] = HELD_OUT) -> Traits[float]:
 
 def points_of(traits: Traits[float], points: int) -> Float64:
     return head.landmarks(head.curves(traits, SIDE), points)
+
+
+def mirrored(traits: Traits[float]) -> Traits[float]:
+    """The face as a mirror shows it."""
+    return replace(traits, **{name: -getattr(traits, name) for name in OPPOSITE})
 
 
 # The numbers
