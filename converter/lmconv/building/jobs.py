@@ -28,6 +28,19 @@ if TYPE_CHECKING:
     from lmconv.tuning.tune import Options
     from lmconv.types import Artifact
 
+FIGURES = (
+    "execution",
+    "bytes",
+    "weights",
+    "parameters",
+    "flops",
+    "source_parameters",
+    "source_flops",
+    "seconds",
+    "guard",
+)
+"""Figures of an artefact in its row of `lmconv export --json`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
@@ -133,6 +146,7 @@ def _make(job: Job, plain: Plain, target: str, precision: Precision, io: Io, gua
     """Builds one artefact; gives what `lmconv export --json` says of it."""
     from lmconv import pipeline
     from lmconv.store import artifact as artifacts
+    from lmconv.store.summary import summary
 
     def judge(artifact: Artifact) -> Json:
         return {"skipped": "--no-guard"} if job.guard == "skip" else guard.judge(artifact)
@@ -156,34 +170,12 @@ def _make(job: Job, plain: Plain, target: str, precision: Precision, io: Io, gua
     for warning in (*artifact.measured["warnings"], artifacts.doubt(artifact), few):
         if warning:
             job.console.note(f"{artifact.path}: {warning}")
-    row = _summary(artifact) | tuned
+    row = summary(artifact, *FIGURES) | tuned
     if job.explain and io == job.wanted[0][2]:  # what an artefact takes makes no difference to its passes
         from lmconv.building.explain import explain
 
         row["explained"] = explain(plain, artifact, job.choices, guard.crops)
     return row
-
-
-def _summary(artifact: Artifact) -> Json:
-    """What `lmconv export --json` says of an artefact."""
-    from lmconv.store import artifact as artifacts
-
-    return {
-        "path": str(artifact.path),
-        "model": artifact.spec.name,
-        "target": artifact.target,
-        "precision": str(artifact.precision),
-        "io": artifact.spec.io,
-        "execution": artifact.execution,
-        "bytes": artifacts.size(artifact),
-        "weights": artifacts.weights(artifact),
-        "parameters": artifact.parameters,
-        "flops": artifact.flops,
-        "source_parameters": artifact.parents["source"]["parameters"],
-        "source_flops": artifact.parents["source"]["flops"],
-        "seconds": artifact.measured["seconds"],
-        "guard": artifact.measured.get("guard"),
-    }
 
 
 def _tuned(job: Job, plain: Plain, target: str, crops: Crops | None) -> tuple[Job, Json]:

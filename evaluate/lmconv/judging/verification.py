@@ -25,6 +25,7 @@ from lmconv.sources.usercode import is_factory
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference
 from lmconv.store.files import finite
+from lmconv.store.summary import summary
 from lmconv.types import Artifact, Float64, ModelSpec, OpenOptions, Session, Source
 from lmconv.visual.curves import Errors
 
@@ -297,16 +298,10 @@ def _curves(
 
 def to_json(result: Verification) -> dict[str, object]:
     """The row of `lmconv verify --json`; a figure that is not finite is null."""
-    artifact = result.artifact
     return {
-        "path": str(artifact.path),
-        "model": artifact.spec.name,
-        "target": artifact.target,
-        "precision": str(artifact.precision),
-        "io": artifact.spec.io,
-        "execution": artifact.execution,
+        **summary(result.artifact, "execution"),
         "passed": result.passed,
-        "trained": artifacts.trained(artifact),
+        "trained": artifacts.trained(result.artifact),
         "boxes": result.boxes,
         "missed": list(result.missed),
         **_record(result)["verified"],
