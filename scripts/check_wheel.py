@@ -19,6 +19,8 @@ def main(environment: Path, wheel: Path) -> int:
     names = zipfile.ZipFile(wheel).namelist()
     for part in ("lmconv/cli.py", "lmconv/commands/export.py", "lmconv/commands/verify.py", "lmconv/known/known.toml"):
         assert part in names, f"{part} is not in {wheel}"
+    assert names.count("lmconv/py.typed") == 1, "PEP 561: one marker says that the whole package is typed"
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names), f"LICENSE is not in {wheel}"
     inits = [name for name in names if name.endswith(("lmconv/__init__.py", "commands/__init__.py"))]
     assert not inits, f"{inits} would hide the other source roots"
     with tempfile.TemporaryDirectory() as folder:

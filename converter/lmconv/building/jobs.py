@@ -25,6 +25,33 @@ if TYPE_CHECKING:
     from lmconv.building.request import Choices, Conversion, Crops
     from lmconv.types import Artifact
 
+FIGURES = (
+    "execution",
+    "bytes",
+    "weights",
+    "parameters",
+    "flops",
+    "source_parameters",
+    "source_flops",
+    "seconds",
+    "guard",
+)
+"""Figures of an artefact in its row of `lmconv export --json`."""
+
+
+ROW = (
+    "execution",
+    "bytes",
+    "weights",
+    "parameters",
+    "flops",
+    "source_parameters",
+    "source_flops",
+    "seconds",
+    "guard",
+)
+"""Keys of a row of `lmconv export --json` after the identity of the artefact, see `lmconv.store.summary`."""
+
 
 class Faces(Protocol):
     """Annotated training faces."""
@@ -153,6 +180,7 @@ def _row(
 def _make(job: Job, conversion: Conversion, variant: Variant, judge: Callable[[Artifact], Json]) -> Json:
     from lmconv.building.assembling import build
     from lmconv.store import artifact as artifacts
+    from lmconv.store.summary import summary
 
     tuned: Json = {}
     if variant.precision == Precision.MIXED and conversion.choices.mix is None:
@@ -163,34 +191,12 @@ def _make(job: Job, conversion: Conversion, variant: Variant, judge: Callable[[A
     for warning in (*artifact.measured["warnings"], artifacts.doubt(artifact), few):
         if warning:
             job.console.note(f"{artifact.path}: {warning}")
-    row = _summary(artifact) | tuned
+    row = summary(artifact, *ROW) | tuned
     if job.explain and variant.io == job.variants[0].io:  # the input of an artefact does not change its passes
         from lmconv.building.explain import explain
 
         row["explained"] = explain(conversion, artifact)
     return row
-
-
-def _summary(artifact: Artifact) -> Json:
-    """Returns the row of `lmconv export --json` for an artefact."""
-    from lmconv.store import artifact as artifacts
-
-    return {
-        "path": str(artifact.path),
-        "model": artifact.spec.name,
-        "target": artifact.target,
-        "precision": str(artifact.precision),
-        "io": artifact.spec.io,
-        "execution": artifact.execution,
-        "bytes": artifacts.size(artifact),
-        "weights": artifacts.weights(artifact),
-        "parameters": artifact.parameters,
-        "flops": artifact.flops,
-        "source_parameters": artifact.parents["source"]["parameters"],
-        "source_flops": artifact.parents["source"]["flops"],
-        "seconds": artifact.measured["seconds"],
-        "guard": artifact.measured.get("guard"),
-    }
 
 
 def _tuned(job: Job, conversion: Conversion, target: str) -> tuple[Conversion, Json]:

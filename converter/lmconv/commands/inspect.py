@@ -92,8 +92,8 @@ def _why(figures: Json) -> str:
 
 def _compaction(artifact: Artifact, *, table_wanted: bool, picture: Path | None) -> list[str]:
     """What compaction did: in a line, and as far as it is wanted as a table and as a picture."""
-    from lmconv.compaction.picture import draw, summary
     from lmconv.store import artifact as artifacts
+    from lmconv.visual.layers import draw, summary
 
     compacted = artifacts.decided(artifact.recipe, "compact")
     if compacted is None:

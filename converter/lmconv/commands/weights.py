@@ -13,7 +13,7 @@ from lmconv.console import Console, Outcome, attempt, command, table
 from lmconv.errors import InputError
 from lmconv.plugins import BACKBONES, unknown
 from lmconv.sources import checkpoints
-from lmconv.store.files import sha256, writing
+from lmconv.store.files import replacing, sha256, writing
 
 if TYPE_CHECKING:
     from lmconv.types import Json
@@ -74,12 +74,8 @@ def add(console: Console, *, file: Path, model: str | None) -> Outcome:
     target = checkpoints.cache_folder() / name
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        try:
-            shutil.copyfile(file, partial)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(target) as copy:
+            shutil.copyfile(file, copy)
     row["path"] = str(target)
     return Outcome(document={"weights": [row]}, text=f"{row['model']}: {target} ({row['known']})")
 

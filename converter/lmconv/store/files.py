@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,21 +31,51 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
-def replace_text(path: Path, text: str) -> None:
-    """See `replace_bytes`; in UTF-8."""
-    replace_bytes(path, text.encode("utf-8"))
+def finite(value: Any, *, otherwise: Callable[[float], object] = lambda number: None) -> Any:
+    """Returns a copy of a JSON value in which `otherwise` replaces NaN and infinity, which JSON does not have.
+
+    Args:
+        value: Objects, lists or tuples, and plain values, nested at will. A tuple becomes a list.
+        otherwise: Gets the number; its result stands in the copy. Null by default.
+    """
+    if isinstance(value, Mapping):
+        return {key: finite(inner, otherwise=otherwise) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner, otherwise=otherwise) for inner in value]
+    return otherwise(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def replace_bytes(path: Path, content: bytes) -> None:
-    """Writes a file beside `path` and renames it over: a reader sees the old content or the new one."""
-    for stray in path.parent.glob(f".{path.name}.*"):  # of a process that died
-        stray.unlink(missing_ok=True)
+@contextmanager
+def replacing(path: Path, *, sweep: bool = True) -> Iterator[Path]:
+    """Gives a new path beside `path` for the block to write, and renames that file to `path` when the block ends well.
+
+    A reader sees the old file or the new one, never a part.
+
+    Args:
+        path: The file; its folder must exist.
+        sweep: Remove the files of earlier writers that died. Every sweep lists the folder, which is slow where a
+            folder gets thousands of files.
+    """
+    if sweep:
+        for stray in path.parent.glob(f".{glob.escape(path.name)}.*"):
+            stray.unlink(missing_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_bytes(content)
+        yield beside
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def replace_bytes(path: Path, content: bytes, *, sweep: bool = True) -> None:
+    """Writes a whole file; see `replacing`."""
+    with replacing(path, sweep=sweep) as beside:
+        beside.write_bytes(content)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a whole file in UTF-8; see `replacing`."""
+    replace_bytes(path, text.encode("utf-8"))
 
 
 def named_in_text(path: Path) -> str:

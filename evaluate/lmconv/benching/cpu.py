@@ -23,6 +23,7 @@ from lmconv.inference.session import noise
 from lmconv.plugins import TARGETS
 from lmconv.sources.resolve import open_source, recover
 from lmconv.store import artifact as artifacts
+from lmconv.store.summary import summary
 from lmconv.types import Artifact, Float64, Json, ModelSpec, OpenOptions, Precision, Session
 
 
@@ -141,16 +142,7 @@ def _row(mine: Float64, times: dict[str, Float64], settings: Settings) -> Json:
 
 def about(artifact: Artifact) -> Json:
     """What a row of `lmconv bench --json` says of an artefact before its times."""
-    return {
-        "path": str(artifact.path),
-        "model": artifact.spec.name,
-        "target": artifact.target,
-        "precision": str(artifact.precision),
-        "io": artifact.spec.io,
-        "size": list(artifact.spec.input_size),
-        "timed": _timed(artifact),
-        "execution": artifact.execution,
-    }
+    return summary(artifact, "size") | {"timed": _timed(artifact), "execution": artifact.execution}
 
 
 def _timed(artifact: Artifact) -> str:

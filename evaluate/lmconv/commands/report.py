@@ -66,17 +66,10 @@ LEGEND = [
 
 def _row(artifact: Artifact) -> Json:
     from lmconv.store import artifact as store
+    from lmconv.store.summary import summary
 
     return {
-        "path": str(artifact.path),
-        "model": artifact.spec.name,
-        "target": artifact.target,
-        "precision": str(artifact.precision),
-        "io": artifact.spec.io,
-        "execution": artifact.execution,
-        "bytes": store.size(artifact),
-        "parameters": artifact.parameters,
-        "trained": store.trained(artifact),
+        **summary(artifact, "execution", "bytes", "parameters", "trained"),
         "verified": artifact.measured.get("verified"),
         "normaliser": _other(artifact),
         "latency": artifact.measured.get("latency"),

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmconv.judging.curve_figures import LIMIT_JD, auc, failure_rate
+from lmconv.store.files import finite
 from lmconv.types import Float64, Json
 
 RESAMPLES = 2000
@@ -135,10 +136,7 @@ def bootstrap(values: Float64, *, resamples: int = RESAMPLES, seed: int = SEED) 
 
 def to_json(figures: Mapping[str, SubsetAccuracy] | Mapping[str, Interval]) -> Json:
     """Returns the figures as JSON: subset, then field name. Infinity becomes null, because JSON has no infinity."""
-    return {
-        name: {key: None if value == math.inf else value for key, value in dataclasses.asdict(figure).items()}
-        for name, figure in figures.items()
-    }
+    return {name: finite(dataclasses.asdict(figure)) for name, figure in figures.items()}
 
 
 def curve(errors: Float64) -> tuple[Float64, Float64]:

@@ -13,6 +13,7 @@ from lmconv.faces.crops import FaceCrops
 from lmconv.inference.session import Outputs
 from lmconv.judging import parity
 from lmconv.judging.accuracy import Interval, bootstrap
+from lmconv.store.files import finite
 from lmconv.types import Float64, Json
 
 Verdict: TypeAlias = Literal["within", "outside", "too few faces"]
@@ -57,31 +58,8 @@ class Loss:
 
     def to_json(self) -> Json:
         """As plain JSON; a figure that is not finite is null."""
-
-        def plain(value: object) -> object:
-            if isinstance(value, dict):
-                return {key: plain(inner) for key, inner in value.items()}
-            return None if isinstance(value, float) and not math.isfinite(value) else value
-
-        return {key: plain(value) for key, value in dataclasses.asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, document: Json) -> Loss:
-        """What `to_json` gave."""
-
-        def number(value: float | None) -> float:
-            return math.inf if value is None else value
-
-        def interval(values: Json) -> Interval:
-            return Interval(**{key: number(value) for key, value in values.items()})
-
-        return cls(
-            ion=interval(document["ion"]),
-            drift=interval(document["drift"]),
-            largest=number(document["largest"]),
-            deviation=number(document["deviation"]),
-            n=document["n"],
-        )
+        document: Json = finite(dataclasses.asdict(self))
+        return document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

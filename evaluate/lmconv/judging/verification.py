@@ -27,6 +27,8 @@ from lmconv.sources.resolve import open_source, recover
 from lmconv.sources.usercode import is_factory
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference
+from lmconv.store.files import finite
+from lmconv.store.summary import summary
 from lmconv.types import Artifact, Float64, ModelSpec, OpenOptions, Session, Source
 
 
@@ -300,16 +302,10 @@ def _curves(
 
 def to_json(result: Verification) -> dict[str, object]:
     """The row of `lmconv verify --json`; a figure that is not finite is null."""
-    artifact = result.artifact
     return {
-        "path": str(artifact.path),
-        "model": artifact.spec.name,
-        "target": artifact.target,
-        "precision": str(artifact.precision),
-        "io": artifact.spec.io,
-        "execution": artifact.execution,
+        **summary(result.artifact, "execution"),
         "passed": result.passed,
-        "trained": artifacts.trained(artifact),
+        "trained": artifacts.trained(result.artifact),
         "boxes": result.boxes,
         "missed": list(result.missed),
         **_record(result)["verified"],
@@ -322,17 +318,11 @@ def _record(result: Verification) -> dict[str, dict[str, object]]:
             "caveat": result.caveat,
             "gates": dict(result.gates),
             "limits": dict(result.limits),
-            "figures": _finite(result.figures),
-            "parity": _finite(dataclasses.asdict(result.parity)),
+            "figures": finite(result.figures),
+            "parity": finite(dataclasses.asdict(result.parity)),
             "normaliser": result.normaliser,
             "ion": None if result.ion is None else accuracy.to_json(result.ion),
             "source_ion": None if result.source_ion is None else accuracy.to_json(result.source_ion),
             "delta_ion": None if result.delta_ion is None else accuracy.to_json(result.delta_ion),
         }
-    }
-
-
-def _finite(figures: Mapping[str, object]) -> dict[str, object]:
-    return {
-        key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in figures.items()
     }

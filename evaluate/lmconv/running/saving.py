@@ -23,7 +23,7 @@ from lmconv.running.inputs import LANDMARKS_FILE, Item
 from lmconv.running.stream import Result
 from lmconv.running.videos import video_writer
 from lmconv.scheme import Scheme
-from lmconv.store.files import writing
+from lmconv.store.files import replace_bytes, writing
 from lmconv.types import Json, Uint8
 from lmconv.visual.encoding import encode
 from lmconv.visual.overlay import draw_box, draw_landmarks
@@ -129,7 +129,7 @@ class Saver:
             self._lines = self._files.enter_context((out / LANDMARKS_FILE).open("w", encoding="utf-8", buffering=1))
         if frame.index is None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, _encode(drawn, path))
+            replace_bytes(path, _encode(drawn, path), sweep=False)
         else:
             if self._video is None:
                 stack = ExitStack()
@@ -151,7 +151,8 @@ class Saver:
         for index, face in enumerate(result.faces):
             number = index if face.track is None else face.track
             suffix = f"_{number}.pts" if len(result.faces) > 1 else ".pts"
-            replace_file(stem.with_name(stem.name + suffix), text_of(face.landmarks).encode())
+            points = text_of(face.landmarks).encode()
+            replace_bytes(stem.with_name(stem.name + suffix), points, sweep=False)
 
     def _end_video(self) -> None:
         """Closes the current video file."""
@@ -210,10 +211,3 @@ def _encode(picture: Uint8, path: Path) -> bytes:
         return encode(picture, path.suffix)
     except ValueError as error:
         raise InputError(f"cannot write {path}: {error}", hint="convert the input to PNG first") from error
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file beside `path` and renames the file to `path`."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from lmconv.errors import InputError
 from lmconv.faces.pts import text_of
-from lmconv.store.files import writing
+from lmconv.store.files import replace_bytes, writing
 from lmconv.synthetic.picture import SPLITS, face, stream
 from lmconv.visual.encoding import encode
 
-OWN_FILE = re.compile(r"\.?\d{5}\.(png|pts)")
+OWN_FILE = re.compile(r"\d{5}\.(png|pts)|\.\d{5}\.(png|pts)(\.\d+)?")
 """Names of the files that this module writes. A name with a leading dot is the temporary file of an interrupted run."""
 
 
@@ -103,9 +103,7 @@ def _write_file(path: Path, content: bytes, force: bool) -> None:
             return
         if not force:
             raise _other_drawing(path)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    replace_bytes(path, content, sweep=False)
 
 
 def _other_drawing(path: Path) -> InputError:

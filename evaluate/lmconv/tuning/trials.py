@@ -27,7 +27,7 @@ from lmconv.quantise.observe import ActivationStatistics, observe
 from lmconv.quantise.partial import Partial, prepare
 from lmconv.quantise.plan import QuantiserOptions, read
 from lmconv.quantise.static import quantise
-from lmconv.store.files import canonical
+from lmconv.store.files import canonical, finite
 from lmconv.tuning.faces import FOLDS, Faces
 from lmconv.tuning.memo import Memo
 from lmconv.types import Artifact, Float64, Json, Mix, ModelSpec, PassContext, Precision, Target, Variant
@@ -168,8 +168,8 @@ class Trials:
             crops, expected = self.faces.part(fold)
             with opened(self.artifact, self.target, self.graph(mix, fold), told(mix)) as session:
                 found = losses(parity.on_faces(session, self.spec, crops), expected, crops)
-            figures = {"ion": found.ion.tolist(), "drift": found.drift.tolist()}
-            return {name: [x if np.isfinite(x) else None for x in values] for name, values in figures.items()}
+            figures: Json = finite({"ion": found.ion.tolist(), "drift": found.drift.tolist()})
+            return figures
 
         found = self.memo.get(f"losses {fold} {key(mix)}", measure)
         ion, drift = (np.array([np.inf if x is None else x for x in found[name]]) for name in ("ion", "drift"))

@@ -17,12 +17,12 @@ from lmconv.passes.int8 import settings_of
 from lmconv.plugins import TARGETS
 from lmconv.store import artifact as artifacts
 from lmconv.store.files import canonical, writing
-from lmconv.tuning import picture
 from lmconv.tuning.faces import FOLDS, load
 from lmconv.tuning.memo import Memo
 from lmconv.tuning.search import Found, Point, Search
 from lmconv.tuning.trials import Trials
 from lmconv.types import Json, Mix
+from lmconv.visual import tuning as pictures
 
 TUNED = "tuned.json"
 
@@ -100,8 +100,9 @@ def _tune(tuner: FaceTuner, conversion: Conversion, target: str, note: Callable[
     title = f"{spec.name}, {target}"
     with writing(kept):
         (kept / TUNED).write_text(canonical(document), encoding="utf-8")
-        (kept / "front.svg").write_text(picture.front(title, document["points"], tuner.budget), encoding="utf-8")
-        (kept / "layers.svg").write_text(picture.layers(title, document["layers"]), encoding="utf-8")
+        front = pictures.front(title, document["points"], tuner.budget.drift)
+        (kept / "front.svg").write_text(front, encoding="utf-8")
+        (kept / "layers.svg").write_text(pictures.layers(title, document["layers"]), encoding="utf-8")
     return found.chosen.mix, document
 
 

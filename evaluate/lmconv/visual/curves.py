@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +12,23 @@ from lmconv.judging import accuracy
 from lmconv.judging.face_errors import FaceErrors
 from lmconv.store.files import writing
 from lmconv.types import Float64
+from lmconv.visual import svg
 from lmconv.visual.tables import headline
 
 SUFFIXES = (".csv", ".svg")
 LIMIT = 10.0
-"""ION in percent at which the picture ends; the table has every face."""
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, ROW = 720, 420, 60, 50, 40, 18
-"""The picture, its margins, and a row of its legend; pixels."""
+"""Largest ION of the picture, percent; the table has every face."""
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT, ROW = 720, 420, 60, 50, 40, 30, 18
+"""Size of the picture, its margins, and the height of a row of its legend; pixels."""
 COLOURS = ("#1f6fb2", "#c0392b", "#2a7f62", "#e09f3e", "#7d4fa3", "#5b6570")
-GRID, DASHED = "#d9dde3", 'stroke-dasharray="5 4"'
 
 
 def check(path: Path) -> None:
-    """Refuses a file that is neither a table nor a picture."""
+    """Refuses a file name that ends neither in .csv nor in .svg.
+
+    Raises:
+        UsageError: The file name has another ending.
+    """
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--curve {path} is neither .csv nor .svg", hint="name it ced.csv or ced.svg")
 
@@ -52,33 +55,33 @@ def table(curves: Sequence[FaceErrors]) -> str:
 def picture(curves: Sequence[FaceErrors]) -> str:
     """The curves of the headline subset up to `LIMIT`, as SVG; dashed those of sources."""
     subset = headline(dict.fromkeys(accuracy.members(curves[0].subsets)))
-    across, up, floor = (WIDTH - LEFT - 30) / LIMIT, HEIGHT - BOTTOM - TOP, HEIGHT - BOTTOM
-    parts = [f'<text x="10" y="22" font-size="16">cumulative error, {escape(subset)}</text>']
-    for share in np.linspace(0, 1, 6):
-        y = floor - share * up
-        parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - 30}" stroke="{GRID}"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{100 * share:.0f} %</text>')
-    for ion in range(0, int(LIMIT) + 1, 2):
-        x = LEFT + ion * across
-        parts.append(f'<path d="M{x:.1f} {TOP}V{floor}" stroke="{GRID}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{floor + 18}" text-anchor="middle">{ion}</text>')
-    parts.append(f'<text x="{LEFT}" y="{HEIGHT - 10}">ION, %: how many faces have at most so much</text>')
+    floor = HEIGHT - BOTTOM
+    across, up = (WIDTH - LEFT - RIGHT) / LIMIT, floor - TOP
+    axes = svg.Axes(left=LEFT, right=WIDTH - RIGHT, top=TOP, floor=floor, across=across, up=up)
+    elements = [
+        svg.title(f"cumulative error, {subset}"),
+        *axes.grid(
+            {ion: str(ion) for ion in range(0, int(LIMIT) + 1, 2)},
+            {share / 100: f"{share} %" for share in range(0, 101, 20)},
+        ),
+        svg.text(LEFT, HEIGHT - 10, "ION, %: share of the faces with at most this error"),
+    ]
     for index, one in enumerate(curves):
-        colour, dashes = COLOURS[index // 2 % len(COLOURS)], DASHED if one.source else ""
+        colour = COLOURS[index // 2 % len(COLOURS)]
         chosen = accuracy.members(one.subsets).get(subset, np.arange(0))
-        path = _steps(one.values[chosen], across, up, floor) if len(chosen) else ""
-        parts.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.5" {dashes}/>')
-        y = HEIGHT + ROW * index
-        parts.append(f'<path d="M{LEFT} {y - 4}h30" stroke="{colour}" stroke-width="1.5" {dashes}/>')
-        parts.append(f'<text x="{LEFT + 38}" y="{y}">{escape(one.label)}</text>')
-    size = f'width="{WIDTH}" height="{HEIGHT + ROW * len(curves)}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">'
-    return "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', *parts, "</svg>", ""])
+        y = HEIGHT + ROW * (index + 1)
+        lines = [_steps(one.values[chosen], axes)] if len(chosen) else []
+        lines.append([(LEFT, y - 4), (LEFT + 30, y - 4)])
+        elements += [svg.polyline(points, colour, width=1.5, dashed=one.source) for points in lines]
+        elements.append(svg.text(LEFT + 38, y, one.label))
+    return svg.document(WIDTH, HEIGHT + ROW * (len(curves) + 1), elements)
 
 
-def _steps(values: Float64, across: float, up: float, floor: float) -> str:
-    """The line of one curve, of right angles."""
-    at, share = accuracy.curve(values)
-    steps = [(ion, part) for ion, part in zip(at, share, strict=True) if ion <= LIMIT]
-    line = "".join(f"H{LEFT + ion * across:.1f}V{floor - part * up:.1f}" for ion, part in steps)
-    return f"M{LEFT} {floor}{line}H{LEFT + LIMIT * across:.1f}"
+def _steps(values: Float64, axes: svg.Axes) -> list[tuple[float, float]]:
+    """Points of a curve with right angles, pixels."""
+    points = [axes.place(0, 0)]
+    for ion, share in zip(*accuracy.curve(values), strict=True):
+        if ion <= LIMIT:
+            x, y = axes.place(ion, share)
+            points += [(x, points[-1][1]), (x, y)]
+    return [*points, (axes.place(LIMIT, 0)[0], points[-1][1])]

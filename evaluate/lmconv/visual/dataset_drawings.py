@@ -15,8 +15,9 @@ from lmconv.judging import parity
 from lmconv.judging.nme import scheme_of
 from lmconv.networks.squares import to_picture
 from lmconv.store import artifact as artifacts
+from lmconv.store.files import finite
 from lmconv.types import Json, OpenOptions, landmark_spec
-from lmconv.visual.worst_faces import Predictions, finite_or_none, write_faces
+from lmconv.visual.worst_faces import Predictions, write_faces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +90,6 @@ def draw_predictions(plan: Plan, path: Path) -> Json:
         "path": str(path),
         "folder": str(folder),
         "normaliser": plan.normaliser or scheme.default,
-        "mean": finite_or_none(float(predictions.errors.mean())),
+        "mean": finite(float(predictions.errors.mean())),
         "faces": write_faces(folder, faces, predictions, count=plan.worst, force=plan.force),
     }

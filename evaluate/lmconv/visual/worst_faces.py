@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from lmconv.errors import InputError
 from lmconv.faces.crops import FaceCrops
-from lmconv.store.files import writing
+from lmconv.store.files import finite, writing
 from lmconv.types import Float64, Json, Uint8
 from lmconv.visual.encoding import encode
 from lmconv.visual.face_picture import contact_sheet, face_picture
@@ -113,15 +112,10 @@ def _row(rank: int, index: int, faces: FaceCrops, predictions: Predictions | Non
     return {
         "rank": rank,
         "name": name,
-        "ion": None if predictions is None else finite_or_none(float(predictions.errors[index])),
+        "ion": None if predictions is None else finite(float(predictions.errors[index])),
         "subset": faces.subsets[index][0],
         "file": f"{rank:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[-100:]}.jpg",
     }
-
-
-def finite_or_none(value: float) -> float | None:
-    """Returns the value, or None if the value is not finite: JSON has no infinity and no NaN."""
-    return value if math.isfinite(value) else None
 
 
 def _clear(folder: Path, force: bool) -> None:

@@ -12,7 +12,6 @@ from tests.goldens import make
 from tests.helpers import built
 
 from lmconv.errors import InputError
-from lmconv.graph.facts import initializers
 from lmconv.plugins import BACKBONES
 from lmconv.sources import checkpoints
 from lmconv.sources import resolve as source
@@ -173,7 +172,7 @@ def test_what_is_never_called_does_not_reach_a_graph(tmp_path: Path) -> None:
     path = tmp_path / "seeded.pth"
     torch.save(network.state_dict(), path)
     model, modules = export(source.resolve("mobilenet_v2_se_56", weights=path))
-    held = initializers(model)
+    held = {tensor.name: tensor for tensor in model.graph.initializer}
     assert not [name for name in held if "classifier" in name]
     sizes = [int(np.prod(tensor.dims)) for tensor in held.values()]
     assert 1000 * 1280 not in sizes  # the classifier, whatever it is called

@@ -35,6 +35,38 @@ def test_a_number_that_json_has_not_is_refused(number: float) -> None:
         files.canonical({"x": number})
 
 
+def test_numbers_that_json_has_not_become_null_however_deep_they_are() -> None:
+    value = {"a": [1, float("nan"), (float("-inf"), "inf")], "b": {"c": float("inf"), "d": None, "e": True}}
+    assert files.finite(value) == {"a": [1, None, [None, "inf"]], "b": {"c": None, "d": None, "e": True}}
+
+
+def test_numbers_that_json_has_not_may_become_words() -> None:
+    assert files.finite([float("nan"), float("-inf"), 0.5], otherwise=str) == ["nan", "-inf", 0.5]
+
+
+def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    def fail() -> None:
+        with files.replacing(tmp_path / "x") as beside:
+            beside.write_bytes(b"half")
+            raise RuntimeError
+
+    (tmp_path / "x").write_bytes(b"old")
+    with pytest.raises(RuntimeError):
+        fail()
+    assert contents(tmp_path) == {"x": b"old"}
+
+
+def test_files_of_dead_writers_of_the_same_path_are_swept(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    for name in (".a[1].json.123", ".b.json.123"):
+        (place / name).write_bytes(b"half")
+    files.replace_bytes(place / "a[1].json", b"one", sweep=False)
+    assert sorted(contents(place)) == [".a[1].json.123", ".b.json.123", "a[1].json"]
+    files.replace_bytes(place / "a[1].json", b"two")
+    assert contents(place) == {".b.json.123": b"half", "a[1].json": b"two"}
+
+
 def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "place" / "x.json"
     path.parent.mkdir()

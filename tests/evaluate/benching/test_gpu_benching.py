@@ -20,6 +20,11 @@ from lmconv.trt.faults import Fault
 from lmconv.trt.interleaving import InterleavedTimes
 
 ARTIFACT = "flat-Flat/onnx-fp32"
+KEYS = (
+    "path model target precision io size timed execution caveat device threads "
+    "batch samples median_ms low_ms high_ms p90_ms p99_ms ratio_torch ratio_compiled ratio_plain throughput gpu warm_up"
+)
+"""Keys of an artefact's row, in order: scripts of users depend on them."""
 WARM = {"seconds": 0.5, "runs": 40, "settled": True, "windows": [1.0], "before": {}, "after": {}}
 
 
@@ -197,3 +202,4 @@ def test_without_pytorch_and_plain_graph_the_ratios_are_null_and_it_is_said(own_
     assert (row["ratio_torch"], row["ratio_compiled"], row["ratio_plain"]) == (None, None, None)
     assert any("ratio_torch is null" in note for note in rows.notes)
     assert any("ratio_plain is null" in note for note in rows.notes)
+    assert list(row) == KEYS.split()

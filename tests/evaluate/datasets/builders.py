@@ -35,7 +35,7 @@ def write_pts(path: Path, points: Float64) -> None:
 def pair(path: Path, count: int, seed: int = 0) -> None:
     """A picture with its `.pts` file."""
     picture(path, seed)
-    write_pts(path.with_suffix(".pts"), points(count, seed))
+    path.with_suffix(".pts").write_text(text_of(points(count, seed)), encoding="utf-8")
 
 
 def private(root: Path) -> Path:
@@ -67,7 +67,8 @@ def videos(root: Path) -> Path:
         video(root / name / "vid.avi")
         (root / name / "annot").mkdir()
         for number in (1, 2, 3):
-            write_pts(root / name / "annot" / f"{number:06d}.pts", points(68, number))
+            path = root / name / "annot" / f"{number:06d}.pts"
+            path.write_text(text_of(points(68, number)), encoding="utf-8")
     return root
 
 

@@ -27,6 +27,9 @@ SAME = {
 OPPOSITE = ("yaw", "roll", "place_x", "nose_bend", "wink", "brow_skew", "smile_skew", "gaze_x", "light_x")
 """Traits that change their sign in a mirror."""
 
+OPPOSITE = ("yaw", "roll", "place_x", "nose_bend", "wink", "brow_skew", "smile_skew", "gaze_x", "light_x")
+"""Traits that change their sign in a mirror."""
+
 
 def some(number: int, ranges: Traits[Range] = HELD_OUT) -> Traits[float]:
     return sample(ranges, picture.stream(5, "testset", number))
