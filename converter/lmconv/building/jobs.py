@@ -25,20 +25,6 @@ if TYPE_CHECKING:
     from lmconv.building.request import Choices, Conversion, Crops
     from lmconv.types import Artifact
 
-FIGURES = (
-    "execution",
-    "bytes",
-    "weights",
-    "parameters",
-    "flops",
-    "source_parameters",
-    "source_flops",
-    "seconds",
-    "guard",
-)
-"""Figures of an artefact in its row of `lmconv export --json`."""
-
-
 ROW = (
     "execution",
     "bytes",
