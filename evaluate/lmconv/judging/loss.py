@@ -1,4 +1,4 @@
-"""What a graph loses on annotated faces against the network it came from, and whether a budget allows it."""
+"""Loss of a graph on annotated faces against its source network, and the budget for the loss."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from lmconv.types import Float64, Json
 
 Verdict: TypeAlias = Literal["within", "outside", "too few faces"]
 CERTAIN = 1.96
-"""Standard errors that a 95 % interval reaches from its mean, in the normal approximation."""
+"""Half width of a 95 % interval in the normal approximation, standard errors."""
 ROUNDING = 1e-4
-"""ION points below which all is rounding: what fp32 loses from one runtime to another."""
-MOST = 1e5
-"""More faces than these nobody has."""
+"""Loss of fp32 from one runtime to another, ION points: a smaller loss is rounding."""
+LARGEST_DATA_SET = 1e5
+"""Number of faces beyond which no data set is expected to exist."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Losses:
-    """Of each face, in ION points.
+    """Losses of n faces, one by one, ION points.
 
     Attributes:
-        ion: (n,) float64, its ION less that of the source.
-        drift: (n,) float64, mean distance to the source's points.
+        ion: (n,) float64, ION of the graph minus ION of the source.
+        drift: (n,) float64, mean distance to the landmarks of the source.
     """
 
     ion: Float64
@@ -40,14 +40,14 @@ class Losses:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """What is lost on n faces: means with 95 % bootstrap intervals, ION points.
+    """Mean losses on n faces with 95 % bootstrap intervals, ION points.
 
     Attributes:
-        ion: Paired difference of the ION to the source's.
-        drift: Mean distance to the source's points.
-        largest: Drift of the face that is hit hardest.
-        deviation: Standard deviation of the paired difference.
-        n: How many faces.
+        ion: ION of the graph minus ION of the source, paired by face.
+        drift: Mean distance to the landmarks of the source.
+        largest: Largest drift of a face.
+        deviation: Standard deviation of the paired difference of ION.
+        n: Number of faces.
     """
 
     ion: Interval
@@ -57,19 +57,19 @@ class Loss:
     n: int
 
     def to_json(self) -> Json:
-        """As plain JSON; a figure that is not finite is null."""
+        """Returns the loss as plain JSON; a figure that is not finite is null."""
         document: Json = finite(dataclasses.asdict(self))
         return document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """How much may be lost on faces, ION points.
+    """Largest loss allowed on faces, ION points.
 
     Attributes:
-        ion: Largest mean of the paired difference; its 95 % interval has to exclude twice as much.
-        drift: Largest mean drift; None for any.
-        strict: Whether the interval's upper end has to be within, too.
+        ion: Largest mean rise of ION. The 95 % interval of the rise must exclude twice this value.
+        drift: Largest mean drift; None for any drift.
+        strict: True if the upper end of the interval must also be within `ion`.
     """
 
     ion: float = 0.03
@@ -77,7 +77,7 @@ class Budget:
     strict: bool = False
 
     def judge(self, loss: Loss) -> tuple[Verdict, str]:
-        """Whether it allows a loss, and why not: empty where it does."""
+        """Returns the verdict on a loss, and the reason: empty if the loss is within the budget."""
         if not loss.ion.mean <= max(self.ion, ROUNDING):  # not a number is outside
             return "outside", f"ION {loss.ion.mean:+.3f} points, allowed {self.ion:g}"
         if self.drift is not None and not loss.drift.mean <= max(self.drift, ROUNDING):
@@ -87,29 +87,29 @@ class Budget:
             return "within", ""
         room = limit - loss.ion.mean
         needed = (CERTAIN * loss.deviation / room) ** 2 if room > 0 else math.inf
-        enough = f"about {math.ceil(needed)} faces would tell" if needed < MOST else "no number of faces would tell"
+        enough = f"about {math.ceil(needed)} faces would tell" if needed < LARGEST_DATA_SET else "no number of faces would tell"
         return "too few faces", (
             f"ION {loss.ion.mean:+.3f} points, but its 95 % interval on {loss.n} faces reaches {loss.ion.high:+.3f} "
             f"and has to stay below {limit:g}: {enough}"
         )
 
 
-def losses(found: Outputs, expected: Outputs, faces: FaceCrops) -> Losses:
-    """What each face loses.
+def losses(outputs: Outputs, expected: Outputs, faces: FaceCrops) -> Losses:
+    """Returns the loss of each face.
 
     Args:
-        found: What the graph says of the faces.
-        expected: What the source says of them.
-        faces: The annotation.
+        outputs: Outputs of the graph for the faces.
+        expected: Outputs of the source for the same faces.
+        faces: The annotated faces.
     """
     return Losses(
-        ion=parity.errors(found, faces) - parity.errors(expected, faces),
-        drift=parity.drift(found, expected, faces),
+        ion=parity.errors(outputs, faces) - parity.errors(expected, faces),
+        drift=parity.drift(outputs, expected, faces),
     )
 
 
 def loss(of: Losses) -> Loss:
-    """Sums up n faces, at least one."""
+    """Returns the mean losses of n faces, n at least 1."""
     return Loss(
         ion=bootstrap(of.ion),
         drift=bootstrap(of.drift),
