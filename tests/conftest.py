@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
+from filelock import FileLock
 from tests.helpers import Cli, Ran, tiny_onnx
 
 if TYPE_CHECKING:
     from lmconv.types import Precision
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+"""Before NumPy and PyTorch are imported: one test process per core, and sums in one order."""
+
+Once: TypeAlias = Callable[[str, Callable[[Path], object]], Path]
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 REQUIRED = "LMCONV_REQUIRE_REALDATA"
@@ -67,6 +74,25 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
     return call
 
 
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """`once(name, make)` gives a folder that `make` fills once per run, also where several processes run the tests."""
+    base = tmp_path_factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        place, made = common / name, common / f"{name}.made"
+        with FileLock(common / f"{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir()
+                make(place)
+                made.touch()
+        return place
+
+    return folder
+
+
 @pytest.fixture
 def real_weights(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The trained checkpoints, where the command line looks for them."""
@@ -75,15 +101,17 @@ def real_weights(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def seeded(once: Once) -> Path:
     """A folder with seeded checkpoints of the real backbones under their published names. Not to be changed."""
-    import torch
-    from tests.goldens import make
 
-    folder = tmp_path_factory.mktemp("seeded")
-    for model in make.MODELS:
-        torch.save({"state_dict": make.seeded(model).state_dict()}, folder / f"{model}_model_best.pth.tar")
-    return folder
+    def make(folder: Path) -> None:
+        import torch
+        from tests.goldens import make
+
+        for model in make.MODELS:
+            torch.save({"state_dict": make.seeded(model).state_dict()}, folder / f"{model}_model_best.pth.tar")
+
+    return once("seeded", make)
 
 
 @pytest.fixture
@@ -105,12 +133,12 @@ def export(model: str, weights: Path | None, out: Path, *wanted: tuple[str, Prec
 
 
 @pytest.fixture(scope="session")
-def pfld_build(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pfld_build(seeded: Path, once: Once) -> Path:
     """`build/` with pfld as onnx-fp32 and openvino-fp32, from the seeded checkpoint. Not to be changed."""
     from lmconv.types import Precision
 
     wanted = [("onnx", Precision.FP32), ("openvino", Precision.FP32)]
-    return export("pfld", seeded, tmp_path_factory.mktemp("pfld") / "build", *wanted)
+    return once("pfld", lambda folder: export("pfld", seeded, folder / "build", *wanted)) / "build"
 
 
 @pytest.fixture
@@ -120,20 +148,19 @@ def build(pfld_build: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(once: Once) -> Path:
     """`tiny.onnx`, a network that is exported in an instant. Not to be changed."""
-    path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
-    path.write_bytes(tiny_onnx().SerializeToString())
-    return path
+    content = tiny_onnx().SerializeToString()
+    return once("tiny", lambda folder: (folder / "tiny.onnx").write_bytes(content)) / "tiny.onnx"
 
 
 @pytest.fixture(scope="session")
-def tiny_build(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_build(tiny: Path, once: Once) -> Path:
     """`build/` with the tiny network as onnx-fp32, openvino-fp32 and openvino-bf16. Not to be changed."""
     from lmconv.types import Precision
 
     wanted = [("onnx", Precision.FP32), ("openvino", Precision.FP32), ("openvino", Precision.BF16)]
-    return export(str(tiny), None, tmp_path_factory.mktemp("tiny_build") / "build", *wanted)
+    return once("tiny_build", lambda folder: export(str(tiny), None, folder / "build", *wanted)) / "build"
 
 
 @pytest.fixture
@@ -156,23 +183,38 @@ class Flat(nn.Module):
 
 
 @pytest.fixture(scope="session")
-def own_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def own_build(once: Once) -> Path:
     """`flat.py` with a network of someone's own, and its artefact `flat-Flat/onnx-fp32`. Not to be changed."""
-    from lmconv import pipeline
-    from lmconv.sources import resolve as source
-    from lmconv.types import Precision
 
-    place = tmp_path_factory.mktemp("own")
-    (place / "flat.py").write_text(NETWORK, encoding="utf-8")
-    found = source.resolve(f"{place / 'flat.py'}:Flat", size=(32, 32), landmarks=4, seed=0)
-    pipeline.build(pipeline.plain(found, place), "onnx", Precision.FP32, out=place)
-    return place
+    def make(folder: Path) -> None:
+        from lmconv import pipeline
+        from lmconv.sources import resolve as source
+        from lmconv.types import Precision
+
+        (folder / "flat.py").write_text(NETWORK, encoding="utf-8")
+        found = source.resolve(f"{folder / 'flat.py'}:Flat", size=(32, 32), landmarks=4, seed=0)
+        pipeline.build(pipeline.plain(found, folder), "onnx", Precision.FP32, out=folder)
+
+    return once("own", make)
 
 
 @pytest.fixture(scope="session")
-def mobilefacenet_build(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_build(shared: Path, once: Once) -> Path:
+    """`build/` with the trained networks as onnx-fp32 and openvino-fp32; for tests marked slow. Not to be changed."""
+    from lmconv.types import Precision
+
+    def make(folder: Path) -> None:
+        wanted = [("onnx", Precision.FP32), ("openvino", Precision.FP32)]
+        for model in ("pfld", "mobilefacenet"):
+            export(model, shared / "weights" / model / f"{model}_model_best.pth.tar", folder / "build", *wanted)
+
+    return once("trained", make) / "build"
+
+
+@pytest.fixture(scope="session")
+def mobilefacenet_build(seeded: Path, once: Once) -> Path:
     """The same for mobilefacenet; for tests marked slow."""
     from lmconv.types import Precision
 
     wanted = [("onnx", Precision.FP32), ("openvino", Precision.FP32)]
-    return export("mobilefacenet", seeded, tmp_path_factory.mktemp("mobilefacenet") / "build", *wanted)
+    return once("mobilefacenet", lambda folder: export("mobilefacenet", seeded, folder / "build", *wanted)) / "build"

@@ -6,7 +6,6 @@ registers the same object under the entry-point group `lmconv.<kind>`.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from functools import cache
@@ -77,6 +76,8 @@ def load_all(kind: str) -> dict[str, Any]:
 
 def unknown(what: str, name: str, known: list[str]) -> UsageError:
     """The error for a name that is not known, with the nearest one as its hint."""
+    import difflib
+
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
     return UsageError(f"unknown {what} {name!r}", hint=hint)

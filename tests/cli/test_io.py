@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conftest import export
+from tests.conftest import Once
 from tests.helpers import Cli, add_face, face, python, tiny_onnx
 
 from lmconv import pipeline, plugins
@@ -34,15 +34,16 @@ def open_path(path: Path, threads: int = 1) -> Any:
 
 
 @pytest.fixture(scope="session")
-def io_build(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def io_build(tiny: Path, once: Once) -> Path:
     """`build/` with the tiny network in fp32, every target and every io. Not to be changed."""
-    out = tmp_path_factory.mktemp("io") / "build"
-    export(str(tiny), None, out)
-    plain = pipeline.plain(source.resolve(str(tiny)), out)
-    for target in TARGETS:
-        for io in ("tensor", "image", "frame"):
-            pipeline.build(plain, target, Precision.FP32, out=out, io=io)
-    return out
+
+    def make(folder: Path) -> None:
+        plain = pipeline.plain(source.resolve(str(tiny)), folder / "build")
+        for target in TARGETS:
+            for io in ("tensor", "image", "frame"):
+                pipeline.build(plain, target, Precision.FP32, out=folder / "build", io=io)
+
+    return once("io", make) / "build"
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx
 import pytest
+from tests.conftest import Once
 
 from lmconv import pipeline, plugins
 from lmconv.engines.lint import complaints
@@ -46,10 +47,13 @@ def crops_of(name: str) -> Crops | None:
 
 
 @pytest.fixture(scope="module", params=[name for name, found in plugins.load_all("backbones").items() if found.build])
-def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Plain:
+def plain(request: pytest.FixtureRequest, once: Once) -> Plain:
     """The plain graph of a backbone with seeded weights."""
-    folder: Path = tmp_path_factory.mktemp("plain")
-    return pipeline.plain(seeded(request.param), folder, crops=crops_of(request.param))
+
+    def make(folder: Path) -> Plain:
+        return pipeline.plain(seeded(request.param), folder, crops=crops_of(request.param))
+
+    return make(once(f"engine-{request.param}", make))
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 import click
 
 from lmconv import plugins
-from lmconv.building.jobs import Job, convert, convert_apart
 from lmconv.console import Console, Finite, Outcome, attempt, command, table
 from lmconv.errors import MissingRuntime, UsageError
 from lmconv.options import source_arguments, source_options
@@ -167,6 +165,8 @@ def plugin(
     hardware_compatible: bool,
     **network: Any,
 ) -> Outcome:
+    from lmconv.building.jobs import Job, convert, convert_apart
+
     if seed is not None and not random_weights:
         raise UsageError("--seed is for random weights", hint="add --random-weights, or leave it out")
     wanted, skipped = _combinations(targets, precisions, ios)
@@ -466,6 +466,8 @@ def _check_faces(wanted: list[Wanted], calibration: Path | None) -> None:
 
 def _check_out(out: Path) -> None:
     """Finds out before the work whether the folder can be written."""
+    import tempfile
+
     from lmconv.store.files import writing
 
     with writing(out):

@@ -11,7 +11,6 @@ import click
 from lmconv.console import Console, Outcome, attempt, command, table
 from lmconv.errors import InputError, LmconvError, MissingRuntime, UsageError
 from lmconv.options import TRUST
-from lmconv.sources import usercode
 from lmconv.visual.tables import number
 
 if TYPE_CHECKING:
@@ -65,6 +64,8 @@ def plugin(
     trust: bool,
 ) -> Outcome:
     if model:
+        from lmconv.sources import usercode
+
         usercode.check(model)
     _check(device, threads, batch, sweep)
     from lmconv.benching import cpu as benching

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lmconv.building.jobs import Job, convert
 from lmconv.console import Console, Finite, Outcome, attempt, command, table
 from lmconv.errors import MissingRuntime, UsageError
 from lmconv.options import source_arguments, source_options
@@ -76,6 +75,7 @@ def plugin(
     **network: Any,
 ) -> Outcome:
     from lmconv import plugins
+    from lmconv.building.jobs import Job, convert
     from lmconv.faces.crops import find_dataset
     from lmconv.judging.loss import Budget
     from lmconv.pipeline import Choices

@@ -11,7 +11,6 @@ import click
 from lmconv import plugins
 from lmconv.console import Console, Finite, Outcome, attempt, command, table
 from lmconv.options import TRUST
-from lmconv.sources import usercode
 from lmconv.visual.tables import interval, ion, number
 
 if TYPE_CHECKING:
@@ -108,6 +107,8 @@ def plugin(
     max_drift: float | None,
 ) -> Outcome:
     if model:
+        from lmconv.sources import usercode
+
         usercode.check(model)
     _check(dataset, normaliser, curve)
     from lmconv.detecting.opening import chosen
