@@ -15,7 +15,8 @@ from typing import Any
 def main(environment: Path, wheel: Path) -> int:
     """Checks the wheel's content, then runs it on an artefact that the developers' environment exports."""
     names = zipfile.ZipFile(wheel).namelist()
-    for part in ("lmconv/cli.py", "lmconv/commands/export.py", "lmconv/commands/verify.py", "lmconv/known/known.toml"):
+    known = ("lmconv/known/known.toml", "lmconv/known/networks.json")
+    for part in ("lmconv/cli.py", "lmconv/commands/export.py", "lmconv/commands/verify.py", *known):
         assert part in names, f"{part} is not in {wheel}"
     inits = [name for name in names if name.endswith(("lmconv/__init__.py", "commands/__init__.py"))]
     assert not inits, f"{inits} would hide the other source roots"
@@ -28,6 +29,7 @@ def main(environment: Path, wheel: Path) -> int:
         timed = _json(lmconv, "bench", str(artefact), "--samples", "64", folder=folder)["rows"][0]
         assert timed["ratio_torch"] is None, timed
         assert timed["ratio_plain"] > 0, timed
+        assert len(_json(lmconv, "models", folder=folder)["models"]) > 10, "without PyTorch"
         own = _json(lmconv, "weights", "list", folder=folder)["weights"]
         assert [row["model"] for row in own if row["path"]] == ["drawn68"], own
     print(f"{wheel.name}: verified and timed {artefact.name} with nothing but the wheel installed")

@@ -25,8 +25,14 @@ REQUIRED = "LMCONV_REQUIRE_REALDATA"
 """Set to 1 where the real data must be present."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips tests on real data where there is none; in CI they fail instead, in the fixture."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves exhaustive tests out unless `-m` names them, and skips tests on real data where there is none.
+
+    In CI tests on real data are not skipped: they fail, in the fixture.
+    """
+    if "exhaustive" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("exhaustive")])
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
     if not SHARED.is_dir() and os.environ.get(REQUIRED, "0") == "0":
         missing = pytest.mark.skip(reason="no real data beside the repository")
         for item in items:

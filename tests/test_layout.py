@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 import lmconv.backbones
 from lmconv import plugins
+from lmconv.types import Backbone
 
 TREE = Path(__file__).parents[1]
 ROOTS = [TREE / name for name in ("converter", "evaluate", "weights")]
-KINDS = ["backbones", "commands", "datasets", "metrics", "passes", "schemes", "targets"]
+ASKED = re.compile(r'plugins\.(?:names|load|load_all)\("(\w+)"')
+KINDS = sorted({kind for root in ROOTS for path in root.rglob("*.py") for kind in ASKED.findall(path.read_text())})
+"""The kinds of plug-ins that the source asks for."""
 FILES = [
     (kind, path)
     for kind in KINDS
@@ -45,19 +50,23 @@ def test_no_file_is_in_two_roots() -> None:
 
 
 def test_every_kind_of_plug_in_has_some() -> None:
+    assert {"backbones", "commands", "targets"} < set(KINDS)
     assert {kind for kind, _ in FILES} == set(KINDS)
 
 
 @pytest.mark.parametrize(("kind", "path"), FILES, ids=[f"{kind}-{path.stem}" for kind, path in FILES])
-def test_every_plug_in_file_is_found_and_binds_its_name(kind: str, path: Path) -> None:
-    assert path.stem in plugins.names(kind)
+def test_a_plug_in_has_the_name_of_its_file(kind: str, path: Path) -> None:
     plugin = plugins.load(kind, path.stem)
-    assert plugin is not None
-    if kind != "backbones":
-        assert plugin.name == path.stem
+    assert (plugin.spec if isinstance(plugin, Backbone) else plugin).name == path.stem
 
 
-def test_no_name_is_taken_twice() -> None:
-    for kind in KINDS:
-        names = plugins.names(kind)
-        assert len(names) == len(set(names))
+def test_no_two_plug_ins_of_a_kind_have_one_name() -> None:
+    """Neither in two roots, nor as a file beside a folder: one of them would hide the other."""
+    places = [
+        (kind, path.stem)
+        for kind in KINDS
+        for root in ROOTS
+        for path in (root / "lmconv" / kind).glob("*")
+        if path.suffix == ".py" or (path.is_dir() and path.name != "__pycache__")
+    ]
+    assert {place: count for place, count in Counter(places).items() if count > 1} == {}
