@@ -94,7 +94,7 @@ def test_lower_precisions_are_wrapped_too(cli: Cli, tiny: Path, faces: Path, pre
     assert [row["gates"] for row in rows] == [dict.fromkeys(rows[0]["gates"], "passed")] * 2
 
 
-@pytest.mark.parametrize("points", [39, 98, 106])
+@pytest.mark.parametrize("points", [39, *(pytest.param(count, marks=pytest.mark.slow) for count in (98, 106))])
 def test_any_number_of_points(cli: Cli, tmp_path: Path, points: int) -> None:
     path = tmp_path / "other.onnx"
     path.write_bytes(tiny_onnx(points=points).SerializeToString())

@@ -85,7 +85,7 @@ def test_it_gives_the_same_alone_and_in_a_batch(backbone: Backbone) -> None:
     torch.testing.assert_close(together[1:], alone, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("landmarks", "batch"), [(39, 1), (98, 5)])
+@pytest.mark.parametrize(("landmarks", "batch"), [(39, 1), pytest.param(98, 5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LANDMARKS)
 def test_it_is_built_for_another_number_of_points(name: str, landmarks: int, batch: int) -> None:
     backbone = BACKBONES[name]

@@ -127,7 +127,8 @@ except KeyboardInterrupt:  # between two exports
 """
 
 
-@pytest.mark.parametrize("moment", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [0, 1])
 def test_ctrl_c_gives_130_and_leaves_whole_artefacts(small: Path, tiny: Path, moment: int) -> None:
     arguments = ["export", str(tiny), "--to", "onnx", "--to", "openvino", "--batch", "4", "--no-guard"]
     arguments += ["--out", str(small.parent)]

@@ -18,7 +18,7 @@ from lmconv.store import artifact as artifacts
 from lmconv.targets import openvino
 from lmconv.types import Json, Pass, PassContext
 
-WIDE = 256
+WIDE = 96
 
 
 def burden(model: onnx.ModelProto) -> onnx.ModelProto:
