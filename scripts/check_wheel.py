@@ -17,7 +17,8 @@ from lmconv.plugins import BACKBONES
 def main(environment: Path, wheel: Path) -> int:
     """Checks the wheel's content, then runs it on an artefact that the developers' environment exports."""
     names = zipfile.ZipFile(wheel).namelist()
-    for part in ("lmconv/cli.py", "lmconv/commands/export.py", "lmconv/commands/verify.py", "lmconv/known/known.toml"):
+    known = ("lmconv/known/known.toml", "lmconv/known/networks.json")
+    for part in ("lmconv/cli.py", "lmconv/commands/export.py", "lmconv/commands/verify.py", *known):
         assert part in names, f"{part} is not in {wheel}"
     assert names.count("lmconv/py.typed") == 1, "PEP 561: one marker says that the whole package is typed"
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names), f"LICENSE is not in {wheel}"
@@ -32,6 +33,7 @@ def main(environment: Path, wheel: Path) -> int:
         timed = _json(lmconv, "bench", str(artefact), "--samples", "64", folder=folder)["rows"][0]
         assert timed["ratio_torch"] is None, timed
         assert timed["ratio_plain"] > 0, timed
+        assert len(_json(lmconv, "models", folder=folder)["models"]) > 10, "without PyTorch"
         own = _json(lmconv, "weights", "list", folder=folder)["weights"]
         assert [row["model"] for row in own if row["path"]] == ["drawn68"], own
     print(f"{wheel.name}: verified and timed {artefact.name} with nothing but the wheel installed")

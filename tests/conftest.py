@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
+from filelock import FileLock
 from tests.helpers import Cli, Ran, tiny_onnx
 
 if TYPE_CHECKING:
     from lmconv.types import Precision
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+"""Before NumPy and PyTorch are imported: one test process per core, and sums in one order."""
+
+Once: TypeAlias = Callable[[str, Callable[[Path], object]], Path]
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 REQUIRED = "LMCONV_REQUIRE_REALDATA"
 """Set to 1 where the real data must be present."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips tests on real data where there is none; in CI they fail instead, in the fixture."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves exhaustive tests out unless `-m` names them, and skips tests on real data where there is none.
+
+    In CI tests on real data are not skipped: they fail, in the fixture.
+    """
+    if "exhaustive" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("exhaustive")])
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
     if not SHARED.is_dir() and os.environ.get(REQUIRED, "0") == "0":
         missing = pytest.mark.skip(reason="no real data beside the repository")
         for item in items:
@@ -67,6 +80,25 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
     return call
 
 
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """`once(name, make)` gives a folder that `make` fills once per run, also where several processes run the tests."""
+    base = tmp_path_factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        place, made = common / name, common / f"{name}.made"
+        with FileLock(common / f"{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir()
+                make(place)
+                made.touch()
+        return place
+
+    return folder
+
+
 @pytest.fixture
 def real_weights(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The trained checkpoints, where the command line looks for them."""
@@ -75,15 +107,17 @@ def real_weights(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def seeded(once: Once) -> Path:
     """A folder with seeded checkpoints of the real backbones under their published names. Not to be changed."""
-    import torch
-    from tests.goldens import make
 
-    folder = tmp_path_factory.mktemp("seeded")
-    for model in make.MODELS:
-        torch.save({"state_dict": make.seeded(model).state_dict()}, folder / f"{model}_model_best.pth.tar")
-    return folder
+    def make(folder: Path) -> None:
+        import torch
+        from tests.goldens import make
+
+        for model in make.MODELS:
+            torch.save({"state_dict": make.seeded(model).state_dict()}, folder / f"{model}_model_best.pth.tar")
+
+    return once("seeded", make)
 
 
 @pytest.fixture
@@ -108,12 +142,12 @@ def export(model: str, weights: Path | None, out: Path, *wanted: tuple[str, Prec
 
 
 @pytest.fixture(scope="session")
-def pfld_build(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pfld_build(seeded: Path, once: Once) -> Path:
     """`build/` with pfld as onnx-fp32 and openvino-fp32, from the seeded checkpoint. Not to be changed."""
     from lmconv.types import Precision
 
     wanted = [("onnx", Precision.FP32), ("openvino", Precision.FP32)]
-    return export("pfld", seeded, tmp_path_factory.mktemp("pfld") / "build", *wanted)
+    return once("pfld", lambda folder: export("pfld", seeded, folder / "build", *wanted)) / "build"
 
 
 @pytest.fixture
@@ -123,20 +157,19 @@ def build(pfld_build: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(once: Once) -> Path:
     """`tiny.onnx`, a network that is exported in an instant. Not to be changed."""
-    path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
-    path.write_bytes(tiny_onnx().SerializeToString())
-    return path
+    content = tiny_onnx().SerializeToString()
+    return once("tiny", lambda folder: (folder / "tiny.onnx").write_bytes(content)) / "tiny.onnx"
 
 
 @pytest.fixture(scope="session")
-def tiny_build(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_build(tiny: Path, once: Once) -> Path:
     """`build/` with the tiny network as onnx-fp32, openvino-fp32 and openvino-bf16. Not to be changed."""
     from lmconv.types import Precision
 
     wanted = [("onnx", Precision.FP32), ("openvino", Precision.FP32), ("openvino", Precision.BF16)]
-    return export(str(tiny), None, tmp_path_factory.mktemp("tiny_build") / "build", *wanted)
+    return once("tiny_build", lambda folder: export(str(tiny), None, folder / "build", *wanted)) / "build"
 
 
 @pytest.fixture
@@ -159,27 +192,40 @@ class Flat(nn.Module):
 
 
 @pytest.fixture(scope="session")
-def own_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`flat.py` with a network of someone's own, and its artefact `flat-Flat/onnx-fp32`. Not to be changed."""
-    from lmconv.building import assembling
-    from lmconv.building.plain import plain_graph
-    from lmconv.building.request import Conversion
-    from lmconv.sources import resolve as source
-    from lmconv.types import Variant
+def own_build(once: Once) -> Path:
+    """`flat.py` with a network of someone's own, and `flat-Flat/onnx-fp32` of seed 7. Not to be changed."""
 
-    place = tmp_path_factory.mktemp("own")
-    (place / "flat.py").write_text(NETWORK, encoding="utf-8")
-    found = source.resolve(f"{place / 'flat.py'}:Flat", size=(32, 32), landmarks=4, seed=0)
-    assembling.build(
-        Conversion(base=plain_graph(found, place), out=place), Variant(target="onnx", precision=Precision.FP32)
-    )
-    return place
+    def make(folder: Path) -> None:
+        from lmconv.building import assembling
+        from lmconv.building.plain import plain_graph
+        from lmconv.building.request import Conversion
+        from lmconv.sources import resolve as source
+        from lmconv.types import Variant
+
+        (folder / "flat.py").write_text(NETWORK, encoding="utf-8")
+        found = source.resolve(f"{folder / 'flat.py'}:Flat", size=(32, 32), landmarks=4, seed=7)
+        assembling.build(Conversion(base=plain_graph(found, folder), out=folder), Variant(target="onnx"))
+
+    return once("own", make)
 
 
 @pytest.fixture(scope="session")
-def mobilefacenet_build(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_build(shared: Path, once: Once) -> Path:
+    """`build/` with the trained networks as onnx-fp32 and openvino-fp32; for tests marked slow. Not to be changed."""
+    from lmconv.types import Precision
+
+    def make(folder: Path) -> None:
+        wanted = [("onnx", Precision.FP32), ("openvino", Precision.FP32)]
+        for model in ("pfld", "mobilefacenet"):
+            export(model, shared / "weights" / model / f"{model}_model_best.pth.tar", folder / "build", *wanted)
+
+    return once("trained", make) / "build"
+
+
+@pytest.fixture(scope="session")
+def mobilefacenet_build(seeded: Path, once: Once) -> Path:
     """The same for mobilefacenet; for tests marked slow."""
     from lmconv.types import Precision
 
     wanted = [("onnx", Precision.FP32), ("openvino", Precision.FP32)]
-    return export("mobilefacenet", seeded, tmp_path_factory.mktemp("mobilefacenet") / "build", *wanted)
+    return once("mobilefacenet", lambda folder: export("mobilefacenet", seeded, folder / "build", *wanted)) / "build"

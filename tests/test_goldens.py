@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from tests.goldens import artefacts
 from tests.helpers import python
 
@@ -12,6 +13,7 @@ MAKE = "from tests.goldens import artefacts; artefacts.main()"
 COMPLETE = ("digest", "models", "portable")
 
 
+@pytest.mark.slow
 def test_artefacts_are_the_same_bytes_as_before() -> None:
     golden = json.loads(artefacts.GOLDEN.read_text(encoding="utf-8"))
     ran = python(MAKE, env={"PYTHONPATH": str(Path(__file__).parents[1])})

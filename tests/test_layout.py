@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,15 @@ import pytest
 
 import lmconv.backbones
 from lmconv.plugins import Registry
+from lmconv.types import Backbone
 
 TREE = Path(__file__).parents[1]
 ROOTS = [TREE / name for name in ("converter", "evaluate", "weights")]
-KINDS = ["backbones", "commands", "datasets", "passes", "schemes", "targets"]
+REGISTRY = re.compile(r': Registry\[[\w.]+\] = Registry\("(\w+)"')
+KINDS = sorted({kind for root in ROOTS for path in root.rglob("*.py") for kind in REGISTRY.findall(path.read_text())})
+"""The kinds of plug-ins: every registry in the source."""
+MOST_MODULES = 9
+"""Largest number of modules directly in one `lmconv/`."""
 FILES = [
     (kind, path)
     for kind in KINDS
@@ -35,6 +42,11 @@ def test_the_package_is_a_namespace_of_all_roots() -> None:
     assert getattr(lmconv, "__file__", None) is None
 
 
+def test_the_root_of_the_package_holds_few_modules() -> None:
+    for root in ROOTS:
+        assert len(list((root / "lmconv").glob("*.py"))) <= MOST_MODULES, root
+
+
 def test_no_file_is_in_two_roots() -> None:
     seen: dict[Path, Path] = {}
     for root in ROOTS:
@@ -46,19 +58,23 @@ def test_no_file_is_in_two_roots() -> None:
 
 
 def test_every_kind_of_plug_in_has_some() -> None:
+    assert {"backbones", "commands", "targets"} < set(KINDS)
     assert {kind for kind, _ in FILES} == set(KINDS)
 
 
 @pytest.mark.parametrize(("kind", "path"), FILES, ids=[f"{kind}-{path.stem}" for kind, path in FILES])
-def test_every_plug_in_file_is_found_and_binds_its_name(kind: str, path: Path) -> None:
-    assert path.stem in Registry[Any](kind, kind).names()
+def test_a_plug_in_has_the_name_of_its_file(kind: str, path: Path) -> None:
     plugin = Registry[Any](kind, kind).load(path.stem)
-    assert plugin is not None
-    if kind != "backbones":
-        assert plugin.name == path.stem
+    assert (plugin.spec if isinstance(plugin, Backbone) else plugin).name == path.stem
 
 
-def test_no_name_is_taken_twice() -> None:
-    for kind in KINDS:
-        names = Registry[Any](kind, kind).names()
-        assert len(names) == len(set(names))
+def test_no_two_plug_ins_of_a_kind_have_one_name() -> None:
+    """Neither in two roots, nor as a file beside a folder: one of them would hide the other."""
+    places = [
+        (kind, path.stem)
+        for kind in KINDS
+        for root in ROOTS
+        for path in (root / "lmconv" / kind).glob("*")
+        if path.suffix == ".py" or (path.is_dir() and path.name != "__pycache__")
+    ]
+    assert {place: count for place, count in Counter(places).items() if count > 1} == {}

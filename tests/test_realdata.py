@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from tests.conftest import export
 from tests.helpers import Cli
 
 from lmconv.building.optimise import optimise
@@ -32,19 +32,15 @@ from lmconv.types import Artifact, Float64, OpenOptions, PassContext, Precision,
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]
 
-FP32 = [("onnx", Precision.FP32), ("openvino", Precision.FP32)]
 GOLDEN = {"pfld": "pfld_onnx", "mobilefacenet": "mobilefacenet_ir_f32"}
 FACES = {"pfld": ("ion_pfld_gt12", 3.2237), "mobilefacenet": ("ion_mfn_gt12", 2.9890)}
 RUNTIMES = ["torch", "onnx", "openvino"]
 
 
-@pytest.fixture(scope="module")
-def built(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def built(trained_build: Path) -> Path:
     """`build/` with the trained networks in fp32 for both targets. Not to be changed."""
-    out = tmp_path_factory.mktemp("trained") / "build"
-    for model in GOLDEN:
-        export(model, shared / "weights" / model / f"{model}_model_best.pth.tar", out, *FP32)
-    return out
+    return trained_build
 
 
 @pytest.fixture(params=[(model, runtime) for model in GOLDEN for runtime in RUNTIMES], ids="-".join)
@@ -130,9 +126,10 @@ def test_mapping_back_by_a_clipped_square_misses_the_recorded_ion(
 
 
 def test_verify_and_the_recorded_ion_through_the_command_line(
-    cli: Cli, built: Path, shared: Path, real_weights: Path
+    cli: Cli, built: Path, shared: Path, real_weights: Path, tmp_path: Path
 ) -> None:
-    paths = [built / model / f"{target}-fp32" for model in GOLDEN for target in ("onnx", "openvino")]
+    own = Path(shutil.copytree(built, tmp_path / "own"))  # verify writes into manifests
+    paths = [own / model / f"{target}-fp32" for model in GOLDEN for target in ("onnx", "openvino")]
     ran = cli("verify", *paths, "--data", shared / "faces" / "300w_common", "--json")
     assert ran.code == 0, ran.err
     for row in ran.document["artifacts"]:
@@ -146,8 +143,6 @@ def test_verify_and_the_recorded_ion_through_the_command_line(
 def test_a_trained_weight_changed_by_one_per_cent_fails(
     cli: Cli, built: Path, tmp_path: Path, real_weights: Path
 ) -> None:
-    import shutil
-
     from tests.cli.test_verify import reweigh
 
     folder = Path(shutil.copytree(built / "pfld" / "onnx-fp32", tmp_path / "changed"))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import traceback
 
 import click
 
@@ -53,6 +51,8 @@ def run(arguments: list[str]) -> int:
         return _fail(UsageError(error.format_message(), hint="see --help"), arguments)
     except LmconvError as error:
         if error.__cause__ and {"-v", "--verbose"} & set(arguments):
+            import traceback
+
             traceback.print_exception(error.__cause__)
         return _fail(error, arguments)
     except BrokenPipeError:  # the reader of our output has seen enough
@@ -63,6 +63,8 @@ def run(arguments: list[str]) -> int:
             click.echo("interrupted", err=True)
             return 130
         if {"-v", "--verbose"} & set(arguments):
+            import traceback
+
             traceback.print_exc()
         return _fail(Bug(f"{type(error).__name__}: {error}".strip(), hint=REPORT), arguments)
 
@@ -70,6 +72,8 @@ def run(arguments: list[str]) -> int:
 def _fail(error: LmconvError, arguments: list[str]) -> int:
     click.echo(one_line(f"error: {error}"), err=True)
     if "--json" in arguments:
+        import json
+
         click.echo(json.dumps({"error": error.to_json()}, indent=1))
     return error.exit_code
 

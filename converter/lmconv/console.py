@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
-import logging
 import math
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from lmconv.errors import Bug, LmconvError, interrupted, worst
-from lmconv.types import Json
+
+if TYPE_CHECKING:
+    from lmconv.types import Json
 
 T = TypeVar("T")
 
@@ -40,6 +39,8 @@ class Console:
         if not self.verbose:
             yield
             return
+        import logging
+
         ours, handler = logging.getLogger("lmconv"), logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
         before = ours.level
@@ -97,11 +98,15 @@ def attempt(console: Console, action: Callable[[], T], errors: list[Json], **lab
     except LmconvError as error:
         known = error
         if console.verbose and error.__cause__:
+            import traceback
+
             traceback.print_exception(error.__cause__)
     except Exception as error:  # ours, reported as such; the other items must not suffer
         if interrupted(error):
             raise KeyboardInterrupt from error
         if console.verbose:
+            import traceback
+
             traceback.print_exc()
         known = Bug(f"{type(error).__name__}: {error}".strip(), hint=REPORT)
     errors.append(known.to_json() | {key: str(value) for key, value in label.items()})
@@ -145,6 +150,8 @@ def command(**settings: Any) -> Callable[[Callable[..., Outcome]], click.Command
             with console.logs():
                 outcome = function(console, **arguments)
             if as_json:
+                import json
+
                 click.echo(json.dumps({**outcome.document, "errors": outcome.errors}, indent=1, allow_nan=False))
             elif outcome.text:
                 click.echo(outcome.text)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from lmconv.types import Json
+if TYPE_CHECKING:  # `lmconv --help` answers before the core types are made
+    from lmconv.types import Json
 
 
 class LmconvError(Exception):

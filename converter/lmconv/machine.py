@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,13 +32,18 @@ PACKAGES = (
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     """Versions of Python, lmconv and those packages that are installed."""
-    found = {"python": platform.python_version(), "lmconv": version("lmconv")}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {"python": platform.python_version(), "lmconv": _version("lmconv")}
+    found |= {package: _version(package) for package in packages}
+    return {package: number for package, number in found.items() if number}
+
+
+@cache
+def _version(package: str) -> str:
+    """The version of an installed package, else empty; read once, as every manifest and its reader need 13 of them."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def this_cpu() -> Cpu:

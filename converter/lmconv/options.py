@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from lmconv.errors import UsageError
-from lmconv.types import Json
+
+if TYPE_CHECKING:
+    from lmconv.types import Json
 
 F = TypeVar("F", bound=Callable[..., Any])
 

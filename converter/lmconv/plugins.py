@@ -6,7 +6,6 @@ registers the same object under the entry-point group `lmconv.<kind>`.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterator
@@ -114,6 +113,8 @@ COMMANDS: Registry[click.Command] = Registry("commands", "command")
 
 def unknown(what: str, name: str, known: list[str]) -> UsageError:
     """Returns the error for an unknown name; the hint names the nearest known name."""
+    import difflib
+
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
     return UsageError(f"unknown {what} {name!r}", hint=hint)

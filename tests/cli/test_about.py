@@ -9,19 +9,21 @@ from typing import Any
 
 import pytest
 from tests.goldens import make
-from tests.helpers import COMMAND, Cli, contents, python
+from tests.helpers import Cli, contents, python
+from torch import nn
 
 from lmconv.plugins import BACKBONES, TARGETS
 from lmconv.sources import checkpoints
 from lmconv.store import artifact as artifacts
+from lmconv.types import Backbone, landmark_spec
 
 # models
 
 
-@pytest.fixture(scope="module")
-def models(seeded: Path) -> dict[str, Any]:
-    """The rows of `lmconv models --json` by name; asked for once, as it builds every network."""
-    ran = python(COMMAND, "models", "--json", env={"LMCONV_WEIGHTS": str(seeded)})
+@pytest.fixture
+def models(cli: Cli, weights: Path) -> dict[str, Any]:
+    """The rows of `lmconv models --json` by name."""
+    ran = cli("models", "--json")
     assert ran.code == 0, ran.err
     return {row["name"]: row for row in ran.document["models"]}
 
@@ -44,13 +46,32 @@ def test_models_gives_size_and_work(models: dict[str, Any], model: str, paramete
     assert row["flops"] / 1e9 == pytest.approx(gflop, abs=2e-3)
 
 
-def test_models_says_where_the_weights_are_and_where_there_are_none(models: dict[str, Any], seeded: Path) -> None:
+def test_models_says_where_the_weights_are_and_where_there_are_none(models: dict[str, Any], weights: Path) -> None:
     for name, row in models.items():
         if name == "drawn68":
             assert row["weights"].endswith("known/drawn68.safetensors"), "those that come with lmconv"
         else:
-            here = str(seeded / f"{name}_model_best.pth.tar") if name in make.MODELS else None
+            here = str(weights / f"{name}_model_best.pth.tar") if name in make.MODELS else None
             assert row["weights"] == here
+
+
+def test_models_builds_no_network_that_the_table_has() -> None:
+    loaded = "; print([name for name in ('torch', 'onnx', 'numpy') if name in sys.modules], file=sys.stderr)"
+    ran = python("import sys; from lmconv.cli import run; run(['models'])" + loaded)
+    assert ran.err.strip() == "[]"
+
+
+def test_models_counts_a_network_that_the_table_lacks(cli: Cli) -> None:
+    linear = Backbone(
+        spec=landmark_spec("other", "other", size=(8, 8), landmarks=4),
+        build=lambda points: nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2 * points)),
+        summary="linear",
+    )
+    with BACKBONES.using(other=linear):
+        rows = {row["name"]: row for row in cli("models", "--json").document["models"]}
+    other = rows.pop("other")
+    assert (other["parameters"], other["flops"]) == (8 * 192 + 8, 2 * 8 * 192)
+    assert list(rows) == BACKBONES.names()
 
 
 # weights

@@ -200,6 +200,7 @@ def test_bench_goes_on_after_a_broken_artefact(cli: Cli, small: Path) -> None:
     assert len(ran.document["errors"]) == 1
 
 
+@pytest.mark.slow
 def test_export_goes_on_after_a_broken_model(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"broken")
     ran = cli("export", tmp_path / "broken.onnx", tiny, "--out", "out", "--json")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conftest import export
+from tests.conftest import Once
 from tests.helpers import Cli, add_face, face, python, tiny_onnx
 
 from lmconv.building import acceptance
@@ -38,15 +38,19 @@ def open_path(path: Path, threads: int = 1) -> Any:
 
 
 @pytest.fixture(scope="session")
-def io_build(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def io_build(tiny: Path, once: Once) -> Path:
     """`build/` with the tiny network in fp32, every target and every io. Not to be changed."""
-    out = tmp_path_factory.mktemp("io") / "build"
-    export(str(tiny), None, out)
-    plain = plain_graph(source.resolve(str(tiny)), out)
-    for target in TARGET_NAMES:
-        for io in ("tensor", "image", "frame"):
-            build(Conversion(base=plain, out=out), Variant(target=target, precision=Precision.FP32, io=io))
-    return out
+
+    def make(folder: Path) -> None:
+        plain = plain_graph(source.resolve(str(tiny)), folder / "build")
+        for target in TARGET_NAMES:
+            for io in ("tensor", "image", "frame"):
+                build(
+                    Conversion(base=plain, out=folder / "build"),
+                    Variant(target=target, precision=Precision.FP32, io=io),
+                )
+
+    return once("io", make) / "build"
 
 
 @pytest.fixture
@@ -99,7 +103,7 @@ def test_lower_precisions_are_wrapped_too(cli: Cli, tiny: Path, faces: Path, pre
     assert [row["gates"] for row in rows] == [dict.fromkeys(rows[0]["gates"], "passed")] * 2
 
 
-@pytest.mark.parametrize("points", [39, 98, 106])
+@pytest.mark.parametrize("points", [39, *(pytest.param(count, marks=pytest.mark.slow) for count in (98, 106))])
 def test_any_number_of_points(cli: Cli, tmp_path: Path, points: int) -> None:
     path = tmp_path / "other.onnx"
     path.write_bytes(tiny_onnx(points=points).SerializeToString())

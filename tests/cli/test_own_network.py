@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,7 +149,7 @@ def own_imports() -> Iterator[None]:
     yield
     sys.path[:] = path
     for name in set(sys.modules) - modules:
-        if name in ("my_models", "users") or name.startswith("lmconv_user_"):
+        if name in ("my_models", "users", "flat") or name.startswith("lmconv_user_"):
             del sys.modules[name]
 
 
@@ -157,6 +158,13 @@ def users() -> Path:
     path = Path("users.py")
     path.write_text(USERS, encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def exported(own_build: Path) -> Path:
+    """A copy of `own_build` in the folder the test runs in; gives the artefact."""
+    shutil.copytree(own_build, ".", dirs_exist_ok=True)
+    return Path("flat-Flat/onnx-fp32")
 
 
 # The page
@@ -218,38 +226,32 @@ def test_its_heatmaps_are_decoded_in_the_graph(cli: Cli, users: Path) -> None:
     assert verified["gates"] == {"max_abs": "passed", "max_map": "passed"}
 
 
-def test_random_weights_are_named_and_found_again(cli: Cli, users: Path) -> None:
-    cli("export", f"{users}:Flat", *OWN, "--seed", "7")
-    made = artifacts.read(Path("build/users-Flat/onnx-fp32"))
-    assert made.parents["source"]["seed"] == 7
-    row = cli("verify", made.path, "--model", f"{users}:Flat", "--json").document["artifacts"][0]
+def test_random_weights_are_named_and_found_again(cli: Cli, exported: Path) -> None:
+    assert artifacts.read(exported).parents["source"]["seed"] == 7
+    row = cli("verify", exported, "--model", "flat.py:Flat", "--json").document["artifacts"][0]
     assert (row["trained"], row["ion"], row["parity"]["against"]) == (False, None, "torch")
 
 
-def test_its_code_is_not_run_unless_it_is_named(cli: Cli, users: Path) -> None:
-    cli("export", f"{users}:Flat", *OWN)
-    users.write_text("raise RuntimeError('was run')\n", encoding="utf-8")
-    ran = cli("verify", "build/users-Flat/onnx-fp32", "--json")
+def test_its_code_is_not_run_unless_it_is_named(cli: Cli, exported: Path) -> None:
+    Path("flat.py").write_text("raise RuntimeError('was run')\n", encoding="utf-8")
+    ran = cli("verify", exported, "--json")
     assert ran.code == 0
     assert ran.document["artifacts"][0]["parity"]["against"] == "reference"
-    assert "users.py:Flat is not run unless named (--model)" in ran.err
-    named = cli("verify", "build/users-Flat/onnx-fp32", "--model", f"{users}:Flat")
-    named.refused(4, "users.py:1", "RuntimeError: was run")
+    assert "flat.py:Flat is not run unless named (--model)" in ran.err
+    named = cli("verify", exported, "--model", "flat.py:Flat")
+    named.refused(4, "flat.py:1", "RuntimeError: was run")
 
 
-def test_what_changed_in_the_code_is_exported_anew(cli: Cli, users: Path) -> None:
-    cli("export", f"{users}:Flat", *OWN)
-    before = artifacts.read(Path("build/users-Flat/onnx-fp32")).parameters
-    users.write_text(
-        USERS.replace("self.fc = nn.Linear(3 * 32 * 32, out)", "self.fc = nn.Linear(3 * 32 * 32, out, bias=False)")
-    )
-    cli("export", f"{users}:Flat", *OWN)
-    assert artifacts.read(Path("build/users-Flat/onnx-fp32")).parameters == before - 8
+def test_what_changed_in_the_code_is_exported_anew(cli: Cli, exported: Path) -> None:
+    before, code = artifacts.read(exported).parameters, Path("flat.py").read_text(encoding="utf-8")
+    Path("flat.py").write_text(code.replace("32, 8)", "32, 8, bias=False)"), encoding="utf-8")
+    assert cli("export", "flat.py:Flat", *OWN, "--seed", "7", "--out", ".").code == 0
+    assert artifacts.read(exported).parameters == before - 8
 
 
 def test_what_it_prints_is_not_in_the_document(cli: Cli, users: Path) -> None:
-    ran = cli("export", f"{users}:Flat", *OWN, "--json")
-    assert len(ran.document["artifacts"]) == 1
+    ran = cli("export", f"{users}:pair", *OWN, "--json")
+    assert len(ran.document["errors"]) == 1
     assert "imported" in ran.err
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from tests.conftest import export
+from tests.conftest import Once, export
 from tests.helpers import COMMAND, Cli, contents, python, start, strays
 
 from lmconv.building.assembling import build
@@ -33,16 +33,18 @@ FACE = "00001"
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def drawn(once: Once) -> Path:
     """Three drawn faces, `00000.png` and so on with `.pts` beside them, and `boxes.csv`. Not to be changed."""
-    from lmconv.synthetic.folder import write
 
-    folder = tmp_path_factory.mktemp("drawn")
-    write(folder, {"testset": 3})
-    faces = folder / "drawn" / "testset"
-    rows = [(f"{path.stem}.png", read_pts(path)) for path in sorted(faces.glob("*.pts"))]
-    write_boxes(faces / "boxes.csv", rows)
-    return faces
+    def make(folder: Path) -> None:
+        from lmconv.synthetic.folder import write
+
+        write(folder, {"testset": 3})
+        faces = folder / "drawn" / "testset"
+        rows = [(f"{path.stem}.png", read_pts(path)) for path in sorted(faces.glob("*.pts"))]
+        write_boxes(faces / "boxes.csv", rows)
+
+    return once("drawn", make) / "drawn" / "testset"
 
 
 def write_boxes(path: Path, rows: list[tuple[str, Float64]]) -> None:
@@ -51,9 +53,9 @@ def write_boxes(path: Path, rows: list[tuple[str, Float64]]) -> None:
 
 
 @pytest.fixture(scope="session")
-def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def net(once: Once) -> Path:
     """The plain graph of `drawn68`, which is an artefact too. Not to be changed."""
-    return export("drawn68", None, tmp_path_factory.mktemp("drawn68") / "build") / "drawn68" / "plain"
+    return once("drawn68", lambda folder: export("drawn68", None, folder / "build")) / "build" / "drawn68" / "plain"
 
 
 @pytest.fixture
@@ -485,11 +487,9 @@ def test_a_window_needs_a_display(cli: Cli, net: Path, clip: Path, monkeypatch: 
 
 
 @pytest.fixture(scope="module")
-def pfld(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pfld(trained_build: Path) -> Path:
     """Trained PFLD as openvino-fp32. Not to be changed."""
-    weights = shared / "weights" / "pfld" / "pfld_model_best.pth.tar"
-    out = export("pfld", weights, tmp_path_factory.mktemp("pfld") / "build", ("openvino", Precision.FP32))
-    return out / "pfld" / "openvino-fp32"
+    return trained_build / "pfld" / "openvino-fp32"
 
 
 @pytest.mark.realdata

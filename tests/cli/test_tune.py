@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
 import onnx
 import pytest
+from tests.conftest import Once
 from tests.helpers import Cli, contents, tiny_onnx
+
+from lmconv.synthetic.folder import write
 
 POINT = {"name", "mix", "ms", "faster", "loss", "verdict", "why", "front", "chosen"}
 LAYER = {"layer", "output", "drift", "cost_ms", "int8"}
 
 
+@pytest.fixture(scope="session")
+def drawn(once: Once) -> Path:
+    """Thirty faces to tune by, ten to report on; as `lmconv draw` writes them. Not to be changed."""
+    return once("tuning", lambda folder: write(folder, {"testset": 10, "trainset": 30}))
+
+
 @pytest.fixture
-def network(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A third party's network and thirty faces to tune it by; ten to report on."""
-    onnx.save(tiny_onnx(), "tiny.onnx")
-    assert cli("draw", "faces", "--faces", "10", "--train", "30").code == 0
+def network(tiny: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A third party's network, and `faces` to tune by."""
+    shutil.copy(tiny, "tiny.onnx")
+    Path("faces").symlink_to(drawn)
     monkeypatch.setattr("lmconv.tuning.trials.SLOW_S", 0.1)
     monkeypatch.setattr("lmconv.tuning.search.SCREEN_S", 0.1)
     return Path("tiny.onnx")
@@ -98,22 +108,20 @@ def test_shows_a_person_the_choice_and_the_layers(cli: Cli, network: Path) -> No
         (("--calibration", "faces", "--time", "soon"), 2, ("'soon'", "90s")),
         (("--calibration", "faces", "--to", "tensorrt"), 2, ("tensorrt",)),
         (("--calibration", "faces", "--to", "openvin"), 2, ("openvino",)),
-        (("--calibration", "faces/drawn/testset", "--split", "all"), 4, ("8 faces", "10")),
+        (("--calibration", "few", "--split", "all"), 4, ("8 faces", "10")),
     ],
     ids=["no faces", "no folder", "no time", "not tunable", "no target", "too few faces"],
 )
 def test_says_in_one_line_what_is_missing(
-    cli: Cli, options: tuple[str, ...], code: int, parts: tuple[str, ...]
+    cli: Cli, network: Path, options: tuple[str, ...], code: int, parts: tuple[str, ...]
 ) -> None:
-    onnx.save(tiny_onnx(), "tiny.onnx")
-    cli("draw", "faces", "--faces", "8", "--train", "12")
-    cli("tune", "tiny.onnx", *options).refused(code, *parts)
+    shutil.copytree("faces/drawn/testset", "few/drawn/testset", ignore=shutil.ignore_patterns("*[89].*"))
+    cli("tune", network, *options).refused(code, *parts)
     assert not Path("build/tiny/onnx-mixed").exists()
 
 
-def test_points_without_an_ion_cannot_be_tuned_by_it(cli: Cli) -> None:
-    onnx.save(tiny_onnx(points=5), "tiny.onnx")
-    cli("draw", "faces", "--faces", "1", "--train", "12")
+def test_points_without_an_ion_cannot_be_tuned_by_it(cli: Cli, network: Path) -> None:
+    onnx.save(tiny_onnx(points=5), network)
     cli("tune", "tiny.onnx", "--landmarks", "5", "--calibration", "faces").refused(2, "ION is not defined for 5 points")
 
 

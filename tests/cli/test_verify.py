@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from tests.helpers import COMMAND, Cli, add_face, face, python
+from tests.helpers import COMMAND, Cli, add_face, face, other_package, python
 
 from lmconv.pipeline import convert
 from lmconv.plugins import TARGETS
@@ -357,8 +357,11 @@ def test_doctor_says_what_to_install() -> None:
     assert "pip install 'lmconv[torch]'" in installs.values()
 
 
-def test_models_without_torch_says_what_to_install() -> None:
-    python(without("torch"), "models").refused(3, "pip install 'lmconv[torch]'")
+def test_models_needs_no_torch_but_for_a_network_of_another_package(tmp_path: Path) -> None:
+    env = other_package(tmp_path / "site", "[lmconv.backbones]\nother = lmconv_other:plugin\n", "import torch\n")
+    ran = python(without("torch"), "models", "--json", env=env)
+    ran.refused(3, "other", "pip install 'lmconv[torch]'")
+    assert "pfld" in [row["name"] for row in ran.document["models"]]
 
 
 # Normalisers, curves, data sets

@@ -9,7 +9,9 @@ import pytest
 import torch
 from tests.helpers import built
 
+from lmconv.commands import models
 from lmconv.plugins import BACKBONES
+from lmconv.sources import checkpoints
 from lmconv.sources.checkpoints import fill
 from lmconv.sources.pytorch import identify
 from lmconv.types import Backbone
@@ -83,7 +85,7 @@ def test_it_gives_the_same_alone_and_in_a_batch(backbone: Backbone) -> None:
     torch.testing.assert_close(together[1:], alone, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("landmarks", "batch"), [(39, 1), (98, 5)])
+@pytest.mark.parametrize(("landmarks", "batch"), [(39, 1), pytest.param(98, 5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LANDMARKS)
 def test_it_is_built_for_another_number_of_points(name: str, landmarks: int, batch: int) -> None:
     backbone = LOADED[name]
@@ -106,3 +108,24 @@ def test_it_loads_its_own_state_dict(backbone: Backbone) -> None:
 
 def test_no_two_have_the_same_state_dict(backbone: Backbone) -> None:
     assert identify(network(backbone.spec.name).state_dict()) == [(backbone.spec.name, backbone.spec.landmarks)]
+
+
+# The table behind `lmconv models`
+
+QUICK = ("drawn68", "mtcnn_pnet", "mtcnn_rnet", "pfld", "rfb320", "slim320")
+"""Networks that are counted in an instant."""
+
+
+def row_marks(name: str) -> list[pytest.MarkDecorator]:
+    published = [] if name in BUILT else [pytest.mark.realdata]
+    return published if name in QUICK else [*published, pytest.mark.slow]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=row_marks(name)) for name in models.recorded()])
+def test_its_row_of_the_table_is_true(name: str, request: pytest.FixtureRequest) -> None:
+    file = None if name in BUILT else checkpoints.find(name, request.getfixturevalue("shared") / "detectors")
+    assert models.recorded()[name] == models.described(LOADED[name], file), "python weights/count_networks.py"
+
+
+def test_every_published_network_has_a_row() -> None:
+    assert {*checkpoints.known()} <= {*models.recorded()}

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.conftest import Once
 
 from lmconv.building.assembling import build
 from lmconv.building.plain import Plain, plain_graph
@@ -37,11 +38,11 @@ def marks(name: str) -> list[pytest.MarkDecorator]:
 
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=marks(name)) for name in DETECTION_NETWORKS])
-def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Plain:
+def plain(request: pytest.FixtureRequest, once: Once) -> Plain:
     """The plain graph of a detector: with seeded weights, or as published."""
     weights = None if request.param in BUILT else request.getfixturevalue("shared") / "detectors"
-    folder: Path = tmp_path_factory.mktemp("plain")
-    return plain_graph(resolve(request.param, weights=weights, seed=None if weights else 0), folder)
+    source = resolve(request.param, weights=weights, seed=None if weights else 0)
+    return plain_graph(source, once(f"detector-{request.param}", lambda folder: plain_graph(source, folder)))
 
 
 @pytest.mark.parametrize(

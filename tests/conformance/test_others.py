@@ -45,8 +45,7 @@ def test_a_target_declares_itself(target: Target) -> None:
 
 def test_a_target_says_what_is_missing_as_an_instruction(target: Target) -> None:
     needed = target.requires()
-    assert needed is None or (isinstance(needed, str) and needed.strip())
-    assert target.requires() == needed
+    assert needed is None or re.match("(pip install|a machine with) ", needed)
 
 
 def test_a_target_that_is_here_computes_what_its_source_does(target: Target, tiny: Path, tmp_path: Path) -> None:

@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import onnx
 import pytest
-from tests.helpers import tiny_onnx
+from tests.conftest import Once
 
 from lmconv.building.optimise import optimise
 from lmconv.errors import UsageError
+from lmconv.faces.calibration import calibration_inputs
 from lmconv.graph.facts import static_shapes
 from lmconv.plugins import PASSES, TARGETS
 from lmconv.sources import export
 from lmconv.sources import resolve as source
-from lmconv.types import ModelSpec, Pass, PassContext
+from lmconv.synthetic.folder import write
+from lmconv.types import Float32, ModelSpec, Pass, PassContext
 
 SCHEME = TARGETS.load("onnx").quantisation
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[onnx.ModelProto, ModelSpec]:
-    path = tmp_path_factory.mktemp("source") / "tiny.onnx"
-    path.write_bytes(tiny_onnx().SerializeToString())
-    found = source.resolve(str(path))
+def exported(tiny: Path) -> tuple[onnx.ModelProto, ModelSpec]:
+    found = source.resolve(str(tiny))
     return export.export(found)[0], found.spec
+
+
+@pytest.fixture(scope="module")
+def faces(exported: tuple[onnx.ModelProto, ModelSpec], once: Once) -> Float32:
+    """Drawn faces, as the network takes them; what calibrated passes are given."""
+    folder = once("calibration", lambda place: write(place, {"trainset": 12}))
+    return calibration_inputs(folder, exported[1])
 
 
 @pytest.fixture(params=PASSES.names())
 def step(request: pytest.FixtureRequest) -> Pass:
     return PASSES.load(request.param)
+
+
+@pytest.fixture
+def context(step: Pass, exported: tuple[onnx.ModelProto, ModelSpec], request: pytest.FixtureRequest) -> PassContext:
+    crops = request.getfixturevalue("faces") if step.calibrated else None
+    return PassContext(spec=exported[1], scheme=SCHEME, crops=crops, compact_px=0.5 if step.calibrated else None)
 
 
 def test_it_says_what_it_does_and_what_it_may_change(step: Pass) -> None:
@@ -37,13 +52,17 @@ def test_it_says_what_it_does_and_what_it_may_change(step: Pass) -> None:
     assert callable(step.apply)
 
 
-def test_a_small_graph_stays_within_its_tolerance(step: Pass, exported: tuple[onnx.ModelProto, ModelSpec]) -> None:
-    model, spec = exported
-    context = PassContext(spec=spec, scheme=SCHEME)
-    if step.calibrated:
-        with pytest.raises(UsageError, match="--calibration"):
-            optimise(model, [step.name], context)
+def test_a_calibrated_one_asks_for_faces(step: Pass, exported: tuple[onnx.ModelProto, ModelSpec]) -> None:
+    if not step.calibrated:
         return
+    with pytest.raises(UsageError, match="--calibration"):
+        optimise(exported[0], [step.name], PassContext(spec=exported[1], scheme=SCHEME))
+
+
+def test_a_small_graph_stays_within_its_tolerance(
+    step: Pass, exported: tuple[onnx.ModelProto, ModelSpec], context: PassContext
+) -> None:
+    model, _ = exported
     before = model.SerializeToString()
     result = optimise(model, [step.name], context)
     assert result.warnings == []
@@ -52,12 +71,10 @@ def test_a_small_graph_stays_within_its_tolerance(step: Pass, exported: tuple[on
 
 
 def test_it_keeps_names_and_shapes_of_inputs_and_outputs(
-    step: Pass, exported: tuple[onnx.ModelProto, ModelSpec]
+    step: Pass, exported: tuple[onnx.ModelProto, ModelSpec], context: PassContext
 ) -> None:
-    if step.calibrated:
-        pytest.skip("needs faces")
-    model, spec = exported
-    result = optimise(model, [step.name], PassContext(spec=spec, scheme=SCHEME)).model
+    model, _ = exported
+    result = optimise(model, [step.name], context).model
     assert list(result.graph.input) == list(model.graph.input)
     assert list(result.graph.output) == list(model.graph.output)
     assert {entry.domain: entry.version for entry in result.opset_import}[""] == step.opset
@@ -65,12 +82,11 @@ def test_it_keeps_names_and_shapes_of_inputs_and_outputs(
     onnx.checker.check_model(result, full_check=True)
 
 
-def test_it_gives_the_same_bytes_twice(step: Pass, exported: tuple[onnx.ModelProto, ModelSpec]) -> None:
-    if step.calibrated:
-        pytest.skip("needs faces")
-    model, spec = exported
+def test_it_gives_the_same_bytes_twice(
+    step: Pass, exported: tuple[onnx.ModelProto, ModelSpec], context: PassContext
+) -> None:
+    model, _ = exported
     first, second = (
-        optimise(model, [step.name], PassContext(spec=spec, scheme=SCHEME)).model.SerializeToString(deterministic=True)
-        for _ in range(2)
+        optimise(model, [step.name], context).model.SerializeToString(deterministic=True) for _ in range(2)
     )
     assert first == second

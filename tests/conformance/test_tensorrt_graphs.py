@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from tests.conftest import Once
 
 from lmconv.building.assembling import graph_for
 from lmconv.building.limits import MAP_TOLERANCE, RAW_TOLERANCE, TOLERANCE
@@ -50,10 +51,13 @@ def crops_of(name: str) -> Crops | None:
 
 
 @pytest.fixture(scope="module", params=[name for name, found in BACKBONES.load_all().items() if found.build])
-def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Plain:
+def plain(request: pytest.FixtureRequest, once: Once) -> Plain:
     """The plain graph of a backbone with seeded weights."""
-    folder: Path = tmp_path_factory.mktemp("plain")
-    return plain_graph(seeded(request.param), folder, crops=crops_of(request.param))
+
+    def make(folder: Path) -> Plain:
+        return plain_graph(seeded(request.param), folder, crops=crops_of(request.param))
+
+    return make(once(f"engine-{request.param}", make))
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 """Compaction of random networks: what was planted goes or is explained, what only looks dead stays.
 
-LMCONV_NETWORKS says how many networks the slow tests see; 500 where it is not set.
+Every run tries a sample of the networks. LMCONV_NETWORKS says how many `make exhaustive` tries, 500 by default.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from lmconv.compaction.compact import Compacted, compact
 from lmconv.targets.openvino import OpenVinoSession
 from lmconv.types import Arrays
 
-FEW = 60
+QUICK, FEW, SOME = 20, 60, 120
 MANY = int(os.environ.get("LMCONV_NETWORKS", "500"))
-COUNTS = [FEW, pytest.param(MANY, marks=pytest.mark.slow)]
+LARGE = [pytest.param(SOME, marks=pytest.mark.slow), pytest.param(MANY, marks=pytest.mark.exhaustive)]
 RARE = 0.02
 """Of how many networks every kind of block has to be part; half of that of every kind of planted channel or trap."""
 JUDGED = ("block", "clean", "head", "planted", "trap")
@@ -58,13 +58,13 @@ def holds(generated: Generated) -> None:
         properties.is_unchanged(before, after)
 
 
-@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("count", [QUICK, *LARGE])
 def test_every_property_holds_of_every_network(count: int) -> None:
     over(count, holds)
 
 
-@pytest.mark.slow
-def test_openvino_gives_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", LARGE)
+def test_openvino_gives_the_same(tmp_path: Path, count: int) -> None:
     def run(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
         path = tmp_path / "model.onnx"
         path.write_bytes(model.SerializeToString())
@@ -72,7 +72,7 @@ def test_openvino_gives_the_same(tmp_path: Path) -> None:
         return dict(zip((value.name for value in model.graph.output), found.values(), strict=True))
 
     judged = 0
-    for generated in sample(MANY)[::EVERY]:
+    for generated in sample(count)[::EVERY]:
         inputs = {name: values[:2] for name, values in images(generated).items()}
         exact = evaluate(generated.model, inputs)
         try:
@@ -85,16 +85,12 @@ def test_openvino_gives_the_same(tmp_path: Path) -> None:
         judged += 1
         after = run(compact(generated.model).model, inputs)
         assert gap(after, exact) <= properties.EXACT + properties.ROUNDING * gap(before, exact), generated.recipe
-    assert judged >= 0.7 * MANY / EVERY
+    assert judged >= 0.7 * count / EVERY
 
 
-@pytest.fixture(scope="module")
-def drawn() -> list[Generated]:
-    return sample(MANY)
-
-
-@pytest.mark.slow
-def test_no_kind_is_rare(drawn: list[Generated]) -> None:
+@pytest.mark.exhaustive
+def test_no_kind_is_rare() -> None:
+    drawn = sample(MANY)
     counts = Counter(item for generated in drawn for item in contents(generated))
     assert {name for heading, name in counts if heading == "block"} == set(BLOCKS)
     assert {name for heading, name in counts if heading == "head"} == set(HEADS)
@@ -118,6 +114,7 @@ def test_a_trap_is_one() -> None:
     assert len(counts) >= 20
 
 
+@pytest.mark.slow
 def test_networks_depend_on_their_input() -> None:
     exact = [evaluate(generated.model, images(generated))["landmarks"] for generated in sample(FEW)]
     apart = [gap({"landmarks": values[:1]}, {"landmarks": values[1:2]}) for values in exact]

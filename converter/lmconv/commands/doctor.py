@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lmconv import machine
 from lmconv.console import Console, Outcome, command, table
 from lmconv.plugins import BACKBONES, INSTALL, TARGETS
-from lmconv.sources import checkpoints
 
 if TYPE_CHECKING:
     from lmconv.types import Json
@@ -22,6 +20,9 @@ Example:
 
 @command(name="doctor", help=HELP, short_help="Show runtimes, devices and what is missing.")
 def plugin(console: Console) -> Outcome:
+    from lmconv import machine
+    from lmconv.sources import checkpoints
+
     here = machine.describe()
     rows = [_source(), *(_target(name) for name in TARGETS.names())]
     weights = {name: checkpoints.find(name) for name in BACKBONES.names()}
@@ -62,6 +63,8 @@ def _gpu_line(gpu: Json | None) -> list[str]:
 
 
 def _source() -> Json:
+    from lmconv import machine
+
     return {
         "name": "torch (source of all networks but ONNX files)",
         "precisions": ["fp32"],

@@ -10,7 +10,6 @@ import click
 
 from lmconv.console import Console, Outcome, command, table
 from lmconv.errors import InputError
-from lmconv.store.files import writing
 
 if TYPE_CHECKING:
     from lmconv.types import Artifact, Json, ModelSpec, TensorSpec
@@ -105,6 +104,8 @@ def _compaction(artifact: Artifact, *, table_wanted: bool, picture: Path | None)
     names = artifacts.modules(artifact)
     compacted["layers"] = [{**row, "name": names.get(row["name"], row["name"])} for row in compacted["layers"]]
     if picture:
+        from lmconv.store.files import writing
+
         title = f"{artifact.spec.name}, {artifact.target} {artifact.precision}: {summary(compacted)}"
         with writing(picture):
             picture.write_text(draw(title, compacted["layers"]), encoding="utf-8")

@@ -5,11 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from lmconv import machine
 from lmconv.console import Console, Outcome, attempt, command, table
-from lmconv.errors import MissingRuntime
-from lmconv.plugins import BACKBONES, INSTALL
-from lmconv.sources import checkpoints
+from lmconv.plugins import BACKBONES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,10 +23,12 @@ Example:
 
 @command(name="models", help=HELP, short_help="List the networks that can be converted.")
 def plugin(console: Console) -> Outcome:
-    if not machine.has("torch"):
-        raise MissingRuntime("looking at networks needs PyTorch", hint=INSTALL["torch"])
     outcome = Outcome(document={})
-    found = [attempt(console, functools.partial(_row, name), outcome.errors, model=name) for name in BACKBONES.names()]
+    listed = recorded()
+    found = [
+        attempt(console, functools.partial(_row, name, listed.get(name)), outcome.errors, model=name)
+        for name in BACKBONES.names()
+    ]
     rows = [row for row in found if row]
     header = ["model", "input", "points", "parameters", "GFLOP", "ION common", "ION full", "weights"]
     text = table(header, [_cells(row) for row in rows])
@@ -37,31 +36,51 @@ def plugin(console: Console) -> Outcome:
     return outcome
 
 
-def _row(name: str) -> Json:
-    backbone = BACKBONES.load(name)
-    spec = backbone.spec
-    known = checkpoints.known().get(spec.name)
-    found = checkpoints.find(spec.name)
-    parameters, flops = _counted(backbone, found)
+def recorded() -> dict[str, Json]:
+    """The rows of networks.json by name: what `described` gives of our networks, without importing PyTorch."""
+    import json
+    from importlib import resources
+
+    text = (resources.files("lmconv.known") / "networks.json").read_text(encoding="utf-8")
+    rows: dict[str, Json] = json.loads(text)
+    return {name: row for name, row in rows.items() if BACKBONES.builtin(name)}
+
+
+def _row(name: str, recorded: Json | None) -> Json:
+    from lmconv.sources import checkpoints
+
+    if recorded is None:
+        backbone = BACKBONES.load(name)
+        name = backbone.spec.name
+    known, found = checkpoints.known().get(name), checkpoints.find(name)
     return {
-        "name": spec.name,
+        "name": name,
+        **(recorded or described(backbone, found)),
+        "published_ion": dict(known.ion) if known else None,
+        "weights": str(found) if found else None,
+    }
+
+
+def described(backbone: Backbone, weights: Path | None) -> Json:
+    """The part of a row that does not depend on the machine; counts of a network published as ONNX need its file."""
+    spec = backbone.spec
+    parameters, flops = _counted(backbone, weights)
+    return {
         "task": spec.task,
         "summary": backbone.summary,
         "input": list(spec.inputs[0].shape),
         "landmarks": spec.landmarks,
         "parameters": parameters,
         "flops": flops,
-        "published_ion": dict(known.ion) if known else None,
-        "weights": str(found) if found else None,
     }
 
 
-def _counted(backbone: Backbone, found: Path | None) -> tuple[int, int] | tuple[None, None]:
-    """Parameters and FLOPs, of one that takes pictures of any size at its sample's; of ONNX what its file has."""
+def _counted(backbone: Backbone, weights: Path | None) -> tuple[int, int] | tuple[None, None]:
+    """Parameters and FLOPs; FLOPs of a network for pictures of any size are those at the size of its sample."""
     if backbone.build is None:
         from lmconv.sources import onnx_file
 
-        return onnx_file.counts(found) if found else (None, None)
+        return onnx_file.counts(weights) if weights else (None, None)
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

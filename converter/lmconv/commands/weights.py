@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +11,9 @@ import click
 from lmconv.console import Console, Outcome, attempt, command, table
 from lmconv.errors import InputError
 from lmconv.plugins import BACKBONES, unknown
-from lmconv.sources import checkpoints
-from lmconv.store.files import replacing, sha256, writing
 
 if TYPE_CHECKING:
+    from lmconv.sources import checkpoints
     from lmconv.types import Json
 
 HELP = """Published checkpoints, and those found here.
@@ -38,6 +36,8 @@ def plugin() -> None:
 
 @command(name="list", help="Lists the published checkpoints: source, licence, published ION, and where each is here.")
 def list_(console: Console) -> Outcome:
+    from lmconv.sources import checkpoints
+
     rows = [_listed(name, known) for name, known in checkpoints.known().items()]
     cells = [
         [row["model"], row["file"], _ion(row["ion"]), row["path"] or "not found", row["source"], row["licence"]]
@@ -48,6 +48,8 @@ def list_(console: Console) -> Outcome:
 
 
 def _listed(name: str, known: checkpoints.Known) -> Json:
+    from lmconv.sources import checkpoints
+
     found = checkpoints.find(name)
     return {
         "model": name,
@@ -69,6 +71,11 @@ def _ion(ion: dict[str, float]) -> str:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--model", help="The network it belongs to; by default the one whose tensors it has.")
 def add(console: Console, *, file: Path, model: str | None) -> Outcome:
+    import shutil
+
+    from lmconv.sources import checkpoints
+    from lmconv.store.files import replacing, writing
+
     row = _verified(file, model)
     name = file.name if file.name in checkpoints.file_names(row["model"]) else _plain_name(row["model"], file)
     target = checkpoints.cache_folder() / name
@@ -89,6 +96,8 @@ def _plain_name(model: str, file: Path) -> str:
 )
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 def verify(console: Console, *, files: tuple[Path, ...]) -> Outcome:
+    from lmconv.sources import checkpoints
+
     outcome = Outcome(document={"weights": []})
     wanted: list[tuple[Path, str | None]] = [(file, None) for file in files]
     if not files:
@@ -104,8 +113,10 @@ def verify(console: Console, *, files: tuple[Path, ...]) -> Outcome:
 
 def _verified(file: Path, model: str | None) -> Json:
     """Loads a checkpoint into its network; raises `InputError` where it does not fit."""
+    from lmconv.sources import checkpoints
     from lmconv.sources.pytorch import identify
     from lmconv.sources.resolve import is_onnx, open_source, resolve
+    from lmconv.store.files import sha256
 
     landmarks = None
     if model is None:
@@ -124,6 +135,9 @@ def _verified(file: Path, model: str | None) -> Json:
 
 def _published(file: Path) -> list[tuple[str, None]]:
     """Networks that are published as an ONNX file of this name, or with these bytes."""
+    from lmconv.sources import checkpoints
+    from lmconv.store.files import sha256
+
     known = checkpoints.known().items()
     return [(name, None) for name, one in known if file.name == one.file or sha256(file) in one.sha256]
 

@@ -87,7 +87,11 @@ class Budget:
             return "within", ""
         room = limit - loss.ion.mean
         needed = (CERTAIN * loss.deviation / room) ** 2 if room > 0 else math.inf
-        enough = f"about {math.ceil(needed)} faces would tell" if needed < LARGEST_DATA_SET else "no number of faces would tell"
+        enough = (
+            f"about {math.ceil(needed)} faces would tell"
+            if needed < LARGEST_DATA_SET
+            else "no number of faces would tell"
+        )
         return "too few faces", (
             f"ION {loss.ion.mean:+.3f} points, but its 95 % interval on {loss.n} faces reaches {loss.ion.high:+.3f} "
             f"and has to stay below {limit:g}: {enough}"

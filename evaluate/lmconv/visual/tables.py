@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from lmconv.types import Json
+if TYPE_CHECKING:
+    from lmconv.types import Json
 
 HEADLINES = ("full", "common", "challenge")
 """Subsets whose ION is shown where there is room for one, first choice first."""

@@ -46,6 +46,7 @@ def test_the_documented_import_converts(tiny: Path, tmp_path: Path) -> None:
 # Same recipe, same bytes
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_bytes_and_digests(small: Path, tiny: Path, tmp_path: Path) -> None:
     ran = python(SAME, tiny, tmp_path / "out", "onnx", "openvino")
     assert ran.code == 0, ran.err

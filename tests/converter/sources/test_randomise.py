@@ -24,7 +24,7 @@ from lmconv.types import OPSET
 SIZE = (48, 40)
 POINTS = 5
 TOLERANCE = 1e-5
-SMALL, TWINS, HEATMAPS = "pfld", "mobilenet_v2_56", "hourglass2"
+SMALL, SIDE, TWINS, HEATMAPS = "drawn68", 64, "mobilenet_v2_56", "hourglass2"
 MODELS = [name for name in BACKBONES.names() if not BACKBONES.load(name).spec.detects]
 QUICK = ("drawn68",)
 
@@ -125,7 +125,7 @@ def test_the_seed_alone_decides_every_byte(build: Any, threads: None) -> None:
     for seed, count in ((0, 1), (0, 2), (1, 2)):
         torch.set_num_threads(count)
         network = build()
-        randomise(network, (112, 112) if build not in FOREIGN else SIZE, seed)
+        randomise(network, (SIDE, SIDE) if build not in FOREIGN else SIZE, seed)
         digests.append(digest(network))
     assert digests[0] == digests[1]
     assert digests[1] != digests[2]
@@ -133,7 +133,7 @@ def test_the_seed_alone_decides_every_byte(build: Any, threads: None) -> None:
 
 def test_what_the_weights_were_before_does_not_matter() -> None:
     network = randomised(SMALL, seed=1)
-    randomise(network, (112, 112), 0)
+    randomise(network, (SIDE, SIDE), 0)
     assert digest(network) == digest(randomised(SMALL))
 
 

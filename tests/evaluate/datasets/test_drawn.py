@@ -88,8 +88,9 @@ def test_98_points_are_read_too(tmp_path: Path) -> None:
     assert load_face_crops(tmp_path, spec).truth.shape == (1, 98, 2)
 
 
-def test_the_shipped_network_finds_the_points_of_faces_drawn_now(tmp_path: Path) -> None:
-    write(tmp_path, {"testset": 60}, seed=2026)
+@pytest.mark.parametrize("count", [12, pytest.param(60, marks=pytest.mark.slow)])
+def test_the_shipped_network_finds_the_points_of_faces_drawn_now(tmp_path: Path, count: int) -> None:
+    write(tmp_path, {"testset": count}, seed=2026)
     resolved = source.resolve("drawn68", weights=SHIPPED)
     faces = load_face_crops(tmp_path, resolved.spec)
     with source.open_source(resolved) as network:

@@ -15,11 +15,13 @@ import pytest
 from onnx import helper, numpy_helper
 from tests.helpers import Cli, add_face, contents, face, tiny_onnx
 
+from lmconv import machine
 from lmconv.plugins import PASSES
 from lmconv.store import artifact as artifacts
+from lmconv.targets import openvino
 from lmconv.types import Json, PassContext
 
-WIDE = 256
+WIDE = 96
 
 
 def burden(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -150,17 +152,41 @@ def test_the_plain_graph_itself_needs_no_timing(cli: Cli, tiny: Path) -> None:
     assert guard("build/tiny/onnx-fp32")["speed"]["reason"] == "it is the same"
 
 
-def test_what_this_machine_computes_otherwise_is_not_judged(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
+BF16 = ("--to", "openvino", "--precision", "bf16")
+
+
+@pytest.fixture
+def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO computes in f32 whatever the hint, as on a CPU without bf16."""
+    opened = openvino.OpenVinoSession.__init__
+
+    def init(self: openvino.OpenVinoSession, path: Path, hint: str, *options: Any) -> None:
+        opened(self, path, "f32", *options)
+        self.caveat = "" if hint == "f32" else f"asked for {hint}, this CPU computes in f32"
+
+    monkeypatch.setattr(openvino.OpenVinoSession, "__init__", init)
+
+
+def test_what_this_machine_computes_otherwise_is_not_judged(
+    cli: Cli, tiny: Path, passes: Json, faces: Path, without_bf16: None
+) -> None:
     passes["dead"] = burden
-    ran = cli("export", tiny, "--to", "openvino", "--precision", "bf16", "--calibration", faces)
-    if ran.code == 1:
-        ran.refused(1, "as long as fp32")  # this CPU has bf16
-        return
+    assert cli("export", tiny, *BF16, "--calibration", faces).code == 0
     found = guard("build/tiny/openvino-bf16")
     for part, verdict in (("speed", "not judged here"), ("budget", "not judged")):
         assert found[part]["verdict"] == verdict
         assert "this CPU computes in f32" in found[part]["reason"]
     assert "speed: not judged here" in cli("inspect", "build/tiny/openvino-bf16").out
+
+
+@pytest.mark.skipif(not {"avx512_bf16", "amx_bf16"} & {*machine.describe()["features"]}, reason="no bf16 in this CPU")
+def test_bf16_is_judged_where_the_cpu_computes_in_bf16(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
+    ran = cli("export", tiny, *BF16, "--calibration", faces, "--budget-ion", "100", "--budget-drift", "100")
+    assert ran.code == 0, ran.err
+    found = guard("build/tiny/openvino-bf16")
+    assert (found["speed"]["verdict"], found["budget"]["verdict"]) == ("passed", "within")
+    assert found["speed"]["ratio"]["median"] > 0
+    assert found["budget"]["loss"]["drift"]["mean"] > 0
 
 
 def test_int8_for_another_cpu_is_not_timed_on_this_one(small: Path) -> None:
