@@ -1,4 +1,4 @@
-"""The few core types. Everything else may import this module; it imports nothing of ours."""
+"""Core types. Every module may import this module; this module imports nothing of lmconv."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ else:  # not worth importing numpy for an annotation: `lmconv --help` answers wi
 Json: TypeAlias = dict[str, Any]
 
 ONNX = "onnx"
-"""The `backbone` of a spec whose source is an ONNX file."""
+"""`ModelSpec.backbone` of a source that is an ONNX file."""
 OPSET = 18
 """The opset of every graph between export and target."""
 
 Io: TypeAlias = Literal["tensor", "image", "frame"]
-"""What an artefact takes: the network's own input, uint8 crops, or one uint8 frame and boxes; see `lmconv.networks.wrapping`."""
+"""Input of an artefact: the network's own tensor, uint8 crops, or one uint8 frame with boxes."""
 
 
 Cpu: TypeAlias = Literal["x86", "arm"]
-"""Kinds of CPU that multiply 8-bit integers differently."""
+"""Kind of CPU: the two kinds multiply 8-bit integers differently."""
 
 
 class Precision(StrEnum):
-    """What an artefact computes in; what it does not name stays float32."""
+    """Precision of an artefact; layers that the precision does not cover stay float32."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -73,7 +73,11 @@ class Variant:
 class TensorSpec:
     """One input or output of a network.
 
-    `shape` holds integers, and a name where an axis is free: `("N", 3, 112, 112)`.
+    Attributes:
+        name: Name of the tensor.
+        dtype: NumPy name of the element type, such as `"float32"`.
+        shape: Sizes of the axes; a name stands for a free axis: `("N", 3, 112, 112)`.
+        layout: Letters of the axes, such as `"NCHW"`.
     """
 
     name: str
@@ -84,7 +88,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """From a uint8 crop to the network's input: `(pixel * scale - mean) / std`, per channel in `colour` order."""
+    """Normalisation of a uint8 crop to the network's input: `(pixel * scale - mean) / std`, per channel in `colour` order."""
 
     colour: Literal["BGR", "RGB"] = "BGR"
     scale: float = 1 / 255
@@ -94,7 +98,7 @@ class Preprocess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crop:
-    """The square cut around a face: the longer (`max`) or shorter (`min`) side of `box`, times `scale`."""
+    """Square crop around a face: side = longer (`max`) or shorter (`min`) side of `box`, times `scale`."""
 
     box: Literal["landmarks", "detector"] = "landmarks"
     side: Literal["max", "min"] = "max"
@@ -103,7 +107,7 @@ class Crop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decode:
-    """How heatmaps become points, see `lmconv.networks.heatmaps.decode`; `beta` is for `soft-argmax` alone."""
+    """Decoding of heatmaps to points, see `lmconv.networks.heatmaps.decode`; only `soft-argmax` uses `beta`."""
 
     method: Literal["argmax", "soft-argmax"] = "argmax"
     beta: float = 1.0
@@ -111,22 +115,25 @@ class Decode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """Everything needed to use a network, apart from its weights.
+    """Description of a network, without its weights.
 
     Attributes:
-        name: What the user calls it; names the artefact's folder.
-        backbone: Name of the backbone plug-in, `"onnx"` where the source is an ONNX file, `FILE.py:NAME` for a user's
-            own network.
-        landmarks: Number of points L; the output `landmarks` is (N, L, 2) float32. 0 of a network for detection, whose
-            outputs are raw: `scores`, `boxes` and perhaps `points`, as its backbone says.
-        sample: (height, width) at which a network that takes pictures of any size is compared, timed and counted.
-        decode: The network's unit of points: `"fraction"` of its input's width and height, or `"pixels"` of it.
-        heatmaps: How the network's maps become points, where it gives maps; they are then the output `heatmaps`,
-            (N, L, h, w) float32.
-        output_slice: For an ONNX source, the half-open range of its flat output that holds the points, or of its
-            channels that hold the heatmaps.
-        io: What the artefact takes; `inputs`, `outputs` and `decode` are always the network's own, and `takes` and
-            `unit` are the artefact's.
+        name: Name given by the user; also the name of the artefact's folder.
+        backbone: Name of the backbone plug-in, `"onnx"` for an ONNX file, or `FILE.py:NAME` for a user's own network.
+        inputs: Inputs of the network.
+        outputs: Outputs of the network.
+        task: `"landmarks"` or `"detection"`.
+        landmarks: Number of points L; the output `landmarks` is (N, L, 2) float32. 0 for a detector, whose outputs are
+            raw: `scores`, `boxes` and sometimes `points`.
+        sample: (height, width) for comparing, timing and counting a network that takes pictures of any size, pixels.
+        preprocess: Normalisation of a crop.
+        decode: Unit of the network's points: `"fraction"` of the input's width and height, or `"pixels"` of the input.
+        heatmaps: Decoding of the network's heatmaps, the output `heatmaps` (N, L, h, w) float32; None for a network
+            without heatmaps.
+        crop: Square crop around a face.
+        output_slice: Half-open range of the flat output of an ONNX file that holds the points, or of the channels that
+            hold the heatmaps.
+        io: Input of the artefact. `inputs`, `outputs` and `decode` always describe the network itself.
     """
 
     name: str
@@ -163,7 +170,7 @@ class ModelSpec:
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """(height, width) of the network's input, pixels; `sample` where it is free."""
+        """(height, width) of the network's input, pixels; `sample` if the size is free."""
         height, width = self.sample or self.inputs[0].shape[2:]
         return int(height), int(width)
 
@@ -174,7 +181,7 @@ class ModelSpec:
 
     @property
     def batch(self) -> int | None:
-        """The batch size a static graph is tied to, None where it is free."""
+        """Fixed batch size of the graph; None for a free batch."""
         size = self.inputs[0].shape[0]
         return size if isinstance(size, int) else None
 
@@ -182,7 +189,7 @@ class ModelSpec:
 def landmark_spec(
     name: str, backbone: str, *, size: tuple[int, int], landmarks: int, heatmaps: Decode | None = None, **settings: Any
 ) -> ModelSpec:
-    """The spec of an ordinary landmark network: `input` (N, 3, *size) float32 to `landmarks` (N, landmarks, 2)."""
+    """Returns the spec of a landmark network: `input` (N, 3, *size) float32 to `landmarks` (N, landmarks, 2) float32."""
     maps = TensorSpec(name="heatmaps", dtype="float32", shape=("N", landmarks, "h", "w"), layout="NLHW")
     return ModelSpec(
         name=name,
@@ -199,7 +206,7 @@ def landmark_spec(
 
 
 SAMPLE = (240, 320)
-"""`ModelSpec.sample` of the detectors here: the size that the ultra-light ones are made for, so that times compare."""
+"""`ModelSpec.sample` of the built-in detectors: the input size of the ultra-light ones, so that times are comparable."""
 
 
 def detection_spec(
@@ -209,13 +216,13 @@ def detection_spec(
     size: tuple[int, int] | None = None,
     **settings: Any,
 ) -> ModelSpec:
-    """The spec of a network for detection: `input` (N, 3, *size) float32, of any size where none is given.
+    """Returns the spec of a detector: `input` (N, 3, *size) float32; the size is free if `size` is None.
 
     Args:
-        name: Of the backbone.
-        outputs: Shapes of `scores`, `boxes` and perhaps `points`, in the order in which they are computed; all float32.
-        size: (height, width) that it takes, pixels.
-        settings: See `ModelSpec`.
+        name: Name of the backbone.
+        outputs: Shapes of `scores`, `boxes` and sometimes `points`, in the order of the network's outputs; all float32.
+        size: (height, width) of the input, pixels.
+        settings: Other fields of `ModelSpec`.
     """
     return ModelSpec(
         name=name,
@@ -236,10 +243,13 @@ def detection_spec(
 class Backbone:
     """A network architecture: the plug-in of `backbones/<one>.py`.
 
-    `build(landmarks)` gives a module in PyTorch's initial state whose forward takes (N, 3, H, W) float32 and gives
-    (N, 2 * landmarks) float32; where the spec has `heatmaps`, maps (N, landmarks, h, w); or a tuple that begins so. For
-    detection it gives a tuple in the order of the spec's outputs. None where the network was published as an ONNX file,
-    which holds architecture and weights, and has such outputs.
+    Attributes:
+        spec: Description of the network.
+        build: Returns a module in PyTorch's initial state for a number of landmarks. The module's forward takes
+            (N, 3, H, W) float32. A landmark network returns (N, 2 * landmarks) float32; with `spec.heatmaps`, maps
+            (N, landmarks, h, w) float32; or a tuple with these first. A detector returns a tuple in the order of
+            `spec.outputs`. None for a network that is published as an ONNX file with such outputs.
+        summary: One line for `lmconv models`.
     """
 
     spec: ModelSpec
@@ -254,15 +264,15 @@ class Backbone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A network with its weights: what everything that is made from it is compared with.
+    """A network with its weights: the reference for every artefact.
 
     Attributes:
-        spec: What it is.
-        path: The checkpoint or ONNX file; None where the weights are random.
-        sha256: That of the file; of random weights, that of their description.
-        seed: Of random weights.
-        factory: What builds a user's own network, as they named it: `FILE.py:NAME`; else empty.
-        kind: What runs it.
+        spec: Description of the network.
+        path: Checkpoint or ONNX file; None for random weights.
+        sha256: Hex sha256 of the file; for random weights, of their description.
+        seed: Seed of random weights.
+        factory: `FILE.py:NAME` of the function that builds a user's own network, as the user typed it; otherwise empty.
+        kind: Library that runs the network.
     """
 
     spec: ModelSpec
@@ -274,12 +284,12 @@ class Source:
 
     @property
     def label(self) -> str:
-        """Where the weights come from, in words."""
+        """Origin of the weights, for messages."""
         return str(self.path) if self.path else f"random weights, seed {self.seed}"
 
 
 class Session(Protocol):
-    """A loaded artefact, ready to run; a context manager that frees what it holds.
+    """A loaded artefact, ready to run; a context manager that frees its resources.
 
     Attributes:
         caveat: Where this machine does not do what the artefact's `execution` says: what it does instead. Else empty.
@@ -288,7 +298,7 @@ class Session(Protocol):
     caveat: str
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Computes the outputs by name. Shapes and dtypes are those of the spec."""
+        """Returns the outputs by name; shapes and dtypes follow the spec."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -300,17 +310,17 @@ class Session(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantScheme:
-    """How a target wants its int8 graph.
+    """int8 scheme of a target.
 
     Attributes:
         activations: `"uint8"` (asymmetric) or `"int8"` (symmetric, zero point 0).
-        bracket: Whether all that a layer computes is quantised before anything reads it: ONNX Runtime has an integer
-            kernel for the layer only then; OpenVINO and TensorRT would rather fuse what follows.
-        reason: Why, in one sentence; written to the recipe.
-        weights: `"int8"`, which a DQ node reads, or the same values as `"float32"`, which pass a Q/DQ pair.
-        fuse_sums: Whether a layer that only a sum reads gives it float values, as one kernel computes both.
-        balance: Share of a channel's range that equalisation moves into the weights of a dense reader, 0 to 1.
-        float_stem: How many of the first layers stay float, at most a quarter of them all.
+        bracket: True if every output of a layer is quantised before the next node. ONNX Runtime has an integer kernel
+            for the layer only then; OpenVINO and TensorRT fuse the next node instead.
+        reason: Reason for the scheme, one sentence; written to the recipe.
+        weights: `"int8"` initializers with a DQ node, or the same values as `"float32"` with a Q/DQ pair.
+        fuse_sums: True if a layer whose only consumer is a sum keeps a float output: one kernel computes both.
+        balance: Fraction of a channel's range that equalisation moves into the weights of a dense consumer, 0 to 1.
+        float_stem: Number of first layers that stay float, at most a quarter of all layers.
     """
 
     activations: Literal["uint8", "int8"]
@@ -354,23 +364,23 @@ class Mix:
 
 
 CHANNELS = (1, 4, 8, 16)
-"""Numbers of channels that vector instructions of a CPU work on at once: none, SSE, AVX2, AVX512."""
+"""Multiples of channels for CPUs: vector widths of float32, without vectors, with SSE, AVX2 and AVX512."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassContext:
-    """What a pass may use besides the graph.
+    """Inputs of a pass besides the graph.
 
     Attributes:
-        spec: The network's spec.
-        crops: (n, 3, H, W) float32 network inputs to calibrate on; None where none were given.
-        scheme: How the target wants int8.
-        measure: Times graphs on the target, one thread, interleaved: (graphs, samples) float64, milliseconds; None
-            where nothing can be measured.
-        compact_px: How far compaction may move a landmark on a face, input pixels; None where it has to be exact.
-        replay: What an earlier run of this pass decided by measuring: to be done again as it was.
-        settings: Of the quantiser, see `Mix`.
-        channels: See `Target`.
+        spec: Description of the network.
+        crops: (n, 3, H, W) float32 network inputs for calibration; None without faces.
+        scheme: int8 scheme of the target.
+        measure: Times graphs on the target, one thread, alternately: (graphs, samples) float64, milliseconds; None
+            if the runtime is not installed.
+        compact_px: Largest shift of a landmark on a face by compaction, input pixels; None for exact compaction.
+        replay: Recorded decisions of an earlier run of this pass, to be repeated.
+        settings: Options of the quantiser that differ from the target's.
+        channels: Multiples of channels, see `Target`.
     """
 
     spec: ModelSpec
@@ -388,15 +398,17 @@ class Pass:
     """A rewrite of the ONNX graph: the plug-in of `passes/<one>.py`.
 
     Attributes:
-        apply: Gives a new model (the argument may be changed) and what it decided, for the recipe; figures that differ
-            from run to run under the key `measured`.
-        tolerance: Largest allowed mean absolute difference of the landmarks, fractions of the input, on real crops
-            (where given) and on noise; where the network gives heatmaps, of these, fractions of their range; for
-            detection, the mean over its raw outputs, each so.
-        required: Whether the artefact is impossible without it; another pass is left out when it is refused.
-        calibrated: Whether it needs real crops; it is then judged on crops alone, as noise is outside its range.
-        uses: The fields of PassContext that its result depends on, besides the spec.
-        opset: The opset of what it gives; only a pass of `Target.last` may leave another.
+        name: Name of the pass and of its file.
+        summary: One line for the documentation.
+        apply: Returns a new model (the argument may be changed) and the decisions for the recipe. Figures that differ
+            from run to run stand under the key `measured`.
+        tolerance: Largest mean absolute difference, on noise and on real crops if given: of the landmarks, fractions of
+            the input; of heatmaps if the network has heatmaps, fractions of their range; for a detector the mean over
+            its raw outputs, fractions of the range of each.
+        required: True if the artefact is impossible without the pass. Another pass is left out when refused.
+        calibrated: True if the pass needs real crops. Such a pass is judged on crops only: noise is outside its range.
+        uses: Fields of `PassContext` on which the result depends, besides the spec.
+        opset: Opset of the result; only a pass of `Target.last` may leave opset 18.
     """
 
     name: str
@@ -411,16 +423,23 @@ class Pass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """A folder with a model that can be deployed, its manifest.json and reference.npz.
+    """A folder with a deployable model, its manifest.json and reference.npz.
 
     Attributes:
         path: The folder.
-        digest: sha256 of the manifest without `measured`.
-        files: sha256 of every other file, by name.
-        execution: What the runtime is told, so that every command runs the same thing.
-        parents: The checkpoint (`source`) and the plain graph (`plain`) it was made from: file name and sha256.
-        recipe: Every decision that made it.
-        measured: What was measured on it, and when; outside the digest.
+        digest: Hex sha256 of the manifest without `measured`.
+        spec: Description of the network.
+        target: Name of the target.
+        precision: Precision of the artefact.
+        files: Hex sha256 of every other file, by name.
+        execution: Settings of the runtime, which every command applies.
+        parents: File name and sha256 of the checkpoint (`source`) and of the plain graph (`plain`).
+        recipe: Every decision of the build.
+        versions: Versions of the tools.
+        machine: Machine of an engine; None for an artefact that runs anywhere.
+        parameters: Number of weights in the graph.
+        flops: Floating-point operations for one input.
+        measured: Measurements with their time; outside the digest.
     """
 
     path: Path
@@ -481,23 +500,23 @@ class Target:
         return io in self.ios and not (io == "frame" and precision == Precision.BF16)
 
     def scheme(self, cpu: Cpu) -> QuantScheme:
-        """How it wants int8 for a kind of CPU."""
+        """int8 scheme for a kind of CPU."""
         return self.on_arm if cpu == "arm" and self.on_arm else self.quantisation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """How an engine is built; only TensorRT has a use for it.
+    """Options for building an engine; only TensorRT uses them.
 
     Attributes:
-        profile: Smallest, best and largest batch, where the network's is free.
-        workspace: Bytes of device memory for the builder's scratch.
-        builder_level: How hard the builder looks for fast kernels, 0 to 5.
-        cache: Its timing cache, or the folder where there is one for each version and GPU; None keeps none.
-        locked: Whether to refuse what would change the timing cache.
-        version_compatible: Whether newer versions may run the engine.
-        hardware_compatible: Whether other GPUs may, from compute capability 8.0 on.
-        modules: The PyTorch module that computes each value, for errors to name.
+        profile: Smallest, best and largest batch of an engine with a free batch.
+        workspace: Scratch memory of the builder on the device, bytes.
+        builder_level: Effort of the search for fast kernels, 0 to 5.
+        cache: Timing cache, or a folder with one timing cache per version and GPU; None for no cache.
+        locked: True to refuse a build that would change the timing cache.
+        version_compatible: True if newer versions of TensorRT may run the engine.
+        hardware_compatible: True if every GPU from compute capability 8.0 on may run the engine.
+        modules: PyTorch module that computes each value, for error messages.
     """
 
     profile: tuple[int, int, int] = (1, 8, 64)
@@ -516,7 +535,7 @@ DEFAULT_BUILD = BuildOptions()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """What `Target.build` decided: the runtime's settings, the machine an engine is tied to, its part of the recipe."""
+    """Result of `Target.build`: settings of the runtime, machine of an engine, and the target's part of the recipe."""
 
     execution: Json
     machine: Json | None = None
@@ -525,9 +544,12 @@ class Built:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenOptions:
-    """Where and with how many intra-op threads a session runs; 0 leaves the number to the runtime.
+    """Options for opening a session.
 
-    `trust` lets an engine be loaded that this user has not built.
+    Attributes:
+        device: Device that runs the session.
+        threads: Number of intra-op threads; 0 leaves the number to the runtime.
+        trust: True to load an engine that this user did not build.
     """
 
     device: Literal["cpu", "gpu"] = "cpu"
