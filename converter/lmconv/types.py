@@ -88,7 +88,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """Normalisation of a uint8 crop to the network's input: `(pixel * scale - mean) / std`, per channel in `colour` order."""
+    """Normalisation of a uint8 crop for the network: `(pixel * scale - mean) / std`, channels in the order of `colour`."""
 
     colour: Literal["BGR", "RGB"] = "BGR"
     scale: float = 1 / 255
@@ -189,7 +189,7 @@ class ModelSpec:
 def landmark_spec(
     name: str, backbone: str, *, size: tuple[int, int], landmarks: int, heatmaps: Decode | None = None, **settings: Any
 ) -> ModelSpec:
-    """Returns the spec of a landmark network: `input` (N, 3, *size) float32 to `landmarks` (N, landmarks, 2) float32."""
+    """Spec of a landmark network: `input` (N, 3, *size) float32 to `landmarks` (N, landmarks, 2) float32."""
     maps = TensorSpec(name="heatmaps", dtype="float32", shape=("N", landmarks, "h", "w"), layout="NLHW")
     return ModelSpec(
         name=name,
@@ -206,7 +206,7 @@ def landmark_spec(
 
 
 SAMPLE = (240, 320)
-"""`ModelSpec.sample` of the built-in detectors: the input size of the ultra-light ones, so that times are comparable."""
+"""`ModelSpec.sample` of the built-in detectors: the input size of the ultra-light ones. Times are comparable then."""
 
 
 def detection_spec(
