@@ -27,7 +27,7 @@ def box_matcher(detect: Callable[[Uint8], Detections]) -> Callable[[Face, Uint8]
 
     Returns:
         A function of an annotated face and its picture, (H, W, 3) uint8, BGR. The function returns (4,) float32: x1,
-        y1, x2, y2, pixels of the picture; or None if no IoU exceeds `MIN_IOU`. `lmconv.faces.crops.load` takes the
+        y1, x2, y2, pixels of the picture; or None if no IoU exceeds `MIN_IOU`. `lmconv.faces.crops.load_face_crops` takes the
         function as `boxes`.
     """
     cache: dict[tuple[Path, int | None], Float32] = {}
