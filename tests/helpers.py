@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -140,6 +140,16 @@ def built(model: str, landmarks: int | None = None) -> torch.nn.Module:
     backbone: Backbone = plugins.load("backbones", model)
     assert backbone.build, f"{model} is published as ONNX"
     return backbone.build(landmarks or backbone.spec.landmarks)
+
+
+def by_size(names: Iterable[str]) -> list[Any]:
+    """Names of networks as parameters of a test, those above 1 GFLOP by the table of `lmconv models` marked slow."""
+    import pytest
+
+    from lmconv.commands.models import recorded
+
+    large = {name for name, row in recorded().items() if row["flops"] > 1e9}
+    return [pytest.param(name, marks=pytest.mark.slow) if name in large else name for name in names]
 
 
 def face(x1: float, y1: float, x2: float, y2: float) -> Float64:

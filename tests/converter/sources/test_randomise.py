@@ -26,7 +26,6 @@ POINTS = 5
 TOLERANCE = 1e-5
 SMALL, SIDE, TWINS, HEATMAPS = "drawn68", 64, "mobilenet_v2_56", "hourglass2"
 MODELS = [name for name in plugins.names("backbones") if not plugins.load("backbones", name).spec.detects]
-QUICK = ("drawn68",)
 
 
 @pytest.fixture
@@ -235,9 +234,8 @@ def runtimes(network: nn.Module, size: tuple[int, int], folder: Path) -> tuple[O
     return OrtSession(path), OpenVinoSession(path, "f32", 0)
 
 
-@pytest.mark.parametrize(
-    "model", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
 def test_runtimes_agree_on_landmarks_that_could_disagree(model: str, tmp_path: Path, record_property: Any) -> None:
     spec = plugins.load("backbones", model).spec
     network = randomised(model)
