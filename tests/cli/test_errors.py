@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tests.helpers import COMMAND, Cli, contents, python, tiny_onnx
+from tests.helpers import Cli, contents, python, tiny_onnx
 
 from lmconv import plugins
 from lmconv.console import Console, Outcome, attempt
