@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import pytest
+
+from lmconv.commands.models import recorded
 
 if TYPE_CHECKING:
     import onnx
@@ -142,14 +145,13 @@ def built(model: str, landmarks: int | None = None) -> torch.nn.Module:
     return backbone.build(landmarks or backbone.spec.landmarks)
 
 
-def by_size(names: Iterable[str]) -> list[Any]:
-    """Names of networks as parameters of a test, those above 1 GFLOP by the table of `lmconv models` marked slow."""
-    import pytest
+LARGE = frozenset(name for name, row in recorded().items() if row["flops"] > 1e9)
+"""Networks above 1 GFLOP, by the table of `lmconv models`."""
 
-    from lmconv.commands.models import recorded
 
-    large = {name for name, row in recorded().items() if row["flops"] > 1e9}
-    return [pytest.param(name, marks=pytest.mark.slow) if name in large else name for name in names]
+def by_size(names: Iterable[str], large: pytest.MarkDecorator = pytest.mark.slow) -> list[Any]:
+    """Names of networks as parameters of a test; the large ones carry a mark."""
+    return [pytest.param(name, marks=large) if name in LARGE else name for name in names]
 
 
 def face(x1: float, y1: float, x2: float, y2: float) -> Float64:

@@ -120,8 +120,14 @@ def test_the_same_picture_gives_the_same_boxes(finder: Finder, shared: Path) -> 
 
 
 @pytest.mark.realdata
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [(5000, 5000), (40, 9000), (9000, 40)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param((40, 9000), marks=pytest.mark.slow),
+        pytest.param((9000, 40), marks=pytest.mark.exhaustive),
+        pytest.param((5000, 5000), marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_very_large_picture_is_searched(finder: Finder, size: tuple[int, int]) -> None:
     check(finder, blank(*size))
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests.helpers import built
+from tests.helpers import LARGE, built
 from torch import Tensor, nn
 
 from lmconv import plugins
@@ -234,8 +234,10 @@ def runtimes(network: nn.Module, size: tuple[int, int], folder: Path) -> tuple[O
     return OrtSession(path), OpenVinoSession(path, "f32", 0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(name, marks=pytest.mark.exhaustive if name in LARGE else pytest.mark.slow) for name in MODELS],
+)
 def test_runtimes_agree_on_landmarks_that_could_disagree(model: str, tmp_path: Path, record_property: Any) -> None:
     spec = plugins.load("backbones", model).spec
     network = randomised(model)
