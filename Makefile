@@ -2,7 +2,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHARED ?= ../shared/data
 
-.PHONY: setup demo test check lint gpu-check clean
+# As many test processes as there are cores; an idle one takes tests of a busy one.
+PYTEST := $(BIN)/pytest -n logical --dist worksteal
+
+.PHONY: setup demo test check exhaustive lint gpu-check clean
 
 setup: .venv/ready
 
@@ -15,7 +18,7 @@ demo: setup
 	$(BIN)/python scripts/demo.py $(SHARED) build
 
 test: setup
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: setup
 	$(BIN)/ruff check .
@@ -23,8 +26,12 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test
-	$(BIN)/pytest -m slow
+check: lint
+	$(PYTEST)
+
+# The whole sets of which the other tests try samples, every night; the result goes to tests/exhaustive.json.
+exhaustive: setup
+	$(PYTEST) -m exhaustive --record tests/exhaustive.json
 
 # On a machine with a GPU: the networks at hand as engines, and benchmarks/gpu-NAME.json.
 gpu-check: setup

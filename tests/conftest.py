@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 from filelock import FileLock
 from tests.helpers import Cli, Ran, tiny_onnx
+from tests.record import Record
 
 if TYPE_CHECKING:
     from lmconv.types import Precision
@@ -25,14 +26,27 @@ REQUIRED = "LMCONV_REQUIRE_REALDATA"
 """Set to 1 where the real data must be present."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--record`."""
+    parser.addoption("--record", type=Path, help="write date, commit, CPU, counts and seconds to this file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Records the result, in the process that all others report to."""
+    if config.option.record and "PYTEST_XDIST_WORKER" not in os.environ:
+        config.pluginmanager.register(Record(config.option.record.absolute()))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves exhaustive tests out unless `-m` names them, and skips tests on real data where there is none.
 
-    In CI tests on real data are not skipped: they fail, in the fixture.
+    In CI tests on real data are not skipped: they fail, in the fixture. Slow tests come first, so that none of them is
+    left for the end.
     """
     if "exhaustive" not in config.option.markexpr:
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("exhaustive")])
         items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if not SHARED.is_dir() and os.environ.get(REQUIRED, "0") == "0":
         missing = pytest.mark.skip(reason="no real data beside the repository")
         for item in items:

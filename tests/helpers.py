@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import pytest
+
+from lmconv.commands.models import recorded
 
 from lmconv.plugins import BACKBONES
 
@@ -141,6 +144,15 @@ def built(model: str, landmarks: int | None = None) -> torch.nn.Module:
     backbone = BACKBONES.load(model)
     assert backbone.build, f"{model} is published as ONNX"
     return backbone.build(landmarks or backbone.spec.landmarks)
+
+
+LARGE = frozenset(name for name, row in recorded().items() if row["flops"] > 1e9)
+"""Networks above 1 GFLOP, by the table of `lmconv models`."""
+
+
+def by_size(names: Iterable[str], large: pytest.MarkDecorator = pytest.mark.slow) -> list[Any]:
+    """Names of networks as parameters of a test; the large ones carry a mark."""
+    return [pytest.param(name, marks=large) if name in LARGE else name for name in names]
 
 
 def face(x1: float, y1: float, x2: float, y2: float) -> Float64:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from tests.helpers import Cli, built, tiny_onnx
 
+from lmconv.sources.resolve import names
+
 
 @pytest.mark.parametrize(
     ("arguments", "parts"),
@@ -82,17 +84,22 @@ def test_a_size_that_is_fixed_is_fixed_everywhere(cli: Cli) -> None:
 
 
 @pytest.mark.realdata
-@pytest.mark.slow
-def test_every_published_detector_is_converted_and_holds_its_gates(
-    cli: Cli, shared: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "detectors",
+    [
+        pytest.param(("mtcnn_onet", "rfb320"), marks=pytest.mark.slow),
+        pytest.param(names("detection"), marks=pytest.mark.exhaustive),
+    ],
+    ids=["two", "all"],
+)
+def test_published_detectors_are_converted_and_hold_their_gates(
+    cli: Cli, shared: Path, monkeypatch: pytest.MonkeyPatch, detectors: tuple[str, ...]
 ) -> None:
-    from lmconv.sources.resolve import names
-
     monkeypatch.setenv("LMCONV_WEIGHTS", str(shared / "detectors"))
     options = [part for name in ("fp32", "fp16") for part in ("--precision", name)]
-    made = cli("export", *names("detection"), "--to", "onnx", "--to", "openvino", *options, "--json")
+    made = cli("export", *detectors, "--to", "onnx", "--to", "openvino", *options, "--json")
     assert made.code == 0, made.err
     verified = cli("verify", *(row["path"] for row in made.document["artifacts"]), "--json")
     assert verified.code == 0, verified.err
-    assert len(verified.document["artifacts"]) == 7 * 4
+    assert len(verified.document["artifacts"]) == 4 * len(detectors)
     assert {row["parity"]["against"] for row in verified.document["artifacts"]} == {"torch", "onnx"}

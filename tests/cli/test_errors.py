@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tests.helpers import COMMAND, Cli, contents, python, tiny_onnx
+from tests.helpers import Cli, contents, python, tiny_onnx
 
 from lmconv.console import Console, Outcome, attempt
 from lmconv.errors import Bug, GateFailed, InputError, LmconvError, MissingRuntime, UsageError, worst
@@ -335,9 +335,9 @@ class Attack:
         return os.mkdir, (str(self.path),)
 
 
-def test_pickled_code_is_refused_in_one_line_and_not_run(tmp_path: Path) -> None:
+def test_pickled_code_is_refused_in_one_line_and_not_run(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_bytes(pickle.dumps(Attack(tmp_path / "was_here")))
-    ran = python(COMMAND, "export", "pfld", "--weights", tmp_path / "x.pth")
+    ran = cli("export", "pfld", "--weights", tmp_path / "x.pth")
     ran.refused(4, "x.pth")
     assert not (tmp_path / "was_here").exists()
     assert ran.err.count("\n") == 1

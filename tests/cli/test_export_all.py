@@ -120,6 +120,7 @@ def saved(model: str, landmarks: int, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_98_points_is_converted_as_such(cli: Cli, tmp_path: Path) -> None:
     path = saved("drawn68", 98, tmp_path)
     assert cli("export", "drawn68", "--weights", path, "--landmarks", "98").code == 0

@@ -91,8 +91,15 @@ def test_the_same_network_makes_the_same_bytes(built: Path, tiny: Path, tmp_path
     assert again.digest == artifacts.read(built / f"{target}-fp32-{io}").digest
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-@pytest.mark.parametrize("target", TARGET_NAMES)
+@pytest.mark.parametrize(
+    ("precision", "target"),
+    [
+        ("fp16", "openvino"),
+        ("int8", "onnx"),
+        pytest.param("fp16", "onnx", marks=pytest.mark.slow),
+        pytest.param("int8", "openvino", marks=pytest.mark.slow),
+    ],
+)
 def test_lower_precisions_are_wrapped_too(cli: Cli, tiny: Path, faces: Path, precision: str, target: str) -> None:
     names = [f"build/tiny/{target}-{precision}-{io}" for io in ("image", "frame")]
     for seed in (3, 4, 5):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers import built
+from tests.helpers import built, by_size
 
 from lmconv.commands import models
 from lmconv.plugins import BACKBONES
@@ -28,7 +28,7 @@ def network(name: str) -> torch.nn.Module:
     return built(name).eval()
 
 
-@pytest.fixture(params=BUILT)
+@pytest.fixture(params=by_size(BUILT))
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     return LOADED[request.param]
 
@@ -86,7 +86,7 @@ def test_it_gives_the_same_alone_and_in_a_batch(backbone: Backbone) -> None:
 
 
 @pytest.mark.parametrize(("landmarks", "batch"), [(39, 1), pytest.param(98, 5, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", LANDMARKS)
+@pytest.mark.parametrize("name", by_size(LANDMARKS))
 def test_it_is_built_for_another_number_of_points(name: str, landmarks: int, batch: int) -> None:
     backbone = LOADED[name]
     height, width = backbone.spec.input_size

@@ -119,10 +119,16 @@ def test_the_same_picture_gives_the_same_boxes(loaded: LoadedDetector, shared: P
 
 
 @pytest.mark.realdata
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [(5000, 5000), (40, 9000), (9000, 40)])
-def test_a_very_large_picture_is_searched(loaded: LoadedDetector, size: tuple[int, int]) -> None:
-    check(loaded, blank(*size))
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param((40, 9000), marks=pytest.mark.slow),
+        pytest.param((9000, 40), marks=pytest.mark.exhaustive),
+        pytest.param((5000, 5000), marks=pytest.mark.exhaustive),
+    ],
+)
+def test_a_very_large_picture_is_searched(finder: Finder, size: tuple[int, int]) -> None:
+    check(finder, blank(*size))
 
 
 @pytest.mark.realdata

@@ -5,7 +5,7 @@ A new file in `backbones/` is tested by being there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx
 import pytest
 from tests.conftest import Once
+from tests.helpers import LARGE
 
 from lmconv.building.assembling import graph_for
 from lmconv.building.limits import MAP_TOLERANCE, RAW_TOLERANCE, TOLERANCE
@@ -24,16 +25,28 @@ from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import Outputs, feed, gap, noise, noise_crops, outputs
 from lmconv.plugins import BACKBONES, PASSES
 from lmconv.sources import resolve as source
-from lmconv.types import Io, Precision, Source, Variant
+from lmconv.types import Backbone, Io, Precision, Source
 
 LAST: dict[tuple[str, ...], tuple[int, ...]] = {("opset17",): (8,), (): (10, 11)}
 """What versions need last."""
-IMAGES = ("pfld", "hourglass2")
+SEEING = "pfld"
+IMAGES = (SEEING, "hourglass2")
 """Networks that take images, too, one of each kind: what is put around a network is the same for all."""
 CALIBRATION = 4
 """Seeded noise that int8 is calibrated on: what it gives is not good, but it is there."""
 
-pytestmark = pytest.mark.slow
+BACKBONES: dict[str, Backbone] = plugins.load_all("backbones")
+PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)
+ALL = [
+    (name, precision)
+    for name, found in BACKBONES.items()
+    for precision in PRECISIONS
+    if found.build and not (found.spec.detects and precision == Precision.INT8)
+]
+"""Every graph; a detector has no int8."""
+SMALL = [case for case in ALL if case[0] not in LARGE]
+SAMPLE = {*((SEEING, precision) for precision in PRECISIONS), *random.Random(0).sample(SMALL, 5)}  # noqa: S311
+"""Graphs that are tried in every run: of one network in each precision, and five others."""
 
 
 def seeded(name: str) -> Source:
@@ -50,7 +63,7 @@ def crops_of(name: str) -> Crops | None:
     return Crops(cut=cache(lambda: noise(spec, CALIBRATION, 3)), pictures=list)
 
 
-@pytest.fixture(scope="module", params=[name for name, found in BACKBONES.load_all().items() if found.build])
+@pytest.fixture(scope="module")
 def plain(request: pytest.FixtureRequest, once: Once) -> Plain:
     """The plain graph of a backbone with seeded weights."""
 
@@ -74,12 +87,14 @@ def answer(ready: TargetGraph) -> Outputs:
         return outputs(session, ready.spec, inputs)
 
 
-@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.INT8])
+@pytest.mark.parametrize(
+    ("plain", "precision"),
+    [pytest.param(*case, marks=pytest.mark.slow if case in SAMPLE else pytest.mark.exhaustive) for case in ALL],
+    indirect=["plain"],
+)
 def test_every_version_gets_what_it_takes_and_it_computes_the_sources_landmarks(
     plain: Plain, precision: Precision
 ) -> None:
-    if plain.source.spec.detects and precision == Precision.INT8:
-        pytest.skip("a detector has no int8")
     ios: tuple[Io, ...] = ("tensor", "image") if plain.source.spec.name in IMAGES else ("tensor",)
     for io in ios:
         computes(plain, precision, io)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.goldens import make
-from tests.helpers import built
+from tests.helpers import built, by_size
 
 from lmconv.errors import InputError
 from lmconv.plugins import BACKBONES
@@ -84,7 +84,7 @@ def test_a_network_whose_published_number_is_not_its_own_has_the_recorded_one(mo
     assert round(expected / 1e6, 2) != millions
 
 
-@pytest.mark.parametrize("model", sorted(PARAMETERS | PUBLISHED_OTHERWISE))
+@pytest.mark.parametrize("model", by_size(sorted(PARAMETERS | PUBLISHED_OTHERWISE)))
 def test_a_network_answers_two_numbers_or_one_heatmap_a_point(model: str) -> None:
     spec = BACKBONES.load(model).spec
     out = empty(model)(torch.empty(2, 3, *spec.input_size, device="meta"))

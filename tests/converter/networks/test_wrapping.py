@@ -251,7 +251,9 @@ def test_places_beyond_what_float32_counts_are_read_right(opened: Open) -> None:
     assert_as_on_the_host(run_frame(wrapped(opened, spec, "frame"), spec, shown), shown, spec)
 
 
-@pytest.mark.parametrize("scale", [0.7, 1.0, 1.15, 1.2, 1.23456, 2.0])
+@pytest.mark.parametrize(
+    "scale", [0.7, 1.15, *(pytest.param(scale, marks=pytest.mark.slow) for scale in (1.0, 1.2, 1.23456, 2.0))]
+)
 def test_a_square_of_any_size_is_pythons(opened: Open, scale: float) -> None:
     spec = spec_of(4, 4, crop=Crop(scale=scale))
     session = wrapped(opened, spec, "frame")

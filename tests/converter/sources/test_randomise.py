@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests.helpers import built
+from tests.helpers import LARGE, built
 from torch import Tensor, nn
 
 from lmconv.inference.ort import OrtSession
@@ -25,8 +25,7 @@ SIZE = (48, 40)
 POINTS = 5
 TOLERANCE = 1e-5
 SMALL, SIDE, TWINS, HEATMAPS = "drawn68", 64, "mobilenet_v2_56", "hourglass2"
-MODELS = [name for name in BACKBONES.names() if not BACKBONES.load(name).spec.detects]
-QUICK = ("drawn68",)
+MODELS = [name for name in plugins.names("backbones") if not plugins.load("backbones", name).spec.detects]
 
 
 @pytest.fixture
@@ -236,7 +235,8 @@ def runtimes(network: nn.Module, size: tuple[int, int], folder: Path) -> tuple[O
 
 
 @pytest.mark.parametrize(
-    "model", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS]
+    "model",
+    [pytest.param(name, marks=pytest.mark.exhaustive if name in LARGE else pytest.mark.slow) for name in MODELS],
 )
 def test_runtimes_agree_on_landmarks_that_could_disagree(model: str, tmp_path: Path, record_property: Any) -> None:
     spec = BACKBONES.load(model).spec
