@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from lmconv.commands.models import recorded
-
 from lmconv.plugins import BACKBONES
 
 if TYPE_CHECKING:

@@ -110,7 +110,7 @@ def test_drawn_faces_beside_photographs_are_not_mixed_with_them(cli: Cli, tmp_pa
     assert cli("draw", tmp_path / "faces", "--faces", "2", "--train", "1").code == 0
     add_face(tmp_path / "faces" / "ibug", "a", face(10, 10, 50, 50))
     arguments = ("--random-weights", "--calibration", tmp_path / "faces")
-    cli("export", "pfld", *arguments).refused(4, "holds faces of drawn and ibug300w", "name a folder that holds one")
+    cli("export", "pfld", *arguments).refused(4, "holds faces of drawn and ibug300w", "name a folder with one data set")
 
 
 def saved(model: str, landmarks: int, folder: Path) -> Path:

@@ -31,7 +31,7 @@ SIZES = ((12, 12), (45, 62), (131, 97), (240, 320))
 LIMITS = {Precision.FP32: 1e-4, Precision.FP16: 5e-2}
 """Of any raw number; of any by the range of its output, with weights that nobody trained."""
 WANTED = [(target, precision) for precision in LIMITS for target in ("onnx", "openvino")]
-SAMPLE = {name: random.Random(name).choice(WANTED) for name in DETECTORS}  # noqa: S311
+SAMPLE = {name: random.Random(name).choice(WANTED) for name in DETECTION_NETWORKS}  # noqa: S311
 """The artefact of each detector that is tried in every run."""
 
 
@@ -52,7 +52,7 @@ def plain(request: pytest.FixtureRequest, once: Once) -> Plain:
 
 @pytest.mark.parametrize(
     ("plain", "target", "precision"),
-    [pytest.param(name, *wanted, marks=marks(name, *wanted)) for name in DETECTORS for wanted in WANTED],
+    [pytest.param(name, *wanted, marks=marks(name, *wanted)) for name in DETECTION_NETWORKS for wanted in WANTED],
     indirect=["plain"],
 )
 def test_an_artefact_gives_what_the_network_gives_at_every_size(

@@ -6,6 +6,7 @@ A new file in `backbones/` is tested by being there.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,7 @@ from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import Outputs, feed, gap, noise, noise_crops, outputs
 from lmconv.plugins import BACKBONES, PASSES
 from lmconv.sources import resolve as source
-from lmconv.types import Backbone, Io, Precision, Source
+from lmconv.types import Io, Precision, Source, Variant
 
 LAST: dict[tuple[str, ...], tuple[int, ...]] = {("opset17",): (8,), (): (10, 11)}
 """What versions need last."""
@@ -35,11 +36,10 @@ IMAGES = (SEEING, "hourglass2")
 CALIBRATION = 4
 """Seeded noise that int8 is calibrated on: what it gives is not good, but it is there."""
 
-BACKBONES: dict[str, Backbone] = plugins.load_all("backbones")
 PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)
 ALL = [
     (name, precision)
-    for name, found in BACKBONES.items()
+    for name, found in BACKBONES.load_all().items()
     for precision in PRECISIONS
     if found.build and not (found.spec.detects and precision == Precision.INT8)
 ]

@@ -27,8 +27,8 @@ def box_matcher(detect: Callable[[Uint8], Detections]) -> Callable[[Face, Uint8]
 
     Returns:
         A function of an annotated face and its picture, (H, W, 3) uint8, BGR. The function returns (4,) float32: x1,
-        y1, x2, y2, pixels of the picture; or None if no IoU exceeds `MIN_IOU`. `lmconv.faces.crops.load_face_crops` takes the
-        function as `boxes`.
+        y1, x2, y2, pixels of the picture; or None if no IoU exceeds `MIN_IOU`. The function is the argument `boxes` of
+        `lmconv.faces.crops.load_face_crops`.
     """
     cache: dict[tuple[Path, int | None], Float32] = {}
 

@@ -95,5 +95,5 @@ def test_without_boxes_a_spec_for_those_of_a_detector_has_no_crops(tmp_path: Pat
 
 def test_where_no_face_is_found_there_is_nothing_to_measure(tmp_path: Path) -> None:
     mine = dataset(tmp_path, face("a", 10, str(tmp_path / "one.png")))
-    with pytest.raises(InputError, match="none of 1 annotated faces"):
+    with pytest.raises(InputError, match="none of the 1 annotated faces"):
         load_face_crops(tmp_path, SPEC, dataset=mine, boxes=box_matcher(lambda picture: boxes()))
