@@ -38,8 +38,8 @@ def main(environment: Path, wheel: Path) -> int:
         timed = _json(lmconv, "bench", str(artefact), "--samples", "64", folder=folder)["rows"][0]
         assert timed["ratio_torch"] is None, timed
         assert timed["ratio_plain"] > 0, timed
-        weights = _json(lmconv, "weights", "list", folder=folder)["weights"]
-        assert [row["model"] for row in weights if row["path"]] == ["drawn68"], weights
+        own = _json(lmconv, "weights", "list", folder=folder)["weights"]
+        assert [row["model"] for row in own if row["path"]] == ["drawn68"], own
     print(f"{wheel.name}: verified and timed {artefact.name} with only the wheel installed")
     return 0
 
