@@ -1,10 +1,10 @@
-"""What compaction and the other passes make of every network: `python benchmarks/compaction.py OUT [MODEL...]`.
+"""Effect of compaction and the other passes on every network: `python benchmarks/compaction.py OUT [MODEL...]`.
 
 Prints two Markdown tables and writes `OUT/compaction.json`: channels, parameters and FLOPs of the plain graph and of
-the artefact, how long compaction took, and how much faster the artefact is than the plain graph, on the same target
-(`lmconv export --explain`) and, where the weights are trained, against ONNX Runtime (`ratio_plain` of `lmconv bench`);
-one thread, batch 1. Networks without trained weights get seeded random ones, which have no dead channels: nothing may
-change there.
+the artefact, the time of compaction, and the speed-up of the artefact against the plain graph, on the same target
+(`lmconv export --explain`) and, for trained weights, against ONNX Runtime (`ratio_plain` of `lmconv bench`); one
+thread, batch 1. Networks without trained weights get seeded random weights, which have no dead channels: compaction
+must not change these networks.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ LMCONV = Path(sys.executable).with_name("lmconv")
 
 
 def main() -> None:
-    """Runs everything; see the module."""
+    """Measures all networks and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("models", nargs="*", help="Networks; all where none are named.")
+    parser.add_argument("models", nargs="*", help="networks to measure; by default all")
     arguments = parser.parse_args()
     out: Path = arguments.out
     rows = [row for model in arguments.models or source.names("landmarks") for row in network(model, out)]
@@ -39,20 +39,27 @@ def main() -> None:
 
 
 def network(model: str, out: Path) -> list[dict[str, Any]]:
-    """Converts and times one network; a row for each target."""
+    """Converts and times one network; returns one row per target."""
     targets = [part for target in TARGETS for part in ("--to", target)]
-    made = run("export", model, "--random-weights", "--no-guard", *targets, "--explain", "--out", str(out), "--json")
-    trained = [row["path"] for row in made["artifacts"] if not row["weights"].startswith("random")]
+    exported = run(
+        "export", model, "--random-weights", "--no-guard", *targets, "--explain", "--out", str(out), "--json"
+    )
+    trained = [row["path"] for row in exported["artifacts"] if not row["weights"].startswith("random")]
     timed = run("bench", *trained, "--json")["rows"] if trained else []
     ratios = {row["path"]: row["ratio_plain"] for row in timed}
-    return [describe(row, ratios.get(row["path"])) for row in made["artifacts"]]
+    return [describe(row, ratios.get(row["path"])) for row in exported["artifacts"]]
 
 
 def describe(row: dict[str, Any], ratio: float | None) -> dict[str, Any]:
-    """What is told of an artefact."""
+    """Returns the figures of one artefact.
+
+    Args:
+        row: Row of the artefact in the document of `lmconv export`.
+        ratio: `ratio_plain` of `lmconv bench`; None if the artefact was not timed.
+    """
     artifact = artifacts.read(Path(row["path"]))
-    decided = artifacts.decided(artifact.recipe, "compact") or {"layers": [], "multiple": None}
-    layers = decided["layers"]
+    decisions = artifacts.decided(artifact.recipe, "compact") or {"layers": [], "multiple": None}
+    layers = decisions["layers"]
     print(row["path"], file=sys.stderr, flush=True)
     return {
         "model": row["model"],
@@ -60,7 +67,7 @@ def describe(row: dict[str, Any], ratio: float | None) -> dict[str, Any]:
         "weights": "random" if row["weights"].startswith("random") else "trained",
         "channels": [sum(layer["channels"][place] for layer in layers) for place in (0, 1)],
         "dead": sum(layer["dead"] for layer in layers),
-        "multiple": decided["multiple"],
+        "multiple": decisions["multiple"],
         "seconds": artifact.measured["passes"]["compact"]["seconds"],
         "explained": row["explained"],
         "ratio_plain": ratio,
@@ -68,13 +75,13 @@ def describe(row: dict[str, Any], ratio: float | None) -> dict[str, Any]:
 
 
 def run(*arguments: str) -> Any:
-    """The JSON document of a command."""
+    """Runs a command; returns its JSON document."""
     done = subprocess.run([str(LMCONV), *arguments], stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 
 
 def sizes(rows: list[dict[str, Any]]) -> str:
-    """What went, as a Markdown table."""
+    """Removed channels, parameters and FLOPs as a Markdown table."""
     header = ["network", "weights", "target", "dead channels", "channels", "multiple", "parameters", "GFLOP", "s"]
     return markdown(header, [_size(row) for row in rows])
 
@@ -95,7 +102,7 @@ def _size(row: dict[str, Any]) -> list[str]:
 
 
 def speeds(rows: list[dict[str, Any]]) -> str:
-    """What it bought, as a Markdown table."""
+    """Speed-ups as a Markdown table."""
     header = ["network", "target", "by compact", "by all passes", "ratio_plain"]
     return markdown(header, [_speed(row) for row in rows])
 
@@ -103,8 +110,8 @@ def speeds(rows: list[dict[str, Any]]) -> str:
 def _speed(row: dict[str, Any]) -> list[str]:
     compact = next(step for step in row["explained"]["passes"] if step["pass"] == "compact")
     gains = [compact["faster"], row["explained"]["total"]["faster"]]
-    told = [f"{gain['median']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]" if gain else "" for gain in gains]
-    return [row["model"], row["target"], *told, f"{row['ratio_plain']:.2f}" if row["ratio_plain"] else ""]
+    cells = [f"{gain['median']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]" if gain else "" for gain in gains]
+    return [row["model"], row["target"], *cells, f"{row['ratio_plain']:.2f}" if row["ratio_plain"] else ""]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Artefacts that take images or frames against the host path: `python benchmarks/io.py OUT`.
+"""Compares artefacts that take images or frames with the host path: `python benchmarks/io.py OUT`.
 
-On the faces of `LMCONV_FACES`, for every network with weights in `LMCONV_WEIGHTS` and 68 points, in fp32: the largest
-distance of a landmark to what the PyTorch network says of crops cut on the host, pixels of the crop, at batches of 1,
-2, 7 and 64; and the time from a picture in memory and boxes to landmarks in it, one thread, in one interleaved run.
-Prints two Markdown tables and writes `OUT/io.json`.
+The networks are all networks with weights in `LMCONV_WEIGHTS` and 68 points, in fp32, on the faces of `LMCONV_FACES`.
+Measured are the largest distance of a landmark to the landmark of the PyTorch network on a crop from the host, in
+pixels of the crop, at batch sizes 1, 2, 7 and 64; and the time from a picture in memory and boxes to landmarks in the
+picture, on one thread, in one interleaved run. Prints two Markdown tables and writes `OUT/io.json`.
 """
 
 from __future__ import annotations
@@ -37,23 +37,24 @@ from lmconv.visual.tables import markdown
 TARGET_NAMES = ("onnx", "openvino")
 IOS: tuple[Io, ...] = ("tensor", "image", "frame")
 FACES = {1: None, 2: 24, 7: 24, 64: 8}
-"""How many faces are compared at each batch; all at 1."""
+"""Number of compared faces by batch size; None for all faces."""
 SAMPLES = {1: 300, 8: 100}
-"""How often each batch is timed."""
+"""Number of timed runs by batch size."""
 LARGE = (2160, 3840)
+"""(height, width) of the large frame, pixels."""
 TIMED = 5
-"""Which face is timed; the size of its picture is in the JSON."""
+"""Index of the timed face; the JSON states the size of its picture."""
 
 
 def main() -> None:
-    """Runs everything; see the module."""
+    """Measures all networks and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", action="append", help="only this network; may be repeated")
     arguments = parser.parse_args()
-    known = arguments.model or [name for name in source.names("landmarks") if checkpoints.find(name, None)]
+    models = arguments.model or [name for name in source.names("landmarks") if checkpoints.find(name, None)]
     rows = []
-    for model in known:
+    for model in models:
         rows += network(model, arguments.out)
         print(model, file=sys.stderr, flush=True)
     (arguments.out / "io.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
@@ -61,21 +62,22 @@ def main() -> None:
 
 
 def network(model: str, out: Path) -> list[dict[str, Any]]:
-    """Every target and io of one network."""
-    found = source.resolve(model)
-    spec = found.spec
+    """Compares and times every target and io of one network; returns the rows."""
+    network_source = source.resolve(model)
+    spec = network_source.spec
     faces = load_face_crops(Path(os.environ["LMCONV_FACES"]), spec, "test")
-    plain = plain_graph(found, out)
-    with source.open_source(found) as session:
-        expected = [on_scene(session, spec, shown).landmarks for _, _, shown in batches(faces, spec)]
+    plain = plain_graph(network_source, out)
+    with source.open_source(network_source) as session:
+        expected = [on_scene(session, spec, scene).landmarks for _, _, scene in batches(faces, spec)]
     rows = []
     with ExitStack() as stack:
         for name in TARGET_NAMES:
             target = TARGETS.load(name)
             opened: dict[Io, tuple[Session, ModelSpec]] = {}
             for io in IOS:
-                made = build(Conversion(base=plain, out=out), Variant(target=name, precision=Precision.FP32, io=io))
-                opened[io] = stack.enter_context(target.open(made, OpenOptions(threads=1))), made.spec
+                variant = Variant(target=name, precision=Precision.FP32, io=io)
+                artifact = build(Conversion(base=plain, out=out), variant)
+                opened[io] = stack.enter_context(target.open(artifact, OpenOptions(threads=1))), artifact.spec
             about = {"model": model, "target": name}
             rows += [about | {"io": io} | compare(*opened[io], faces, expected) for io in IOS]
             rows += [about | row for row in timed(opened, faces)]
@@ -83,28 +85,47 @@ def network(model: str, out: Path) -> list[dict[str, Any]]:
 
 
 def batches(faces: FaceCrops, spec: ModelSpec) -> Iterator[tuple[int, bool, Scene]]:
-    """Pictures with as many boxes as a batch has, around the face and near it; and whether a square leaves it."""
+    """Yields scenes with one face, and with boxes on the face and shifted from the face.
+
+    Args:
+        faces: The faces.
+        spec: Spec of the network.
+
+    Yields:
+        Batch size; True if a square reaches beyond the picture; the picture with as many boxes as the batch size.
+    """
     random = np.random.default_rng(0)
-    for index, shown in enumerate(faces.scenes()):
+    for index, original in enumerate(faces.scenes()):
         for count, limit in FACES.items():
             if limit is not None and index >= limit:
                 continue
-            boxes = np.repeat(shown.boxes, count, 0)
+            boxes = np.repeat(original.boxes, count, 0)
             size = boxes[:, 2:] - boxes[:, :2]
             boxes[1:] += np.tile(random.uniform(-0.3, 0.3, (count, 2)) * size, 2)[1:].astype(np.float32)
-            scene = Scene(frame=shown.frame, boxes=boxes)
-            height, width = shown.frame.shape[:2]
+            scene = Scene(frame=original.frame, boxes=boxes)
+            height, width = original.frame.shape[:2]
             left, top, side = np.array(scene.squares(spec.crop)).T
             beyond = (left < 0) | (top < 0) | (left + side > width) | (top + side > height)
             yield count, bool(beyond.any()), scene
 
 
 def compare(session: Session, spec: ModelSpec, faces: FaceCrops, expected: list[Float32]) -> dict[str, Any]:
-    """Largest distances to the host path, pixels of the crop: by batch, and of boxes over a border at any."""
+    """Largest distance of a landmark to the host path, pixels of the crop.
+
+    Args:
+        session: The artefact.
+        spec: Spec of the artefact.
+        faces: The faces.
+        expected: Landmarks of the PyTorch network by scene of `batches`, (n, L, 2) float32, fractions of the crop.
+
+    Returns:
+        `px`, the distance by batch size, and as `border` the distance for all scenes with a square over the border;
+        `faces`, the number of faces; `border_faces`, the number of faces with a square over the border.
+    """
     worst = {**{str(count): 0.0 for count in FACES}, "border": 0.0}
     beyond = 0
-    for (count, border, shown), points in zip(batches(faces, spec), expected, strict=True):
-        moved = (on_scene(session, spec, shown).landmarks - points) * spec.input_size[::-1]
+    for (count, border, scene), points in zip(batches(faces, spec), expected, strict=True):
+        moved = (on_scene(session, spec, scene).landmarks - points) * spec.input_size[::-1]
         largest = float(np.linalg.norm(moved, axis=2).max())
         beyond += border and count == 1
         for key in (str(count), *(["border"] if border else [])):
@@ -113,21 +134,26 @@ def compare(session: Session, spec: ModelSpec, faces: FaceCrops, expected: list[
 
 
 def timed(opened: dict[Io, tuple[Session, ModelSpec]], faces: FaceCrops) -> list[dict[str, Any]]:
-    """Times of the whole way, milliseconds a face: each io in turn, and what of it the host does for `tensor`."""
-    shown = list(faces.scenes())[TIMED]
-    height, width = shown.frame.shape[:2]
+    """Times from a picture and boxes to landmarks, milliseconds per face, interleaved.
+
+    Returns:
+        One row per batch size. `ms` has the latency of each io; `host`, the work of the host for `tensor`; `large`, a
+        frame artefact on a frame of 3840 x 2160.
+    """
+    original = list(faces.scenes())[TIMED]
+    height, width = original.frame.shape[:2]
     large = np.zeros((*LARGE, 3), np.uint8)
-    large[:height, :width] = shown.frame
+    large[:height, :width] = original.frame
     rows = []
     spec = opened["tensor"][1]
     for count, samples in SAMPLES.items():
-        scene = Scene(frame=shown.frame, boxes=np.repeat(shown.boxes, count, 0))
+        scene = Scene(frame=original.frame, boxes=np.repeat(original.boxes, count, 0))
         runs: dict[str, Callable[[], object]] = {io: whole_way(*opened[io], scene) for io in IOS}
         runs["host"] = functools.partial(_host, scene, spec)
         runs["large"] = whole_way(*opened["frame"], Scene(frame=large, boxes=scene.boxes))
-        figures = interleaved(list(runs.values()), samples) / count
-        found = {io: dataclasses.asdict(latency(each)) for io, each in zip(runs, figures, strict=True)}
-        rows.append({"batch": count, "picture": [width, height], "ms": found})
+        times = interleaved(list(runs.values()), samples) / count
+        latencies = {name: dataclasses.asdict(latency(row)) for name, row in zip(runs, times, strict=True)}
+        rows.append({"batch": count, "picture": [width, height], "ms": latencies})
     return rows
 
 
@@ -136,19 +162,19 @@ def _host(scene: Scene, spec: ModelSpec) -> object:
 
 
 def distances(rows: list[dict[str, Any]]) -> str:
-    """The first table."""
+    """Distances as a Markdown table."""
     header = ["network", "target", "takes", *(f"batch {count}" for count in FACES), "over a border"]
     cells = [
         [row["model"], row["target"], row["io"], *(f"{row['px'][key]:.1e}" for key in (*map(str, FACES), "border"))]
         for row in rows
         if "px" in row
     ]
-    one = next(row for row in rows if "px" in row)
-    return f"{markdown(header, cells)}\n\n{one['faces']} faces, the squares of {one['border_faces']} over a border."
+    first = next(row for row in rows if "px" in row)
+    return f"{markdown(header, cells)}\n\n{first['faces']} faces, the squares of {first['border_faces']} over a border."
 
 
 def times(rows: list[dict[str, Any]]) -> str:
-    """The second table."""
+    """Times as a Markdown table."""
     header = [
         "network",
         "target",

@@ -1,9 +1,9 @@
-"""What each rewrite does to each network: `python benchmarks/passes.py OUT [NETWORK...]`.
+"""Effect of each rewrite on each network: `python benchmarks/passes.py OUT [NETWORK...]`.
 
-Prints a Markdown table: time before and after, and their ratio, for every pass that changes a network, one thread,
-batch 1, before and after in turn in one run; the median of the ratios of neighbouring runs with its 95 %
-order-statistic interval; the largest difference of a landmark. Networks without trained weights get seeded random ones,
-`leftovers` is written here, and folders with a plain graph in `plain/` may be named too.
+Prints a Markdown table with a row for every pass that changes a network: the time before and after the pass, on one
+thread, at batch 1, interleaved in one run; the median of the ratios of neighbouring runs with its 95 % order-statistic
+interval; the largest difference of a coordinate. Networks without trained weights get seeded random weights. NETWORK is
+a name, `leftovers` (a small network from this file), or a folder with a plain graph in `plain/`.
 """
 
 from __future__ import annotations
@@ -43,17 +43,18 @@ DEFAULT = "its default list"
 STATIC = "static batch"
 HEADER = ["network", "target", "pass", "before, ms", "after, ms", "before / after", "largest difference"]
 Measured = tuple[onnx.ModelProto, onnx.ModelProto, str]
+"""Graph before and after a pass, and the name of the pass."""
 
 
 def main() -> None:
-    """Measures and prints; see the module."""
+    """Measures all passes and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("networks", nargs="*")
     parser.add_argument("--to", action="append", choices=["onnx", "openvino"])
     parser.add_argument("--precision", type=Precision, default=Precision.FP32)
-    parser.add_argument("--faces", type=Path, help="to calibrate int8 on")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of timing for each row")
+    parser.add_argument("--faces", type=Path, help="faces for the calibration of int8")
+    parser.add_argument("--seconds", type=float, default=4.0, help="time for each row")
     settings = parser.parse_args()
     rows = []
     for name in settings.networks or [*source.names("landmarks"), "leftovers"]:
@@ -66,7 +67,7 @@ def main() -> None:
 
 
 def network(name: str, out: Path) -> tuple[onnx.ModelProto, ModelSpec]:
-    """The plain graph of a network, made once and kept in `out`; what it computes."""
+    """Returns the plain graph of a network, made once and kept in `out`, and its spec."""
     if name == "leftovers":
         return leftovers()
     if (folder := Path(name) / "plain").is_dir():
@@ -76,7 +77,10 @@ def network(name: str, out: Path) -> tuple[onnx.ModelProto, ModelSpec]:
 
 
 def pairs(model: onnx.ModelProto, spec: ModelSpec, target: str, settings: argparse.Namespace) -> Iterator[Measured]:
-    """Graphs before and after each pass that changes this one, each brought to the precision; one batch size or any."""
+    """Yields graphs before and after each pass that changes the network, and before and after fixing the batch size.
+
+    Both graphs are in the precision of `settings`.
+    """
     plugin = TARGETS.load(target)
     calibrated = settings.precision == Precision.INT8
     crops = calibration_inputs(settings.faces, spec) if calibrated else None
@@ -95,7 +99,7 @@ def pairs(model: onnx.ModelProto, spec: ModelSpec, target: str, settings: argpar
 
 
 def row(name: str, spec: ModelSpec, target: str, measured: Measured, settings: argparse.Namespace) -> list[str]:
-    """Times the two graphs in turn."""
+    """Times two graphs interleaved; returns the cells of their row."""
     before, after, label = measured
     inputs = noise(spec, 4, 1)
     with ExitStack() as stack:
@@ -105,22 +109,22 @@ def row(name: str, spec: ModelSpec, target: str, measured: Measured, settings: a
             stack.enter_context(opened(graph, spec, target, folder / side, settings.precision, fixed=fixed))
             for side, graph in (("before", before), ("after", after))
         ]
-        apart = np.abs(np.subtract(*(points(session, spec, inputs) for session in sessions))).max()
+        difference = np.abs(np.subtract(*(points(session, spec, inputs) for session in sessions))).max()
         runs = [partial(session.run, {"input": inputs[:1]}) for session in sessions]
         times = timed(runs, settings.seconds)
     ratios = latency(times[0] / times[1])
-    middle = [f"{np.median(each):.3f}" for each in times]
+    middle = [f"{np.median(milliseconds):.3f}" for milliseconds in times]
     change = f"{ratios.median_ms:.3f} [{ratios.low_ms:.3f}, {ratios.high_ms:.3f}]"
-    return [Path(name).name, f"{target} {settings.precision}", label, *middle, change, f"{apart:.1e}"]
+    return [Path(name).name, f"{target} {settings.precision}", label, *middle, change, f"{difference:.1e}"]
 
 
 def points(session: Session, spec: ModelSpec, inputs: Float32) -> Float32:
-    """Landmarks of inputs one by one, as a graph may be tied to one."""
+    """Landmarks (n, L, 2) float32; inputs run one by one, because a graph may have the fixed batch size 1."""
     return np.concatenate([landmarks(session, spec, inputs[index : index + 1]) for index in range(len(inputs))])
 
 
 def timed(runs: Sequence[Callable[[], object]], seconds: float) -> Float64:
-    """As often as fits into this time, at least 64 times each, at most 1000: (2, samples) float64, milliseconds."""
+    """Times two runs for about `seconds`, 64 to 1000 times each: (2, samples) float64, milliseconds."""
     trial = interleaved(runs, 3).min(axis=1).sum() / 1e3
     return interleaved(runs, int(np.clip(seconds / trial, 64, 1000)))
 
@@ -128,28 +132,28 @@ def timed(runs: Sequence[Callable[[], object]], seconds: float) -> Float64:
 def opened(
     graph: onnx.ModelProto, spec: ModelSpec, target: str, folder: Path, precision: Precision, *, fixed: bool
 ) -> Session:
-    """A session on one thread; `fixed` lets OpenVINO tie it to one input, as exports do."""
+    """Opens a graph on one thread; with `fixed`, OpenVINO gets a graph of batch size 1, as in an export."""
     if target == "onnx":
         return OrtSession(graph.SerializeToString(), threads=1)
     folder.mkdir(parents=True, exist_ok=True)
-    tied = spec if fixed else with_batch(spec, 1)  # then `build` leaves the graph as it is
-    built = openvino.build(graph, folder, tied, precision)
+    build_spec = spec if fixed else with_batch(spec, 1)  # for a fixed batch `build` does not change the graph
+    built = openvino.build(graph, folder, build_spec, precision)
     free = openvino.free_inputs(spec) if openvino.STATIC in built.execution else ()
     return openvino.OpenVinoSession(folder / "model.xml", built.execution[openvino.HINT], 1, free)
 
 
 def leftovers() -> tuple[onnx.ModelProto, ModelSpec]:
-    """A network with what the others no longer have: BatchNorms of all kinds, indices, a Dropout, a second output."""
+    """A network with parts that no other network has: BatchNorms of all kinds, indices, a Dropout, a second output."""
     random = np.random.default_rng(0)
-    held: dict[str, np.ndarray] = {"shape": np.array([-1, 68, 2])}
+    initializers: dict[str, np.ndarray] = {"shape": np.array([-1, 68, 2])}
 
     def weight(name: str, *shape: int) -> str:
-        held[name] = (random.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+        initializers[name] = (random.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
         return name
 
     def norm(x: str, y: str, channels: int) -> onnx.NodeProto:
         for part in ("gamma", "beta", "mean", "variance"):
-            held[f"{y}.{part}"] = random.uniform(0.5, 1.5, channels).astype(np.float32)
+            initializers[f"{y}.{part}"] = random.uniform(0.5, 1.5, channels).astype(np.float32)
         return make("BatchNormalization", [x, *(f"{y}.{part}" for part in ("gamma", "beta", "mean", "variance"))], y)
 
     nodes = [
@@ -184,7 +188,7 @@ def leftovers() -> tuple[onnx.ModelProto, ModelSpec]:
         "map": ["N", 32, 28, 28],
     }
     values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
-    tensors = [numpy_helper.from_array(value, name) for name, value in held.items()]
+    tensors = [numpy_helper.from_array(value, name) for name, value in initializers.items()]
     outputs = [values["landmarks"], values["map"]]
     graph = helper.make_graph(nodes, "leftovers", [values["input"]], outputs, tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10), spec

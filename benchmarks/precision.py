@@ -1,13 +1,18 @@
-"""Quantisers side by side: `python benchmarks/precision.py OUT [MODEL...]`.
+"""Compares quantisers: `python benchmarks/precision.py OUT [MODEL...]`.
 
-NNCF's default and its accuracy control, ONNX Runtime's min-max, and ours, for networks with weights in `LMCONV_WEIGHTS`
-on the faces of `LMCONV_FACES`: ION and drift on the test part; how many times faster than the plain graph in ONNX
-Runtime fp32, one thread, batch 1, all that is made of a network in turn in one run; CPU seconds and memory to make it
-from the plain graph, in a process of its own. All are calibrated on the same crops of the training part. The others get
-the compacted graph that our quantiser gets, too, so that what compaction does is told from what a quantiser does. A CPU
-without VNNI adds products in 16 bits, which saturate: `in float` is the ION of the same model with its Q/DQ computed in
-float, about what a CPU with VNNI would give. Prints a Markdown table and writes `OUT/precision.json`. `--keep` runs
-what was made before without making it again.
+The quantisers are NNCF with default settings and with accuracy control, ONNX Runtime's min-max, and lmconv ("ours").
+The networks need weights in `LMCONV_WEIGHTS`; the faces come from `LMCONV_FACES`. Measured for each model:
+
+- ION and drift on the test part of the faces;
+- the speed-up against the plain graph in ONNX Runtime fp32, on one thread, at batch 1, with all models of a network
+  interleaved in one run;
+- CPU seconds and memory to make the model from the plain graph, in a process of its own.
+
+All quantisers calibrate on the same crops of the training part. NNCF and ONNX Runtime also get the compacted graph of
+lmconv's quantiser, to separate the effect of compaction from the effect of the quantiser. A CPU without VNNI adds
+products in 16 bits, which saturate: `in float` is the ION of the same model with Q/DQ computed in float, which is about
+the result on a CPU with VNNI. Prints a Markdown table and writes `OUT/precision.json`. `--keep` measures the models of
+an earlier run without making them again.
 """
 
 from __future__ import annotations
@@ -58,13 +63,22 @@ from lmconv.types import Float32, Json, ModelSpec, OpenOptions, Precision, Sessi
 from lmconv.visual.tables import markdown
 
 SAMPLES = 400
+"""Number of timed runs of each model."""
 BUDGET = 0.03
-"""What accuracy control and `lmconv tune` may lose on the training faces, ION points."""
+"""Budget of accuracy control and `lmconv tune` on the training faces, ION points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What a maker starts from: the plain graph, crops, a folder of faces; where artefacts go, and what is not ours."""
+    """Input of a quantiser.
+
+    Attributes:
+        base: The plain graph.
+        crops: (n, 3, H, W) float32 network inputs for calibration.
+        faces: Folder of annotated faces.
+        out: Folder for the artefacts of lmconv.
+        folder: Folder for the files of other quantisers.
+    """
 
     base: Plain
     crops: Float32
@@ -73,13 +87,13 @@ class Job:
     folder: Path
 
     def graph(self, target: str, *, compacted: bool) -> onnx.ModelProto:
-        """The plain graph, or the one that our quantiser gets for this target."""
+        """Returns the plain graph, or the compacted graph that lmconv quantises for this target."""
         if not compacted:
             return self.base.model
         choices = Choices(without=PRECISION_PASSES[Precision.INT8])
         plugin = TARGETS.load(target)
-        given = Crops(cut=lambda: self.crops, pictures=tuple)
-        conversion = Conversion(base=self.base, out=self.out, crops=given, choices=choices)
+        crops = Crops(cut=lambda: self.crops, pictures=tuple)
+        conversion = Conversion(base=self.base, out=self.out, crops=crops, choices=choices)
         *_, last = steps(
             conversion, plugin, resolve_recipe(Variant(target=target, precision=Precision.INT8), plugin, choices)
         )
@@ -87,14 +101,14 @@ class Job:
 
 
 def ours(job: Job, target: str, precision: Precision) -> Path:
-    """What `lmconv export` makes."""
+    """Makes an artefact as `lmconv export` does; returns its folder."""
     pictures = functools.partial(calibration_pictures, job.faces, job.base.artifact.spec)
-    given = Crops(cut=lambda: job.crops, pictures=pictures)
-    return build(Conversion(base=job.base, out=job.out, crops=given), Variant(target=target, precision=precision)).path
+    crops = Crops(cut=lambda: job.crops, pictures=pictures)
+    return build(Conversion(base=job.base, out=job.out, crops=crops), Variant(target=target, precision=precision)).path
 
 
 def tuned(job: Job, target: str) -> Path:
-    """What `lmconv tune` makes."""
+    """Makes an artefact with `lmconv tune`; returns its folder."""
     name = job.base.artifact.spec.name
     if "tune" in COMMANDS.names():
         lmconv = str(Path(sys.executable).with_name("lmconv"))
@@ -102,7 +116,7 @@ def tuned(job: Job, target: str) -> Path:
         subprocess.run([lmconv, "tune", name, "--to", target, *options], check=True, stdout=sys.stderr)
     path = job.out / name / Variant(target=target, precision=Precision.MIXED).folder
     if not path.is_dir():
-        raise FileNotFoundError("not tuned")
+        raise FileNotFoundError(f"lmconv tune has written no {path}")
     return path
 
 
@@ -117,21 +131,21 @@ def min_max(job: Job, *, compacted: bool, reduce_range: bool = False) -> Path:
         def get_next(self) -> dict[str, Float32] | None:
             return next(({"input": crop[None]} for crop in self.rest), None)
 
-    prepared, made = job.folder / "prepared.onnx", job.folder / "model.onnx"
+    prepared, quantised = job.folder / "prepared.onnx", job.folder / "model.onnx"
     quant_pre_process(job.graph("onnx", compacted=compacted), prepared)
     types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
-    quantize_static(prepared, made, Reader(), per_channel=True, reduce_range=reduce_range, **types)
-    return made
+    quantize_static(prepared, quantised, Reader(), per_channel=True, reduce_range=reduce_range, **types)
+    return quantised
 
 
 def nncf(job: Job, *, compacted: bool, reduce_range: bool = False, **options: Any) -> Path:
-    """NNCF on OpenVINO's IR; with `max_drop` its accuracy control, which judges by ION on the training faces."""
+    """NNCF on OpenVINO's IR; with `max_drop`, NNCF's accuracy control by the ION on the training faces."""
     import nncf
     import openvino as ov
 
     spec = job.base.artifact.spec
     onnx.save(job.graph("openvino", compacted=compacted), job.folder / "model.onnx")
-    # In a graph that is read, and not converted, a bias is no plain constant, and NNCF finds none to correct.
+    # convert_model instead of read_model: after read_model biases are not constants, and NNCF corrects none of them.
     model = ov.convert_model(job.folder / "model.onnx", input=[1, 3, *spec.input_size])
     arguments = [model, nncf.Dataset([crop[None] for crop in job.crops])]
     if reduce_range:
@@ -139,15 +153,15 @@ def nncf(job: Job, *, compacted: bool, reduce_range: bool = False, **options: An
     quantise = nncf.quantize
     if "max_drop" in options:
         faces = load_face_crops(job.faces, spec, "train")
-        known = zip(feed(faces.images, spec)[:, None], faces.squares[:, None], faces.truth[:, None], strict=True)
-        quantise, arguments = nncf.quantize_with_accuracy_control, [*arguments, nncf.Dataset(list(known)), _accuracy]
-    made = quantise(*arguments, subset_size=len(job.crops), **options)
-    ov.save_model(made, job.folder / "model.xml", compress_to_fp16=False)
+        rows = zip(feed(faces.images, spec)[:, None], faces.squares[:, None], faces.truth[:, None], strict=True)
+        quantise, arguments = nncf.quantize_with_accuracy_control, [*arguments, nncf.Dataset(list(rows)), _accuracy]
+    quantised = quantise(*arguments, subset_size=len(job.crops), **options)
+    ov.save_model(quantised, job.folder / "model.xml", compress_to_fp16=False)
     return job.folder / "model.xml"
 
 
 def _accuracy(compiled: Any, faces: Iterable[Any]) -> tuple[float, list[float]]:
-    """100 - ION, mean and of each face: higher is better, and not 0, by which NNCF divides."""
+    """Returns 100 - ION, as mean and per face: higher is better, and never 0, because NNCF divides by the mean."""
     scores = [100 - float(nme(to_picture(compiled(x)["landmarks"], at), truth)[0]) for x, at, truth in faces]
     return float(np.mean(scores)), scores
 
@@ -173,66 +187,77 @@ MAKERS: dict[tuple[str, str], Callable[[Job], Path]] = {
     ("openvino", "ours, int8"): lambda job: ours(job, "openvino", Precision.INT8),
     ("openvino", "ours, tuned"): lambda job: tuned(job, "openvino"),
 }
-"""What is compared: what it runs on, what it is called, and what makes it: a model file, or an artefact of ours."""
+"""Compared models: runtime and name, and the function that makes a model file or an artefact of lmconv."""
 
 
 def main() -> None:
-    """Runs everything; see the module."""
+    """Measures all networks and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("models", nargs="*", default=["pfld", "mobilefacenet"])
     parser.add_argument("--keep", action="store_true")
     arguments = parser.parse_args()
     if not find_spec("nncf"):
-        sys.exit("NNCF is not here, and ours is compared with it: pip install 'lmconv[benchmarks]' (or nncf==3.4.0)")
+        sys.exit("NNCF is not installed: pip install 'lmconv[benchmarks]' (or nncf==3.4.0)")
     if not (faces := os.environ.get("LMCONV_FACES")):
-        sys.exit("there are no faces: set LMCONV_FACES to a folder that holds training and test parts of 300-W")
+        sys.exit("there are no faces: set LMCONV_FACES to a folder with training and test parts of 300-W")
     rows = [row for model in arguments.models for row in network(model, arguments.out, Path(faces), arguments.keep)]
     (arguments.out / "precision.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print(table(rows))
 
 
 def network(model: str, out: Path, faces: Path, keep: bool) -> list[Json]:
-    """Makes everything of one network, then runs all of it; a row each."""
+    """Makes and measures all models of one network; returns one row per model."""
     source = resolve(model)
     plain = plain_graph(source, out).artifact.path
     rows: list[Json] = [{"on": "torch", "by": "source"}, {"on": "onnx", "by": "plain graph, fp32", "path": str(plain)}]
     rows += [alone(key, model, out, faces, keep) for key in MAKERS]
-    shown = load_face_crops(faces, source.spec, "test")
+    test_faces = load_face_crops(faces, source.spec, "test")
     spec = with_batch(source.spec, 1)
-    found, runs = {}, {}
+    predicted, runs = {}, {}
     with contextlib.ExitStack() as stack:
         for index, row in enumerate(rows):
             if "failed" in row:
                 continue
             try:
                 session = stack.enter_context(opened(Path(row["path"])) if index else open_source(source, threads=1))
-                found[index] = parity.on_faces(session, spec, shown).landmarks
+                predicted[index] = parity.on_faces(session, spec, test_faces).landmarks
                 runs[index] = functools.partial(session.run, {"input": noise(spec, 1, 0)})
-                row["in_float"] = in_float(Path(row["path"]), spec, shown) if index > 1 else None
-            except Exception as error:  # whatever a runtime raises; the others go on
+                row["in_float"] = in_float(Path(row["path"]), spec, test_faces) if index > 1 else None
+            except Exception as error:  # a runtime may raise anything; the other models are still measured
                 row["failed"] = first_line(error)
         times = dict(zip(runs, interleaved(list(runs.values()), SAMPLES), strict=True))
-    for index, points in found.items():
-        rows[index] |= judged(points, found[0], shown, spec.input_size[0])
+    for index, points in predicted.items():
+        rows[index] |= judged(points, predicted[0], test_faces, spec.input_size[0])
         rows[index] |= {"faster": faster(times[1], times[index]).to_json(), "ms": float(np.median(times[index]))}
     return [{"model": model} | row for row in rows]
 
 
 def alone(key: tuple[str, str], model: str, out: Path, faces: Path, keep: bool) -> Json:
-    """A row: where a maker put its model, in a process of its own, seconds, CPU seconds and MB; or why it failed."""
+    """Makes one model in a process of its own.
+
+    Args:
+        key: Key of `MAKERS`.
+        model: Name of the network.
+        out: Folder of all results.
+        faces: Folder of annotated faces.
+        keep: True to return the row of an earlier run if one exists.
+
+    Returns:
+        The row: `path` of the model, `seconds`, `cpu` seconds and `mb`; or `failed`, the error.
+    """
     folder = out / model / "precision" / re.sub(r"\W+", "-", " ".join(key))
-    kept = folder / "row.json"
-    if keep and kept.exists():
-        row: Json = json.loads(kept.read_text(encoding="utf-8"))
+    row_file = folder / "row.json"
+    if keep and row_file.exists():
+        row: Json = json.loads(row_file.read_text(encoding="utf-8"))
         return row
     folder.mkdir(parents=True, exist_ok=True)
     row = dict(zip(("on", "by"), key, strict=True))
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
             row |= pool.submit(_alone, key, model, out, faces, folder).result()
-            kept.write_text(json.dumps(row), encoding="utf-8")
-        except Exception as error:  # whatever a quantiser raises; the others go on
+            row_file.write_text(json.dumps(row), encoding="utf-8")
+        except Exception as error:  # a quantiser may raise anything; the other models are still made
             row["failed"] = first_line(error)
     print(model, row, file=sys.stderr, flush=True)
     return row
@@ -253,7 +278,7 @@ def _alone(key: tuple[str, str], model: str, out: Path, faces: Path, folder: Pat
 
 
 def opened(path: Path) -> Session:
-    """An artefact as its manifest says, or a model file; on one thread."""
+    """Opens an artefact with the settings of its manifest, or a model file; on one thread."""
     if path.is_dir():
         ready = artifact.read(path)
         target = TARGETS.load(ready.target)
@@ -264,7 +289,7 @@ def opened(path: Path) -> Session:
 
 
 def in_float(path: Path, spec: ModelSpec, faces: FaceCrops) -> float:
-    """Mean ION of a model whose runtime makes no integers of its Q/DQ: rounded alike, and nothing saturates."""
+    """Mean ION without integer kernels for Q/DQ: the rounding is the same, and nothing saturates."""
     import onnxruntime
     import openvino as ov
 
@@ -280,15 +305,26 @@ def in_float(path: Path, spec: ModelSpec, faces: FaceCrops) -> float:
     return float(nme(to_picture(points, faces.squares), faces.truth).mean())
 
 
-def judged(found: Float32, source: Float32, faces: FaceCrops, side: int) -> Json:
-    """ION, how much more that is than the source's, drift in ION points, and the largest shift in input pixels."""
-    points, expected = (to_picture(each, faces.squares) for each in (found, source))
+def judged(predicted: Float32, reference: Float32, faces: FaceCrops, side: int) -> Json:
+    """Accuracy of a model.
+
+    Args:
+        predicted: (n, L, 2) float32, landmarks of the model, fractions of the crop.
+        reference: (n, L, 2) float32, landmarks of the source network, fractions of the crop.
+        faces: The n faces.
+        side: Side of the crop, pixels.
+
+    Returns:
+        `ion`, the mean ION; `more`, the mean paired difference of ION to the source network, with its interval; `drift`
+        in ION points; `px`, the largest shift in input pixels.
+    """
+    points, expected = (to_picture(landmarks, faces.squares) for landmarks in (predicted, reference))
     errors = nme(points, faces.truth)
     return {
         "ion": float(errors.mean()),
         "more": asdict(bootstrap(errors - nme(expected, faces.truth))),
         "drift": float(nme(faces.truth + points - expected, faces.truth).mean()),
-        "px": float(np.linalg.norm(found - source, axis=2).max()) * side,
+        "px": float(np.linalg.norm(predicted - reference, axis=2).max()) * side,
     }
 
 

@@ -1,12 +1,13 @@
-"""How fast `lmconv run` is: `python benchmarks/run.py OUT`.
+"""Speed of `lmconv run`: `python benchmarks/run.py OUT`.
 
-Makes `OUT/clip.mp4`, 300 frames of 640 x 480 that pan over two pictures of `LMCONV_FACES` (300-W, test split) so that
-one face is in view, and runs the command on it as a user does, several times each way in turn: with tracking, and with
-RFB-320 on every frame, as published in ONNX and as an OpenVINO artefact. Frames per second are the command's own: from
-the first finished frame to the last, decoding, drawing and encoding included. Then times ONNX Runtime, on the plain
-graph and on its own artefact, and OpenVINO, interleaved, one face a call, with one thread and with all, for what
-https://github.com/cunjian/pytorch_face_landmark says of them ("about 10 times faster").
-Weights come from `LMCONV_WEIGHTS`. Prints two Markdown tables and writes `OUT/run.json`.
+Makes `OUT/clip.mp4`: 300 frames of 640 x 480 pixels that pan over two pictures of `LMCONV_FACES` (300-W, test split),
+with one face in view. Runs the command on the clip as a user does, several times per setting, the settings in turn:
+with tracking, and with RFB-320 on every frame, as published in ONNX and as an OpenVINO artefact. Frames per second are
+the command's own figure: from the first finished frame to the last, including decoding, drawing and encoding.
+
+Then times OpenVINO against ONNX Runtime, which runs the plain graph and the ONNX artefact: interleaved, one face per
+call, with one thread and with all threads. https://github.com/cunjian/pytorch_face_landmark states that OpenVINO is
+"about 10 times faster". Weights come from `LMCONV_WEIGHTS`. Prints two Markdown tables and writes `OUT/run.json`.
 """
 
 from __future__ import annotations
@@ -40,23 +41,25 @@ FRAMES, WIDTH, HEIGHT, RATE = 300, 640, 480, 30.0
 FACE = 180
 """Height of the face in the clip, pixels."""
 PICTURES = ("lfpw/testset/image_0003.png", "lfpw/testset/image_0074.png")
-"""Each has one face."""
-WAYS = {
+"""Pictures of the clip, with one face each."""
+SETTINGS = {
     "tracking": (),
     "tracking, smoothed": ("--smooth",),
     "RFB-320 on every frame": ("--no-track",),
     "RFB-320 in OpenVINO on every frame": ("--no-track", "--detector", "{out}/rfb320/openvino-fp32"),
 }
+"""Options of `lmconv run` by the name of the setting."""
 MODELS = ("pfld", "mobilefacenet")
 TARGET_NAMES = ("onnx", "openvino")
 SAMPLES = 300
+"""Number of timed calls of each contestant."""
 
 
 def main() -> None:
-    """Runs everything; see the module."""
+    """Measures everything and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--runs", type=int, default=5, help="of the command, each way")
+    parser.add_argument("--runs", type=int, default=5, help="number of runs per setting")
     arguments = parser.parse_args()
     out = arguments.out
     out.mkdir(parents=True, exist_ok=True)
@@ -69,8 +72,8 @@ def main() -> None:
     build(Conversion(base=detector, out=out), Variant(target="openvino", precision=Precision.FP32))
     speeds = runs(out, arguments.runs)
     ratios = [ratio(out / model, threads) for model in MODELS for threads in (1, 0)]
-    found = {"fps": speeds, "ratios": ratios}
-    (out / "run.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    document = {"fps": speeds, "ratios": ratios}
+    (out / "run.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(_speeds(speeds), "", _ratios(ratios), sep="\n")
 
 
@@ -83,16 +86,24 @@ def write_clip(path: Path, faces: Path) -> None:
 
 
 def clip(folder: Path) -> Iterator[Uint8]:
-    """Its frames, (480, 640, 3) uint8, BGR: half of them in each of the two pictures."""
+    """Yields the frames of the clip, (480, 640, 3) uint8, BGR: half of the frames from each of the two pictures."""
     spec = source.resolve("pfld", seed=0).spec
     faces = load_face_crops(folder, spec, "test")
-    for name, points, shown in zip(faces.names, faces.truth, faces.scenes(), strict=True):
+    for name, points, scene in zip(faces.names, faces.truth, faces.scenes(), strict=True):
         if name in PICTURES:
-            yield from pan(shown.frame, points)
+            yield from pan(scene.frame, points)
 
 
 def pan(picture: Uint8, points: Float64) -> Iterator[Uint8]:
-    """A view that goes around the face once, at most a seventh of its width off, so that the face never leaves it."""
+    """Yields views whose centre moves once around the face, by at most 1/7 of the view: the face is always in view.
+
+    Args:
+        picture: (H, W, 3) uint8, BGR.
+        points: (L, 2) float64, landmarks of the face, pixels of the picture, x before y.
+
+    Yields:
+        (480, 640, 3) uint8, BGR.
+    """
     scale = FACE / float(np.ptp(points[:, 1]))
     x, y = points.mean(axis=0)
     for turn in np.linspace(0, 2 * np.pi, FRAMES // 2, endpoint=False):
@@ -105,10 +116,10 @@ def pan(picture: Uint8, points: Float64) -> Iterator[Uint8]:
 
 
 def runs(out: Path, count: int) -> dict[str, list[float]]:
-    """Frames per second of every run, each way in turn."""
-    speeds: dict[str, list[float]] = {way: [] for way in WAYS}
+    """Frames per second of every run, by setting; the settings run in turn."""
+    speeds: dict[str, list[float]] = {setting: [] for setting in SETTINGS}
     for _ in range(count):
-        for way, options in WAYS.items():
+        for setting, options in SETTINGS.items():
             line = [sys.executable, "-c", "from lmconv.cli import main; main()", "run"]
             line += [str(out / "pfld" / "openvino-fp32"), str(out / "clip.mp4"), "--json", "--out", str(out / "run")]
             done = subprocess.run(
@@ -116,20 +127,29 @@ def runs(out: Path, count: int) -> dict[str, list[float]]:
             )
             document = json.loads(done.stdout)
             assert (document["frames"], document["faces"]) == (FRAMES, FRAMES), document
-            speeds[way].append(document["fps"])
-            print(way, document["fps"], file=sys.stderr, flush=True)
+            speeds[setting].append(document["fps"])
+            print(setting, document["fps"], file=sys.stderr, flush=True)
     return speeds
 
 
 def ratio(folder: Path, threads: int) -> dict[str, Any]:
-    """Times of one network, and how many calls OpenVINO does in one of ONNX Runtime, plain and converted."""
+    """Times one network in ONNX Runtime, plain and converted, and in OpenVINO.
+
+    Args:
+        folder: Folder of the network's artefacts.
+        threads: Number of threads; 0 for all.
+
+    Returns:
+        `ms`, the median times in milliseconds; `ratios`, time in ONNX Runtime / time in OpenVINO with intervals, for
+        the plain graph and for the ONNX artefact.
+    """
     with ExitStack() as stack:
         calls = []
         for name in ("plain", "onnx-fp32", "openvino-fp32"):
-            made = artifacts.read(folder / name)
-            target = TARGETS.load(made.target)
-            session = stack.enter_context(target.open(made, OpenOptions(threads=threads)))
-            inputs = {"input": noise(made.spec, 1, 0)}
+            artifact = artifacts.read(folder / name)
+            target = TARGETS.load(artifact.target)
+            session = stack.enter_context(target.open(artifact, OpenOptions(threads=threads)))
+            inputs = {"input": noise(artifact.spec, 1, 0)}
             calls.append(lambda session=session, inputs=inputs: session.run(inputs))
         *others, openvino = interleaved(calls, SAMPLES)
     about = {"model": folder.name, "threads": threads or os.cpu_count()}
@@ -138,7 +158,7 @@ def ratio(folder: Path, threads: int) -> dict[str, Any]:
 
 
 def _interval(values: Float64) -> list[float]:
-    """The median, and its 95 % bootstrap interval."""
+    """Median with the lower and the upper end of its 95 % bootstrap interval."""
     picks = np.random.default_rng(0).integers(0, len(values), (1000, len(values)))
     low, high = np.quantile(np.median(values[picks], axis=1), [0.025, 0.975])
     return [float(np.median(values)), float(low), float(high)]
@@ -146,8 +166,8 @@ def _interval(values: Float64) -> list[float]:
 
 def _speeds(speeds: dict[str, list[float]]) -> str:
     rows = [
-        [way, f"{np.median(found):.0f}", f"{min(found):.0f} to {max(found):.0f}", str(len(found))]
-        for way, found in speeds.items()
+        [setting, f"{np.median(fps):.0f}", f"{min(fps):.0f} to {max(fps):.0f}", str(len(fps))]
+        for setting, fps in speeds.items()
     ]
     return markdown(["PFLD, OpenVINO fp32", "frames/s, median", "runs", "n"], rows)
 
@@ -158,7 +178,7 @@ def _ratios(ratios: list[dict[str, Any]]) -> str:
             row["model"],
             str(row["threads"]),
             *(f"{ms:.2f}" for ms in row["ms"]),
-            *("{:.2f} [{:.2f}, {:.2f}]".format(*each) for each in row["ratios"]),
+            *("{:.2f} [{:.2f}, {:.2f}]".format(*interval) for interval in row["ratios"]),
         ]
         for row in ratios
     ]

@@ -1,9 +1,9 @@
 """Converts every network, alone and all in one run: `python benchmarks/zoo.py OUT`.
 
-Prints one Markdown table and writes `OUT/zoo.json`: export time and peak memory of each network in a process of its
-own, parity on ONNX Runtime and OpenVINO, the older PyTorch exporter against the one that is used, parameters and FLOPs
-of checkpoint and artefact; then wall time and peak memory of all of them in one run. Networks without trained
-weights get seeded random ones.
+Prints one Markdown table and writes `OUT/zoo.json`. For each network: export time and peak memory in a process of its
+own; parity in ONNX Runtime and OpenVINO; the largest difference between PyTorch's older exporter and the exporter of
+lmconv; parameters and FLOPs of checkpoint and artefact. For all networks in one run: wall time and peak memory.
+Networks without trained weights get seeded random weights.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ LMCONV = Path(sys.executable).with_name("lmconv")
 
 
 def main() -> None:
-    """Runs everything; see the module."""
+    """Measures all networks and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--cross-check", help="only this: the older exporter on one network, whose folder is OUT")
+    parser.add_argument("--cross-check", help="only compare the older exporter on this network, with folder OUT")
     arguments = parser.parse_args()
     if arguments.cross_check:
         print(cross_check(arguments.cross_check, arguments.out))
@@ -54,15 +54,15 @@ def main() -> None:
 
 
 def options(out: Path) -> list[str]:
-    """How every network is converted."""
+    """Options of `lmconv export` for every network."""
     targets = [part for target in TARGETS for part in ("--to", target)]
     return ["--random-weights", "--no-guard", *targets, "--out", str(out), "--json"]
 
 
 def alone(model: str, out: Path) -> dict[str, Any]:
     """Converts and verifies one network in processes of its own."""
-    made, seconds, memory = run("export", model, *options(out))
-    first = json.loads(made)["artifacts"][0]
+    exported, seconds, memory = run("export", model, *options(out))
+    first = json.loads(exported)["artifacts"][0]
     paths = [str(out / model / f"{target}-fp32") for target in TARGETS]
     verified, _, _ = run("verify", *paths, "--json")
     parity = {row["target"]: row["parity"] for row in json.loads(verified)["artifacts"]}
@@ -79,7 +79,7 @@ def alone(model: str, out: Path) -> dict[str, Any]:
 
 
 def run(*arguments: str) -> tuple[str, float, float]:
-    """Runs a command; gives its standard output, seconds, and peak memory in MB, with all its processes."""
+    """Runs a command; returns its standard output, its time in seconds, and the peak memory of its processes in MB."""
     start = time.perf_counter()
     child = subprocess.Popen([str(LMCONV), *arguments], stdout=subprocess.PIPE, text=True)
     peaks = [0.0]
@@ -91,10 +91,10 @@ def run(*arguments: str) -> tuple[str, float, float]:
 
 
 def _watch(child: subprocess.Popen[str], peaks: list[float]) -> None:
-    """Adds the memory of a process and of all that it started, MB, again and again until it ends. On Linux alone.
+    """Appends the memory of a process and its descendants to `peaks`, in MB, until the process ends. Linux only.
 
-    What processes share is counted once (proportional set size). One that is there for an instant is left out: between
-    fork and exec it seems to have its parent's memory.
+    Shared memory counts once (proportional set size). A process counts from its second sample on: between fork and exec
+    a process seems to have the memory of its parent.
     """
     before: set[int] = set()
     while child.poll() is None:
@@ -104,14 +104,14 @@ def _watch(child: subprocess.Popen[str], peaks: list[float]) -> None:
             with contextlib.suppress(OSError):
                 parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
         tree = {child.pid}
-        for _ in range(3):  # it is three generations deep at most
+        for _ in range(3):  # at most three generations
             tree |= {process for process, parent in parents.items() if parent in tree}
         peaks.append(sum(map(_proportional, tree & before)) / 1e3)
         before = tree
 
 
 def _proportional(process: int) -> int:
-    """Proportional set size of a process, kilobytes; 0 where it has ended."""
+    """Proportional set size of a process, kilobytes; 0 if the process has ended."""
     with contextlib.suppress(OSError):
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
         return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
@@ -119,9 +119,9 @@ def _proportional(process: int) -> int:
 
 
 def cross_check(model: str, folder: Path) -> float:
-    """Exports with PyTorch's older exporter, and gives the largest difference to the plain graph on seeded noise.
+    """Exports with PyTorch's older exporter; returns the largest difference to the plain graph on seeded noise.
 
-    Landmarks differ in fractions of the input, heatmaps in fractions of their range.
+    The unit is fractions of the input for landmarks, and fractions of their range for heatmaps.
     """
     import torch
 
@@ -148,10 +148,10 @@ def cross_check(model: str, folder: Path) -> float:
         )
     images = {"input": noise(source.spec, 8, 0)}
     with OrtSession(path) as older, OrtSession(folder / "plain" / "model.onnx") as plain:
-        expected, found = older.run(images)["out"], plain.run(images)
+        expected, result = older.run(images)["out"], plain.run(images)
     if source.spec.heatmaps:
-        return map_difference(found["heatmaps"], expected)[0]
-    return float(np.abs(found["landmarks"] - expected).max())
+        return map_difference(result["heatmaps"], expected)[0]
+    return float(np.abs(result["landmarks"] - expected).max())
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""Uses the built wheel as an edge machine does: no PyTorch, no OpenVINO; a finished artefact is verified and timed."""
+"""Tests the built wheel as on an edge device, without PyTorch and OpenVINO: verifies and times a finished artefact."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from lmconv.plugins import BACKBONES
 
 
 def main(environment: Path, wheel: Path) -> int:
-    """Checks the wheel's content, then runs it on an artefact that the developers' environment exports."""
+    """Checks the content of the wheel, then runs the installed wheel on an artefact exported by this environment.
+
+    Args:
+        environment: Virtual environment in which only the wheel is installed.
+        wheel: The wheel.
+
+    Returns:
+        0, the exit code.
+    """
     names = zipfile.ZipFile(wheel).namelist()
     known = ("lmconv/known/known.toml", "lmconv/known/networks.json")
     for part in ("lmconv/cli.py", "lmconv/commands/export.py", "lmconv/commands/verify.py", *known):
@@ -36,12 +44,12 @@ def main(environment: Path, wheel: Path) -> int:
         assert len(_json(lmconv, "models", folder=folder)["models"]) > 10, "without PyTorch"
         own = _json(lmconv, "weights", "list", folder=folder)["weights"]
         assert [row["model"] for row in own if row["path"]] == ["drawn68"], own
-    print(f"{wheel.name}: verified and timed {artefact.name} with nothing but the wheel installed")
+    print(f"{wheel.name}: verified and timed {artefact.name} with only the wheel installed")
     return 0
 
 
 def _export(folder: Path) -> Path:
-    """Exports PFLD with PyTorch's initial weights; gives the artefact."""
+    """Exports PFLD with PyTorch's initial weights; returns the folder of the artefact."""
     import torch
 
     torch.manual_seed(0)
@@ -57,11 +65,11 @@ def _export(folder: Path) -> Path:
 
 
 def _json(*command: str, folder: str) -> Any:
-    """Runs a command of the wheel outside this tree; gives its JSON."""
+    """Runs a command of the wheel outside the source tree; returns its JSON document."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "LMCONV"))}
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, cwd=folder, env=clean, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    process = subprocess.run([*command, "--json"], capture_output=True, text=True, cwd=folder, env=clean, check=False)
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small things that many tests need: the command line in this process and in another, a tiny network, faces."""
+"""Helpers of many tests: the command line in this process and in another process, a tiny network, faces."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 SIZE = 32
 POINTS = 68
 SIDE = 4
-"""Of the grid that the tiny network's convolution leaves."""
+"""Height and width of the output of the tiny network's convolution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """What a command gave."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -40,11 +40,11 @@ class Ran:
 
     @property
     def document(self) -> Any:
-        """Standard output as the one JSON document that it must be."""
+        """Standard output, which must be one JSON document."""
         return json.loads(self.out)
 
     def refused(self, code: int, *parts: str) -> None:
-        """Asserts an exit code and one clear line that holds these parts."""
+        """Asserts the exit code, and one line of error that contains all parts."""
         assert self.code == code, self.err
         lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
         assert len(lines) == 1, self.err
@@ -57,8 +57,8 @@ Cli: TypeAlias = Callable[..., Ran]
 
 
 def python(code: str, *arguments: str | Path, env: Mapping[str, str] | None = None, flags: tuple[str, ...] = ()) -> Ran:
-    """Runs code in a fresh interpreter of this environment."""
-    done = subprocess.run(
+    """Runs code in a new interpreter of this environment."""
+    process = subprocess.run(
         [sys.executable, *flags, "-c", code, *map(str, arguments)],
         capture_output=True,
         text=True,
@@ -66,20 +66,20 @@ def python(code: str, *arguments: str | Path, env: Mapping[str, str] | None = No
         check=False,
         timeout=300,
     )
-    return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
+    return Ran(code=process.returncode, out=process.stdout, err=process.stderr)
 
 
 COMMAND = "import sys; from lmconv.cli import main; main()"
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    """Starts a command line in a process of its own."""
+    """Starts a command in a process of its own."""
     line = [sys.executable, "-c", COMMAND, *map(str, arguments)]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts)
 
 
 def hear_interrupts() -> None:
-    """A shell that starts the tests in the background has them ignore SIGINT, and children inherit that."""
+    """Restores SIGINT in a child: a shell starts background jobs with SIGINT ignored, and children inherit this."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -87,7 +87,7 @@ METADATA = "Metadata-Version: 2.1\nName: lmconv-other\nVersion: 1.0\n"
 
 
 def other_package(folder: Path, entry_points: str, module: str) -> dict[str, str]:
-    """A package of someone else, as installed; gives the environment in which it is."""
+    """Writes an installed third-party package; returns the environment variables that make the package importable."""
     info = folder / "lmconv_other-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(METADATA, encoding="utf-8")
@@ -99,9 +99,9 @@ def other_package(folder: Path, entry_points: str, module: str) -> dict[str, str
 def tiny_onnx(
     seed: int = 0, *, opset: int = 11, points: int = POINTS, gain: float = 0.02, dead: int = 0
 ) -> onnx.ModelProto:
-    """A third party's network: `data` (1, 3, 32, 32) to `points` (1, 2 * points), fractions, around one half.
+    """A third party's network: `data` (1, 3, 32, 32) float32 to `points` (1, 2 * points) float32, around 0.5.
 
-    The first `dead` of the 8 channels of its convolution are constant.
+    The points are fractions of the input. The first `dead` of the 8 channels of the convolution are constant.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -155,14 +155,14 @@ def by_size(names: Iterable[str], large: pytest.MarkDecorator = pytest.mark.slow
 
 
 def face(x1: float, y1: float, x2: float, y2: float) -> Float64:
-    """68 points whose tight box is the given one, pixels."""
+    """(68, 2) float64: points with this tight box, pixels, x before y."""
     points = np.random.default_rng(0).uniform((x1, y1), (x2, y2), (POINTS, 2))
     points[0], points[1] = (x1, y1), (x2, y2)
     return points
 
 
 def add_face(folder: Path, stem: str, points: Float64, *, seed: int = 0) -> Path:
-    """Writes a 80 x 60 picture of noise with its `.pts` file; gives that."""
+    """Writes a 80 x 60 picture of noise and its `.pts` file; returns the path of the `.pts` file."""
     import cv2
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -174,12 +174,12 @@ def add_face(folder: Path, stem: str, points: Float64, *, seed: int = 0) -> Path
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder but the lock, by its path there."""
+    """Content of every file below a folder except the lock, by its relative path."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def strays(folder: Path) -> list[str]:
-    """What a finished or undone export must not leave below a folder; the lock stays."""
+    """Temporary files and folders below a folder, which an export must remove; the lock may stay."""
     hidden = (path for path in folder.rglob(".*") if path.name != ".lock")
     return sorted(str(path.relative_to(folder)) for path in hidden)

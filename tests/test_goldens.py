@@ -1,4 +1,4 @@
-"""Artefacts are the same bytes as when `goldens/artefacts.json` was made."""
+"""Artefacts have the same bytes as in `goldens/artefacts.json`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def test_artefacts_are_the_same_bytes_as_before() -> None:
     golden = json.loads(artefacts.GOLDEN.read_text(encoding="utf-8"))
     ran = python(MAKE, env={"PYTHONPATH": str(Path(__file__).parents[1])})
     assert ran.code == 0, ran.err
-    made = ran.document
-    alike = all(made[key] == golden[key] for key in ("cpu", "versions"))
-    compared = COMPLETE if alike else ("portable",)  # another CPU or library sums in another order
+    current = ran.document
+    comparable = all(current[key] == golden[key] for key in ("cpu", "versions"))
+    compared = COMPLETE if comparable else ("portable",)  # another CPU or library may sum in another order
 
     def part(content: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
         return {path: {key: row[key] for key in compared} for path, row in content.items()}
 
-    assert part(made["artefacts"]) == part(golden["artefacts"])
+    assert part(current["artefacts"]) == part(golden["artefacts"])

@@ -1,4 +1,4 @@
-"""Activations of every kind that a face network has, and a few that it might."""
+"""Activation functions of face networks, and a few other activation functions."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ WRITERS: dict[str, Callable[[Network, Value], str]] = {
 }
 ACTIVATIONS = tuple(WRITERS)
 NOT_AT_ZERO = {"Clip positive", "Sigmoid", "HardSigmoid", "Softplus"}
-"""Those whose value at zero is another."""
+"""Activation functions whose value at 0 is not 0."""
 
 
 def activate(net: Network, x: Value, kind: str) -> Value:
-    """Writes an activation."""
+    """Adds an activation function to the network."""
     net.features.add(f"activation {kind}")
     return x.named(WRITERS[kind](net, x))

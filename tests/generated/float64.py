@@ -1,4 +1,4 @@
-"""Runs an ONNX graph in float64, where differences are those between graphs and not those of rounding on the way."""
+"""Runs an ONNX graph in float64: differences are then differences between graphs, not rounding errors."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from onnx.reference.op_run import OpRun
 from lmconv.types import Arrays
 
 NARROW = ("Resize",)
-"""Operators some of whose constants are float32 by their definition."""
+"""Operators with constants that are float32 by definition."""
 
 
 class Pad(OpRun):
-    """As in onnx.reference, but for pads below zero, which crop."""
+    """Pad of onnx.reference, with support for negative pads, which crop."""
 
     def _run(self, data: Any, pads: Any, value: Any = None, axes: Any = None, mode: str = "constant") -> Any:
         starts, ends = np.split(pads, 2)
@@ -32,12 +32,12 @@ class Pad(OpRun):
 
 
 class ConvTranspose(OpRun):
-    """By PyTorch; that of onnx.reference is wrong where there are groups."""
+    """ConvTranspose by PyTorch; onnx.reference is wrong for groups."""
 
     def _run(self, x: Any, w: Any, b: Any = None, **attributes: Any) -> Any:
         top, left, bottom, right = attributes.get("pads") or [0] * 4
-        assert (top, left) == (bottom, right), "PyTorch pads alike on both sides"
-        made = torch.nn.functional.conv_transpose2d(
+        assert (top, left) == (bottom, right), "PyTorch pads both sides by the same number"
+        result = torch.nn.functional.conv_transpose2d(
             torch.from_numpy(x.copy()),
             torch.from_numpy(w.copy()),
             None if b is None else torch.from_numpy(b.copy()),
@@ -46,11 +46,11 @@ class ConvTranspose(OpRun):
             output_padding=attributes.get("output_padding") or 0,
             groups=attributes.get("group") or 1,
         )
-        return (made.numpy(),)
+        return (result.numpy(),)
 
 
 class LRN(OpRun):
-    """By its definition; that of onnx.reference computes in float32."""
+    """LRN by its definition; onnx.reference computes in float32."""
 
     def _run(self, x: Any, alpha: float, beta: float, bias: float, size: int) -> Any:
         before = (size - 1) // 2
@@ -60,22 +60,22 @@ class LRN(OpRun):
 
 
 def evaluate(model: onnx.ModelProto, inputs: Arrays) -> dict[str, NDArray[np.float64]]:
-    """The outputs of a graph whose weights are widened to float64."""
+    """Outputs of a graph with all weights and inputs in float64."""
     wide = widened(model)
     names = [value.name for value in wide.graph.output]
     fed = {name: values.astype(np.float64) for name, values in inputs.items()}
     with np.errstate(all="ignore"):
-        found = ReferenceEvaluator(wide, new_ops=[ConvTranspose, LRN, Pad]).run(None, fed)
-    return dict(zip(names, found, strict=True))
+        outputs = ReferenceEvaluator(wide, new_ops=[ConvTranspose, LRN, Pad]).run(None, fed)
+    return dict(zip(names, outputs, strict=True))
 
 
 def widened(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which every float32 constant is float64, but those that must not be."""
+    """Copy of a graph with every float32 constant in float64, except constants that are float32 by definition."""
     wide = onnx.ModelProto()
     wide.CopyFrom(model)
     narrow = {name for node in wide.graph.node if node.op_type in NARROW for name in node.input[1:]}
     sources = {node.output[0]: node for node in wide.graph.node if node.op_type in ("Identity", "Constant")}
-    narrow |= {name for kept in narrow if kept in sources for name in sources[kept].input}
+    narrow |= {name for output in narrow if output in sources for name in sources[output].input}
     for tensor in wide.graph.initializer:
         if tensor.name not in narrow:
             _widen(tensor)

@@ -1,4 +1,4 @@
-"""How a network ends: landmarks by linear layers, landmarks after global pooling, or heatmaps."""
+"""Heads: landmarks by linear layers, landmarks after global pooling, or heatmaps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _flat(net: Network, x: Value, form: str) -> str:
     size = x.channels * x.height * x.width
     if form == "Flatten":
         return net.add("Flatten", x.name, axis=int(net.random.choice([1, -3])))
-    if form == "Reshape by shape":  # as exporters write it
+    if form == "Reshape by shape":  # as exporters write a batch size
         count = net.add("Gather", net.add("Shape", x.name), net.integers(0), axis=0)
         return net.add("Reshape", x.name, net.add("Concat", count, net.integers(-1), axis=0))
     return net.add("Reshape", x.name, net.integers(*((-1, size) if form == "Reshape" else (0, -1))))
@@ -68,11 +68,11 @@ def linear(net: Network, x: Value, *, flat: str, form: str, hidden: bool, act: s
         units.plant(plan, [2, 3])
         last.ignore([2, 3])
     y = activate(net, net.conv(x, first, stride=stride), act)
-    made = Value(name=net.linear(_flat(net, y, flat), units, form), channels=8, height=1, width=1)
-    made = activate(net, made, act)
+    features = Value(name=net.linear(_flat(net, y, flat), units, form), channels=8, height=1, width=1)
+    features = activate(net, features, act)
     if hidden or plan.endswith("unit"):
-        made = made.named(net.linear(made.name, last, form))
-    return _landmarks(net, made.name, 8, form)
+        features = features.named(net.linear(features.name, last, form))
+    return _landmarks(net, features.name, 8, form)
 
 
 @head(
@@ -110,7 +110,7 @@ def maps(net: Network, x: Value, *, act: str, bias: bool, plan: str) -> Shape:
     y = net.conv(activate(net, net.conv(x, first), "Relu"), last, bias=bias)
     y = activate(net, y, act)
     renamed: dict[str, Any] = {"outputs": ["landmarks"]}
-    if act == "none" or net.random.integers(2):  # what a network gives is often a convolution's own tensor
+    if act == "none" or net.random.integers(2):  # a network output is often the output of a convolution
         net.nodes[-1].output[0] = "landmarks"
         net.renamed(y.name, "landmarks")
     else:

@@ -1,6 +1,8 @@
-"""Random networks with planted dead channels and traps: `python -m tests.generated.networks 5000` says what is in them.
+"""Random networks with planted dead channels and traps.
 
-A network is drawn as a recipe, which is small, prints as the Python that makes it, and decides the network.
+`python -m tests.generated.networks 5000` prints the share of networks with each kind of block, planted channel and
+trap. A network is drawn as a recipe. A recipe is small, determines the network, and prints as Python code that makes
+the network.
 """
 
 from __future__ import annotations
@@ -23,17 +25,17 @@ from tests.generated.registry import BLOCKS, HEADS, NOTHING, Kind
 from lmconv.types import OPSET
 
 WRITTEN = (convolutions, foreign, gates, joins, spatial, sums, heads)
-"""The modules whose blocks are registered by being imported."""
+"""Modules that register blocks when they are imported."""
 
 LARGEST, SMALLEST = 20, 3
-"""Sides that a block may leave; beyond them a convolution follows."""
+"""Largest and smallest height and width after a block; otherwise a convolution changes the size."""
 
 BYTES, BLOCKS_AT_MOST = 32, 8
-"""Of which a block is read, two for each choice; how many blocks there may be."""
+"""Number of bytes per block, two per choice; largest number of blocks."""
 
 
 class Step:
-    """One block of a recipe: its kind and its options."""
+    """One block of a recipe: kind and options."""
 
     def __init__(self, kind: str, **options: Any) -> None:
         self.kind, self.options = kind, options
@@ -44,7 +46,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """All that decides a network."""
+    """Everything that determines a network."""
 
     seed: int
     size: tuple[int, int]
@@ -58,7 +60,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generated:
-    """A network and what is known about it."""
+    """A network and its planted channels."""
 
     recipe: Recipe
     model: onnx.ModelProto
@@ -67,27 +69,27 @@ class Generated:
     features: frozenset[str]
     blocks: Mapping[str, int]
     clean: bool
-    """Whether nothing at all is dead in it."""
+    """True if no channel of the network is dead."""
 
 
 class Choices:
-    """Reads a recipe from bytes: zero is the first of any choice, which is what a failure shrinks to."""
+    """Reads choices from bytes; byte 0 is the first choice, because Hypothesis shrinks failures to 0."""
 
     def __init__(self, drawn: bytes) -> None:
         self.drawn = iter(drawn)
 
     def among(self, values: Sequence[Any]) -> Any:
-        """One of these."""
+        """Returns one of the values."""
         return values[(next(self.drawn) << 8 | next(self.drawn)) % len(values)]
 
     def step(self, kinds: Mapping[str, Kind], name: str, *, planting: bool) -> Step:
-        """A block of this kind."""
+        """Returns a block of this kind with drawn options."""
         options = {option: self.among(values) for option, values in kinds[name].options.items()}
         return Step(name, **options if planting else {**options, "plan": NOTHING})
 
 
 def read(drawn: bytes) -> Recipe:
-    """The recipe that bytes stand for; every block has its own, so that one may shrink without the others."""
+    """Returns the recipe that bytes encode; every block has bytes of its own and shrinks independently."""
     start, *parts = (Choices(drawn[i : i + BYTES]) for i in range(0, len(drawn), BYTES))
     planting = start.among(range(8)) < 7
     kinds = [(part, part.among([None, *BLOCKS])) for part in parts]
@@ -108,16 +110,17 @@ def read(drawn: bytes) -> Recipe:
 
 
 def recipes() -> st.SearchStrategy[Recipe]:
-    """Any network; in one of eight nothing is planted.
+    """Strategy for recipes; one of eight recipes plants nothing.
 
-    The bytes are one draw: of several alike, Hypothesis repeats some with every example, and networks become alike.
+    The bytes are a single draw. With several equal draws, Hypothesis repeats some values in every example, and the
+    networks become similar.
     """
     size = BYTES * (BLOCKS_AT_MOST + 1)
     return st.binary(min_size=size, max_size=size).map(read)
 
 
 def build(recipe: Recipe) -> Generated:
-    """Writes a recipe's network."""
+    """Builds the network of a recipe."""
     net = Network(
         recipe.seed, channels=recipe.channels, size=recipe.size, constants=recipe.constants, named=recipe.named
     )
@@ -150,7 +153,7 @@ def build(recipe: Recipe) -> Generated:
 
 
 def contents(generated: Generated) -> Iterator[tuple[str, str]]:
-    """What a network holds, each once, under a heading."""
+    """Yields the features of a network, each once, as heading and name."""
     recipe = generated.recipe
     yield from {("block", step.kind) for step in recipe.blocks}
     yield "head", recipe.head.kind
@@ -165,13 +168,13 @@ def contents(generated: Generated) -> Iterator[tuple[str, str]]:
 
 
 def table(counts: Counter[tuple[str, str]], total: int) -> str:
-    """The share of networks that hold each thing, as Markdown."""
+    """Share of networks with each feature, as a Markdown table."""
     rows = [f"| {heading} | {name} | {count / total:.1%} |" for (heading, name), count in sorted(counts.items())]
     return "\n".join(["| | what | of networks |", "|---|---|---:|", *rows])
 
 
 def over(count: int, check: Callable[[Generated], None]) -> None:
-    """Checks so many networks, always the same ones; the recipe of one that fails is made as simple as it can be."""
+    """Checks `count` networks, always the same networks; Hypothesis simplifies the recipe of a failing network."""
 
     @settings(
         max_examples=count,
@@ -181,23 +184,23 @@ def over(count: int, check: Callable[[Generated], None]) -> None:
         suppress_health_check=list(HealthCheck),
     )
     @given(recipes())
-    def each(recipe: Recipe) -> None:
+    def check_recipe(recipe: Recipe) -> None:
         check(build(recipe))
 
-    each()
+    check_recipe()
 
 
 def sample(count: int) -> list[Generated]:
-    """The networks that `over` checks."""
-    found: list[Generated] = []
-    over(count, found.append)
-    return found
+    """Returns the networks that `over` checks."""
+    networks: list[Generated] = []
+    over(count, networks.append)
+    return networks
 
 
 def main() -> None:
-    """Prints the distribution."""
+    """Prints the table of features."""
     drawn = sample(int(sys.argv[1]) if len(sys.argv) > 1 else 500)
-    sys.stdout.write(table(Counter(item for one in drawn for item in contents(one)), len(drawn)) + "\n")
+    sys.stdout.write(table(Counter(item for generated in drawn for item in contents(generated)), len(drawn)) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a network is made of: blocks and heads by name, each with the options that it may be drawn with."""
+"""Registry of blocks and heads by name, with their options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Writer: TypeAlias = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of block; options are listed simplest first, for that is what a failure shrinks to."""
+    """A kind of block; the first value of each option is the simplest, because failures shrink to the first value."""
 
     write: Writer
     options: Options
@@ -24,12 +24,12 @@ HEADS: dict[str, Kind] = {}
 
 
 def block(**options: tuple[Any, ...]) -> Callable[[Writer], Writer]:
-    """Registers a function (net, x, **options) -> Value under its name; `plan` is what it may plant."""
+    """Registers a function (net, x, **options) -> Value under its name; option `plan` names the channels to plant."""
     return _register(BLOCKS, options)
 
 
 def head(**options: tuple[Any, ...]) -> Callable[[Writer], Writer]:
-    """Registers a function (net, x, **options) -> output shape, which writes `landmarks`."""
+    """Registers a function (net, x, **options) -> output shape, which adds the output `landmarks`."""
     return _register(HEADS, options)
 
 

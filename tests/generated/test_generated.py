@@ -1,4 +1,4 @@
-"""Compaction of random networks: what was planted goes or is explained, what only looks dead stays.
+"""Compaction of random networks: planted channels are removed or explained, traps stay.
 
 Every run tries a sample of the networks. LMCONV_NETWORKS says how many `make exhaustive` tries, 500 by default.
 """
@@ -27,10 +27,10 @@ QUICK, FEW, SOME = 20, 60, 120
 MANY = int(os.environ.get("LMCONV_NETWORKS", "500"))
 LARGE = [pytest.param(SOME, marks=pytest.mark.slow), pytest.param(MANY, marks=pytest.mark.exhaustive)]
 RARE = 0.02
-"""Of how many networks every kind of block has to be part; half of that of every kind of planted channel or trap."""
+"""Smallest share of networks with each kind of block; half of this share for planted channels and traps."""
 JUDGED = ("block", "clean", "head", "planted", "trap")
 EVERY = 25
-"""Of so many networks one is run in OpenVINO as well."""
+"""Every n-th network also runs in OpenVINO."""
 
 
 def outputs_left_whole(compacted: Compacted) -> list[str]:
@@ -38,12 +38,12 @@ def outputs_left_whole(compacted: Compacted) -> list[str]:
 
 
 def holds(generated: Generated) -> None:
-    """All that has to hold of one network."""
+    """Asserts all properties of one network."""
     before = generated.model
-    given = before.SerializeToString(deterministic=True)
+    serialised = before.SerializeToString(deterministic=True)
     compacted = compact(before)
     after = compacted.model
-    assert before.SerializeToString(deterministic=True) == given, "the network that was given has changed"
+    assert before.SerializeToString(deterministic=True) == serialised, "compact changed its argument"
     properties.is_valid(after)
     properties.has_the_interface_of(after, before)
     inputs = images(generated)
@@ -68,8 +68,8 @@ def test_openvino_gives_the_same(tmp_path: Path, count: int) -> None:
     def run(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
         path = tmp_path / "model.onnx"
         path.write_bytes(model.SerializeToString())
-        found = OpenVinoSession(path, "f32", 1).run(inputs)
-        return dict(zip((value.name for value in model.graph.output), found.values(), strict=True))
+        outputs = OpenVinoSession(path, "f32", 1).run(inputs)
+        return dict(zip((value.name for value in model.graph.output), outputs.values(), strict=True))
 
     judged = 0
     for generated in sample(count)[::EVERY]:
@@ -77,11 +77,11 @@ def test_openvino_gives_the_same(tmp_path: Path, count: int) -> None:
         exact = evaluate(generated.model, inputs)
         try:
             before = run(generated.model, inputs)
-        except RuntimeError:  # it does not know every operator
+        except RuntimeError:  # OpenVINO does not support every operator
             continue
         wrong = any(before[name].shape != values.shape for name, values in exact.items())
         if wrong or gap(before, exact) > properties.ILL:
-            continue  # it computes a few of these networks wrongly as they were drawn
+            continue  # OpenVINO computes a few of the original networks wrongly
         judged += 1
         after = run(compact(generated.model).model, inputs)
         assert gap(after, exact) <= properties.EXACT + properties.ROUNDING * gap(before, exact), generated.recipe
@@ -100,8 +100,7 @@ def test_no_kind_is_rare() -> None:
 
 
 @pytest.mark.slow
-def test_a_trap_is_one() -> None:
-    """Whoever takes its channel for dead gives something else, and that is noticed."""
+def test_removing_the_channel_of_a_trap_changes_the_outputs() -> None:
     counts, caught = Counter[str](), Counter[str]()
     for generated in sample(FEW):
         inputs = images(generated)
@@ -117,8 +116,8 @@ def test_a_trap_is_one() -> None:
 @pytest.mark.slow
 def test_networks_depend_on_their_input() -> None:
     exact = [evaluate(generated.model, images(generated))["landmarks"] for generated in sample(FEW)]
-    apart = [gap({"landmarks": values[:1]}, {"landmarks": values[1:2]}) for values in exact]
-    assert np.mean(np.array(apart) > 1e-4) > 0.95
+    differences = [gap({"landmarks": values[:1]}, {"landmarks": values[1:2]}) for values in exact]
+    assert np.mean(np.array(differences) > 1e-4) > 0.95
 
 
 PADDED = Recipe(
@@ -133,30 +132,30 @@ PADDED = Recipe(
 )
 
 
-def test_constants_folded_through_zero_padding_are_noticed() -> None:
+def test_a_constant_folded_through_zero_padding_fails_the_comparison() -> None:
     generated = build(PADDED)
     wrong = onnx.ModelProto()
     wrong.CopyFrom(generated.model)
-    held = {tensor.name: tensor for tensor in wrong.graph.initializer}
+    initializers = {tensor.name: tensor for tensor in wrong.graph.initializer}
     trap = generated.traps[0]
     producer = next(node for node in wrong.graph.node if trap.tensor in node.output)
     reader = next(node for node in wrong.graph.node if trap.tensor in node.input)
-    value = numpy_helper.to_array(held[producer.input[2]])[trap.channel]
-    weight, bias = (numpy_helper.to_array(held[name]).copy() for name in reader.input[1:])
+    value = numpy_helper.to_array(initializers[producer.input[2]])[trap.channel]
+    weight, bias = (numpy_helper.to_array(initializers[name]).copy() for name in reader.input[1:])
     bias += value * weight[:, trap.channel].sum((1, 2))
     weight[:, trap.channel] = 0
     for name, values in zip(reader.input[1:], (weight, bias), strict=True):
-        held[name].CopyFrom(numpy_helper.from_array(values, name))
+        initializers[name].CopyFrom(numpy_helper.from_array(values, name))
     inputs = images(generated)
     with pytest.raises(AssertionError):
         properties.agrees(wrong, generated.model, inputs, evaluate(generated.model, inputs))
 
 
-def test_dead_channels_of_which_nothing_is_said_are_noticed() -> None:
+def test_dead_channels_without_a_report_fail_the_check() -> None:
     generated = build(PADDED)
-    with pytest.raises(AssertionError, match="nothing is said"):
+    with pytest.raises(AssertionError, match="no report"):
         properties.is_explained(generated, layers=[], whole=[])
 
 
-def test_a_recipe_is_the_python_that_makes_it() -> None:
+def test_a_recipe_prints_as_the_python_code_that_makes_it() -> None:
     assert build(eval(repr(PADDED))).model == build(PADDED).model  # noqa: S307

@@ -1,10 +1,10 @@
 """Makes every artefact of `artefacts.json` again, and the file itself: `python -m tests.goldens.artefacts --write`.
 
-The file holds the sha256 of each model file and the digest of each manifest. A change of the source tree that should
-change no artefact must reproduce them. Floating-point results differ between kinds of CPU and versions of libraries, so
-that the file names both; `portable` is the part of a manifest that depends on neither.
+The file has the sha256 of each model file and the digest of each manifest. A refactoring must reproduce these sums.
+Floating-point results depend on the kind of CPU and on versions of libraries; therefore the file names both. `portable`
+is the sha256 of the part of a manifest that depends on neither.
 
-`recipes/` holds two artefacts whose bytes depended on timing when they were made; they are made again by their recipe.
+`recipes/` has two artefacts whose bytes depended on timing when they were made. They are made again from their recipes.
 """
 
 from __future__ import annotations
@@ -70,13 +70,17 @@ EXPORTS = {
         "tiny.onnx", "--precision", "mixed", "--recipe", str(RECIPES / "tiny/onnx-mixed"), *FACES, "--no-guard",
     ],
 }  # fmt: skip
-"""Arguments of `lmconv export`, by the folder that the artefacts go to."""
+"""Arguments of `lmconv export`, by the output folder."""
 
 PORTABLE = ("spec", "target", "precision", "execution", "interface", "parameters", "flops")
 
 
 def make(run: Run) -> dict[str, Any]:
-    """Exports everything to the current folder with `run`, the command line; gives the content of the golden file."""
+    """Exports everything to the current folder; returns the content of the golden file.
+
+    Args:
+        run: Runs the command line and returns its exit code.
+    """
     from tests.helpers import tiny_onnx
 
     Path("tiny.onnx").write_bytes(tiny_onnx().SerializeToString())
@@ -90,7 +94,7 @@ def make(run: Run) -> dict[str, Any]:
 
 
 def row(manifest: Path) -> dict[str, Any]:
-    """What the golden file says of one artefact."""
+    """Entry of one artefact in the golden file."""
     document = json.loads(manifest.read_bytes())
     models = {name: digest for name, digest in document["files"].items() if name.startswith("model.")}
     text = json.dumps({key: document[key] for key in PORTABLE}, sort_keys=True)
@@ -98,24 +102,24 @@ def row(manifest: Path) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions that a manifest names, which its digest depends on."""
+    """Versions in a manifest: its digest depends on them."""
     from lmconv import machine
 
     return machine.versions()
 
 
 def cpu() -> list[str]:
-    """Features of this CPU that decide in which order sums are computed, and whose CPU it is."""
+    """Vendor of this CPU, and the features that determine the order of floating-point sums."""
     from lmconv import machine
 
-    described = machine.describe()
-    return [str(described["cpu"]).split()[0], *described["features"]]
+    description = machine.describe()
+    return [str(description["cpu"]).split()[0], *description["features"]]
 
 
 def main() -> None:
     """Prints the content of the golden file, or with `--write` writes the file.
 
-    One thread: PyTorch sums in another order with more.
+    PyTorch runs on one thread, because the order of sums depends on the number of threads.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
     from lmconv.cli import run
@@ -131,18 +135,18 @@ def main() -> None:
 
 
 def make_recipes() -> None:
-    """Makes `recipes/` anew: compaction and `lmconv tune` measure on this machine."""
+    """Writes `recipes/`: compaction and `lmconv tune` measure on this machine."""
     from tests.helpers import tiny_onnx
 
     command = [sys.executable, "-c", "from lmconv.cli import main; main()"]
-    wanted = [["export", "dead.onnx", "--no-guard"], ["tune", "tiny.onnx", *FACES, "--time", "20s"]]
-    wanted[1] += ["--budget-ion", "1", "--budget-drift", "1"]
+    commands = [["export", "dead.onnx", "--no-guard"], ["tune", "tiny.onnx", *FACES, "--time", "20s"]]
+    commands[1] += ["--budget-ion", "1", "--budget-drift", "1"]
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
         Path("tiny.onnx").write_bytes(tiny_onnx().SerializeToString())
         Path("dead.onnx").write_bytes(tiny_onnx(points=5, dead=3).SerializeToString())
         subprocess.run([*command, "draw", "faces", "--faces", "10", "--train", "30"], check=True)
-        for arguments in wanted:
+        for arguments in commands:
             subprocess.run([*command, *arguments], check=True)
         shutil.rmtree(RECIPES, ignore_errors=True)
         for name in ("dead/onnx-fp32", "tiny/onnx-mixed"):

@@ -1,7 +1,7 @@
-"""Makes the goldens of this folder: `python tests/goldens/make.py`.
+"""Writes the goldens of this folder: `python tests/goldens/make.py`.
 
-The networks are the real ones with seeded weights, so nothing here depends on trained files. The weights are
-drawn with `Generator.random` alone: numpy keeps that stream the same between releases.
+The networks are the real networks with seeded weights: no golden depends on trained files. The weights are drawn only
+with `Generator.random`, whose stream NumPy keeps the same between releases.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ NAMES = FOLDER / "state_dicts.json"
 
 
 def uniform(random: np.random.Generator, shape: tuple[int, ...], low: float, high: float) -> NDArray[np.float32]:
-    """Float32 numbers of one half-open range."""
+    """Float32 numbers from the half-open range [low, high)."""
     return (low + (high - low) * random.random(shape)).astype(np.float32)
 
 
 def fill(network: torch.nn.Module) -> None:
-    """Gives a network seeded weights at which its landmarks lie between 0 and 1 and differ between inputs."""
+    """Sets seeded weights for which the landmarks lie between 0 and 1 and differ between inputs."""
     import torch
 
     random = np.random.default_rng(0)
@@ -68,14 +68,14 @@ def seeded(model: str) -> torch.nn.Module:
 
 
 def images() -> NDArray[np.float32]:
-    """(2, 3, 112, 112) float32, the input of the goldens: noise of one pixel, and of squares of sixteen."""
+    """(2, 3, 112, 112) float32, the input of the goldens: noise in squares of 1 pixel, and in squares of 16 pixels."""
     random = np.random.default_rng(1)
     coarse = uniform(random, (1, 3, 7, 7), 0, 1).repeat(16, 2).repeat(16, 3)
     return np.concatenate([uniform(random, (1, 3, 112, 112), 0, 1), coarse])
 
 
 def landmarks(network: torch.nn.Module, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, L, 2) float32 of a network's first output."""
+    """Landmarks (N, L, 2) float32 in the first output of a network."""
     import torch
 
     with torch.inference_mode():
@@ -90,7 +90,7 @@ def shapes(network: torch.nn.Module) -> dict[str, list[int]]:
 
 
 def main() -> None:
-    """Writes every golden anew."""
+    """Writes every golden."""
     names = {}
     for model in MODELS:
         network = seeded(model)

@@ -17,23 +17,23 @@ def test_seeded_weights_give_the_recorded_landmarks(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", make.MODELS)
-def test_another_colour_order_is_noticed_by_the_goldens(model: str) -> None:
+def test_another_colour_order_misses_the_recorded_landmarks(model: str) -> None:
     recorded = np.load(make.FOLDER / f"{model}.npz")["landmarks"]
     swapped = make.landmarks(make.seeded(model), make.images()[:, ::-1].copy())
     assert np.abs(swapped - recorded).max() > 1e-3
 
 
 @pytest.mark.parametrize("model", make.MODELS)
-def test_state_dict_names_and_shapes_are_the_recorded_ones(model: str) -> None:
+def test_state_dict_names_and_shapes_are_as_recorded(model: str) -> None:
     recorded = json.loads(make.NAMES.read_text(encoding="utf-8"))[model]
-    found = make.shapes(make.seeded(model))
-    assert list(found) == list(recorded)
-    assert found == recorded
+    shapes = make.shapes(make.seeded(model))
+    assert list(shapes) == list(recorded)
+    assert shapes == recorded
 
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("model", make.MODELS)
-def test_state_dict_names_and_shapes_are_the_published_ones(model: str, shared: Path) -> None:
+def test_state_dict_names_and_shapes_are_as_published(model: str, shared: Path) -> None:
     published = json.loads((shared / "state_dict_names" / f"{model}.json").read_text(encoding="utf-8"))
     assert make.shapes(make.seeded(model)) == published["state_dict"]
 
@@ -43,5 +43,5 @@ def test_state_dict_names_and_shapes_are_the_published_ones(model: str, shared: 
 def test_trained_weights_give_the_golden_landmarks(model: str, key: str, shared: Path, real_weights: Path) -> None:
     golden = np.load(shared / "golden" / "random112_seed0.npz")
     with source.open_source(source.resolve(model)) as session:
-        found = session.run({"input": golden["x"]})["landmarks"]
-    np.testing.assert_allclose(found.reshape(2, 136), golden[key], rtol=0, atol=1e-5)
+        landmarks = session.run({"input": golden["x"]})["landmarks"]
+    np.testing.assert_allclose(landmarks.reshape(2, 136), golden[key], rtol=0, atol=1e-5)

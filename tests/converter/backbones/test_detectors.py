@@ -1,4 +1,4 @@
-"""Detection networks: raw outputs against those of the published implementations."""
+"""Detection networks: raw outputs against the outputs of the published implementations."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ RAW = (
     ("faceboxes", "faceboxes_even", ("conf", "loc")),
     ("faceboxes", "faceboxes_odd", ("conf", "loc")),
 )
-"""Network, prefix of its golden arrays, and what its outputs are called there."""
+"""Network, prefix of its golden arrays, and names of its outputs in the golden file."""
 
 
 @pytest.fixture
 def detectors(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The published detectors, where the command line looks for them."""
+    """Folder of the published detectors, set as `LMCONV_WEIGHTS`."""
     monkeypatch.setenv("LMCONV_WEIGHTS", str(shared / "detectors"))
     return shared / "detectors"
 
 
 def normalised(pixels: NDArray[np.uint8], model: str) -> NDArray[np.float32]:
-    """Pixels whose channels are in the network's order, as its input."""
-    how = source.resolve(model).spec.preprocess
-    mean, std = np.reshape((how.mean, how.std), (2, 3, 1, 1))
-    return np.asarray((pixels * how.scale - mean) / std, np.float32)
+    """Pre-processes pixels whose channels are in the order of the network."""
+    rule = source.resolve(model).spec.preprocess
+    mean, std = np.reshape((rule.mean, rule.std), (2, 3, 1, 1))
+    return np.asarray((pixels * rule.scale - mean) / std, np.float32)
 
 
 def run(model: str, inputs: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
@@ -49,9 +49,9 @@ def test_the_published_weights_give_the_golden_outputs(
     model: str, prefix: str, names: tuple[str, ...], shared: Path, detectors: Path
 ) -> None:
     golden = np.load(shared / "golden" / "detectors_raw_seed0.npz")
-    found = run(model, normalised(golden[f"{prefix}_x"], model))
-    assert list(found) == ["scores", "boxes", "points"][: len(names)]
-    for name, values in zip(names, found.values(), strict=True):
+    outputs = run(model, normalised(golden[f"{prefix}_x"], model))
+    assert list(outputs) == ["scores", "boxes", "points"][: len(names)]
+    for name, values in zip(names, outputs.values(), strict=True):
         np.testing.assert_allclose(values, golden[f"{prefix}_{name}"], rtol=0, atol=1e-4)
 
 
@@ -64,6 +64,6 @@ def test_the_published_onnx_files_give_the_golden_outputs(model: str, name: str,
         (normalised(integers["light_x"], model), integers, model),
         (normal["x"], normal, name),
     ):
-        found = run(model, inputs)
+        outputs = run(model, inputs)
         for output in ("scores", "boxes"):
-            np.testing.assert_allclose(found[output], golden[f"{prefix}_{output}"], rtol=0, atol=1e-4)
+            np.testing.assert_allclose(outputs[output], golden[f"{prefix}_{output}"], rtol=0, atol=1e-4)

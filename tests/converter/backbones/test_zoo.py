@@ -1,4 +1,4 @@
-"""The networks of the published table: their size, their names, their trained weights, what reaches a graph."""
+"""The networks of the published table: parameters, state-dict names, trained weights, and exported layers."""
 
 from __future__ import annotations
 
@@ -29,12 +29,16 @@ PARAMETERS = {
     "res2net50_v1b_se": (27_045_592, 27.05),
     "resnet18": (11_759_280, 11.76),
 }
-"""Parameters of the checkpoint, unused layers included, and what was published, in millions."""
+"""Parameters of the checkpoint, including unused layers, and the published number in millions."""
 
 PUBLISHED_OTHERWISE = {"mobilenet_v2_56": (3_686_904, 3.74), "hourglass2": (6_770_952, 8.73)}
-"""The first evidently repeats the figure of the 224 x 224 network; of the second no architecture was published."""
+"""Networks whose published number differs from their own, as in `PARAMETERS`.
 
-OURS = {
+The published number of mobilenet_v2_56 repeats the figure of the 224 x 224 network. The architecture of hourglass2 was
+not published.
+"""
+
+CHOSEN = {
     "resnet18": ("resnet18_backbone", {"head.weight", "head.bias"}, set()),
     "res2net50_v1b": ("res2net50_v1b_backbone", {"head.weight", "head.bias"}, set()),
     "res2net50_v1b_se": (
@@ -48,14 +52,14 @@ OURS = {
         {"classifier.weight", "classifier.bias"},
     ),
 }
-"""Published names of the trunk, names we chose, published names that the head replaces."""
+"""File of published names of the trunk; names chosen by this project; published names that the head replaces."""
 
 COMPLETE = ("mobilenet_v2", "mobilenet_v2_se", "mobilenet_v2_56")
 TRAINED = ("mobilenet_v2_56", "mobilenet_v2_se_56")
 
 
 def empty(model: str) -> torch.nn.Module:
-    """A network without memory for its weights."""
+    """A network on the meta device, without memory for its weights."""
     with torch.device("meta"):
         return built(model).eval()
 
@@ -78,14 +82,14 @@ def test_a_network_has_the_published_number_of_parameters(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", PUBLISHED_OTHERWISE)
-def test_a_network_whose_published_number_is_not_its_own_has_the_recorded_one(model: str) -> None:
+def test_a_network_with_another_published_number_has_the_recorded_number_of_parameters(model: str) -> None:
     expected, millions = PUBLISHED_OTHERWISE[model]
     assert count(empty(model)) == expected
     assert round(expected / 1e6, 2) != millions
 
 
 @pytest.mark.parametrize("model", by_size(sorted(PARAMETERS | PUBLISHED_OTHERWISE)))
-def test_a_network_answers_two_numbers_or_one_heatmap_a_point(model: str) -> None:
+def test_a_network_returns_two_numbers_or_one_heatmap_per_point(model: str) -> None:
     spec = BACKBONES.load(model).spec
     out = empty(model)(torch.empty(2, 3, *spec.input_size, device="meta"))
     out = out[0] if isinstance(out, tuple) else out
@@ -94,7 +98,7 @@ def test_a_network_answers_two_numbers_or_one_heatmap_a_point(model: str) -> Non
 
 
 @pytest.mark.parametrize("model", ["mobilenet_v2", "mobilenet_v2_se", *TRAINED])
-def test_the_features_stand_in_a_state_dict_twice_and_are_one_module(model: str) -> None:
+def test_the_features_are_one_module_with_two_names_in_the_state_dict(model: str) -> None:
     network = empty(model)
     state = network.state_dict()
     twice = [name for name in state if name.startswith("base_net.0.")]
@@ -115,7 +119,7 @@ def test_every_network_of_the_table_has_its_published_figures(model: str) -> Non
     assert known.ion["common"] < known.ion["full"] < known.ion["challenge"]
 
 
-def test_the_weights_that_come_with_it_are_listed_small_and_fit() -> None:
+def test_the_weights_of_drawn68_are_listed_and_small_and_fit_the_network() -> None:
     known = checkpoints.known()["drawn68"]
     path = Path(__file__).parents[3] / "weights" / "lmconv" / "known" / known.file
     assert list(known.sha256) == [sha256(path)]
@@ -123,7 +127,7 @@ def test_the_weights_that_come_with_it_are_listed_small_and_fit() -> None:
     checkpoints.fill(BACKBONES.load("drawn68").module(68), checkpoints.load_state_dict(path), path)
 
 
-def test_what_300w_says_of_a_network_of_drawn_faces_is_not_claimed() -> None:
+def test_a_network_of_drawn_faces_has_no_published_ion_on_300w() -> None:
     known = checkpoints.known()["drawn68"]
     assert known.ion == {}
     assert "not of 300-W" in known.ion_note
@@ -131,23 +135,23 @@ def test_what_300w_says_of_a_network_of_drawn_faces_is_not_claimed() -> None:
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("model", COMPLETE)
-def test_state_dict_names_and_shapes_are_the_published_ones(model: str, shared: Path) -> None:
+def test_state_dict_names_and_shapes_are_as_published(model: str, shared: Path) -> None:
     expected = published(shared, model)
-    found = make.shapes(empty(model))
-    assert found == expected
-    assert list(found) == list(expected)
+    shapes = make.shapes(empty(model))
+    assert shapes == expected
+    assert list(shapes) == list(expected)
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize("model", OURS)
-def test_only_the_names_of_the_head_are_ours(model: str, shared: Path) -> None:
-    file, ours, replaced = OURS[model]
+@pytest.mark.parametrize("model", CHOSEN)
+def test_only_the_names_of_the_head_differ_from_the_published_names(model: str, shared: Path) -> None:
+    file, chosen, replaced = CHOSEN[model]
     expected = {name: shape for name, shape in published(shared, file).items() if name not in replaced}
-    found = make.shapes(empty(model))
-    trunk = {name: shape for name, shape in found.items() if name not in ours}
+    shapes = make.shapes(empty(model))
+    trunk = {name: shape for name, shape in shapes.items() if name not in chosen}
     assert trunk == expected
     assert list(trunk) == list(expected)
-    assert set(found) - set(trunk) == ours
+    assert set(shapes) - set(trunk) == chosen
 
 
 @pytest.mark.realdata
@@ -155,19 +159,19 @@ def test_only_the_names_of_the_head_are_ours(model: str, shared: Path) -> None:
 def test_trained_weights_give_the_golden_landmarks(model: str, shared: Path, real_weights: Path) -> None:
     golden = np.load(shared / "weights" / model / "golden.npz")
     with source.open_source(source.resolve(model)) as session:
-        found = session.run({"input": golden["x"]})["landmarks"]
-    np.testing.assert_allclose(found.reshape(2, 136), golden["y"], rtol=0, atol=1e-5)
+        landmarks = session.run({"input": golden["x"]})["landmarks"]
+    np.testing.assert_allclose(landmarks.reshape(2, 136), golden["y"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("model", TRAINED)
-def test_trained_files_are_listed_as_what_they_are(model: str, real_weights: Path) -> None:
+def test_trained_files_are_listed_as_not_published(model: str, real_weights: Path) -> None:
     digest = source.resolve(model).sha256
     assert "not the published file" in checkpoints.known()[model].sha256[digest]
 
 
 @pytest.mark.slow
-def test_what_is_never_called_does_not_reach_a_graph(tmp_path: Path) -> None:
+def test_layers_that_are_never_called_are_not_exported(tmp_path: Path) -> None:
     network = make.seeded("mobilenet_v2_se_56")
     path = tmp_path / "seeded.pth"
     torch.save(network.state_dict(), path)
@@ -175,12 +179,12 @@ def test_what_is_never_called_does_not_reach_a_graph(tmp_path: Path) -> None:
     held = {tensor.name: tensor for tensor in model.graph.initializer}
     assert not [name for name in held if "classifier" in name]
     sizes = [int(np.prod(tensor.dims)) for tensor in held.values()]
-    assert 1000 * 1280 not in sizes  # the classifier, whatever it is called
+    assert 1000 * 1280 not in sizes  # the classifier, under any name
     assert sum(sizes) < count(network) - 1000 * 1281
     assert not [path for path in modules.values() if path.startswith("pretrain_net")]
 
 
-def test_two_copies_of_a_tensor_that_differ_are_refused(tmp_path: Path) -> None:
+def test_two_different_copies_of_one_tensor_are_refused(tmp_path: Path) -> None:
     network = BACKBONES.load("mobilenet_v2_56").module(68)
     state = {key: value.clone() for key, value in network.state_dict().items()}
     checkpoints.fill(network, state, tmp_path / "same.pth")

@@ -23,31 +23,31 @@ Register = Callable[[Pass], None]
 
 @pytest.fixture
 def register() -> Iterator[Register]:
-    """Adds passes to the real ones, by their names."""
+    """Adds a pass to the registered passes, by its name."""
     with ExitStack() as stack:
         yield lambda step: stack.enter_context(PASSES.using(**{step.name: step}))
 
 
 @pytest.fixture
 def model() -> onnx.ModelProto:
-    """The tiny network as the pipeline has it between export and target."""
-    made = tiny_onnx(opset=18)
-    made.ir_version = 10
-    for value, name in ((made.graph.input[0], "input"), (made.graph.output[0], "flat")):
+    """The tiny network in the form that the pipeline has between export and target."""
+    model = tiny_onnx(opset=18)
+    model.ir_version = 10
+    for value, name in ((model.graph.input[0], "input"), (model.graph.output[0], "flat")):
         value.name = name
         value.type.tensor_type.shape.dim[0].dim_param = "N"
-    made.graph.node[0].input[0] = "input"
-    made.graph.node[-1].output[0] = "flat"
+    model.graph.node[0].input[0] = "input"
+    model.graph.node[-1].output[0] = "flat"
     shape = numpy_helper.from_array(np.array([-1, 68, 2], np.int64), "shape")
-    made.graph.initializer.append(shape)
-    made.graph.node.append(onnx.helper.make_node("Reshape", ["flat", "shape"], ["landmarks"], name="points"))
-    del made.graph.output[:]
-    made.graph.output.append(onnx.helper.make_tensor_value_info("landmarks", onnx.TensorProto.FLOAT, ["N", 68, 2]))
-    return made
+    model.graph.initializer.append(shape)
+    model.graph.node.append(onnx.helper.make_node("Reshape", ["flat", "shape"], ["landmarks"], name="points"))
+    del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_tensor_value_info("landmarks", onnx.TensorProto.FLOAT, ["N", 68, 2]))
+    return model
 
 
 def scaled(factor: float) -> Apply:
-    """A pass that multiplies the last layer's weights."""
+    """Returns the function of a pass that multiplies the weights of the last layer."""
 
     def apply(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
         for tensor in model.graph.initializer:
@@ -60,8 +60,8 @@ def scaled(factor: float) -> Apply:
 
 
 def step(name: str, apply: Apply, **settings: object) -> Pass:
-    given = {"tolerance": 1e-6, "summary": "for a test", **settings}
-    return Pass(name=name, apply=apply, **given)  # type: ignore[arg-type]
+    fields = {"tolerance": 1e-6, "summary": "for a test", **settings}
+    return Pass(name=name, apply=apply, **fields)  # type: ignore[arg-type]
 
 
 def test_a_pass_within_its_tolerance_is_kept_with_its_decisions(model: onnx.ModelProto, register: Register) -> None:
@@ -72,7 +72,7 @@ def test_a_pass_within_its_tolerance_is_kept_with_its_decisions(model: onnx.Mode
     assert result.model.SerializeToString() != model.SerializeToString()
 
 
-def test_an_optional_pass_that_changes_results_is_named_and_leaves_the_graph(
+def test_an_optional_pass_that_changes_results_is_left_out_and_named(
     model: onnx.ModelProto, register: Register
 ) -> None:
     register(step("rough", scaled(1.01)))
@@ -84,13 +84,15 @@ def test_an_optional_pass_that_changes_results_is_named_and_leaves_the_graph(
     assert "allowed 1e-06" in result.recipe[0]["refused"]
 
 
-def test_a_required_pass_that_changes_results_ends_it(model: onnx.ModelProto, register: Register) -> None:
+def test_a_required_pass_that_changes_results_raises_an_error(model: onnx.ModelProto, register: Register) -> None:
     register(step("rough", scaled(1.01), required=True))
     with pytest.raises(GateFailed, match="pass rough is refused: landmarks move by"):
         optimise(model, ["rough"], PassContext(spec=SPEC))
 
 
-def test_passes_after_a_refused_one_start_from_the_graph_before_it(model: onnx.ModelProto, register: Register) -> None:
+def test_a_pass_after_a_refused_pass_starts_from_the_graph_before_the_refused_pass(
+    model: onnx.ModelProto, register: Register
+) -> None:
     register(step("rough", scaled(1.01)))
     register(step("gentle", scaled(1.0001), tolerance=1e-3))
     alone = optimise(model, ["gentle"], PassContext(spec=SPEC))
@@ -99,18 +101,18 @@ def test_passes_after_a_refused_one_start_from_the_graph_before_it(model: onnx.M
     assert [entry["refused"] is None for entry in both.recipe] == [False, True]
 
 
-def test_the_guilty_pass_is_named_and_not_the_one_after_it(model: onnx.ModelProto, register: Register) -> None:
+def test_a_pass_is_not_blamed_for_the_change_of_an_earlier_pass(model: onnx.ModelProto, register: Register) -> None:
     register(step("rough", scaled(1.01), tolerance=1e-1))
     register(step("innocent", scaled(1.0)))
     assert optimise(model, ["rough", "innocent"], PassContext(spec=SPEC)).warnings == []
 
 
-def test_not_a_number_is_never_within_a_tolerance(model: onnx.ModelProto, register: Register) -> None:
+def test_nan_is_never_within_a_tolerance(model: onnx.ModelProto, register: Register) -> None:
     register(step("broken", scaled(float("nan")), tolerance=1e9))
     assert "pass broken" in optimise(model, ["broken"], PassContext(spec=SPEC)).warnings[0]
 
 
-def test_an_optional_pass_that_breaks_is_named_with_its_reason(model: onnx.ModelProto, register: Register) -> None:
+def test_an_optional_pass_that_fails_is_left_out_with_the_reason(model: onnx.ModelProto, register: Register) -> None:
     def fail(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
         del model.graph.node[:]
         raise RuntimeError("an unknown operator\nand much more")
@@ -122,7 +124,7 @@ def test_an_optional_pass_that_breaks_is_named_with_its_reason(model: onnx.Model
     assert result.model.SerializeToString() == before
 
 
-def test_a_pass_that_gives_an_invalid_graph_is_refused(model: onnx.ModelProto, register: Register) -> None:
+def test_a_pass_with_an_invalid_result_is_refused(model: onnx.ModelProto, register: Register) -> None:
     def mangle(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
         model.graph.node[1].input[0] = "nothing"
         return model, {}
@@ -140,8 +142,8 @@ def test_a_pass_that_raises_the_opset_is_refused(model: onnx.ModelProto, registe
     assert "it gives opset 19, not 18" in optimise(model, ["newer"], PassContext(spec=SPEC)).warnings[0]
 
 
-def test_a_pass_is_judged_on_crops_where_they_are_given(model: onnx.ModelProto, register: Register) -> None:
-    # Only a black input shows this one: its landmarks are the biases alone.
+def test_a_pass_is_judged_on_crops_if_crops_are_given(model: onnx.ModelProto, register: Register) -> None:
+    # Only a black input shows this change: its landmarks depend on the biases only.
     def shift(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
         for tensor in model.graph.initializer:
             if tensor.name == "conv.bias":
@@ -164,7 +166,7 @@ def test_a_calibrated_pass_is_not_judged_on_noise(model: onnx.ModelProto, regist
         return scaled(1.01)(model, context)
 
     register(step("calibrated", look, calibrated=True))
-    black = np.full((40, 3, SIZE, SIZE), -1e3, np.float32)  # every unit of the network is off or saturated alike
+    black = np.full((40, 3, SIZE, SIZE), -1e3, np.float32)  # every unit of the network is off or saturated
     for tensor in model.graph.initializer:
         if tensor.name == "conv.weight":
             tensor.CopyFrom(numpy_helper.from_array(np.abs(numpy_helper.to_array(tensor)), tensor.name))
@@ -175,14 +177,14 @@ def test_a_calibrated_pass_is_not_judged_on_noise(model: onnx.ModelProto, regist
 
 def test_a_calibrated_pass_without_faces_is_refused_before_it_runs(model: onnx.ModelProto, register: Register) -> None:
     def never(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
-        pytest.fail("it ran")
+        pytest.fail("the pass ran")
 
     register(step("calibrated", never, calibrated=True))
     with pytest.raises(UsageError, match=r"calibrated needs faces .*--calibration"):
         optimise(model, ["calibrated"], PassContext(spec=SPEC))
 
 
-def test_tolerances_are_fractions_whatever_unit_the_network_gives(model: onnx.ModelProto, register: Register) -> None:
+def test_tolerances_are_fractions_for_every_unit_of_the_network(model: onnx.ModelProto, register: Register) -> None:
     register(step("rough", scaled(1.5), tolerance=1e-3))
     pixels = replace(SPEC, decode="pixels")
     assert optimise(model, ["rough"], PassContext(spec=SPEC)).warnings

@@ -31,16 +31,16 @@ import sys
 from pathlib import Path
 from lmconv.sources import resolve as source
 from lmconv.pipeline import convert
-found = source.resolve(sys.argv[1])
+network = source.resolve(sys.argv[1])
 for target in sys.argv[3:]:
-    convert(found, target, "fp32", out=Path(sys.argv[2]))
+    convert(network, target, "fp32", out=Path(sys.argv[2]))
 """
 
 
-def test_the_documented_import_converts(tiny: Path, tmp_path: Path) -> None:
-    made = convert(source.resolve(str(tiny)), "onnx", Precision.FP32, out=tmp_path)
-    assert made.path == tmp_path / "tiny" / "onnx-fp32"
-    assert made == artifacts.read(made.path)
+def test_the_documented_python_example_converts(tiny: Path, tmp_path: Path) -> None:
+    artifact = convert(source.resolve(str(tiny)), "onnx", Precision.FP32, out=tmp_path)
+    assert artifact.path == tmp_path / "tiny" / "onnx-fp32"
+    assert artifact == artifacts.read(artifact.path)
 
 
 # Same recipe, same bytes
@@ -56,10 +56,10 @@ def test_another_process_gives_the_same_bytes_and_digests(small: Path, tiny: Pat
         assert here.digest == there.digest, name
 
 
-def test_what_was_exported_before_makes_no_difference(tiny: Path, tmp_path: Path) -> None:
-    found = source.resolve(str(tiny))
-    first = convert(found, "openvino", Precision.FP32, out=tmp_path / "a")
-    second = convert(found, "openvino", Precision.FP32, out=tmp_path / "b")
+def test_an_earlier_export_does_not_change_the_artefact(tiny: Path, tmp_path: Path) -> None:
+    network = source.resolve(str(tiny))
+    first = convert(network, "openvino", Precision.FP32, out=tmp_path / "a")
+    second = convert(network, "openvino", Precision.FP32, out=tmp_path / "b")
     assert first.files == second.files
     assert first.digest == second.digest
 
@@ -77,7 +77,7 @@ def test_pytorchs_exporter_gives_the_same_bytes_in_another_process(
         assert here.digest == there.digest
 
 
-# The plain graph is kept
+# The plain graph on disk
 
 
 def test_the_plain_graph_is_kept_and_used_again(small: Path, tiny: Path) -> None:
@@ -87,24 +87,26 @@ def test_the_plain_graph_is_kept_and_used_again(small: Path, tiny: Path) -> None
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
 
 
-def test_the_plain_graph_is_made_again_when_the_source_changes(small: Path, tmp_path: Path) -> None:
+def test_the_plain_graph_is_made_again_if_the_source_changes(small: Path, tmp_path: Path) -> None:
     other = tmp_path / "tiny.onnx"
     other.write_bytes(tiny_onnx(seed=1).SerializeToString())
     before = artifacts.read(small / "plain")
-    made = convert(source.resolve(str(other)), "onnx", Precision.FP32, out=small.parent)
+    artifact = convert(source.resolve(str(other)), "onnx", Precision.FP32, out=small.parent)
     after = artifacts.read(small / "plain")
     assert after.files["model.onnx"] != before.files["model.onnx"]
-    assert after.parents["source"]["sha256"] == made.parents["source"]["sha256"] == source.resolve(str(other)).sha256
-    assert made.files["model.onnx"] == after.files["model.onnx"]
+    assert (
+        after.parents["source"]["sha256"] == artifact.parents["source"]["sha256"] == source.resolve(str(other)).sha256
+    )
+    assert artifact.files["model.onnx"] == after.files["model.onnx"]
 
 
 def test_the_plain_graph_is_made_again_for_another_preprocessing(small: Path, tiny: Path) -> None:
     from lmconv.networks.preprocess import parse
 
-    found = source.resolve(str(tiny), preprocess=parse("RGB,1/127,1,1"))
-    made = convert(found, "onnx", Precision.FP32, out=small.parent)
-    assert made.spec.preprocess.colour == "RGB"
-    assert artifacts.read(small / "plain").spec.preprocess == made.spec.preprocess
+    network = source.resolve(str(tiny), preprocess=parse("RGB,1/127,1,1"))
+    artifact = convert(network, "onnx", Precision.FP32, out=small.parent)
+    assert artifact.spec.preprocess.colour == "RGB"
+    assert artifacts.read(small / "plain").spec.preprocess == artifact.spec.preprocess
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "reference.npz", "modules.json", "manifest.json"])
@@ -126,29 +128,29 @@ def test_the_plain_graph_of_another_checkpoint_is_not_used(
     state = dict(make.seeded("pfld").state_dict())
     torch.save({**state, "fc.bias": state["fc.bias"] + 0.1}, changed)
     for path, expected in ((seeded, True), (changed, False)):
-        found = source.resolve("pfld", weights=path)
-        found = replace(found, path=Path("pfld_model_best.pth.tar"))
+        network = source.resolve("pfld", weights=path)
+        network = replace(network, path=Path("pfld_model_best.pth.tar"))
         assert (
-            plains._kept(build / "pfld" / "plain", found) is not None
-        ) is expected  # looked at directly: exporting would take ten seconds
+            plains._kept(build / "pfld" / "plain", network) is not None
+        ) is expected  # tested directly, because an export takes ten seconds
 
 
-# What an artefact holds
+# Content of an artefact
 
 
 def test_the_reference_holds_seeded_inputs_and_the_sources_landmarks(small: Path, tiny: Path) -> None:
-    found = source.resolve(str(tiny))
+    network = source.resolve(str(tiny))
     reference = reference_file.read(artifacts.read(small / "openvino-fp32"))
     inputs, expected = reference.inputs["input"], reference.outputs.landmarks
     assert reference.outputs.heatmaps is None
     assert inputs.shape == (8, 3, 32, 32)
     assert expected.shape == (8, 68, 2)
     assert {array.dtype.name for array in (inputs, expected)} == {"float32"}
-    with source.open_source(found) as session:
+    with source.open_source(network) as session:
         np.testing.assert_allclose(session.run({"input": inputs})["landmarks"], expected, atol=1e-6)
 
 
-def test_no_manifest_tells_where_it_was_made(small: Path, tiny: Path, tmp_path: Path) -> None:
+def test_no_manifest_contains_a_path_of_this_machine(small: Path, tiny: Path, tmp_path: Path) -> None:
     for path in small.glob("*/manifest.json"):
         text = path.read_text(encoding="utf-8")
         assert str(tiny.parent) not in text
@@ -159,13 +161,13 @@ def test_no_manifest_tells_where_it_was_made(small: Path, tiny: Path, tmp_path: 
 # Refusals
 
 
-def test_a_precision_that_a_target_has_not_is_refused_before_any_work(tiny: Path, tmp_path: Path) -> None:
+def test_a_precision_that_the_target_lacks_is_refused_before_any_work(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="target onnx has no precision bf16"):
         convert(source.resolve(str(tiny)), "onnx", Precision.BF16, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_target_is_refused_with_the_nearest(tiny: Path, tmp_path: Path) -> None:
+def test_an_unknown_target_is_refused_with_a_suggestion(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown target 'openvin' .*did you mean openvino"):
         convert(source.resolve(str(tiny)), "openvin", Precision.FP32, out=tmp_path / "out")
 
@@ -179,7 +181,7 @@ def test_tensorrt_without_a_gpu_says_what_to_install(tiny: Path, tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_network_that_gives_nan_is_refused(tmp_path: Path) -> None:
+def test_a_network_that_computes_nan_is_refused(tmp_path: Path) -> None:
     model = tiny_onnx()
     bias = np.full(136, np.nan, np.float32)
     model.graph.initializer[3].CopyFrom(numpy_helper.from_array(bias, "fc.bias"))
@@ -190,7 +192,7 @@ def test_a_network_that_gives_nan_is_refused(tmp_path: Path) -> None:
 
 
 class Blurred:
-    """A target whose files do not compute the network: every weight one per cent off."""
+    """A target that changes the weights of the last layer by one per cent."""
 
     def __init__(self) -> None:
         self.real = TARGETS.load("onnx")
@@ -204,7 +206,7 @@ class Blurred:
         return self.real.build(model, out, spec, precision, options)
 
 
-def test_an_artefact_that_is_off_is_never_put_in_place(
+def test_an_artefact_that_differs_from_its_source_is_not_written(
     small: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dataclasses import replace
@@ -254,7 +256,7 @@ def test_an_optional_pass_that_changes_results_is_left_out_and_recorded(
     assert "landmarks move by" in recipe["passes"][0]["refused"]
 
 
-def test_a_warning_is_repeated_when_the_plain_graph_is_kept(
+def test_a_warning_is_repeated_if_the_plain_graph_is_reused(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
@@ -273,10 +275,10 @@ def test_the_model_of_a_copied_folder_still_verifies_there(small: Path, tmp_path
     assert artifacts.read(moved).digest == artifacts.read(small / "onnx-fp32").digest
 
 
-# The graph as a target gets it
+# The graph that a target receives
 
 
-def test_a_graph_can_be_had_where_its_target_cannot_run(tiny: Path, tmp_path: Path) -> None:
+def test_a_graph_can_be_built_without_the_runtime_of_its_target(tiny: Path, tmp_path: Path) -> None:
     plain = plain_graph(source.resolve(str(tiny)), tmp_path)
     if TARGETS.load("tensorrt").requires() is None:
         pytest.skip("TensorRT is here")
@@ -290,7 +292,7 @@ def test_a_graph_can_be_had_where_its_target_cannot_run(tiny: Path, tmp_path: Pa
     assert ready.recipe["opset"] == OPSET
 
 
-def test_what_a_target_needs_last_sees_the_whole_graph_and_is_in_the_recipe(
+def test_the_last_passes_of_a_target_see_the_whole_graph_and_are_in_the_recipe(
     small: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
@@ -303,8 +305,8 @@ def test_what_a_target_needs_last_sees_the_whole_graph_and_is_in_the_recipe(
     needing = replace(TARGETS.load("onnx"), last=lambda: ("looking",))
     with PASSES.using(looking=looking), TARGETS.using(onnx=needing):
         plain = plain_graph(source.resolve(str(tiny)), small.parent)
-        made = build(Conversion(base=plain, out=small.parent), Variant(target="onnx", io="image"))
+        artifact = build(Conversion(base=plain, out=small.parent), Variant(target="onnx", io="image"))
     assert ["image"] in seen
-    assert made.recipe["last"] == [{"pass": "looking", "decisions": {"looked": True}, "refused": None}]
-    again = resolve(Variant(target="onnx"), needing, Choices(recipe=made)).passes
-    assert "looking" not in again, "what comes last is asked for anew where the recipe is used"
+    assert artifact.recipe["last"] == [{"pass": "looking", "decisions": {"looked": True}, "refused": None}]
+    again = resolve(Variant(target="onnx"), needing, Choices(recipe=artifact)).passes
+    assert "looking" not in again, "the last passes depend on the runtime, not on the recipe"

@@ -1,4 +1,4 @@
-"""Small graphs, a layer at a time."""
+"""Small graphs, built layer by layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZE = 8
 
 
 class Net:
-    """A graph from `input` (N, 3, 8, 8), built from front to back; every method gives the name of a value."""
+    """A graph from `input` (N, 3, 8, 8), built from input to output; methods return the name of the new value."""
 
     def __init__(self, seed: int = 0) -> None:
         self.random = np.random.default_rng(seed)
@@ -22,9 +22,9 @@ class Net:
         self.constants: list[TensorProto] = []
 
     def node(self, op: str, *inputs: str | NDArray[Any], name: str = "", **attributes: Any) -> str:
-        """Any operator; an array becomes a constant."""
+        """Adds a node; arrays among the inputs become constants."""
         out = name or f"{op.lower()}_{len(self.nodes)}"
-        names = [each if isinstance(each, str) else self.constant(each, f"{out}.{i}") for i, each in enumerate(inputs)]
+        names = [item if isinstance(item, str) else self.constant(item, f"{out}.{i}") for i, item in enumerate(inputs)]
         self.nodes.append(helper.make_node(op, names, [out], name=out, **attributes))
         return out
 
@@ -33,7 +33,7 @@ class Net:
         return name
 
     def weight(self, *shape: int) -> NDArray[np.float32]:
-        """Random filters that keep values around one."""
+        """Random filters that keep values near one."""
         return np.asarray(self.random.normal(size=shape) / np.sqrt(np.prod(shape[1:])), np.float32)
 
     def bias(self, count: int) -> NDArray[np.float32]:
@@ -52,7 +52,19 @@ class Net:
         unread: Sequence[int] = (),
         **attributes: Any,
     ) -> str:
-        """A convolution, padded to keep the size; `dead` filters give `constant`, `unread` inputs are not used."""
+        """Adds a convolution, padded to keep the size.
+
+        Args:
+            data: Name of the input.
+            inputs: Number of input channels.
+            outputs: Number of output channels.
+            name: Name of the output.
+            kernel: Size of the kernel.
+            dead: Output channels with a filter of zeros.
+            constant: Bias of the dead channels.
+            unread: Input channels with zero weights.
+            attributes: Attributes of the node.
+        """
         weight, bias = self.weight(outputs, inputs, kernel, kernel), self.bias(outputs)
         weight[list(dead)], bias[list(dead)] = 0, constant
         weight[:, list(unread)] = 0
@@ -60,7 +72,7 @@ class Net:
         return self.node("Conv", data, weight, bias, name=name, **settings)
 
     def head(self, data: str, inputs: int) -> onnx.ModelProto:
-        """Ends in one padded convolution that reads everything, so that nothing before it is dead by chance."""
+        """Adds a padded convolution that reads every channel, to keep channels alive; returns the graph."""
         out = self.conv(data, inputs, 2, kernel=3, name="head")
         return self.model(out)
 
@@ -72,11 +84,11 @@ class Net:
             [onnx.ValueInfoProto(name=name) for name in outputs],
             self.constants,
         )
-        made = onnx.shape_inference.infer_shapes(
+        model = onnx.shape_inference.infer_shapes(
             helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
         )
-        kinds = {value.name: value for value in made.graph.value_info}
-        for value in made.graph.output:
+        kinds = {value.name: value for value in model.graph.value_info}
+        for value in model.graph.output:
             if value.name in kinds:
                 value.CopyFrom(kinds[value.name])
-        return made
+        return model

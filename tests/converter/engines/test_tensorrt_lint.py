@@ -1,4 +1,4 @@
-"""What TensorRT would not take: each rule with a graph that breaks it, and graphs that break none."""
+"""Lint for TensorRT: graphs that break one rule each, and graphs that break no rule."""
 
 from __future__ import annotations
 
@@ -23,8 +23,17 @@ def graph(
     opset: int = 17,
     **constants: NDArray[Any],
 ) -> onnx.ModelProto:
-    """From `x` to `y`."""
-    made = helper.make_graph(
+    """Builds a graph from `x` to `y`.
+
+    Args:
+        nodes: The nodes.
+        shape: Shape of `x`.
+        kind: Element type of `x`.
+        gives: Element type of `y`.
+        opset: Opset of the graph.
+        constants: Initializers by name.
+    """
+    graph = helper.make_graph(
         list(nodes),
         "small",
         [helper.make_tensor_value_info("x", kind, shape)],
@@ -32,11 +41,11 @@ def graph(
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(made, opset_imports=opsets, ir_version=8)
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
 def node(kind: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
-    """A node, named after its output; `-` is an input left out."""
+    """Makes a node, named after its output; `-` is an omitted input."""
     read = ["" if name == "-" else name for name in inputs.split()]
     return helper.make_node(kind, read, output.split(), name=output.split()[0], **attributes)
 
@@ -54,7 +63,7 @@ ZERO = np.array(0, np.int8)
 
 
 def quantised(**changes: NDArray[Any]) -> onnx.ModelProto:
-    """A convolution between Q/DQ pairs as TensorRT wants them, with some of the constants changed."""
+    """A convolution between Q/DQ pairs in the form that TensorRT supports; `changes` replace constants."""
     constants: dict[str, Any] = {
         "x_step": STEP, "x_zero": ZERO,
         "w": filters(4, 8, 3, 3), "w_step": filters(4), "w_zero": np.zeros(4, np.int8), "b": filters(4),
@@ -70,7 +79,7 @@ def quantised(**changes: NDArray[Any]) -> onnx.ModelProto:
 
 
 def half() -> onnx.ModelProto:
-    """A convolution in float16 between casts, and one in float32 after it."""
+    """A convolution in float16 between casts, and a convolution in float32 after them."""
     return graph(
         node("Cast", "x", "x_half", to=HALF),
         node("Conv", "x_half w", "made"),
@@ -82,7 +91,7 @@ def half() -> onnx.ModelProto:
 
 
 def image() -> onnx.ModelProto:
-    """A picture of bytes, as floats along channels."""
+    """A uint8 picture (N, H, W, 3) that becomes float32 planes."""
     return graph(
         node("Cast", "x", "floats", to=FLOAT),
         node("Transpose", "floats", "planes", perm=[0, 3, 1, 2]),
@@ -94,13 +103,13 @@ def image() -> onnx.ModelProto:
 
 
 def to_the_end() -> onnx.ModelProto:
-    """All but the first row."""
+    """A Slice that removes the first row."""
     return graph(node("Slice", "x one end two", "y"), one=integers(1), end=integers(2**63 - 1), two=integers(2))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("clean", [quantised, half, image, to_the_end])
-def test_nothing_is_said_of_a_clean_graph(clean: Any, version: int) -> None:
+def test_a_clean_graph_has_no_complaint(clean: Any, version: int) -> None:
     model = clean()
     onnx.checker.check_model(model, full_check=True)
     assert complaints(model, version) == []
@@ -247,19 +256,19 @@ BROKEN: dict[str, tuple[onnx.ModelProto, tuple[int, ...], tuple[str, ...]]] = {
         ("node then (Det)",),
     ),
 }  # fmt: skip
-"""A graph, the versions that would not take it, and what is said of it there."""
+"""By rule: a graph, the versions that refuse the graph, and parts of the complaint."""
 
 
 @pytest.mark.parametrize("rule", BROKEN)
-def test_a_graph_that_breaks_a_rule_is_told(rule: str) -> None:
+def test_a_graph_that_breaks_a_rule_has_a_complaint(rule: str) -> None:
     model, versions, parts = BROKEN[rule]
     for version in VERSIONS:
-        found = complaints(model, version)
-        told = [line for line in found if all(part in line for part in parts)]
-        assert bool(told) == (version in versions), found
+        lines = complaints(model, version)
+        matches = [line for line in lines if all(part in line for part in parts)]
+        assert bool(matches) == (version in versions), lines
 
 
-def test_half_precision_steps_are_for_later_versions() -> None:
+def test_float16_scales_need_a_version_after_8() -> None:
     model = graph(
         node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "y"),
         kind=HALF, gives=HALF, opset=19, s=STEP.astype(np.float16), z=ZERO,
@@ -269,13 +278,13 @@ def test_half_precision_steps_are_for_later_versions() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_latest_opset_that_is_documented_is_taken(version: int) -> None:
+def test_the_latest_documented_opset_is_accepted(version: int) -> None:
     assert complaints(graph(node("Relu", "x", "y"), opset=LATEST_OPSET[version]), version) == []
     assert complaints(graph(node("Relu", "x", "y"), opset=LATEST_OPSET[version] + 1), version)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_constant_is_one_in_whichever_attribute_it_is_held(version: int) -> None:
-    held = [node("Constant", "", "axes", value_ints=[2, 3]), node("Constant", "", "axis", value_int=2)]
-    model = graph(*held, node("ReduceMean", "x axes", "mean"), node("CumSum", "mean axis", "y"), opset=18)
+def test_a_constant_node_is_recognised_with_any_attribute(version: int) -> None:
+    constants = [node("Constant", "", "axes", value_ints=[2, 3]), node("Constant", "", "axis", value_int=2)]
+    model = graph(*constants, node("ReduceMean", "x axes", "mean"), node("CumSum", "mean axis", "y"), opset=18)
     assert [line for line in complaints(model, version) if "opset" not in line] == []

@@ -1,4 +1,4 @@
-"""What is counted of a graph."""
+"""FLOPs of a graph."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from tests.converter.passes.building import node, normal, small
 from lmconv.graph.facts import flops
 
 CONV = 2 * 4 * 4 * 4 * (8 * 3 * 3)
-"""Of 8 channels of 6 x 6 to 4 of 4 x 4, by 3 x 3."""
+"""FLOPs of a 3 x 3 convolution from 8 channels of 6 x 6 to 4 channels of 4 x 4."""
 
 
-def test_a_multiply_accumulate_counts_twice() -> None:
+def test_a_multiply_accumulate_counts_as_two_operations() -> None:
     assert flops(small([node("Conv", "x weight", "y")], {"weight": normal(4, 8, 3, 3)})) == CONV
 
 
 @pytest.mark.parametrize(("kind", "weight"), [("MatMul", normal(6, 6)), ("ConvTranspose", normal(8, 4, 3, 3))])
-def test_what_comes_from_a_sequence_and_has_no_known_shape_is_not_counted(kind: str, weight: np.ndarray) -> None:
+def test_a_layer_after_a_sequence_without_known_shape_is_not_counted(kind: str, weight: np.ndarray) -> None:
     nodes = [
         node("Conv", "x weight", "a"),
         node("SplitToSequence", "x", "parts", axis=1),

@@ -11,7 +11,7 @@ from lmconv.inference.latency import P99_SAMPLES, WARM_UP, interleaved, latency
 
 
 class Clock:
-    """Nanoseconds that pass only while something runs."""
+    """A clock in nanoseconds that advances only while a run is simulated."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -29,7 +29,7 @@ def recorder(clock: Clock, calls: list[str], name: str, cost: int) -> Callable[[
 
 
 def test_sessions_are_timed_in_rounds_of_changing_order() -> None:
-    """So that none always follows the same one, and none itself."""
+    """No session always follows the same session, and no session follows itself."""
     clock, calls = Clock(), list[str]()
     interleaved([recorder(clock, calls, name, 1) for name in "ABC"], 200, clock=clock)
     timed = calls[3 * WARM_UP :]
@@ -39,27 +39,27 @@ def test_sessions_are_timed_in_rounds_of_changing_order() -> None:
     assert all(70 < follows[a, b] < 130 for a in "ABC" for b in "ABC" if a != b)
 
 
-def test_each_session_is_warmed_up_before_any_is_timed() -> None:
+def test_every_session_is_warmed_up_before_timing() -> None:
     clock, calls = Clock(), list[str]()
     interleaved([recorder(clock, calls, name, 1) for name in "AB"], 1, clock=clock)
     assert "".join(calls[: 2 * WARM_UP]) == "A" * WARM_UP + "B" * WARM_UP
 
 
-def test_times_are_milliseconds_of_the_session_alone() -> None:
+def test_times_are_milliseconds_of_the_sessions_only() -> None:
     clock, calls = Clock(), list[str]()
     runs = [recorder(clock, calls, "A", 2_000_000), recorder(clock, calls, "B", 500_000)]
     steps = []
 
     def step() -> None:
         steps.append(clock.now)
-        clock.now += 10**9  # what is done between rounds is not timed
+        clock.now += 10**9  # work between rounds is not timed
 
     times = interleaved(runs, 3, step, clock=clock)
     assert times.tolist() == [[2.0, 2.0, 2.0], [0.5, 0.5, 0.5]]
     assert len(steps) == 3
 
 
-def test_percentiles_are_samples_by_nearest_rank() -> None:
+def test_percentiles_are_nearest_rank_samples() -> None:
     summary = latency(np.random.default_rng(0).permutation(np.arange(1.0, 1001.0)))
     assert (summary.p90_ms, summary.p99_ms) == (900.0, 990.0)
     assert summary.median_ms == 500.5
@@ -75,9 +75,9 @@ def test_enough_samples_have_a_99th_percentile() -> None:
 
 
 @pytest.mark.parametrize("samples", [64, 200, 662])
-def test_the_interval_holds_the_true_median_95_times_in_100(samples: int) -> None:
+def test_the_interval_contains_the_true_median_in_95_percent(samples: int) -> None:
     random = np.random.default_rng(samples)
     draws = random.exponential(1.0, (2000, samples))
     summaries = [latency(row) for row in draws]
-    held = np.mean([summary.low_ms <= np.log(2) <= summary.high_ms for summary in summaries])
-    assert 0.94 <= held <= 0.98
+    covered = np.mean([summary.low_ms <= np.log(2) <= summary.high_ms for summary in summaries])
+    assert 0.94 <= covered <= 0.98

@@ -1,4 +1,4 @@
-"""Graphs of a few nodes, built by hand, and what a pass makes of them."""
+"""Small graphs built by hand, and functions that apply a pass to a graph."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RANDOM = np.random.default_rng(5)
 
 
 def normal(*shape: int) -> Float32:
-    """Normally distributed numbers."""
+    """Normally distributed numbers, float32."""
     return RANDOM.normal(size=shape).astype(np.float32)
 
 
@@ -33,13 +33,13 @@ def small(
     outputs: Sequence[str] = ("y",),
     others: Mapping[str, Sequence[int | str]] = MappingProxyType({}),
 ) -> onnx.ModelProto:
-    """A graph from `x` of this shape, and other inputs, to `outputs`."""
+    """Builds a graph from `x` of this shape, and other inputs, to `outputs`."""
     graph = helper.make_graph(
         list(nodes),
         "small",
         [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, list(of))
-            for name, of in {"x": shape, **others}.items()
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, list(dims))
+            for name, dims in {"x": shape, **others}.items()
         ],
         [onnx.ValueInfoProto(name=name) for name in outputs],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
@@ -47,14 +47,14 @@ def small(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
     inferred = onnx.shape_inference.infer_shapes(model)
     del model.graph.output[:]
-    found = {value.name: value for value in [*inferred.graph.value_info, *inferred.graph.output]}
-    model.graph.output.extend(found[name] for name in outputs)
+    values = {value.name: value for value in [*inferred.graph.value_info, *inferred.graph.output]}
+    model.graph.output.extend(values[name] for name in outputs)
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
 def applied(step: Pass, model: onnx.ModelProto) -> tuple[onnx.ModelProto, Json]:
-    """What a pass makes of a copy; it must be a valid graph."""
+    """Applies a pass to a copy of a graph; asserts that the result is valid."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     result, decisions = step.apply(copy, PassContext(spec=SPEC))
@@ -63,7 +63,7 @@ def applied(step: Pass, model: onnx.ModelProto) -> tuple[onnx.ModelProto, Json]:
 
 
 def same(step: Pass, model: onnx.ModelProto, *, tolerance: float = 1e-5) -> dict[str, int]:
-    """Asserts that a pass changes no output; gives how many nodes of each kind it leaves."""
+    """Asserts that a pass changes no output; returns the number of nodes by operator after the pass."""
     result, _ = applied(step, model)
     shape = [dim.dim_value or 3 for dim in model.graph.input[0].type.tensor_type.shape.dim]
     x = normal(*shape)
@@ -73,17 +73,17 @@ def same(step: Pass, model: onnx.ModelProto, *, tolerance: float = 1e-5) -> dict
 
 
 def run(model: onnx.ModelProto, x: Float32) -> list[NDArray[Any]]:
-    """All outputs."""
+    """Computes all outputs of a graph."""
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found: list[NDArray[Any]] = session.run(None, {"x": x})
-    return found
+    outputs: list[NDArray[Any]] = session.run(None, {"x": x})
+    return outputs
 
 
 def kinds(model: onnx.ModelProto) -> dict[str, int]:
-    """How many nodes of each operator."""
+    """Number of nodes by operator."""
     return dict(Counter(node.op_type for node in model.graph.node))
 
 
 def node(kind: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
-    """A node; its inputs are separated by blanks, and `-` is one that is left out."""
+    """Makes a node; `inputs` are names separated by spaces, and `-` is an omitted input."""
     return make(kind, ["" if name == "-" else name for name in inputs.split()], output, **attributes)

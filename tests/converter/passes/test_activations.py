@@ -26,22 +26,22 @@ CLIPPED = (node("Add", "x three", "a"), node("Clip", "a zero six", "b"))
 
 
 @pytest.mark.parametrize("last", [node("Div", "b six", "y"), node("Mul", "b sixth", "y"), node("Mul", "sixth b", "y")])
-def test_a_gate_that_is_spelt_out_becomes_hard_sigmoid(last: onnx.NodeProto) -> None:
+def test_add_clip_and_division_become_hard_sigmoid(last: onnx.NodeProto) -> None:
     assert same(plugin, network(*CLIPPED, last)) == {"HardSigmoid": 1}
 
 
-def test_the_constant_may_come_first() -> None:
+def test_hard_sigmoid_is_recognised_with_the_constant_first() -> None:
     clipped = (node("Add", "three x", "a"), node("Clip", "a zero six", "b"))
     assert same(plugin, network(*clipped, node("Div", "b six", "y"))) == {"HardSigmoid": 1}
 
 
 @pytest.mark.parametrize("inputs", ["x c", "c x"])
-def test_x_times_its_gate_becomes_hard_swish(inputs: str) -> None:
+def test_x_times_its_hard_sigmoid_becomes_hard_swish(inputs: str) -> None:
     assert same(plugin, network(*CLIPPED, node("Div", "b six", "c"), node("Mul", inputs, "y"))) == {"HardSwish": 1}
 
 
 @pytest.mark.parametrize("last", [node("Div", "c six", "y"), node("Mul", "c sixth", "y")])
-def test_the_division_may_come_last(last: onnx.NodeProto) -> None:
+def test_hard_swish_is_recognised_with_the_division_last(last: onnx.NodeProto) -> None:
     assert same(plugin, network(*CLIPPED, node("Mul", "x b", "c"), last)) == {"HardSwish": 1}
 
 
@@ -50,7 +50,7 @@ def test_x_times_a_hard_sigmoid_of_one_sixth_becomes_hard_swish() -> None:
     assert same(plugin, network(gate, node("Mul", "x a", "y"))) == {"HardSwish": 1}
 
 
-def test_another_hard_sigmoid_stays() -> None:
+def test_a_product_with_another_hard_sigmoid_stays() -> None:
     gate = node("HardSigmoid", "x", "a", alpha=0.2, beta=0.5)
     assert same(plugin, network(gate, node("Mul", "x a", "y"))) == {"HardSigmoid": 1, "Mul": 1}
 
@@ -66,15 +66,15 @@ def test_another_hard_sigmoid_stays() -> None:
     ],
     ids=["another shift", "another limit", "no lower limit", "another divisor", "a quotient the other way round"],
 )
-def test_what_only_looks_like_it_stays(nodes: tuple[onnx.NodeProto, ...]) -> None:
+def test_similar_operators_with_other_constants_stay(nodes: tuple[onnx.NodeProto, ...]) -> None:
     assert kinds(applied(plugin, network(*nodes))[0]) == {"Add": 1, "Clip": 1, "Div": 1}
 
 
-def test_the_gate_of_another_value_stays_a_product() -> None:
+def test_a_product_with_the_hard_sigmoid_of_another_value_stays() -> None:
     nodes = [node("Abs", "x", "z"), *CLIPPED, node("Div", "b six", "c"), node("Mul", "z c", "y")]
     assert same(plugin, network(*nodes)) == {"Abs": 1, "HardSigmoid": 1, "Mul": 1}
 
 
-def test_what_others_read_of_it_is_still_computed() -> None:
+def test_an_intermediate_value_with_another_reader_is_still_computed() -> None:
     nodes = [*CLIPPED, node("Div", "b six", "c"), node("Mul", "x c", "d"), node("Add", "b d", "y")]
     assert same(plugin, network(*nodes)) == {"Add": 2, "Clip": 1, "HardSwish": 1}

@@ -1,4 +1,4 @@
-"""How the compact pass chooses between widths; what it removes is in tests/converter/compaction."""
+"""Choice of widths by the compact pass; tests/converter/compaction tests which channels are removed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lmconv.types import Float64, PassContext, landmark_spec
 
 SPEC = landmark_spec("net", "onnx", size=(SIZE, SIZE), landmarks=68)
 WIDTHS = (9, 12, 16)
-"""Of the layer below: 9 of its 20 channels are alive."""
+"""Possible widths of the layer of `model`: 9 of its 20 channels are alive."""
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def width(model: onnx.ModelProto) -> int:
 
 
 def timing(milliseconds: dict[int, float]) -> Callable[[Sequence[onnx.ModelProto]], Float64]:
-    """A target on which a graph takes as long as the width of its first layer says."""
+    """Returns a timing function in which the width of the first layer determines the time of a graph."""
 
     def measure(models: Sequence[onnx.ModelProto]) -> Float64:
         noise = np.random.default_rng(0).uniform(0.99, 1.01, (len(models), 50))
@@ -50,40 +50,40 @@ def timing(milliseconds: dict[int, float]) -> Callable[[Sequence[onnx.ModelProto
     ],
     ids=["alike", "faster in the middle", "faster when wide", "as fast, and smaller", "hardly faster"],
 )
-def test_the_fastest_width_is_taken_and_of_those_as_fast_the_smallest(
+def test_the_smallest_of_the_fastest_widths_is_chosen(
     model: onnx.ModelProto, milliseconds: dict[int, float], chosen: int
 ) -> None:
-    found, decisions = compact(model, PassContext(spec=SPEC, measure=timing(milliseconds)))
-    assert width(found) == chosen
+    compacted, decisions = compact(model, PassContext(spec=SPEC, measure=timing(milliseconds)))
+    assert width(compacted) == chosen
     assert decisions["multiple"] == {9: 1, 12: 4, 16: 8}[chosen]
     assert set(decisions["measured"]["faster than multiple 1"]) == {"4", "8", "16"}
 
 
-def test_where_nothing_can_be_measured_the_smallest_is_taken(model: onnx.ModelProto) -> None:
-    found, decisions = compact(model, PassContext(spec=SPEC))
-    assert (width(found), decisions["multiple"], "measured" in decisions) == (9, 1, False)
+def test_the_smallest_width_is_chosen_without_timing(model: onnx.ModelProto) -> None:
+    compacted, decisions = compact(model, PassContext(spec=SPEC))
+    assert (width(compacted), decisions["multiple"], "measured" in decisions) == (9, 1, False)
 
 
-def test_what_was_measured_before_is_not_measured_again(model: onnx.ModelProto) -> None:
+def test_a_recorded_choice_is_not_timed_again(model: onnx.ModelProto) -> None:
     def never(models: Sequence[onnx.ModelProto]) -> Float64:
-        raise AssertionError("it is measured")
+        raise AssertionError("a graph was timed")
 
-    found, decisions = compact(model, PassContext(spec=SPEC, measure=never, replay={"multiple": 8}))
-    assert (width(found), decisions["multiple"]) == (16, 8)
+    compacted, decisions = compact(model, PassContext(spec=SPEC, measure=never, replay={"multiple": 8}))
+    assert (width(compacted), decisions["multiple"]) == (16, 8)
 
 
-def test_a_network_without_dead_channels_is_not_measured() -> None:
+def test_a_network_without_dead_channels_is_not_timed() -> None:
     def never(models: Sequence[onnx.ModelProto]) -> Float64:
-        raise AssertionError("it is measured")
+        raise AssertionError("a graph was timed")
 
     net = Net()
     model = net.head(net.conv("input", 3, 5, name="a"), 5)
-    found, decisions = compact(model, PassContext(spec=SPEC, measure=never))
-    assert found is model
-    assert parameters(found) == 3 * 5 + 5 + 5 * 2 * 9 + 2
+    compacted, decisions = compact(model, PassContext(spec=SPEC, measure=never))
+    assert compacted is model
+    assert parameters(compacted) == 3 * 5 + 5 + 5 * 2 * 9 + 2
     assert [layer["kept"] for layer in decisions["layers"]] == [{}, {}]
 
 
-def test_a_target_that_needs_multiples_gets_the_first_where_nothing_can_be_measured(model: onnx.ModelProto) -> None:
-    found, decisions = compact(model, PassContext(spec=SPEC, channels=(8, 16)))
-    assert (width(found), decisions["multiple"]) == (16, 8)
+def test_the_first_multiple_of_the_target_is_chosen_without_timing(model: onnx.ModelProto) -> None:
+    compacted, decisions = compact(model, PassContext(spec=SPEC, channels=(8, 16)))
+    assert (width(compacted), decisions["multiple"]) == (16, 8)

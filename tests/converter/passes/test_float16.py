@@ -38,8 +38,8 @@ def run_openvino(model: onnx.ModelProto, x: Float32) -> NDArray[Any]:
 
     network = openvino.Core().read_model(model.SerializeToString())
     compiled = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    found: NDArray[Any] = compiled({"x": x})[0]
-    return found
+    output: NDArray[Any] = compiled({"x": x})[0]
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_inputs_and_outputs_stay_float32(half: onnx.ModelProto) -> None:
     assert kinds == [TensorProto.FLOAT, TensorProto.FLOAT]
 
 
-def test_the_weights_are_half_but_those_of_the_last_layer(half: onnx.ModelProto) -> None:
+def test_all_weights_but_those_of_the_last_layer_are_float16(half: onnx.ModelProto) -> None:
     kinds = {tensor.name: tensor.data_type for tensor in half.graph.initializer}
     weighted = [node for node in half.graph.node if node.op_type in WEIGHTED]
     assert kinds[weighted[-1].input[1]] == TensorProto.FLOAT
@@ -69,18 +69,18 @@ def test_the_file_is_about_half_as_large(graph: onnx.ModelProto, half: onnx.Mode
     assert half.ByteSize() < 0.7 * graph.ByteSize()
 
 
-def test_the_graph_is_valid_and_its_types_agree(half: onnx.ModelProto) -> None:
+def test_the_graph_is_valid_and_its_types_are_consistent(half: onnx.ModelProto) -> None:
     onnx.checker.check_model(half, full_check=True)
 
 
-def test_landmarks_stay_close_and_are_not_the_same(graph: onnx.ModelProto, half: onnx.ModelProto) -> None:
+def test_landmarks_change_a_little(graph: onnx.ModelProto, half: onnx.ModelProto) -> None:
     spec = landmark_spec("pfld", "pfld", size=(112, 112), landmarks=68)
     images = noise(spec, 4, 0)
-    found = []
+    points = []
     for model in (graph, half):
         with OrtSession(model.SerializeToString()) as session:
-            found.append(landmarks(session, spec, images))
-    gap = np.abs(found[0] - found[1]).max()
+            points.append(landmarks(session, spec, images))
+    gap = np.abs(points[0] - points[1]).max()
     assert 0 < gap < 2e-3
 
 
@@ -89,7 +89,7 @@ def test_the_same_graph_gives_the_same_bytes(graph: onnx.ModelProto, half: onnx.
     assert again.SerializeToString(deterministic=True) == half.SerializeToString(deterministic=True)
 
 
-# What overflows
+# Overflow
 
 WEIGHTS = {"first": normal(8, 3, 3, 3), "second": normal(8, 8, 3, 3), "head": normal(8, 8)}
 HEAD = (node("GlobalAveragePool", "end", "pooled"), node("Flatten", "pooled", "flat"), node("MatMul", "flat head", "y"))
@@ -100,10 +100,10 @@ def layer(inputs: str, output: str) -> onnx.NodeProto:
 
 
 def chain(*between: onnx.NodeProto, **constants: Any) -> onnx.ModelProto:
-    """A convolution from `x` to `a`, something from `a` to `b`, a convolution, and a linear layer."""
-    held = WEIGHTS | {name: np.asarray(value, np.float32) for name, value in constants.items()}
+    """A convolution from `x` to `a`, the given nodes from `a` to `b`, a convolution, and a linear layer."""
+    values = WEIGHTS | {name: np.asarray(value, np.float32) for name, value in constants.items()}
     nodes = [layer("x first", "a"), *between, layer("b second", "end"), *HEAD]
-    return small(nodes, held, shape=("N", 3, 8, 8))
+    return small(nodes, values, shape=("N", 3, 8, 8))
 
 
 OVERFLOWING = {
@@ -134,7 +134,7 @@ OVERFLOWING = {
 
 
 @pytest.mark.parametrize("case", OVERFLOWING)
-def test_what_overflows_stays_float32_and_is_named(case: str) -> None:
+def test_overflowing_nodes_stay_float32_and_are_named(case: str) -> None:
     model, expected = OVERFLOWING[case]
     result, decisions = applied(plugin, model)
     assert decisions["overflow"] == expected
@@ -144,12 +144,12 @@ def test_what_overflows_stays_float32_and_is_named(case: str) -> None:
     assert types.get("flat") == TensorProto.FLOAT16
     x = noise(SPEC, 4, 3)
     before, *after = run(model, x)[0], run(result, x)[0], run_openvino(result, x)
-    for found in after:
-        assert np.isfinite(found).all()
-        np.testing.assert_allclose(found, before, atol=2e-3 * np.abs(before).max())
+    for output in after:
+        assert np.isfinite(output).all()
+        np.testing.assert_allclose(output, before, atol=2e-3 * np.abs(before).max())
 
 
-def test_faces_say_how_large_activations_are() -> None:
+def test_activations_are_measured_on_faces() -> None:
     model = chain(node("Relu", "a", "b"), first=WEIGHTS["first"] * 1e2, second=WEIGHTS["second"] * 1e-2)
     bright = noise(SPEC, 4, 3) * 1e3
     assert plugin.apply(copied(model), PassContext(spec=SPEC))[1]["overflow"] == []

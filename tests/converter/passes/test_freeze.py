@@ -1,4 +1,4 @@
-"""Channels that hardly change on faces are taken for constant, as far as the landmarks allow."""
+"""The pass `freeze` makes channels constant that hardly change on faces, within a bound on the landmarks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lmconv.types import Float32, PassContext, landmark_spec
 
 SPEC = landmark_spec("net", "onnx", size=(SIZE, SIZE), landmarks=4)
 QUIET = (1, 4, 5)
-"""Channels of the first layer whose filters are small; each ten times as small as the one before."""
+"""Channels of the first layer with small filters; each filter is ten times smaller than the previous filter."""
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def network(scale: float) -> onnx.ModelProto:
 
 
 def moved(before: onnx.ModelProto, after: onnx.ModelProto, crops: Float32) -> float:
-    """Largest distance of a point, pixels."""
+    """Largest distance of a landmark between two graphs, pixels."""
     with OrtSession(before.SerializeToString()) as a, OrtSession(after.SerializeToString()) as b:
-        apart = landmarks(a, SPEC, crops) - landmarks(b, SPEC, crops)
-    return float(np.linalg.norm(apart * SIZE, axis=-1).max())
+        difference = landmarks(a, SPEC, crops) - landmarks(b, SPEC, crops)
+    return float(np.linalg.norm(difference * SIZE, axis=-1).max())
 
 
 def context(crops: Float32 | None, bound: float | None) -> PassContext:
@@ -62,8 +62,8 @@ def test_quiet_channels_become_constant_and_compaction_folds_them(crops: Float32
     assert 0 < moved(model, compacted.model, crops) <= 0.001
 
 
-def test_their_constants_matter(crops: Float32) -> None:
-    """A channel set to zero instead of its mean moves the landmarks by far more than the bound."""
+def test_zero_instead_of_the_mean_moves_landmarks(crops: Float32) -> None:
+    """With zero instead of the mean of a channel, landmarks move by much more than the bound."""
     model = network(1e-5)
     zeroed = onnx.ModelProto()
     zeroed.CopyFrom(model)
@@ -75,23 +75,23 @@ def test_their_constants_matter(crops: Float32) -> None:
     assert moved(model, zeroed, crops) > 0.01
 
 
-def test_a_tighter_bound_takes_fewer(crops: Float32) -> None:
+def test_a_tighter_bound_freezes_fewer_channels(crops: Float32) -> None:
     counts = [freeze(network(1e-2), context(crops, bound))[1]["channels"] for bound in (1e-6, 1e-3, 1e-1)]
     assert counts == sorted(counts)
     assert counts[0] < counts[-1]
 
 
-def test_a_channel_that_never_changes_is_left_to_compaction(crops: Float32) -> None:
+def test_a_channel_that_never_changes_is_not_frozen(crops: Float32) -> None:
     model = network(0.0)
     frozen, _ = freeze(model, context(crops, 0.001))
     assert "a_frozen_weight" not in {tensor.name for tensor in frozen.graph.initializer}
     assert compact(frozen).layers[0].channels == (6, 3)
 
 
-def test_the_bound_is_checked_on_faces_that_the_number_was_not_found_on() -> None:
-    """The faces come in a drawn order: the first third finds the number, the others have the last word."""
+def test_the_bound_is_checked_on_other_faces() -> None:
+    """The number of channels is chosen on the first third of the shuffled faces, and checked on the other faces."""
     crops = np.random.default_rng(0).uniform(0, 1, (30, 3, SIZE, SIZE)).astype(np.float32)
-    crops[10:] *= 300  # channels that are quiet on the first ten are not on the others
+    crops[10:] *= 300  # quiet channels of the first ten faces are not quiet on the other faces
     model = network(1e-5)
     frozen, decisions = freeze(model, context(crops, 0.001))
     assert decisions["faces"] == {"calibration": 10, "check": 20}
@@ -100,6 +100,6 @@ def test_the_bound_is_checked_on_faces_that_the_number_was_not_found_on() -> Non
 
 
 @pytest.mark.parametrize(("given", "bound"), [(False, 0.001), (True, None)])
-def test_it_needs_faces_and_a_bound(crops: Float32, given: bool, bound: float | None) -> None:
+def test_faces_and_a_bound_are_required(crops: Float32, given: bool, bound: float | None) -> None:
     with pytest.raises(UsageError, match="real faces"):
         freeze(network(1e-5), context(crops if given else None, bound))

@@ -1,4 +1,4 @@
-"""What the int8 pass promises, on small networks made here."""
+"""The int8 pass, on small networks built here."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FUSED = QuantScheme(activations="int8", bracket=False, reason="TensorRT", weight
 
 
 class Network:
-    """Writes a small graph with seeded weights, one operator after another."""
+    """Builds a small graph with seeded weights, operator by operator."""
 
     def __init__(self) -> None:
         self.rng = np.random.default_rng(7)
@@ -40,18 +40,18 @@ class Network:
         self.constants: dict[str, NDArray[np.float32]] = {}
 
     def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Adds a node; gives the name of its output."""
+        """Adds a node; returns the name of its output."""
         name = f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
 
     def constant(self, name: str, *shape: int, scale: float = 1.0) -> str:
-        """Adds normally distributed weights."""
+        """Adds normally distributed weights; returns their name."""
         self.constants[name] = (self.rng.normal(size=shape) * scale).astype(np.float32)
         return name
 
     def conv(self, x: str, fan_in: int, outputs: int, *, kernel: int = 3, group: int = 1) -> str:
-        """A convolution whose output channels differ tenfold in range."""
+        """Adds a convolution whose output channels differ in range by a factor of ten."""
         name = f"w{len(self.nodes)}"
         self.constant(name, outputs, fan_in // group, kernel, kernel, scale=(fan_in // group * kernel**2) ** -0.5)
         self.constants[name] *= np.geomspace(0.3, 3, outputs, dtype=np.float32).reshape(-1, 1, 1, 1)
@@ -59,7 +59,7 @@ class Network:
         return self.add("Conv", x, name, bias, group=group, kernel_shape=[kernel] * 2, pads=[kernel // 2] * 4)
 
     def model(self, output: str, features: int) -> onnx.ModelProto:
-        """Ends with global pooling and a linear head to (N, 4, 2)."""
+        """Adds global pooling and a linear head to (N, 4, 2); returns the graph."""
         flat = self.add("Flatten", self.add("GlobalAveragePool", output))
         head = self.add("Gemm", flat, self.constant("head", 8, features), self.constant("headb", 8), transB=1)
         self.nodes.append(helper.make_node("Reshape", [head, "shape"], ["landmarks"], name="landmarks"))
@@ -103,7 +103,7 @@ def unknown() -> onnx.ModelProto:
 
 
 def branching() -> onnx.ModelProto:
-    """A layer that is read by an int8 one, and by operators that are not."""
+    """A network with a layer that an int8 layer and float operators read."""
     net = Network()
     start = net.add("Relu", net.conv("input", 3, 8))
     pooled = net.add("AveragePool", start, kernel_shape=[3, 3], pads=[1] * 4)
@@ -124,8 +124,8 @@ def apply(model: onnx.ModelProto, crops: Float32, scheme: QuantScheme = UINT8) -
 
 def run(model: onnx.ModelProto, x: Float32) -> Float32:
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found: Float32 = session.run(None, {"input": x})[0]
-    return found
+    output: Float32 = session.run(None, {"input": x})[0]
+    return output
 
 
 def constants(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
@@ -148,7 +148,7 @@ def test_outputs_stay_within_three_percent(
 
 
 @pytest.mark.parametrize("build", NETWORKS)
-def test_the_graph_is_valid_and_of_the_standard_domain_alone(
+def test_the_graph_is_valid_and_has_standard_operators_only(
     build: Callable[[], onnx.ModelProto], crops: Float32
 ) -> None:
     model = apply(build(), crops)
@@ -160,33 +160,33 @@ def test_the_graph_is_valid_and_of_the_standard_domain_alone(
 
 def test_weights_are_symmetric_int8_with_a_scale_per_output_channel(crops: Float32) -> None:
     model = apply(depthwise(), crops)
-    held = constants(model)
-    restored = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in held]
+    values = constants(model)
+    restored = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in values]
 
     assert len(restored) == 3
     for node in restored:
-        weights, scale, zero = (held[name] for name in node.input)
+        weights, scale, zero = (values[name] for name in node.input)
         assert weights.dtype == zero.dtype == np.int8
         assert scale.shape == zero.shape == (weights.shape[0],)
         assert not zero.any()
 
 
 def test_an_int8_scheme_has_no_unsigned_tensor_and_no_zero_point(crops: Float32) -> None:
-    held = constants(apply(residual(), crops, INT8))
+    values = constants(apply(residual(), crops, INT8))
 
-    assert all(value.dtype != np.uint8 for value in held.values())
-    assert all(not value.any() for name, value in held.items() if name.endswith("zero_point"))
+    assert all(value.dtype != np.uint8 for value in values.values())
+    assert all(not value.any() for name, value in values.items() if name.endswith("zero_point"))
 
 
-def test_a_uint8_scheme_gives_rectified_tensors_their_whole_range(crops: Float32) -> None:
-    held = constants(apply(depthwise(), crops))
-    zero_points = {name: value for name, value in held.items() if name.startswith("relu") and "zero" in name}
+def test_a_uint8_scheme_uses_the_whole_range_for_outputs_of_a_relu(crops: Float32) -> None:
+    values = constants(apply(depthwise(), crops))
+    zero_points = {name: value for name, value in values.items() if name.startswith("relu") and "zero" in name}
 
     assert zero_points
     assert all(value.dtype == np.uint8 and value == 0 for value in zero_points.values())
 
 
-def test_an_activation_stays_beside_its_convolution(crops: Float32) -> None:
+def test_the_activation_function_stays_next_to_its_convolution(crops: Float32) -> None:
     model = apply(residual(), crops)
     readers = {name: node.op_type for node in model.graph.node for name in node.input}
     branch = next(node for node in model.graph.node if node.op_type == "Relu")
@@ -202,7 +202,7 @@ def test_both_inputs_of_a_residual_sum_are_quantised(crops: Float32) -> None:
     assert all(name.endswith("_dequantized") for name in total.input)
 
 
-def test_the_layer_that_a_sum_follows_gives_it_float_values_where_both_are_one_kernel(crops: Float32) -> None:
+def test_a_layer_fused_with_a_sum_keeps_a_float_output(crops: Float32) -> None:
     model = apply(_pooled_twice(residual()), crops, FUSED)
     total = next(node for node in model.graph.node if node.op_type == "Add")
     makers = {node.output[0]: node.op_type for node in model.graph.node}
@@ -210,22 +210,22 @@ def test_the_layer_that_a_sum_follows_gives_it_float_values_where_both_are_one_k
     assert sorted(makers[name] for name in total.input) == ["Conv", "DequantizeLinear"]
 
 
-def test_float_weights_pass_a_pair_that_gives_back_the_integers(crops: Float32) -> None:
+def test_float_weights_pass_a_qdq_pair_that_restores_the_integers(crops: Float32) -> None:
     whole, paired = (apply(residual(), crops, replace(INT8, weights=kind)) for kind in ("int8", "float32"))
-    held, floats = constants(whole), constants(paired)
+    values, floats = constants(whole), constants(paired)
     quantised = [node for node in paired.graph.node if node.op_type == "QuantizeLinear" and node.input[0] in floats]
 
-    assert len(quantised) == sum(value.dtype == np.int8 and value.ndim == 4 for value in held.values()) > 0
+    assert len(quantised) == sum(value.dtype == np.int8 and value.ndim == 4 for value in values.values()) > 0
     for node in quantised:
         real, scale, zero = (floats[name] for name in node.input)
         steps = np.rint(real.astype(np.float32) / scale.astype(np.float32).reshape(-1, 1, 1, 1))
         assert [real.dtype.name, zero.dtype.name] == ["float32", "int8"]
-        assert np.array_equal(steps, held[node.input[0]])
+        assert np.array_equal(steps, values[node.input[0]])
     assert np.array_equal(run(whole, crops[:4]), run(paired, crops[:4]))
 
 
 def _pooled_twice(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Puts one more convolution after the sum, as only what an int8 operator reads is quantised."""
+    """Adds a convolution after the sum, because only inputs of int8 operators are quantised."""
     add = next(node for node in model.graph.node if node.op_type == "Add")
     pool = next(node for node in model.graph.node if node.op_type == "GlobalAveragePool")
     weights = numpy_helper.from_array(np.eye(8, dtype=np.float32).reshape(8, 8, 1, 1), "last")
@@ -237,15 +237,13 @@ def _pooled_twice(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize(("scheme", "bracketed"), [(UINT8, True), (INT8, False)], ids=["uint8", "int8"])
-def test_a_prelu_reads_int8_only_where_onnx_runtime_needs_it(
-    scheme: QuantScheme, bracketed: bool, crops: Float32
-) -> None:
+def test_a_prelu_reads_int8_only_if_layers_are_bracketed(scheme: QuantScheme, bracketed: bool, crops: Float32) -> None:
     node = next(node for node in apply(prelu(), crops, scheme).graph.node if node.op_type == "PRelu")
 
     assert node.input[0].endswith("_dequantized") is bracketed
 
 
-def test_what_the_pass_does_not_know_stays_float(crops: Float32) -> None:
+def test_an_unknown_operator_stays_float(crops: Float32) -> None:
     node = next(node for node in apply(unknown(), crops, INT8).graph.node if node.op_type == "Erf")
 
     assert not node.input[0].endswith("_dequantized")
@@ -267,7 +265,7 @@ def test_onnx_runtime_has_an_integer_kernel_for_every_layer_but_the_head(
     assert kinds["Conv"] + kinds["FusedConv"] == 0
 
 
-def test_a_layer_that_computes_an_output_of_the_network_is_left_float_where_it_cannot_be_bracketed(
+def test_a_layer_with_a_network_output_stays_float_if_layers_are_bracketed(
     crops: Float32,
 ) -> None:
     model = residual()
@@ -287,7 +285,7 @@ def test_the_last_fully_connected_layer_stays_float_and_is_named(crops: Float32)
     assert decisions["float_layers"] == [gemm.name]
 
 
-def test_a_fully_connected_layer_before_it_is_quantised(crops: Float32) -> None:
+def test_the_last_fully_connected_layer_is_quantised_on_request(crops: Float32) -> None:
     settings = QuantiserOptions(activations="uint8", float_head=False)
     model, _ = quantise(residual(), crops, settings)
 
@@ -297,7 +295,7 @@ def test_a_fully_connected_layer_before_it_is_quantised(crops: Float32) -> None:
 
 
 @pytest.mark.parametrize("build", NETWORKS)
-def test_same_input_same_bytes(build: Callable[[], onnx.ModelProto], crops: Float32) -> None:
+def test_the_same_input_gives_the_same_bytes(build: Callable[[], onnx.ModelProto], crops: Float32) -> None:
     assert apply(build(), crops).SerializeToString() == apply(build(), crops).SerializeToString()
 
 
@@ -327,14 +325,14 @@ def test_bias_correction_reduces_the_mean_output_error(crops: Float32) -> None:
     assert mean_error(correct=True) < 0.5 * mean_error(correct=False)
 
 
-def test_the_bias_of_a_float_head_makes_up_for_what_was_lost_before_it(crops: Float32) -> None:
+def test_the_bias_of_a_float_head_corrects_the_mean_output_error(crops: Float32) -> None:
     model = residual()
     mean_error = (run(apply(model, crops), crops) - run(model, crops)).mean(axis=0)
 
     assert np.abs(mean_error).max() < 1e-3 * run(model, crops).std()
 
 
-def test_what_the_float_network_computes_is_looked_at_once_for_any_settings(crops: Float32) -> None:
+def test_activation_statistics_are_valid_for_all_settings(crops: Float32) -> None:
     model = depthwise()
     seen = observe(Graph.of(model), crops)
 
@@ -354,7 +352,7 @@ def test_adaptive_rounding_reduces_a_layers_error_on_correlated_inputs() -> None
     assert error(np.cov(x.T)[None]) < 0.5 * error(None)
 
 
-def test_two_weights_beside_uint8_never_overflow_int16(crops: Float32) -> None:
+def test_two_weights_times_uint8_never_overflow_int16(crops: Float32) -> None:
     model = apply(residual(), crops)
 
     for value in constants(model).values():
@@ -381,7 +379,7 @@ def test_a_dead_channel_with_a_bias_does_not_overflow(crops: Float32) -> None:
     assert relative_error(model, apply(model, crops), crops) < 0.03
 
 
-def test_a_graph_tied_to_one_crop_is_calibrated_one_by_one(crops: Float32) -> None:
+def test_a_graph_with_batch_size_1_is_calibrated_crop_by_crop(crops: Float32) -> None:
     model = residual()
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
 
@@ -394,6 +392,6 @@ def _free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("missing", [None, np.zeros((0, 3, 16, 16), np.float32)], ids=["none", "empty"])
-def test_refused_without_crops(missing: Float32 | None) -> None:
+def test_calibration_without_crops_is_refused(missing: Float32 | None) -> None:
     with pytest.raises(UsageError, match="crops"):
         plugin.apply(residual(), PassContext(spec=SPEC, crops=missing, scheme=UINT8))

@@ -1,4 +1,4 @@
-"""Opset 18 as 17 says it: random graphs of each operator that changed, and what is refused by name."""
+"""Opset 18 lowered to opset 17: random graphs of each changed operator, and refusals by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXAMPLES = settings(max_examples=40, deadline=None, derandomize=True)
 
 
 def lowered(model: onnx.ModelProto) -> onnx.ModelProto:
-    """What the pass makes of a copy: valid in opset 17, and the same numbers."""
+    """Applies the pass to a copy; asserts that the result is valid in opset 17 and computes the same outputs."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     result, _ = opset17.plugin.apply(copy, PassContext(spec=SPEC))
@@ -35,12 +35,12 @@ def lowered(model: onnx.ModelProto) -> onnx.ModelProto:
     before, after = (OrtSession(each.SerializeToString()).run(images) for each in (model, result))
     assert list(before) == list(after)
     for name, expected in before.items():
-        np.testing.assert_allclose(after[name], expected, rtol=1e-5, atol=1e-5)  # factors are rounded otherwise
+        np.testing.assert_allclose(after[name], expected, rtol=1e-5, atol=1e-5)  # factors may be rounded differently
     return result
 
 
 def refused(model: onnx.ModelProto, *parts: str) -> None:
-    """Asserts that a graph cannot be lowered, for a reason that has these parts."""
+    """Asserts that the pass refuses a graph with a message that contains these parts."""
     with pytest.raises(GateFailed) as raised:
         opset17.plugin.apply(model, PassContext(spec=SPEC))
     assert raised.value.exit_code == 1
@@ -52,7 +52,7 @@ def integers(*values: int) -> Any:
     return np.array(values, np.int64)
 
 
-def test_every_operator_that_changed_or_came_has_a_rule() -> None:
+def test_every_new_or_changed_operator_of_opset_18_has_a_rule() -> None:
     standard = [schema for schema in defs.get_all_schemas_with_history() if not schema.domain]
     assert {schema.name for schema in standard if schema.since_version == 18} == set(opset17.RULES)
 
@@ -63,8 +63,8 @@ def test_reductions_get_their_axes_as_an_attribute(kind: str, axes: list[int] | 
     reduce = node(f"Reduce{kind}", "x axes" if axes is not None else "x", "y", keepdims=int(keep))
     constants = {"axes": integers(*(axes or []))}
     if held:
-        made = helper.make_node("Constant", [], ["axes"], value=numpy_helper.from_array(constants["axes"]))
-        result = lowered(small([made, reduce], {}))
+        constant = helper.make_node("Constant", [], ["axes"], value=numpy_helper.from_array(constants["axes"]))
+        result = lowered(small([constant, reduce], {}))
     else:
         result = lowered(small([reduce], constants))
     assert [list(each.input) for each in result.graph.node] == [["x"]]
@@ -87,7 +87,7 @@ def test_a_reduction_along_computed_axes_is_refused() -> None:
 
 @EXAMPLES
 @given(axes=AXES.filter(bool), data=st.data(), mode=st.sampled_from(["constant", "reflect", "edge"]))
-def test_pads_of_some_axes_become_those_of_all(axes: list[int], data: Any, mode: str) -> None:
+def test_pads_of_some_axes_become_pads_of_all_axes(axes: list[int], data: Any, mode: str) -> None:
     least = -1 if mode == "constant" else 0
     one = st.integers(least, 2)
     pads = [0 if axis % 4 == 0 else data.draw(one) for axis in (*axes, *axes)]
@@ -99,7 +99,7 @@ def test_pads_of_some_axes_become_those_of_all(axes: list[int], data: Any, mode:
     assert next(tensor.dims for tensor in result.graph.initializer if tensor.name == pad.input[1]) == [8]
 
 
-def test_pads_of_all_axes_stay_also_where_they_are_computed() -> None:
+def test_computed_pads_of_all_axes_stay() -> None:
     nodes = [node("Mul", "pads two", "twice"), node("Pad", "x twice", "y")]
     model = small([node("Pad", "x pads", "y")], {"pads": integers(0, 0, 1, 1, 0, 0, 1, 1), "two": integers(2)})
     del model.graph.node[:], model.graph.output[:]
@@ -110,7 +110,7 @@ def test_pads_of_all_axes_stay_also_where_they_are_computed() -> None:
 
 @EXAMPLES
 @given(axis=st.sampled_from([1, 2, 3, -1, -2]), parts=st.integers(1, 5))
-def test_a_split_gets_its_sizes_an_uneven_last_one_too(axis: int, parts: int) -> None:
+def test_a_split_into_equal_or_uneven_parts_gets_explicit_sizes(axis: int, parts: int) -> None:
     size = (2, 8, 6, 6)[axis]
     if -(-size // parts) * (parts - 1) >= size:
         parts = 2
@@ -140,7 +140,7 @@ def test_a_split_of_a_free_axis_is_refused() -> None:
         ]
     ),
 )
-def test_a_resize_of_some_axes_gets_the_factors_of_all(
+def test_a_resize_of_some_axes_gets_factors_of_all_axes(
     axes: list[int], sized: bool, factor: float, how: dict[str, str]
 ) -> None:
     constants = {
@@ -160,14 +160,14 @@ def test_a_resize_of_some_axes_gets_the_factors_of_all(
         ("x - - sizes", {"keep_aspect_ratio_policy": "not_larger", "axes": [2, 3]}, "keep_aspect_ratio_policy"),
     ],
 )
-def test_what_a_resize_could_not_do_before_is_refused(inputs: str, how: dict[str, Any], reason: str) -> None:
+def test_new_options_of_a_resize_are_refused(inputs: str, how: dict[str, Any], reason: str) -> None:
     constants = {"factors": np.array([1, 1, 0.5, 0.5], np.float32), "sizes": integers(3, 3)}
     refused(small([node("Resize", inputs, "y", **how)], constants), "node y (Resize)", reason)
 
 
 @pytest.mark.parametrize("kind", ["ScatterElements", "ScatterND"])
 @pytest.mark.parametrize("reduction", ["none", "add", "mul", "max", "min"])
-def test_scattering_keeps_the_reductions_there_were(kind: str, reduction: str) -> None:
+def test_scatter_keeps_old_reductions_and_refuses_new_reductions(kind: str, reduction: str) -> None:
     constants: dict[str, Any] = {"places": np.zeros((1, 1, 1, 1), np.int64), "new": normal(1, 1, 1, 1)}
     if kind == "ScatterND":
         constants = {"places": integers(1).reshape(1, 1), "new": normal(1, 8, 6, 6)}
@@ -178,14 +178,14 @@ def test_scattering_keeps_the_reductions_there_were(kind: str, reduction: str) -
         lowered(model)
 
 
-def test_a_pooling_by_norms_loses_what_says_nothing() -> None:
+def test_an_lp_pool_loses_attributes_with_default_values() -> None:
     window = {"kernel_shape": [2, 2], "strides": [2, 2]}
     result = lowered(small([node("LpPool", "x", "y", **window, ceil_mode=0, dilations=[1, 1])], {}))
     assert {item.name for item in result.graph.node[0].attribute} == {"kernel_shape", "strides"}
     refused(small([node("LpPool", "x", "y", **window, dilations=[2, 2])], {}), "node y (LpPool)", "dilations")
 
 
-def test_mish_is_written_out() -> None:
+def test_mish_becomes_softplus_tanh_and_mul() -> None:
     result = lowered(small([node("Mish", "x", "y")], {}))
     assert [each.op_type for each in result.graph.node] == ["Softplus", "Tanh", "Mul"]
 
@@ -196,7 +196,7 @@ def test_a_new_operator_is_refused_by_name() -> None:
 
 
 def branch(name: str, factor: float) -> onnx.GraphProto:
-    """A graph within a graph: the mean along axes that are given outside of it, times a factor."""
+    """A subgraph that computes a mean times a factor; the axes of the mean are a value of the outer graph."""
     nodes = [node("ReduceMean", "x axes", f"{name}_mean"), node("Mul", f"{name}_mean {name}_factor", name)]
     output = helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4)
     return helper.make_graph(
@@ -204,7 +204,7 @@ def branch(name: str, factor: float) -> onnx.GraphProto:
     )
 
 
-def test_graphs_within_are_lowered_too() -> None:
+def test_subgraphs_are_lowered_too() -> None:
     nodes = [
         node("ReduceMax", "x", "largest", keepdims=0),
         node("Greater", "largest zero", "positive"),
@@ -216,7 +216,7 @@ def test_graphs_within_are_lowered_too() -> None:
     assert [tensor.name for tensor in result.graph.initializer] == ["zero"]
 
 
-def test_what_a_refused_node_within_is_called_is_said() -> None:
+def test_a_refused_node_in_a_subgraph_is_named() -> None:
     inner = branch("a", 2)
     inner.node[0].CopyFrom(node("ReduceL1", "x", "a_mean", noop_with_empty_axes=1))
     model = small(
@@ -230,7 +230,7 @@ def test_what_a_refused_node_within_is_called_is_said() -> None:
     refused(model, "node a_mean (ReduceL1)")
 
 
-def test_functions_are_written_out() -> None:
+def test_functions_are_inlined() -> None:
     model = small([node("ReduceMean", "x axes", "y")], {"axes": integers(1)})
     model.graph.node[0].CopyFrom(helper.make_node("mean", ["x", "axes"], ["y"], domain="own"))
     body = [helper.make_node("ReduceMean", ["data", "along"], ["result"])]
@@ -242,14 +242,14 @@ def test_functions_are_written_out() -> None:
     assert not result.functions
 
 
-def test_random_networks_compute_the_same() -> None:
+def test_random_networks_compute_the_same_outputs() -> None:
     changed, refusals = Counter[str](), 0
     for generated in sample(60):
         copy = onnx.ModelProto()
         copy.CopyFrom(generated.model)
         try:
             result, decisions = opset17.plugin.apply(copy, PassContext(spec=SPEC))
-        except GateFailed:  # a shape that is hidden behind an Identity
+        except GateFailed:  # an Identity hides a shape
             refusals += 1
             continue
         onnx.checker.check_model(result, full_check=True)

@@ -12,7 +12,7 @@ CHANNELS = 8
 BELOW_ONE = np.linspace(-1.5, 1, CHANNELS, dtype=np.float32)
 ANY = np.linspace(-0.5, 2, CHANNELS, dtype=np.float32)
 BLOCKED = {"Conv": 1, "Relu": 1, "Add": 1}
-"""Of slopes of which none is above one."""
+"""Number of nodes by operator if no slope is above one."""
 
 
 def network(slopes: Float32, channels: int = CHANNELS) -> onnx.ModelProto:
@@ -29,13 +29,13 @@ def test_slopes_per_channel_become_depthwise_convolutions(
     assert same(plugin, network(slopes.reshape(shape))) == form
 
 
-def test_the_relu_follows_its_convolution_where_no_slope_is_above_one() -> None:
+def test_the_relu_follows_the_convolution_if_no_slope_is_above_one() -> None:
     model, _ = applied(plugin, network(BELOW_ONE.reshape(-1, 1, 1)))
     assert [node.op_type for node in model.graph.node] == ["Conv", "Relu", "Add"]
 
 
 def between(kind: str, **attributes: object) -> onnx.ModelProto:
-    """A PRelu between a convolution and another node, slopes of it above one."""
+    """A PRelu between a convolution and another node; some slopes are above one."""
     nodes = [
         node("Conv", "x w b", "a"),
         node("PRelu", "a slopes", "p"),
@@ -51,12 +51,12 @@ def test_slopes_above_one_are_inverted_between_convolutions(group: int) -> None:
     assert same(plugin, between("Conv", group=group)) == {"Conv": 3, "Relu": 1, "Add": 1}
 
 
-def test_slopes_above_one_stay_where_something_else_reads_the_channels() -> None:
+def test_slopes_above_one_are_not_inverted_before_another_operator() -> None:
     assert same(plugin, between("Abs")) == {"Conv": 3, "Relu": 1, "Add": 1, "Abs": 1}
 
 
 @pytest.mark.parametrize("channels", [6, 13])
-def test_channels_that_cannot_be_blocked_are_convolved_too(channels: int) -> None:
+def test_channels_that_4_does_not_divide_are_convolved_too(channels: int) -> None:
     slopes = np.linspace(-0.5, 2, channels, dtype=np.float32).reshape(-1, 1, 1)
     assert same(plugin, network(slopes, channels)) == BLOCKED | {"Conv": 2}
 
@@ -65,21 +65,21 @@ def test_channels_that_cannot_be_blocked_are_convolved_too(channels: int) -> Non
     ("slope", "kind"), [(0.25, "LeakyRelu"), (-0.5, "LeakyRelu"), (0.0, "Relu"), (1.0, "Identity")]
 )
 @pytest.mark.parametrize("shape", [(1,), (1, 1, 1), (CHANNELS, 1, 1), (CHANNELS, 6, 6)])
-def test_one_slope_for_all_is_a_plainer_operator(slope: float, kind: str, shape: tuple[int, ...]) -> None:
+def test_one_slope_for_all_channels_becomes_a_simpler_operator(slope: float, kind: str, shape: tuple[int, ...]) -> None:
     assert same(plugin, network(np.full(shape, slope, np.float32))) == {kind: 1}
 
 
 @pytest.mark.parametrize("shape", [(CHANNELS, 6, 6), (6,), (1, 6, 1)], ids=["every place", "every column", "every row"])
-def test_slopes_that_vary_with_the_place_stay(shape: tuple[int, ...]) -> None:
+def test_slopes_that_vary_with_the_position_stay(shape: tuple[int, ...]) -> None:
     assert same(plugin, network(normal(*shape))) == {"PRelu": 1}
 
 
-def test_slopes_of_a_vector_stay() -> None:
+def test_slopes_for_a_vector_input_stay() -> None:
     model = small([node("PRelu", "x slopes", "y")], {"slopes": BELOW_ONE}, shape=("N", CHANNELS))
     assert same(plugin, model) == {"PRelu": 1}
 
 
-def test_slopes_that_are_computed_stay() -> None:
+def test_computed_slopes_stay() -> None:
     nodes = [node("Abs", "x", "slopes"), node("PRelu", "x slopes", "y")]
     assert same(plugin, small(nodes, {})) == {"Abs": 1, "PRelu": 1}
 
@@ -90,14 +90,14 @@ def test_shared_slopes_serve_each_reader() -> None:
     assert same(plugin, small(nodes, {"slopes": slopes})) == {kind: 2 * count for kind, count in BLOCKED.items()}
 
 
-def test_several_readers_and_an_output_read_it_under_its_name() -> None:
+def test_the_result_keeps_its_name_for_readers_and_graph_outputs() -> None:
     slopes = BELOW_ONE.reshape(-1, 1, 1)
     nodes = [node("PRelu", "x slopes", "a"), node("Abs", "a", "b"), node("Add", "a b", "y")]
-    found = same(plugin, small(nodes, {"slopes": slopes}, outputs=("a", "y")))
-    assert found == {"Conv": 1, "Relu": 1, "Add": 2, "Abs": 1}
+    counts = same(plugin, small(nodes, {"slopes": slopes}, outputs=("a", "y")))
+    assert counts == {"Conv": 1, "Relu": 1, "Add": 2, "Abs": 1}
 
 
-def test_what_was_decided_is_told() -> None:
+def test_the_decisions_count_the_new_operators() -> None:
     nodes = [node("PRelu", "x slopes", "a"), node("PRelu", "a quarter", "y")]
     constants = {"slopes": BELOW_ONE.reshape(-1, 1, 1), "quarter": np.full(1, 0.25, np.float32)}
     model, decisions = applied(plugin, small(nodes, constants))

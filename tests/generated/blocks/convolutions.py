@@ -1,4 +1,4 @@
-"""One convolution, two in a row, depthwise, transposed, and two with the same weights."""
+"""Blocks of convolutions: one, two in a row, depthwise, transposed, and two with shared weights."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def pair(net: Network, x: Value, *, act: str, kernel: int, padding: str, norm: b
         first.plant("unread", dead)
     elif plan in ("constant", "large constant"):
         first.kill(f"{plan} read", dead, net.value() * (200 if plan == "large constant" else 1))
-        if padding != "none":  # at the border a zero is read in its place
+        if padding != "none":  # at the border the next layer reads a zero instead
             first.trap("trap: constant before padding", dead)
     elif plan == "constant chain":
         first.kill("constant at the start of a chain", dead, net.value())
@@ -104,7 +104,7 @@ def pair(net: Network, x: Value, *, act: str, kernel: int, padding: str, norm: b
         second.ignore(dead)
         second.weight[:, dead, kernel // 2, kernel // 2] = 0.5
         first.trap(plan, dead)
-    elif plan == "trap: asleep":  # zero for any usual input, and yet not provably so
+    elif plan == "trap: asleep":  # zero for every usual input, but not provably zero
         act, norm = "Relu", False
         first.trap(plan, dead)
         first.bias[dead] = -6 * np.abs(first.weight[dead]).sum((1, 2, 3))
@@ -197,7 +197,7 @@ def transposed(net: Network, x: Value, *, kernel: int, depthwise: bool, act: str
 
 
 def transpose(net: Network, x: Value, up: Filters) -> Value:
-    """Writes a transposed convolution of stride 2 that doubles the size, or a little more."""
+    """Adds a transposed convolution of stride 2, which at least doubles the size."""
     kernel = up.weight.shape[2]
     group = up.group
     out, per = len(up.weight), up.weight.shape[1]
@@ -226,7 +226,7 @@ def transpose(net: Network, x: Value, up: Filters) -> Value:
     plan=(NOTHING, "dead in shared weights", "trap: shared weights, one unread"),
 )
 def shared(net: Network, x: Value, *, act: str, what: str, plan: str) -> Value:
-    """Two convolutions, one after the other, with the same weight tensor."""
+    """Two convolutions in a row with the same weight tensor."""
     first = net.filters(x.channels, x.channels)
     bias = first.bias.copy()
     last = net.filters(x.channels, net.width())

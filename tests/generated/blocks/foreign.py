@@ -1,4 +1,4 @@
-"""What a pass over channels may not understand: it must then leave everything as it is, and say so."""
+"""Operators that compaction may not know: it must then keep their channels, and report the operator."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _spatial(net: Network, x: Value) -> str:
 
 
 def _folded(net: Network, x: Value) -> str:
-    """Channels into space and back, in another order."""
+    """Moves channels into space and back, in another order."""
     return net.add("SpaceToDepth", net.add("DepthToSpace", x.name, blocksize=2, mode="CRD"), blocksize=2)
 
 
@@ -67,8 +67,8 @@ def _branching(net: Network, x: Value) -> str:
 
     def branch(kind: str) -> onnx.GraphProto:
         name = f"{kind.lower()}_inside_{len(net.nodes)}"
-        made = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", x.channels, x.height, x.width])
-        return helper.make_graph([helper.make_node(kind, [x.name], [name])], name, [], [made])
+        output = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", x.channels, x.height, x.width])
+        return helper.make_graph([helper.make_node(kind, [x.name], [name])], name, [], [output])
 
     return net.add("If", positive, then_branch=branch("Abs"), else_branch=branch("Identity"))
 
@@ -87,7 +87,7 @@ OPERATORS: dict[str, Callable[[Network, Value], str]] = {
     "if": _branching,
 }
 MIXING = {"softmax", "mean of channels", "maximum of channels", "layer norm"}
-"""Those in which a channel of zeros changes the others."""
+"""Operators in which a channel of zeros changes the other channels."""
 
 
 @block(operator=tuple(OPERATORS), act=ACTIVATIONS, plan=(NOTHING, "dead", "constant", "unread"))
@@ -114,7 +114,7 @@ def foreign(net: Network, x: Value, *, operator: str, act: str, plan: str) -> Va
     plan=(NOTHING, "dead before nothing much"),
 )
 def detour(net: Network, x: Value, *, form: str, plan: str) -> Value:
-    """Operators that change nothing."""
+    """Operators that change no value."""
     first = net.filters(x.channels, net.width())
     if plan != NOTHING:
         first.kill(plan, net.some(len(first.weight)))
@@ -137,7 +137,7 @@ def detour(net: Network, x: Value, *, form: str, plan: str) -> Value:
 
 @block(act=ACTIVATIONS, plan=(NOTHING, "read by nobody", "dead in an output"))
 def aside(net: Network, x: Value, *, act: str, plan: str) -> Value:
-    """A branch beside the network: an output of its own, or one that nobody reads."""
+    """A branch beside the network: a graph output, or a tensor without a reader."""
     filters = net.filters(x.channels, net.width())
     if plan == "read by nobody":
         filters.plant(plan, range(len(filters.weight)))

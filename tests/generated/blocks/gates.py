@@ -1,4 +1,4 @@
-"""Squeeze and excitation, in the forms in which exporters write it."""
+"""Squeeze-and-excitation blocks, in the forms that exporters write."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.generated.registry import NOTHING, block
     ),
 )
 def gate(net: Network, x: Value, *, act: str, form: str, pool: str, closed: str, plan: str) -> Value:
-    """Squeeze and excitation."""
+    """A squeeze-and-excitation block."""
     source = net.filters(x.channels, net.width())
     channels = len(source.weight)
     kernel: int | tuple[()] = 1 if form == "conv" and pool != "ReduceMean flat" else ()
@@ -34,7 +34,7 @@ def gate(net: Network, x: Value, *, act: str, form: str, pool: str, closed: str,
         source.kill(plan, dead)
         excite.plant(plan, dead)
     elif plan == "closed gate":
-        closed = "HardSigmoid"  # exactly zero at -10
+        closed = "HardSigmoid"  # is exactly 0 at -10
         excite.kill(plan, dead, -10)
         squeeze.ignore(dead)
         source.plant("behind a closed gate", dead)
@@ -58,7 +58,7 @@ def gate(net: Network, x: Value, *, act: str, form: str, pool: str, closed: str,
 
 
 def _excited(net: Network, y: Value, squeeze: Filters, excite: Filters, pool: str, act: str) -> str:
-    """The gate's weights before they are squashed: (N, C, 1, 1)."""
+    """Weights of the channels before the sigmoid: (N, C, 1, 1)."""
     if squeeze.weight.ndim == 4:
         pooled = net.add("GlobalAveragePool", y.name) if pool == "GlobalAveragePool" else _mean(net, y, keep=1)
         hidden = net.conv(Value(name=pooled, channels=y.channels, height=1, width=1), squeeze)

@@ -1,4 +1,4 @@
-"""Channels that move: concatenations, splits, shuffles."""
+"""Blocks that move channels: concatenations, splits, shuffles."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def concat(net: Network, x: Value, *, act: str, branches: int, axis: int, paddin
         dead = dead if plan.endswith("reads") else list(range(sizes[which]))
         last.ignore([sum(sizes[:which]) + channel for channel in dead])
         parts[which].plant(plan, dead)
-    made = [activate(net, net.conv(x, part), act) for part in parts]
-    return net.conv(_joined(net, made, axis), last, padding=padding)
+    outputs = [activate(net, net.conv(x, part), act) for part in parts]
+    return net.conv(_joined(net, outputs, axis), last, padding=padding)
 
 
 @block(axis=(1, -3), times=(2, 3), plan=(NOTHING, "unread at every place", "dead at every place", "trap: one place"))
 def twice(net: Network, x: Value, *, axis: int, times: int, plan: str) -> Value:
-    """One tensor several times in a concatenation."""
+    """A concatenation that contains one tensor several times."""
     source = net.filters(x.channels, net.width())
     count = len(source.weight)
     last = net.filters(count * times, net.base)
@@ -64,7 +64,7 @@ def _joined(net: Network, parts: list[Value], axis: int) -> Value:
     plan=(NOTHING, "dead before split", "unread piece", "dead in a piece", "trap: one live writer of a piece"),
 )
 def res2net(net: Network, x: Value, *, form: str, act: str, plan: str) -> Value:
-    """Pieces of a tensor, each convolved with what the one before it gave, and put together again."""
+    """A Res2Net block: splits channels, convolves each piece plus the previous result, concatenates the results."""
     size = 4
     first = net.filters(x.channels, 4 * size)
     inner = [net.filters(size, size) for _ in range(2)]
@@ -75,7 +75,7 @@ def res2net(net: Network, x: Value, *, form: str, act: str, plan: str) -> Value:
     elif plan == "unread piece":
         first.plant(plan, range(3 * size, 4 * size))
         last = net.filters(3 * size, net.base, 1)
-    elif plan == "dead in a piece":  # of both that meet in the sum
+    elif plan == "dead in a piece":  # in both operands of the sum
         first.kill(plan, [2 * size + c])
         inner[0].kill(plan, [c])
     elif plan.startswith("trap"):
@@ -88,12 +88,12 @@ def res2net(net: Network, x: Value, *, form: str, act: str, plan: str) -> Value:
     both = one.named(net.add("Add", one.name, pieces[2].name))
     if plan.startswith("trap"):
         net.trap(plan, both, [c])
-    kept = [pieces[0], one, net.conv(both, inner[1]), pieces[3]]
-    return net.conv(_joined(net, kept[:3] if plan == "unread piece" else kept, 1), last)
+    parts = [pieces[0], one, net.conv(both, inner[1]), pieces[3]]
+    return net.conv(_joined(net, parts[:3] if plan == "unread piece" else parts, 1), last)
 
 
 def pieces_of(net: Network, x: Value, sizes: list[int], form: str) -> list[Value]:
-    """Cuts channels into pieces, with one Split, or a Slice or a Gather for each."""
+    """Cuts the channels into pieces: with one Split, or with one Slice or Gather per piece."""
     ends = np.cumsum(sizes).tolist()
     starts = [end - size for end, size in zip(ends, sizes, strict=True)]
     if form.startswith("Split"):
@@ -113,7 +113,7 @@ def pieces_of(net: Network, x: Value, sizes: list[int], form: str) -> list[Value
 
 
 def _slice(net: Network, x: Value, start: int, end: int) -> str:
-    """One piece; bounds and axes are counted from the end now and then."""
+    """Slices one piece; sometimes with negative bounds and axes."""
     last = 2**63 - 1 if end == x.channels and net.random.integers(2) else end
     if net.random.integers(2):
         start -= x.channels
@@ -122,29 +122,29 @@ def _slice(net: Network, x: Value, start: int, end: int) -> str:
 
 @block(form=("every second", "backwards", "some"), act=ACTIVATIONS, plan=(NOTHING, "not picked", "dead before a pick"))
 def picked(net: Network, x: Value, *, form: str, act: str, plan: str) -> Value:
-    """Channels taken out of order."""
+    """A selection of channels in another order."""
     source = net.filters(x.channels, net.width())
     count = len(source.weight)
     order = {"every second": range(0, count, 2), "backwards": range(count - 1, -1, -1), "some": range(count // 2)}
-    kept = list(order[form])
+    picks = list(order[form])
     if form == "some":
-        kept = [int(channel) for channel in net.random.permutation(count)[: count // 2]]
-    left = [channel for channel in range(count) if channel not in kept]
+        picks = [int(channel) for channel in net.random.permutation(count)[: count // 2]]
+    unread = [channel for channel in range(count) if channel not in picks]
     if plan == "dead before a pick":
         source.kill(plan, net.some(count))
-    source.plant("not picked", left)
+    source.plant("not picked", unread)
     y = activate(net, net.conv(x, source), act)
     if form == "some":
-        name = net.add("Gather", y.name, net.integers(*kept), axis=1)
+        name = net.add("Gather", y.name, net.integers(*picks), axis=1)
     else:
         bounds = (0, count, 1, 2) if form == "every second" else (-1, -(2**63) + 1, 1, -1)
         name = net.add("Slice", y.name, *(net.integers(n) for n in bounds))
-    return net.conv(Value(name=name, channels=len(kept), height=y.height, width=y.width), net.filters(len(kept), 8))
+    return net.conv(Value(name=name, channels=len(picks), height=y.height, width=y.width), net.filters(len(picks), 8))
 
 
 @block(groups=(2, 4), act=ACTIVATIONS, plan=(NOTHING, "dead before a shuffle", "unread after a shuffle"))
 def shuffle(net: Network, x: Value, *, groups: int, act: str, plan: str) -> Value:
-    """Reshape, transpose, reshape: channel i goes to i % per * groups + i // per."""
+    """A channel shuffle (Reshape, Transpose, Reshape): channel i moves to i % per * groups + i // per."""
     source = net.filters(x.channels, net.width())
     count = len(source.weight)
     per = count // groups

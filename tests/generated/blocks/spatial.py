@@ -1,4 +1,4 @@
-"""Pooling, resizing and padding between two convolutions."""
+"""Blocks with pooling, resizing or padding between two convolutions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ PLANS = (NOTHING, "dead", "constant", "unread")
 
 
 def around(net: Network, x: Value, what: str, plan: str, *, kept: bool) -> tuple[Filters, Filters]:
-    """Filters of the convolutions before and after; `kept` where a constant stays one in between."""
+    """Filters of the convolutions before and after an operator.
+
+    Args:
+        net: The network.
+        x: Input of the first convolution.
+        what: The operator in words.
+        plan: Kind of channels to plant.
+        kept: True if the operator keeps constant channels constant.
+    """
     first = net.filters(x.channels, net.width())
     last = net.filters(len(first.weight), net.base, 1)
     dead = net.some(len(first.weight))
@@ -45,7 +53,7 @@ def pool(net: Network, x: Value, *, form: str, kernel: int, padded: bool, stride
     extra: dict[str, Any] = {"count_include_pad": int("zeros" in form)} if form.startswith("Average") else {}
     if form == "LpPool":
         extra = {"p": 2}
-    ceil = ceil and not pad and form.split()[0] != "LpPool"  # runtimes disagree on a last window in the padding
+    ceil = ceil and not pad and form.split()[0] != "LpPool"  # runtimes disagree about a last window in the padding
     sizes = [(side + 2 * pad - kernel) / stride + 1 for side in (y.height, y.width)]
     height, width = (int(np.ceil(size) if ceil else np.floor(size)) for size in sizes)
     if form != "LpPool":
@@ -69,11 +77,11 @@ def resize(net: Network, x: Value, *, mode: str, by: str, where: str, plan: str)
     else:
         target = [y.height + 3, y.width + 2]
         inputs = ["", "", net.integers(*target)]
-    if by == "sizes of a shape":  # as exporters write it
+    if by == "sizes of a shape":  # as exporters write a size
         start = net.add("Slice", net.add("Shape", y.name), net.integers(0), net.integers(2), net.integers(0))
         inputs[2] = net.add("Concat", start, inputs[2], axis=0)
     extra: dict[str, Any] = {"axes": [2, 3]} if by == "sizes" else {}
-    if mode == "nearest":  # where centres meet edges, rounding decides
+    if mode == "nearest":  # rounding decides if centres are on edges
         extra["nearest_mode"], where = "floor", "asymmetric"
     name = net.add("Resize", y.name, *inputs, mode=mode, coordinate_transformation_mode=where, **extra)
     return net.conv(Value(name=name, channels=y.channels, height=target[0], width=target[1]), last)
@@ -109,7 +117,7 @@ def pad(net: Network, x: Value, *, mode: str, value: float | None, act: str, pla
 
 @block(amount=(1, -1), plan=(NOTHING, "dead under channel padding"))
 def channel_pad(net: Network, x: Value, *, amount: int, plan: str) -> Value:
-    """A Pad node that adds channels at the front, or takes one away; either way some are dead."""
+    """A Pad node that adds dead channels at the front and the back, or removes the first channel."""
     first = net.filters(x.channels, net.width())
     if plan != NOTHING:
         first.kill(plan, net.some(len(first.weight)))

@@ -1,4 +1,4 @@
-"""Tensors with several writers or several readers: residual sums, stages of them, forks, constants per channel."""
+"""Blocks whose tensors have several writers or readers: residual sums, stages, forks, constants per channel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.generated.registry import NOTHING, block
 
 
 def total(net: Network, form: str, *values: Value) -> Value:
-    """Adds values: `Sum` in one node, or `Add` two by two."""
+    """Adds values: in one `Sum` node, or in a chain of `Add` nodes."""
     names = [value.name for value in values]
     if form == "Sum":
         return values[0].named(net.add("Sum", *names))
@@ -74,7 +74,7 @@ def residual(net: Network, x: Value, *, act: str, form: str, writers: int, after
     plan=(NOTHING, "cycle that nobody reads", "zero through stages", "trap: live in the last stage"),
 )
 def stages(net: Network, x: Value, *, act: str, stages: int, form: str, plan: str) -> Value:
-    """Residual blocks on one tensor; a channel may go around them and feed only itself."""
+    """A stage of residual blocks on one tensor; a channel may feed only itself through all blocks."""
     base, last = net.filters(x.channels, net.base), net.filters(net.base, net.base, 1)
     inner = [(net.filters(net.base, net.base), net.filters(net.base, net.base)) for _ in range(stages)]
     (c, d) = (int(i) for i in net.random.choice(net.base, 2, replace=False))
@@ -114,7 +114,7 @@ def stages(net: Network, x: Value, *, act: str, stages: int, form: str, plan: st
     plan=(NOTHING, "unread by both", "trap: unread by one", "trap: huge and unread by one"),
 )
 def fork(net: Network, x: Value, *, act: str, second: str, plan: str) -> Value:
-    """One tensor with two readers."""
+    """A tensor with two readers."""
     source = net.filters(x.channels, net.width())
     channels = len(source.weight)
     one = net.filters(channels, net.base)
@@ -149,7 +149,7 @@ def fork(net: Network, x: Value, *, act: str, second: str, plan: str) -> Value:
     plan=(NOTHING, "scaled by zero", "dead before a constant", "trap: dead before a map"),
 )
 def scale(net: Network, x: Value, *, form: str, shape: str, plan: str) -> Value:
-    """Arithmetic with a constant, between two convolutions."""
+    """Arithmetic with a constant between two convolutions."""
     source = net.filters(x.channels, net.width())
     last = net.filters(len(source.weight), net.base, 1)
     dead = net.some(len(source.weight))
@@ -187,7 +187,7 @@ def _channels(shape: str, dead: list[int]) -> tuple[slice | list[int], ...]:
     plan=(NOTHING, "constant attention", "trap: dead beside another"),
 )
 def attention(net: Network, x: Value, *, form: str, act: str, plan: str) -> Value:
-    """A map (N, 1, H, W) that meets every channel; or two tensors of which the greater is kept."""
+    """A map (N, 1, H, W) that is combined with every channel; or the maximum or minimum of two tensors."""
     source, last = net.filters(x.channels, net.base), net.filters(net.base, net.base, 1)
     wide = plan.startswith("trap")
     beside = net.filters(x.channels, net.base if wide else 1, 1)
