@@ -43,11 +43,12 @@ from lmconv.faces.crops import load_face_crops
 from lmconv.faces.lookup import find_dataset
 from lmconv.inference.latency import latency
 from lmconv.inference.ort import OrtSession
-from lmconv.inference.session import Outputs, outputs
+from lmconv.inference.session import outputs
 from lmconv.judging import parity
 from lmconv.judging.accuracy import accuracy, paired, to_json
 from lmconv.judging.loss import Budget, loss, losses
 from lmconv.networks.compare import difference
+from lmconv.networks.outputs import Outputs
 from lmconv.networks.preprocess import network_input
 from lmconv.plugins import PASSES
 from lmconv.sources import checkpoints

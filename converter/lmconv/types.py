@@ -30,7 +30,7 @@ OPSET = 18
 """The opset of every graph between export and target."""
 
 Io: TypeAlias = Literal["tensor", "image", "frame"]
-"""What an artefact takes: the network's own input, uint8 crops, or one uint8 frame and boxes; see `lmconv.networks.wrapping`."""
+"""Input of an artefact: the network's own, uint8 crops, or one uint8 frame and boxes; see `networks/interfaces`."""
 
 
 Cpu: TypeAlias = Literal["x86", "arm"]
@@ -62,11 +62,6 @@ class Variant:
     precision: Precision = Precision.FP32
     io: Io = "tensor"
     batch: int | None = None
-
-    @property
-    def folder(self) -> str:
-        """Name of the artefact's folder: `TARGET-PRECISION`, with the input appended unless the input is a tensor."""
-        return f"{self.target}-{self.precision}" + (f"-{self.io}" if self.io != "tensor" else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,33 +139,10 @@ class ModelSpec:
     io: Io = "tensor"
 
     @property
-    def takes(self) -> tuple[TensorSpec, ...]:
-        """The inputs of the artefact. Pictures have their channels in the order of `preprocess.colour`."""
-        batch = self.inputs[0].shape[0]
-        if self.io == "image":
-            return (TensorSpec(name="image", dtype="uint8", shape=(batch, *self.input_size, 3), layout="NHWC"),)
-        if self.io == "frame":
-            frame = TensorSpec(name="frame", dtype="uint8", shape=("H", "W", 3), layout="HWC")
-            return frame, TensorSpec(name="boxes", dtype="float32", shape=(batch, 4), layout="NC")
-        return self.inputs
-
-    @property
-    def unit(self) -> Literal["fraction", "crop pixels", "frame pixels"]:
-        """Unit of the artefact's `landmarks`: of the crop's width and height, or pixels of the crop or the frame."""
-        if self.io == "frame":
-            return "frame pixels"
-        return "crop pixels" if self.io == "image" or self.decode == "pixels" else "fraction"
-
-    @property
     def input_size(self) -> tuple[int, int]:
         """(height, width) of the network's input, pixels; `sample` where it is free."""
         height, width = self.sample or self.inputs[0].shape[2:]
         return int(height), int(width)
-
-    @property
-    def detects(self) -> bool:
-        """Whether it is a network for detection, which is compared by its raw outputs."""
-        return self.task == "detection"
 
     @property
     def batch(self) -> int | None:
@@ -454,6 +426,9 @@ class Target:
         open: Loads an artefact on a device with a number of threads.
         check: Refuses an artefact that cannot or should not be loaded here, before its runtime is touched.
         engines: Whether it builds engines, which `BuildOptions` are for.
+        fixed_size: True if an artefact needs one size of picture.
+        fp32_tolerance: Largest difference of a coordinate in fp32, fractions of the input.
+        int8_ion_loss: Largest rise of the mean ION in int8 and mixed, percent of the source's.
         rewrites: Passes that make it faster here, by precision, in order: each has been measured, see docs/passes.md.
         last: Passes that the runtime found here cannot do without, after all others and after wrapping.
         channels: Multiples of channels that compaction tries where it removes some; the first where nothing can be
@@ -470,15 +445,14 @@ class Target:
     open: Callable[[Artifact, OpenOptions], Session]
     check: Callable[[Artifact, OpenOptions], None] = lambda artifact, options: None
     engines: bool = False
+    fixed_size: bool = False
+    fp32_tolerance: float = 1e-5
+    int8_ion_loss: float = 5.0
     ios: tuple[Io, ...] = ("tensor", "image", "frame")
     rewrites: Mapping[Precision, tuple[str, ...]] = field(default_factory=dict)
     on_arm: QuantScheme | None = None
     last: Callable[[], tuple[str, ...]] = tuple
     channels: tuple[int, ...] = CHANNELS
-
-    def takes(self, io: Io, precision: Precision) -> bool:
-        """True if an artefact in this precision can have this input."""
-        return io in self.ios and not (io == "frame" and precision == Precision.BF16)
 
     def scheme(self, cpu: Cpu) -> QuantScheme:
         """How it wants int8 for a kind of CPU."""

@@ -127,18 +127,20 @@ def _convert(job: Job, done: Done, step: Callable[[], object]) -> None:
 
 def _attempt(job: Job, conversion: Conversion, variant: Variant, judge: Callable[[Artifact], Json], done: Done) -> None:
     """Builds one variant; if the variant is refused, builds its fp32 parent unless that exists or is also wanted."""
+    from lmconv.networks.interfaces import folder_name
+
     row = _row(job, conversion, variant, judge, done)
     if row is not None:
         done.artifacts.append(row)
         return
     parent = replace(variant, precision=Precision.FP32)
-    exists = (job.out / conversion.base.artifact.spec.name / parent.folder).exists()
+    exists = (job.out / conversion.base.artifact.spec.name / folder_name(parent)).exists()
     if done.errors[-1]["kind"] != Refused.kind or exists or parent in job.variants:
         return
     conversion = replace(conversion, choices=replace(job.choices, recipe=None, mix=None))
     row = _row(job, conversion, parent, judge, done)
     if row is not None:
-        done.artifacts.append(row | {"kept_for": variant.folder})
+        done.artifacts.append(row | {"kept_for": folder_name(variant)})
 
 
 def _row(
@@ -237,9 +239,11 @@ def _send(job: Job, to: Connection) -> None:
 
 def _crops(job: Job, spec: ModelSpec) -> Crops | None:
     """Returns the face crops of a job; None without faces, for a detector, or for another number of points."""
+    from lmconv.networks.heads import head_of
+
     if job.faces is None:
         return None
-    if spec.detects:
+    if not head_of(spec).on_faces:
         job.console.note(f"{job.model}: a detector is not compared on faces: those in {job.faces.folder} are left out")
         return None
     try:

@@ -134,4 +134,5 @@ plugin = Target(
     build=build,
     open=open_artifact,
     rewrites=REWRITES,
+    int8_ion_loss=10.0,
 )

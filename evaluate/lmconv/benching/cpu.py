@@ -18,8 +18,10 @@ import numpy as np
 from lmconv.errors import InputError
 from lmconv.inference.latency import interleaved, latency
 from lmconv.inference.loading import usable
-from lmconv.inference.scenes import scene, whole_way
+from lmconv.inference.scenes import whole_way
 from lmconv.inference.session import noise
+from lmconv.networks.interfaces import interface_of
+from lmconv.networks.seeded import scene
 from lmconv.plugins import TARGETS
 from lmconv.sources.resolve import open_source, recover
 from lmconv.store import artifact as artifacts
@@ -98,7 +100,7 @@ def bench(group: list[Artifact], settings: Settings, step: Callable[[], object] 
     network = replace(first.spec, io="tensor")
 
     def run(session: Session, spec: ModelSpec) -> Callable[[], object]:
-        whole = first.spec.io != "tensor"
+        whole = interface_of(first.spec).from_frame
         return whole_way(session, spec, faces) if whole else lambda: session.run(inputs)
 
     with ExitStack() as stack:
@@ -155,7 +157,7 @@ def about(artifact: Artifact) -> Json:
 
 def _timed(artifact: Artifact) -> str:
     """What the times of an artefact and its baselines are of."""
-    return "run" if artifact.spec.io == "tensor" else "frame and boxes to landmarks"
+    return interface_of(artifact.spec).timed
 
 
 def _torch(artifact: Artifact, settings: Settings, rows: Rows) -> Session | None:

@@ -18,10 +18,12 @@ from lmconv.faces.calibration import evaluation_crops
 from lmconv.faces.crops import FaceCrops
 from lmconv.faces.training import TrainingFaces
 from lmconv.inference.latency import Gain, faster, paced
-from lmconv.inference.session import Outputs
 from lmconv.judging import parity
 from lmconv.judging.loss import Budget, loss, losses
 from lmconv.machine import this_cpu
+from lmconv.networks.heads import head_of
+from lmconv.networks.interfaces import folder_name, interface_of
+from lmconv.networks.outputs import Outputs
 from lmconv.plugins import PASSES, TARGETS
 from lmconv.scheme import scheme
 from lmconv.store import artifact as artifacts
@@ -171,7 +173,7 @@ class Judge:
         """Why nothing can be said of its landmarks on faces; empty where it can."""
         if self.guard.faces is None or self.conversion.crops is None:
             return "no annotated faces were given"
-        if artifact.spec.detects:
+        if not head_of(artifact.spec).on_faces:
             return "it is a detector"
         if not artifacts.trained(artifact):
             return "its weights are random"
@@ -191,7 +193,7 @@ class Judge:
 
 def parent_path(out: Path, name: str, artifact: Artifact) -> Path:
     """Where the fp32 artefact of the same target goes that takes the same."""
-    return out / name / _parent_variant(artifact).folder
+    return out / name / folder_name(_parent_variant(artifact))
 
 
 def _parent_variant(artifact: Artifact) -> Variant:
@@ -217,7 +219,7 @@ def _named(artifact: Artifact) -> str:
 def _inputs(artifact: Artifact) -> Arrays:
     """One run's share of the seeded inputs that are kept beside it."""
     kept = dict(reference.read(artifact).inputs)
-    name, batch = artifact.spec.takes[-1].name, artifact.spec.batch or 1
+    name, batch = interface_of(artifact.spec).batched, artifact.spec.batch or 1
     return kept | {name: kept[name].repeat(-(-batch // len(kept[name])), 0)[:batch]}
 
 

@@ -10,9 +10,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from lmconv.faces.crops import FaceCrops
-from lmconv.inference.session import Outputs
 from lmconv.judging import parity
 from lmconv.judging.accuracy import Interval, bootstrap
+from lmconv.networks.outputs import Outputs
 from lmconv.types import Float64, Json
 
 Verdict: TypeAlias = Literal["within", "outside", "too few faces"]

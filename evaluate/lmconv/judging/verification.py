@@ -21,6 +21,8 @@ from lmconv.judging.accuracy import Interval, SubsetAccuracy
 from lmconv.judging.face_errors import FaceErrors
 from lmconv.judging.gates import Verdict
 from lmconv.judging.parity import Parity, Points
+from lmconv.networks.heads import head_of
+from lmconv.networks.interfaces import interface_of
 from lmconv.scheme import scheme
 from lmconv.sources.resolve import open_source, recover
 from lmconv.sources.usercode import is_factory
@@ -121,7 +123,7 @@ class Verifier:
 
     def _judge(self, artifact: Artifact, session: Session, crops: FaceCrops | None) -> Verification:
         spec, known = artifact.spec, self._source(artifact, crops)
-        found = parity.points(session, spec, crops, frames=spec.io == "frame") if known or crops else None
+        found = parity.points(session, spec, crops, frames=interface_of(spec).cuts_crops) if known or crops else None
         if known and found:
             source, expected = known
             gap = parity.parity(found, expected, crops, spec, source.kind)
@@ -135,24 +137,17 @@ class Verifier:
         )
         if not artifacts.trained(artifact):
             gap = dataclasses.replace(gap, max_ion=None, mean_ion=None)  # drift of nothing
-        limits = gates.limits(
-            artifact.target,
-            artifact.precision,
-            self.limits,
-            heatmaps=spec.heatmaps is not None,
-            detects=spec.detects,
-            io=spec.io,
-            compact_px=artifacts.bound_px(artifact),
-        )
-        figures = {
+        limits = gates.gates(artifact, self.limits)
+        measured = {
             "max_abs": gap.max_abs,
-            "max_px": None if spec.detects else gap.max_px,
+            "max_px": gap.max_px,
             "mean_px": gap.mean_px_faces,
             "max_map": gap.max_map,
             "compact_px": gap.max_px_faces,
             "drift": gap.mean_ion,
             "ion_loss": _loss(errors, before),
         }
+        figures = {name: value if name in head_of(spec).figures else None for name, value in measured.items()}
         if crops and not artifacts.trained(artifact):
             self.notes.append(f"{artifact.path}: no trained weights: ION is not judged")
         if session.caveat:
@@ -183,7 +178,7 @@ class Verifier:
 
     def _load(self, data: Path, spec: ModelSpec) -> FaceCrops | None:
         """The faces, or None with a note where they have other points, or such as ION is not defined for."""
-        if spec.detects:
+        if not head_of(spec).on_faces:
             self.notes.append(f"{spec.name}: a detector has no ION, and faces are left out")
             return None
         rule = scheme(spec.landmarks)
@@ -224,7 +219,7 @@ class Verifier:
         """The spec with the crop that suits the detector; an artefact that takes a frame has its own in its graph."""
         if self.finder is None:
             return spec
-        crop = spec.crop if spec.io == "frame" else self.finder.detector.crop
+        crop = spec.crop if interface_of(spec).cuts_crops else self.finder.detector.crop
         return dataclasses.replace(spec, crop=dataclasses.replace(crop, box="detector"))
 
     def _source(self, artifact: Artifact, crops: FaceCrops | None) -> tuple[Source, Points] | None:
@@ -240,7 +235,7 @@ class Verifier:
                 self._sources[key] = None
             else:
                 with open_source(source) as session:
-                    found = parity.points(session, source.spec, crops, frames=spec.io == "frame")
+                    found = parity.points(session, source.spec, crops, frames=interface_of(spec).cuts_crops)
                     self._sources[key] = source, found
         return self._sources[key]
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmconv.inference.session import feed, in_colours, landmarks
-from lmconv.inference.session import outputs as answer
-from lmconv.networks.squares import Square, around, cut, scaled, to_picture
+from lmconv.inference.scenes import on_squares
+from lmconv.networks.squares import Square, around
 from lmconv.types import Crop, Float32, Float64, ModelSpec, Session, Uint8
 
 LARGEST = 2
@@ -65,29 +64,7 @@ def locate(session: Session, spec: ModelSpec, picture: Uint8, squares: Sequence[
     Returns:
         (n, L, 2) float64, pixels of the picture.
     """
-    if not squares:
-        return np.empty((0, spec.landmarks, 2))
-    if spec.io == "frame":
-        boxes = np.array([box_of(square, spec.crop) for square in squares], np.float32)
-        points = answer(session, spec, boxes, frame=in_colours(picture, spec), maps=0).landmarks
-        return to_picture(points, np.array([around(box, spec.crop) for box in boxes.tolist()]))
-    crops = np.stack([cut(picture, square, spec.input_size) for square in squares])
-    return to_picture(landmarks(session, spec, feed(crops, spec)), np.array(squares))
-
-
-def box_of(square: Square, crop: Crop) -> tuple[float, float, float, float]:
-    """The box around which an artefact that takes frames cuts this square, or one that is a pixel smaller.
-
-    A factor above 1 leaves some sides out: 1.2 times whole pixels is never 11.
-    """
-    left, top, side = square
-    width = max(1, round(side / crop.scale))
-    while scaled(width, crop) > side and width > 1:
-        width -= 1
-    while scaled(width + 1, crop) <= side:
-        width += 1
-    x, y = left + side // 2 - width // 2, top + side // 2 - width // 2
-    return x, y, x + width - 1, y + width - 1
+    return on_squares(session, spec, picture, squares)
 
 
 def from_boxes(boxes: Float32, scores: Float32, crop: Crop, picture: Uint8) -> list[Found]:
