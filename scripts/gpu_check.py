@@ -331,7 +331,7 @@ def rehearse(host: Path) -> None:
 class Answers:
     """A `Session` that gives what the host's engine gave for the same inputs, in the same order."""
 
-    caveat = ""
+    execution_mismatch = ""
 
     def __init__(self, found: Arrays) -> None:
         self._found, self._at = found, 0

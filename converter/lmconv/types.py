@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -24,6 +25,8 @@ else:  # not worth importing numpy for an annotation: `lmconv --help` answers wi
 
 Json: TypeAlias = dict[str, Any]
 
+DEFAULT_TARGET = "onnx"
+"""Target of the plain graph, and of commands without `--to`."""
 ONNX = "onnx"
 """The `backbone` of a spec whose source is an ONNX file."""
 OPSET = 18
@@ -254,10 +257,11 @@ class Session(Protocol):
     """A loaded artefact, ready to run; a context manager that frees what it holds.
 
     Attributes:
-        caveat: Where this machine does not do what the artefact's `execution` says: what it does instead. Else empty.
+        execution_mismatch: Difference between the artefact's `execution` and this machine's actual computation; empty
+            without a difference.
     """
 
-    caveat: str
+    execution_mismatch: str
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Computes the outputs by name. Shapes and dtypes are those of the spec."""
@@ -295,7 +299,7 @@ class QuantScheme:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mix:
+class MixedPrecision:
     """How the layers of a mixed graph compute: what `lmconv tune` chose, and `--precision mixed` makes.
 
     Attributes:
@@ -314,7 +318,7 @@ class Mix:
     decisions: Json = field(default_factory=dict)
 
     @classmethod
-    def of(cls, document: Json) -> Mix:
+    def of(cls, document: Json) -> MixedPrecision:
         """What a manifest says of one."""
         return cls(
             precision=Precision(document["precision"]),
@@ -341,7 +345,7 @@ class PassContext:
             where nothing can be measured.
         compact_px: How far compaction may move a landmark on a face, input pixels; None where it has to be exact.
         replay: What an earlier run of this pass decided by measuring: to be done again as it was.
-        settings: Of the quantiser, see `Mix`.
+        settings: Of the quantiser, see `MixedPrecision`.
         channels: See `Target`.
     """
 
@@ -424,10 +428,15 @@ class Target:
         requires: What is missing here, as an instruction ("pip install …"), or None when it can be used.
         build: Writes its files for a graph to a folder; gives `execution` and, for an engine tied to one, `machine`.
         open: Loads an artefact on a device with a number of threads.
-        check: Refuses an artefact that cannot or should not be loaded here, before its runtime is touched.
+        check_loadable: Refuses an artefact that cannot or should not be loaded here, before its runtime is touched.
         engines: Whether it builds engines, which `BuildOptions` are for.
         fixed_size: True if an artefact needs one size of picture.
         fp32_tolerance: Largest difference of a coordinate in fp32, fractions of the input.
+        clock: Returns nanoseconds, the clock for timing graphs in a search. The default counts the work of this process
+            only, whatever else the machine does; the work of a GPU needs a wall clock.
+        contestant: Returns the Python module, and its arguments, that serves an artefact in a process of its own and
+            is timed on a GPU; called with the artefact and the device, "gpu" or "cpu". None if the target does not
+            run on a GPU.
         int8_ion_loss: Largest rise of the mean ION in int8 and mixed, percent of the source's.
         rewrites: Passes that make it faster here, by precision, in order: each has been measured, see docs/passes.md.
         last: Passes that the runtime found here cannot do without, after all others and after wrapping.
@@ -443,11 +452,13 @@ class Target:
     requires: Callable[[], str | None]
     build: Callable[[onnx.ModelProto, Path, ModelSpec, Precision, BuildOptions], Built]
     open: Callable[[Artifact, OpenOptions], Session]
-    check: Callable[[Artifact, OpenOptions], None] = lambda artifact, options: None
+    check_loadable: Callable[[Artifact, OpenOptions], None] = lambda artifact, options: None
     engines: bool = False
     fixed_size: bool = False
     fp32_tolerance: float = 1e-5
     int8_ion_loss: float = 5.0
+    clock: Callable[[], int] = time.process_time_ns
+    contestant: Callable[[Artifact, str], tuple[str, Sequence[str | Path]]] | None = None
     ios: tuple[Io, ...] = ("tensor", "image", "frame")
     rewrites: Mapping[Precision, tuple[str, ...]] = field(default_factory=dict)
     on_arm: QuantScheme | None = None

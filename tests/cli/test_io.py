@@ -258,7 +258,9 @@ def test_one_whose_crop_is_half_a_pixel_off_fails(cli: Cli, tiny: Path, monkeypa
     with monkeypatch.context() as broken:
         broken.setattr(crop_graph, "ALONG_X", shifted)
         cli("export", tiny, "--io", "frame").refused(1, "landmarks are", "off")
-        broken.setattr(limits, "CROPS", limits.CROPS | {"frame": limits.Crops(landmarks=1.0)})  # the first check is export's own
+        broken.setattr(
+            limits, "CROPS", limits.CROPS | {"frame": limits.Crops(landmarks=1.0)}
+        )  # the first check is export's own
         assert cli("export", tiny, "--io", "frame").code == 0
     ran = cli("verify", "build/tiny/onnx-fp32-frame", "--weights", tiny, "--json")
     assert (ran.code, ran.document["artifacts"][0]["gates"]) == (1, {"max_px": "failed"})

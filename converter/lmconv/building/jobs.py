@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from lmconv.console import Console, attempt
 from lmconv.errors import InputError, OtherPoints, Refused, UsageError
-from lmconv.types import Json, Mix, ModelSpec, Precision, Variant
+from lmconv.types import Json, MixedPrecision, ModelSpec, Precision, Variant
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -57,7 +57,7 @@ class Guard(Protocol):
 class Tuner(Protocol):
     """Chooses the content of precision "mixed"."""
 
-    def tune(self, conversion: Conversion, target: str, note: Callable[[str], object]) -> tuple[Mix, Json]:
+    def tune(self, conversion: Conversion, target: str, note: Callable[[str], object]) -> tuple[MixedPrecision, Json]:
         """Returns the choice, and a document about the search with the faces' identities as `pictures`."""
         ...
 
@@ -162,7 +162,7 @@ def _make(job: Job, conversion: Conversion, variant: Variant, judge: Callable[[A
     artifact = build(conversion, variant, judge)
     budget = (artifact.measured.get("guard") or {}).get("budget", {})
     few = f"not enough faces to judge it: {budget['reason']}" if budget.get("verdict") == "too few faces" else ""
-    for warning in (*artifact.measured["warnings"], artifacts.doubt(artifact), few):
+    for warning in (*artifact.measured["warnings"], artifacts.forced_reason(artifact), few):
         if warning:
             job.console.note(f"{artifact.path}: {warning}")
     row = _summary(artifact) | tuned

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lmconv.networks.heads import head_of
-from lmconv.types import Io, ModelSpec, Precision, Target
+from lmconv.types import Io, Precision, Target
 
 TOLERANCE = {
     Precision.FP32: 1e-5,
@@ -54,6 +53,13 @@ CROPS: dict[Io, Crops] = {
     "frame": Crops(landmarks=4e-4, heatmaps=1e-2, px=0.05),
 }
 
+SLOWER = 1.03
+"""Largest ratio of an artefact's time to its parent's time, for the lower end of the 95 % interval."""
+ION_BUDGET = 0.03
+"""Default of `--budget-ion`: largest rise of the mean ION on annotated faces, points."""
+DRIFT_BUDGET = 0.4
+"""Default of `--budget-drift`: largest mean drift on annotated faces, ION points."""
+
 FP16_PX = 0.1
 """Largest distance of a point in fp16, pixels of the input; for heatmaps the mean on faces."""
 
@@ -96,17 +102,20 @@ def acceptance(target: Target, precision: Precision, io: Io = "tensor") -> dict[
     }
 
 
-def gates(target: Target, precision: Precision, spec: ModelSpec, compact_px: float | None = None) -> dict[str, float]:
-    """Returns the default gates of `lmconv verify`, the largest value of each figure.
+def gates(
+    target: Target, precision: Precision, *, head: str, io: Io = "tensor", compact_px: float | None = None
+) -> dict[str, float]:
+    """Returns the default gates of `lmconv verify`: the largest value of each figure.
 
     Args:
         target: Target of the artefact.
         precision: Precision of the artefact.
-        spec: Spec of the artefact.
-        compact_px: Bound of compaction, pixels of the input; None without one. Compaction replaces channels that are
-            constant on faces but not on noise: fp32 is then judged on faces only.
+        head: Name of the network's head: "points", "heatmaps" or "raw".
+        io: Input of the artefact.
+        compact_px: Bound of compaction, pixels of the input; None without a bound. Compaction replaces channels that
+            are constant on faces but not on noise: fp32 is then judged on faces only.
     """
-    head, crops = head_of(spec).name, CROPS[spec.io]
+    crops = CROPS[io]
     if precision in (Precision.INT8, Precision.MIXED):
         return {"ion_loss": target.int8_ion_loss}
     if precision != Precision.FP32:

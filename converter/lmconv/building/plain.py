@@ -29,12 +29,12 @@ from lmconv.store import artifact as artifacts
 from lmconv.store import reference as reference_file
 from lmconv.store.files import canonical
 from lmconv.store.reference import Reference
-from lmconv.types import DEFAULT_BUILD, Artifact, Json, ModelSpec, PassContext, Source, Variant
+from lmconv.types import DEFAULT_BUILD, DEFAULT_TARGET, Artifact, Json, ModelSpec, PassContext, Source, Variant
 
 if TYPE_CHECKING:
     import torch
 
-PLAIN_VARIANT = Variant(target="onnx")
+PLAIN_VARIANT = Variant(target=DEFAULT_TARGET)
 """The plain graph is an artefact of ONNX Runtime in fp32."""
 
 

@@ -33,7 +33,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Mix:
+class MixedPrecision:
     """Outputs that are weighted sums over an input's channels.
 
     Attributes:
@@ -72,7 +72,7 @@ class Rule:
 
     node: onnx.NodeProto
     links: list[Link] = field(default_factory=list)
-    mix: Mix | None = None
+    mix: MixedPrecision | None = None
     spread: list[str] = field(default_factory=list)
     sliced: list[tuple[int, int]] = field(default_factory=list)
     zeroed: Flags | None = None
@@ -337,11 +337,11 @@ def _convolution(node: onnx.NodeProto, seen: Observed) -> Rule:
     return Rule(node=node, mix=_mix(node, weight, group, foldable=unpadded, why=why))
 
 
-def _mix(node: onnx.NodeProto, weight: NDArray[Any], blocks: int = 1, **about: Any) -> Mix:
+def _mix(node: onnx.NodeProto, weight: NDArray[Any], blocks: int = 1, **about: Any) -> MixedPrecision:
     taps = np.asarray((weight != 0).any(axis=tuple(range(2, weight.ndim))))
     if blocks > 1:
         taps = _block_diagonal(taps, blocks)
-    return Mix(input=node.input[0], output=node.output[0], weight=weight, taps=taps, blocks=blocks, **about)
+    return MixedPrecision(input=node.input[0], output=node.output[0], weight=weight, taps=taps, blocks=blocks, **about)
 
 
 def _regrouped(weight: NDArray[Any], group: int) -> NDArray[Any]:

@@ -26,7 +26,7 @@ FLOAT = 1
 class OnnxSource:
     """A `Session` on the user's ONNX file, unchanged, in ONNX Runtime fp32."""
 
-    caveat = ""
+    execution_mismatch = ""
 
     def __init__(self, source: Source, *, threads: int = 0) -> None:
         from lmconv.inference.ort import OrtSession

@@ -163,7 +163,7 @@ def _try(module: torch.nn.Module, source: Source, theirs: str) -> None:
 class TorchSource:
     """A `Session` on the PyTorch network, eager, on the CPU."""
 
-    caveat = ""
+    execution_mismatch = ""
 
     def __init__(self, source: Source, *, threads: int = 0) -> None:
         self.network = network(source)

@@ -79,7 +79,9 @@ def resolve(
         UsageError: There is no such backbone, or an option that is for another kind of source, or one is missing.
         InputError: The checkpoint or file is missing or broken.
     """
-    check(model, weights=weights, seed=seed, landmarks=landmarks, size=size, decode=decode, output_slice=output_slice)
+    check_options(
+        model, weights=weights, seed=seed, landmarks=landmarks, size=size, decode=decode, output_slice=output_slice
+    )
     path: Path | None
     factory = ""
     if is_onnx(model):
@@ -100,7 +102,7 @@ def resolve(
     )
 
 
-def check(
+def check_options(
     model: str,
     *,
     weights: Path | None = None,

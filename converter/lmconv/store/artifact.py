@@ -218,10 +218,10 @@ def variant_of(artifact: Artifact) -> Variant:
     return Variant(target=artifact.target, precision=artifact.precision, io=spec.io, batch=spec.batch)
 
 
-def doubt(artifact: Artifact) -> str:
-    """Why the guard of `lmconv export` did not let an artefact through that was written all the same; else empty."""
-    found = artifact.measured.get("guard") or {}
-    return f"written by --force although it {found['reason']}" if found.get("forced") else ""
+def forced_reason(artifact: Artifact) -> str:
+    """Returns the reason of the guard for refusing an artefact that `--force` wrote all the same; else empty."""
+    figures = artifact.measured.get("guard") or {}
+    return f"written by --force although it {figures['reason']}" if figures.get("forced") else ""
 
 
 def trained(artifact: Artifact) -> bool:

@@ -163,7 +163,7 @@ class OpenVinoSession:
         batch = self._model.input(free[0]).get_partial_shape()[0].get_length() if free else -1
         compiled = self._core.compile_model(self._model, "CPU", config)
         used = compiled.get_property(HINT).to_string()
-        self.caveat = "" if used == hint else f"asked for {hint}, this CPU computes in {used}"
+        self.execution_mismatch = "" if used == hint else f"asked for {hint}, this CPU computes in {used}"
         self._names = [output.any_name for output in compiled.outputs]
         self._requests: dict[int, Any] = {batch: compiled.create_infer_request()}
 

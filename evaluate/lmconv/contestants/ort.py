@@ -106,7 +106,7 @@ class Ort:
         return {
             "onnxruntime": onnxruntime.__version__,
             "providers": self._session.providers,
-            "caveat": self._session.caveat,
+            "caveat": self._session.execution_mismatch,
         }
 
     def timer(self, batch: int) -> Timer:

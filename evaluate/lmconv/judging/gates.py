@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from lmconv.building import limits
+from lmconv.networks.heads import head_of
 from lmconv.plugins import TARGETS
 from lmconv.store.artifact import bound_px
 from lmconv.types import Artifact
@@ -31,9 +32,9 @@ def gates(artifact: Artifact, custom: Mapping[str, float | None]) -> dict[str, f
         artifact: The artefact.
         custom: Limits from the user, by name, beside or instead of the defaults; None keeps the default.
     """
-    defaults = limits.gates(
-        TARGETS.load(artifact.target), artifact.precision, artifact.spec, compact_px=bound_px(artifact)
-    )
+    spec, target = artifact.spec, TARGETS.load(artifact.target)
+    head = head_of(spec).name
+    defaults = limits.gates(target, artifact.precision, head=head, io=spec.io, compact_px=bound_px(artifact))
     return defaults | {name: limit for name, limit in custom.items() if limit is not None}
 
 

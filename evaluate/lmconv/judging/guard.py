@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lmconv.building.assembling import build
+from lmconv.building.limits import SLOWER
 from lmconv.building.request import Conversion
 from lmconv.errors import InputError, Refused
 from lmconv.faces.calibration import evaluation_crops
@@ -31,8 +32,6 @@ from lmconv.store import reference
 from lmconv.store.files import digest
 from lmconv.types import Arrays, Artifact, Json, OpenOptions, Precision, Session, Target, Variant
 
-SLOWER = 1.03
-"""The lower end of the 95 % interval of the time by the parent's, above which an artefact is refused."""
 RUNS, SECONDS = 200, 20.0
 """How often both are timed, or for how long: whichever comes first."""
 ATTEMPTS = 2
@@ -127,7 +126,7 @@ class Judge:
         return build(replace(self.conversion, out=out, choices=choices), _parent_variant(artifact))
 
     def _speed(self, artifact: Artifact, target: Target, session: Session) -> Json:
-        if reason := session.caveat or _elsewhere(artifact):
+        if reason := session.execution_mismatch or _elsewhere(artifact):
             return {"speed": {"verdict": "not judged here", "reason": reason}}
         parent = self._parent(artifact)
         found: Json = {"against": "plain graph" if artifact.precision == Precision.FP32 else "fp32", "limit": SLOWER}
@@ -158,7 +157,7 @@ class Judge:
         return {"size": found | {"verdict": "refused", "refused": said}, **speed}
 
     def _budget(self, artifact: Artifact, session: Session) -> Json:
-        if reason := self._unjudged(artifact) or session.caveat:
+        if reason := self._unjudged(artifact) or session.execution_mismatch:
             return {"verdict": "not judged", "reason": reason}
         faces, expected = self._judged_on()
         lost = loss(losses(parity.on_faces(session, artifact.spec, faces), expected, faces))

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from lmconv.building.limits import DRIFT_BUDGET, ION_BUDGET
 from lmconv.faces.crops import FaceCrops
 from lmconv.judging import parity
 from lmconv.judging.accuracy import Interval, bootstrap
@@ -94,8 +95,8 @@ class Budget:
         strict: Whether the interval's upper end has to be within, too.
     """
 
-    ion: float = 0.03
-    drift: float | None = 0.4
+    ion: float = ION_BUDGET
+    drift: float | None = DRIFT_BUDGET
     strict: bool = False
 
     def judge(self, loss: Loss) -> tuple[Verdict, str]:

@@ -33,16 +33,16 @@ from lmconv.types import Artifact, Float64, ModelSpec, OpenOptions, Session, Sou
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What was found out about one artefact; ION is missing without faces, the source's without the source.
+    """Results for one artefact; ION is missing without faces, the source's ION without the source.
 
-    Where this machine does not compute what the artefact says (`caveat`), figures are given and no gate is judged.
+    If the machine does not compute as the artefact says (`execution_mismatch`), figures exist but no gate is judged.
     `boxes` is the detector whose boxes the faces were cut around, or "landmarks"; those it `missed` are not among them.
     `normaliser` is what errors are divided by, None without faces; `curves` are the errors of every face, of the
     artefact and of its source.
     """
 
     artifact: Artifact
-    caveat: str
+    execution_mismatch: str
     gates: Mapping[str, Verdict]
     limits: Mapping[str, float]
     figures: Mapping[str, float | None]
@@ -107,8 +107,8 @@ class Verifier:
         """
         artifact = artifacts.read(path)
         target = usable(artifact, OpenOptions(trust=self.trust))
-        if doubt := artifacts.doubt(artifact):
-            self.notes.append(f"{path}: {doubt}")
+        if reason := artifacts.forced_reason(artifact):
+            self.notes.append(f"{path}: {reason}")
         with ThreadPoolExecutor(1) as aside:  # importing PyTorch takes about as long as decoding some hundred faces
             importing = aside.submit(self._import, artifact)
             crops = self._faces(artifact.spec)  # here, where the detector was opened, and Ctrl-C ends it
@@ -150,12 +150,12 @@ class Verifier:
         figures = {name: value if name in head_of(spec).figures else None for name, value in measured.items()}
         if crops and not artifacts.trained(artifact):
             self.notes.append(f"{artifact.path}: no trained weights: ION is not judged")
-        if session.caveat:
-            self.notes.append(f"{artifact.path}: {session.caveat}: its gates are not judged here")
+        if session.execution_mismatch:
+            self.notes.append(f"{artifact.path}: {session.execution_mismatch}: its gates are not judged here")
         return Verification(
             artifact=artifact,
-            caveat=session.caveat,
-            gates=gates.judge(limits, {} if session.caveat else figures),
+            execution_mismatch=session.execution_mismatch,
+            gates=gates.judge(limits, {} if session.execution_mismatch else figures),
             limits=limits,
             figures=figures,
             parity=gap,
@@ -313,7 +313,7 @@ def to_json(result: Verification) -> dict[str, object]:
 def _record(result: Verification) -> dict[str, dict[str, object]]:
     return {
         "verified": {
-            "caveat": result.caveat,
+            "caveat": result.execution_mismatch,
             "gates": dict(result.gates),
             "limits": dict(result.limits),
             "figures": _finite(result.figures),

@@ -6,11 +6,7 @@ import pytest
 
 from lmconv.building.limits import acceptance, gates
 from lmconv.plugins import TARGETS
-from lmconv.types import Decode, Io, Precision, detection_spec, landmark_spec
-
-POINTS = landmark_spec("points", "points", size=(8, 8), landmarks=5)
-MAPS = landmark_spec("maps", "maps", size=(8, 8), landmarks=5, heatmaps=Decode())
-RAW = detection_spec("raw", outputs={"scores": ("N", "P", 2), "boxes": ("N", "P", 4)})
+from lmconv.types import Io, Precision
 
 
 @pytest.mark.parametrize(
@@ -27,36 +23,33 @@ RAW = detection_spec("raw", outputs={"scores": ("N", "P", 2), "boxes": ("N", "P"
     ],
 )
 def test_every_precision_has_a_default_gate(target: str, precision: Precision, expected: dict[str, float]) -> None:
-    assert gates(TARGETS.load(target), precision, POINTS) == expected
+    assert gates(TARGETS.load(target), precision, head="points") == expected
 
 
 def test_heatmaps_are_judged_by_their_maps() -> None:
     target = TARGETS.load("onnx")
-    assert gates(target, Precision.FP32, MAPS) == {"max_abs": 1e-5, "max_map": 1e-4}
-    assert gates(target, Precision.FP16, MAPS) == {"max_map": 1e-2, "mean_px": 0.1}
+    assert gates(target, Precision.FP32, head="heatmaps") == {"max_abs": 1e-5, "max_map": 1e-4}
+    assert gates(target, Precision.FP16, head="heatmaps") == {"max_map": 1e-2, "mean_px": 0.1}
 
 
 def test_raw_outputs_are_judged_by_their_range_below_fp32() -> None:
     target = TARGETS.load("openvino")
-    assert gates(target, Precision.FP32, RAW) == {"max_abs": 1e-4}
-    assert gates(target, Precision.FP16, RAW) == {"max_map": 1e-2}
-    assert gates(target, Precision.BF16, RAW) == {"max_map": 5e-2}
+    assert gates(target, Precision.FP32, head="raw") == {"max_abs": 1e-4}
+    assert gates(target, Precision.FP16, head="raw") == {"max_map": 1e-2}
+    assert gates(target, Precision.BF16, head="raw") == {"max_map": 5e-2}
 
 
-def _framed(heatmaps: Decode | None) -> dict[str, float]:
-    spec = landmark_spec("framed", "framed", size=(8, 8), landmarks=5, heatmaps=heatmaps, io="frame")
-    return gates(TARGETS.load("onnx"), Precision.FP32, spec)
-
-
-def test_crops_cut_in_the_graph_may_differ_by_a_grey_level() -> None:
-    assert _framed(None) == {"max_px": 0.05}
-    assert _framed(Decode()) == {"max_map": 1e-2, "mean_px": 0.05}
+@pytest.mark.parametrize(
+    ("head", "expected"), [("points", {"max_px": 0.05}), ("heatmaps", {"max_map": 1e-2, "mean_px": 0.05})]
+)
+def test_crops_cut_in_the_graph_may_differ_by_a_grey_level(head: str, expected: dict[str, float]) -> None:
+    assert gates(TARGETS.load("onnx"), Precision.FP32, head=head, io="frame") == expected
 
 
 @pytest.mark.parametrize(("io", "expected"), [("tensor", 0.5), ("frame", 0.55)])
 def test_a_bound_of_compaction_replaces_the_gates_of_fp32(io: Io, expected: float) -> None:
-    spec = landmark_spec("bound", "bound", size=(8, 8), landmarks=5, io=io)
-    assert gates(TARGETS.load("onnx"), Precision.FP32, spec, compact_px=0.5) == {"compact_px": pytest.approx(expected)}
+    bounded = gates(TARGETS.load("onnx"), Precision.FP32, head="points", io=io, compact_px=0.5)
+    assert bounded == {"compact_px": pytest.approx(expected)}
 
 
 @pytest.mark.parametrize(

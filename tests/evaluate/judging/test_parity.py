@@ -18,7 +18,7 @@ SPEC = landmark_spec("toy", "toy", size=(20, 40), landmarks=68)
 class Mean:
     """A network whose every point is the mean of its input; remembers how many inputs it was given at once."""
 
-    caveat = ""
+    execution_mismatch = ""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
