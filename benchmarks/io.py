@@ -26,8 +26,9 @@ from lmconv.building.plain import plain_graph
 from lmconv.building.request import Conversion
 from lmconv.faces.crops import FaceCrops, load_face_crops
 from lmconv.inference.latency import interleaved, latency
-from lmconv.inference.scenes import Scene, on_scene, whole_way
-from lmconv.inference.session import feed
+from lmconv.inference.scenes import on_scene, whole_way
+from lmconv.networks.interfaces import interface_of
+from lmconv.networks.seeded import Scene
 from lmconv.plugins import TARGETS
 from lmconv.sources import checkpoints
 from lmconv.sources import resolve as source
@@ -158,7 +159,7 @@ def timed(opened: dict[Io, tuple[Session, ModelSpec]], faces: FaceCrops) -> list
 
 
 def _host(scene: Scene, spec: ModelSpec) -> object:
-    return feed(scene.crops(spec), spec)
+    return interface_of(spec).of_scene(scene)
 
 
 def distances(rows: list[dict[str, Any]]) -> str:

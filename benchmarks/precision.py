@@ -50,10 +50,12 @@ from lmconv.faces.calibration import calibration_inputs, calibration_pictures
 from lmconv.faces.crops import FaceCrops, load_face_crops
 from lmconv.inference.latency import faster, interleaved
 from lmconv.inference.ort import OrtSession
-from lmconv.inference.session import feed, noise
+from lmconv.inference.session import noise
 from lmconv.judging import parity
 from lmconv.judging.accuracy import bootstrap
 from lmconv.judging.nme import nme
+from lmconv.networks.interfaces import folder_name
+from lmconv.networks.preprocess import network_input
 from lmconv.networks.squares import to_picture
 from lmconv.plugins import COMMANDS, TARGETS
 from lmconv.sources.resolve import open_source, resolve
@@ -114,7 +116,7 @@ def tuned(job: Job, target: str) -> Path:
         lmconv = str(Path(sys.executable).with_name("lmconv"))
         options = ["--calibration", str(job.faces), "--budget-ion", str(BUDGET), "--out", str(job.out)]
         subprocess.run([lmconv, "tune", name, "--to", target, *options], check=True, stdout=sys.stderr)
-    path = job.out / name / Variant(target=target, precision=Precision.MIXED).folder
+    path = job.out / name / folder_name(Variant(target=target, precision=Precision.MIXED))
     if not path.is_dir():
         raise FileNotFoundError(f"lmconv tune has written no {path}")
     return path
@@ -153,7 +155,12 @@ def nncf(job: Job, *, compacted: bool, reduce_range: bool = False, **options: An
     quantise = nncf.quantize
     if "max_drop" in options:
         faces = load_face_crops(job.faces, spec, "train")
-        rows = zip(feed(faces.images, spec)[:, None], faces.squares[:, None], faces.truth[:, None], strict=True)
+        rows = zip(
+            network_input(faces.images, spec.preprocess)[:, None],
+            faces.squares[:, None],
+            faces.truth[:, None],
+            strict=True,
+        )
         quantise, arguments = nncf.quantize_with_accuracy_control, [*arguments, nncf.Dataset(list(rows)), _accuracy]
     quantised = quantise(*arguments, subset_size=len(job.crops), **options)
     ov.save_model(quantised, job.folder / "model.xml", compress_to_fp16=False)
@@ -301,7 +308,7 @@ def in_float(path: Path, spec: ModelSpec, faces: FaceCrops) -> float:
     else:
         config = {openvino.HINT: "f32", "LP_TRANSFORMS_MODE": "NO"}
         run = ov.Core().compile_model(file, "CPU", config)
-    points = np.concatenate([run({"input": image[None]})[0] for image in feed(faces.images, spec)])
+    points = np.concatenate([run({"input": image[None]})[0] for image in network_input(faces.images, spec.preprocess)])
     return float(nme(to_picture(points, faces.squares), faces.truth).mean())
 
 

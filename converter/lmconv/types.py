@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -24,6 +25,8 @@ else:  # not worth importing numpy for an annotation: `lmconv --help` answers wi
 
 Json: TypeAlias = dict[str, Any]
 
+DEFAULT_TARGET = "onnx"
+"""Target of the plain graph, and of commands without `--to`."""
 ONNX = "onnx"
 """`ModelSpec.backbone` of a source that is an ONNX file."""
 OPSET = 18
@@ -63,11 +66,6 @@ class Variant:
     io: Io = "tensor"
     batch: int | None = None
 
-    @property
-    def folder(self) -> str:
-        """Name of the artefact's folder: `TARGET-PRECISION`, with the input appended unless the input is a tensor."""
-        return f"{self.target}-{self.precision}" + (f"-{self.io}" if self.io != "tensor" else "")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
@@ -88,7 +86,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """Normalisation of a uint8 crop for the network: `(pixel * scale - mean) / std`, channels in the order of `colour`."""
+    """Normalisation of a uint8 crop: `(pixel * scale - mean) / std`, with the channels in the order of `colour`."""
 
     colour: Literal["BGR", "RGB"] = "BGR"
     scale: float = 1 / 255
@@ -151,33 +149,10 @@ class ModelSpec:
     io: Io = "tensor"
 
     @property
-    def takes(self) -> tuple[TensorSpec, ...]:
-        """The inputs of the artefact. Pictures have their channels in the order of `preprocess.colour`."""
-        batch = self.inputs[0].shape[0]
-        if self.io == "image":
-            return (TensorSpec(name="image", dtype="uint8", shape=(batch, *self.input_size, 3), layout="NHWC"),)
-        if self.io == "frame":
-            frame = TensorSpec(name="frame", dtype="uint8", shape=("H", "W", 3), layout="HWC")
-            return frame, TensorSpec(name="boxes", dtype="float32", shape=(batch, 4), layout="NC")
-        return self.inputs
-
-    @property
-    def unit(self) -> Literal["fraction", "crop pixels", "frame pixels"]:
-        """Unit of the artefact's `landmarks`: of the crop's width and height, or pixels of the crop or the frame."""
-        if self.io == "frame":
-            return "frame pixels"
-        return "crop pixels" if self.io == "image" or self.decode == "pixels" else "fraction"
-
-    @property
     def input_size(self) -> tuple[int, int]:
         """(height, width) of the network's input, pixels; `sample` if the size is free."""
         height, width = self.sample or self.inputs[0].shape[2:]
         return int(height), int(width)
-
-    @property
-    def detects(self) -> bool:
-        """Whether it is a network for detection, which is compared by its raw outputs."""
-        return self.task == "detection"
 
     @property
     def batch(self) -> int | None:
@@ -292,10 +267,11 @@ class Session(Protocol):
     """A loaded artefact, ready to run; a context manager that frees its resources.
 
     Attributes:
-        caveat: Where this machine does not do what the artefact's `execution` says: what it does instead. Else empty.
+        execution_mismatch: Difference between the artefact's `execution` and this machine's actual computation; empty
+            without a difference.
     """
 
-    caveat: str
+    execution_mismatch: str
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Returns the outputs by name; shapes and dtypes follow the spec."""
@@ -333,7 +309,7 @@ class QuantScheme:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mix:
+class MixedPrecision:
     """How the layers of a mixed graph compute: what `lmconv tune` chose, and `--precision mixed` makes.
 
     Attributes:
@@ -352,7 +328,7 @@ class Mix:
     decisions: Json = field(default_factory=dict)
 
     @classmethod
-    def of(cls, document: Json) -> Mix:
+    def of(cls, document: Json) -> MixedPrecision:
         """What a manifest says of one."""
         return cls(
             precision=Precision(document["precision"]),
@@ -471,8 +447,16 @@ class Target:
         requires: What is missing here, as an instruction ("pip install …"), or None when it can be used.
         build: Writes its files for a graph to a folder; gives `execution` and, for an engine tied to one, `machine`.
         open: Loads an artefact on a device with a number of threads.
-        check: Refuses an artefact that cannot or should not be loaded here, before its runtime is touched.
+        check_loadable: Refuses an artefact that cannot or should not be loaded here, before its runtime is touched.
         engines: Whether it builds engines, which `BuildOptions` are for.
+        fixed_size: True if an artefact needs one size of picture.
+        fp32_tolerance: Largest difference of a coordinate in fp32, fractions of the input.
+        clock: Returns nanoseconds, the clock for timing graphs in a search. The default counts the work of this process
+            only, whatever else the machine does; the work of a GPU needs a wall clock.
+        contestant: Returns the Python module, and its arguments, that serves an artefact in a process of its own and
+            is timed on a GPU; called with the artefact and the device, "gpu" or "cpu". None if the target does not
+            run on a GPU.
+        int8_ion_loss: Largest rise of the mean ION in int8 and mixed, percent of the source's.
         rewrites: Passes that make it faster here, by precision, in order: each has been measured, see docs/passes.md.
         last: Passes that the runtime found here cannot do without, after all others and after wrapping.
         channels: Multiples of channels that compaction tries where it removes some; the first where nothing can be
@@ -487,17 +471,18 @@ class Target:
     requires: Callable[[], str | None]
     build: Callable[[onnx.ModelProto, Path, ModelSpec, Precision, BuildOptions], Built]
     open: Callable[[Artifact, OpenOptions], Session]
-    check: Callable[[Artifact, OpenOptions], None] = lambda artifact, options: None
+    check_loadable: Callable[[Artifact, OpenOptions], None] = lambda artifact, options: None
     engines: bool = False
+    fixed_size: bool = False
+    fp32_tolerance: float = 1e-5
+    int8_ion_loss: float = 5.0
+    clock: Callable[[], int] = time.process_time_ns
+    contestant: Callable[[Artifact, str], tuple[str, Sequence[str | Path]]] | None = None
     ios: tuple[Io, ...] = ("tensor", "image", "frame")
     rewrites: Mapping[Precision, tuple[str, ...]] = field(default_factory=dict)
     on_arm: QuantScheme | None = None
     last: Callable[[], tuple[str, ...]] = tuple
     channels: tuple[int, ...] = CHANNELS
-
-    def takes(self, io: Io, precision: Precision) -> bool:
-        """True if an artefact in this precision can have this input."""
-        return io in self.ios and not (io == "frame" and precision == Precision.BF16)
 
     def scheme(self, cpu: Cpu) -> QuantScheme:
         """int8 scheme for a kind of CPU."""

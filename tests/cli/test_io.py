@@ -13,14 +13,16 @@ import pytest
 from tests.conftest import Once
 from tests.helpers import Cli, add_face, face, python, tiny_onnx
 
-from lmconv.building import acceptance
+from lmconv.building import limits
 from lmconv.building.assembling import build
 from lmconv.building.plain import plain_graph
 from lmconv.building.request import Conversion
 from lmconv.faces.crops import load_face_crops
-from lmconv.inference.scenes import Scene, landmarks_in, on_scene, scene
+from lmconv.inference.scenes import landmarks_in, on_scene
 from lmconv.judging import parity
-from lmconv.networks import wrapping
+from lmconv.networks import crop_graph
+from lmconv.networks.interfaces import interface_of
+from lmconv.networks.seeded import Scene, scene
 from lmconv.plugins import TARGETS
 from lmconv.sources import resolve as source
 from lmconv.store import artifact as artifacts
@@ -204,7 +206,7 @@ def test_a_manifest_from_before_takes_the_networks_input(built: Path) -> None:
 def test_the_reference_holds_what_the_artefact_takes(built: Path, io: Io) -> None:
     made = artifacts.read(built / f"onnx-fp32{'' if io == 'tensor' else f'-{io}'}")
     inputs = reference_file.read(made).inputs
-    assert [(tensor.name, tensor.dtype) for tensor in made.spec.takes] == [
+    assert [(tensor.name, tensor.dtype) for tensor in interface_of(made.spec).inputs] == [
         (name, array.dtype.name) for name, array in inputs.items()
     ]
 
@@ -263,11 +265,13 @@ def test_verify_judges_them_on_noise_and_faces(
 
 
 def test_one_whose_crop_is_half_a_pixel_off_fails(cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shifted = wrapping.ALONG_X.replace("Sub (x_parts, WIDTH)", "Sub (x_parts, ZERO_REAL)")
+    shifted = crop_graph.ALONG_X.replace("Sub (x_parts, WIDTH)", "Sub (x_parts, ZERO_REAL)")
     with monkeypatch.context() as broken:
-        broken.setattr(wrapping, "ALONG_X", shifted)
+        broken.setattr(crop_graph, "ALONG_X", shifted)
         cli("export", tiny, "--io", "frame").refused(1, "landmarks are", "off")
-        broken.setattr(acceptance, "FRAME_TOLERANCE", 1.0)  # the first check is export's own
+        broken.setattr(
+            limits, "CROPS", limits.CROPS | {"frame": limits.Crops(landmarks=1.0)}
+        )  # the first check is export's own
         assert cli("export", tiny, "--io", "frame").code == 0
     ran = cli("verify", "build/tiny/onnx-fp32-frame", "--weights", tiny, "--json")
     assert (ran.code, ran.document["artifacts"][0]["gates"]) == (1, {"max_px": "failed"})

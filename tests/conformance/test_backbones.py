@@ -10,6 +10,7 @@ import torch
 from tests.helpers import built, by_size
 
 from lmconv.commands import models
+from lmconv.networks.heads import head_of
 from lmconv.plugins import BACKBONES
 from lmconv.sources import checkpoints
 from lmconv.sources.checkpoints import fill
@@ -19,7 +20,7 @@ from lmconv.types import Backbone
 NAMES = BACKBONES.names()
 LOADED = BACKBONES.load_all()
 BUILT = [name for name, found in LOADED.items() if found.build]
-LANDMARKS = [name for name, found in LOADED.items() if not found.spec.detects]
+LANDMARKS = [name for name, found in LOADED.items() if found.spec.task == "landmarks"]
 
 
 @cache
@@ -41,7 +42,7 @@ def test_its_spec_says_what_it_takes(name: str) -> None:
     assert [tensor.name for tensor in spec.inputs] == ["input"]
     assert spec.inputs[0].shape == ("N", 3, *(("H", "W") if spec.sample else spec.input_size))
     assert spec.batch is None
-    assert spec.detects == (spec.landmarks == 0)
+    assert (spec.task == "detection") == (spec.landmarks == 0)
 
 
 @pytest.mark.parametrize("name", LANDMARKS)
@@ -62,7 +63,7 @@ def test_the_spec_of_a_detector_says_what_it_gives(name: str) -> None:
 
 def shape(backbone: Backbone, batch: int, landmarks: int) -> tuple[int, ...]:
     """What its first output has: two numbers a point, or a heatmap a point, whatever its size."""
-    if backbone.spec.detects:
+    if backbone.spec.task == "detection":
         return batch, *(side for side in backbone.spec.outputs[0].shape[1:2] if isinstance(side, int))
     return (batch, landmarks) if backbone.spec.heatmaps else (batch, 2 * landmarks)
 
@@ -78,7 +79,8 @@ def test_it_gives_the_same_alone_and_in_a_batch(backbone: Backbone) -> None:
         together, alone = (first(network(backbone.spec.name)(batch)) for batch in (images, images[1:]))
     expected = shape(backbone, 2, backbone.spec.landmarks)
     assert together.shape[: len(expected)] == expected
-    dims = len(backbone.spec.outputs[0].shape) if backbone.spec.detects else 4 if backbone.spec.heatmaps else 2
+    head = head_of(backbone.spec)
+    dims = {"points": 2, "heatmaps": 4, "raw": len(backbone.spec.outputs[0].shape)}[head.name]
     assert together.dim() == dims
     assert together.dtype == torch.float32
     assert torch.isfinite(together).all()

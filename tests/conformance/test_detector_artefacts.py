@@ -16,7 +16,8 @@ from tests.conftest import Once
 from lmconv.building.assembling import build
 from lmconv.building.plain import Plain, plain_graph
 from lmconv.building.request import Conversion
-from lmconv.inference.session import gap, noise, outputs
+from lmconv.inference.session import noise, outputs
+from lmconv.networks.heads import head_of
 from lmconv.plugins import BACKBONES, TARGETS
 from lmconv.sources.resolve import names, open_source, resolve
 from lmconv.store import artifact as artifacts
@@ -67,7 +68,7 @@ def test_an_artefact_gives_what_the_network_gives_at_every_size(
         for spec in specs:
             for count in (1, 3):
                 inputs = noise(spec, count, 5)
-                apart = gap(outputs(session, spec, inputs), outputs(network, spec, inputs), spec)
+                apart = head_of(spec).gap(outputs(session, spec, inputs), outputs(network, spec, inputs))
                 off = apart.landmarks.max_abs if precision == Precision.FP32 else apart.max_map
                 assert off is not None
                 assert off <= LIMITS[precision], (spec.input_size, count)

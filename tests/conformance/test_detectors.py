@@ -80,7 +80,7 @@ def test_declares_itself(detector: Detector) -> None:
 def test_its_networks_are_there_and_detect(detector: Detector) -> None:
     for name in detector.networks:
         backbone = BACKBONES.load(name)
-        assert backbone.spec.detects
+        assert backbone.spec.task == "detection"
 
 
 @pytest.mark.realdata

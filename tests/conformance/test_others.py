@@ -57,7 +57,7 @@ def test_a_target_that_is_here_computes_what_its_source_does(target: Target, tin
     assert models == sorted(f"model{suffix}" for suffix in target.suffixes)
     images = noise(made.spec, 3, 5)
     with target.open(artifacts.read(made.path), OpenOptions(threads=1)) as session, open_source(source) as original:
-        assert isinstance(session.caveat, str)
+        assert isinstance(session.execution_mismatch, str)
         found = landmarks(session, made.spec, images)
         np.testing.assert_allclose(found, landmarks(original, made.spec, images), rtol=0, atol=1e-5)
 

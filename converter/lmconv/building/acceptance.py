@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmconv.building.limits import (
-    ENGINE_TOLERANCE,
-    FRAME_MAP_TOLERANCE,
-    FRAME_TOLERANCE,
-    MAP_TOLERANCE,
-    RAW_TOLERANCE,
-    TOLERANCE,
-)
+from lmconv.building import limits
 from lmconv.errors import GateFailed
-from lmconv.inference.session import gap
+from lmconv.networks.heads import head_of
+from lmconv.networks.interfaces import interface_of
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference as reference_file
 from lmconv.store.reference import Reference
@@ -37,20 +31,15 @@ def accept(folder: Path, target: Target, reference: Reference) -> None:
     precision = artifact.precision
     with target.open(artifact, OpenOptions()) as session:
         result = reference_file.answer(session, artifact.spec, reference)
-    apart = gap(result, reference.outputs, artifact.spec)
-    framed = artifact.spec.io == "frame"
-    held = Precision.BF16 if framed and artifacts.bound_px(artifact) else precision
-    least = FRAME_TOLERANCE if framed else ENGINE_TOLERANCE if target.engines else 0
-    gaps = {"landmarks": (apart.landmarks.max_abs, max(TOLERANCE[held], least))}
-    if artifact.spec.detects:
-        off = apart.landmarks.max_abs if precision == Precision.FP32 else apart.max_map or 0.0
-        gaps = {"outputs": (off, RAW_TOLERANCE[held])}
-    elif apart.max_map is not None:
-        maps = {"heatmaps": (apart.max_map, max(MAP_TOLERANCE[held], FRAME_MAP_TOLERANCE if framed else 0))}
-        gaps = gaps | maps if precision == Precision.FP32 and not framed else maps
-    for what, (off, allowed) in gaps.items():
-        if off > allowed:
+    head, cut_inside = head_of(artifact.spec), interface_of(artifact.spec).cuts_crops
+    gap = head.gap(result, reference.outputs)
+    gaps = head.accepted_gaps(gap, exact=precision == Precision.FP32 and not cut_inside)
+    loose = cut_inside and artifacts.bound_px(artifact)
+    allowed = limits.acceptance(target, Precision.BF16 if loose else precision, artifact.spec.io)
+    for what, off in gaps.items():
+        if off > allowed[what]:
+            limit = f"{what} are {off:.2g} off, allowed {allowed[what]:g}"
             raise GateFailed(
-                f"{artifact.spec.name} as {artifact.target} {precision}: {what} are {off:.2g} off, allowed {allowed:g}",
+                f"{artifact.spec.name} as {artifact.target} {precision}: {limit}",
                 hint="it was not written; please report this network",
             )

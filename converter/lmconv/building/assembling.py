@@ -15,9 +15,9 @@ from lmconv.building.steps import steps
 from lmconv.building.target_graph import TargetGraph, content, with_batch
 from lmconv.errors import UsageError
 from lmconv.graph.facts import copied, set_batch
-from lmconv.inference import scenes
-from lmconv.inference.session import feed, noise_crops
-from lmconv.networks import wrapping
+from lmconv.inference.scenes import on_scene
+from lmconv.networks import seeded
+from lmconv.networks.interfaces import folder_name, interface_of
 from lmconv.plugins import TARGETS
 from lmconv.sources.resolve import open_source
 from lmconv.store import artifact as artifacts
@@ -55,12 +55,12 @@ def build(
         "plain": {"file": "model.onnx", "sha256": base.artifact.files["model.onnx"]},
     }
     reference = _reference(conversion, graph.spec)
-    path = conversion.out / graph.spec.name / variant.folder
+    path = conversion.out / graph.spec.name / folder_name(variant)
     with artifacts.staged(path) as new:
         cache = choices.engine.cache or conversion.out
         engine = replace(choices.engine, cache=cache, modules=artifacts.modules(base.artifact))
         built = target.build(graph.model, new, graph.spec, recipe.hint, engine)
-        reference_file.write(new, reference)
+        reference_file.write(new, graph.spec, reference)
         document = content(graph, variant, parents, start)
         document |= {"execution": built.execution, "machine": built.machine}
         document["recipe"] |= recipe.to_json() | built.recipe
@@ -98,7 +98,8 @@ def graph_for(conversion: Conversion, variant: Variant, last: tuple[str, ...] | 
     model = copied(made[-1].model)
     if batch and batch != network.batch:
         set_batch(model, batch)
-    whole, spec = wrapping.wrap(copied(model), with_batch(network, batch or network.batch), variant.io)
+    interface = interface_of(with_batch(network, batch or network.batch), variant.io)
+    spec, whole = interface.spec, interface.wrap(copied(model))
     finished = optimise(whole, target.last() if last is None else last, PassContext(spec=spec))
     return TargetGraph(
         model=finished.model, spec=spec, network=replace(made[-1], model=model), steps=made, last=finished
@@ -125,7 +126,7 @@ def _expected(reference: Reference, graph: TargetGraph, recipe: Recipe) -> Refer
     Where a pass replaced channels by constants, the expected outputs are those of the graph after that pass: on faces
     the change is bounded and judged; on noise such channels are not constant.
     """
-    if "freeze" not in recipe.passes or graph.spec.io == "frame":
+    if "freeze" not in recipe.passes or interface_of(graph.spec).cuts_crops:
         return reference
     frozen: Optimised = graph.steps[1 + recipe.passes.index("freeze")]
     return replace(reference, outputs=frozen.outputs["noise"])
@@ -133,15 +134,12 @@ def _expected(reference: Reference, graph: TargetGraph, recipe: Recipe) -> Refer
 
 def _reference(conversion: Conversion, spec: ModelSpec) -> Reference:
     """Returns seeded inputs of the kind that the artefact takes, and the outputs of the source network for them."""
-    base, cache = conversion.base, conversion.cache
-    if spec.io == "tensor":
-        return base.reference
-    if spec.io == "image":
-        images = feed(noise_crops(spec, reference_file.INPUTS, 0), spec)
-        return replace(base.reference, inputs={"image": images})
+    base, cache, interface = conversion.base, conversion.cache, interface_of(spec)
+    if not interface.cuts_crops:
+        return replace(base.reference, inputs=interface.seeded(reference_file.INPUTS))
     if cache.frame is None:
-        (scene,) = scenes.seeded(reference_file.INPUTS, 0)
+        (scene,) = seeded.scenes(reference_file.INPUTS, 0)
         with open_source(base.source) as session:
-            result = scenes.on_scene(session, base.source.spec, scene, maps=reference_file.MAPS)
-        cache.frame = Reference(inputs=scenes.taken(scene, spec), outputs=result)
+            result = on_scene(session, base.source.spec, scene, maps=reference_file.MAPS)
+        cache.frame = Reference(inputs=interface.seeded(reference_file.INPUTS), outputs=result)
     return cache.frame

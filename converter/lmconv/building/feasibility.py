@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from lmconv.building.recipe import calibrated
 from lmconv.errors import MissingRuntime, UsageError
-from lmconv.networks import wrapping
+from lmconv.networks.heads import head_of
+from lmconv.networks.interfaces import INTERFACES, interface_of
 from lmconv.plugins import TARGETS
-from lmconv.types import ModelSpec, Target, Variant
+from lmconv.types import Io, ModelSpec, Precision, Target, Variant
 
 
 def check_variant(variant: Variant, *, faces: bool) -> Target:
@@ -34,26 +35,26 @@ def check_variant(variant: Variant, *, faces: bool) -> Target:
     return target
 
 
+def is_possible(target: Target, precision: Precision, io: Io) -> bool:
+    """True if a target can have artefacts with this input in this precision."""
+    return io in target.ios and precision not in INTERFACES[io].impossible
+
+
 def check_network(spec: ModelSpec, target: Target, variant: Variant) -> None:
     """Refuses a variant that is impossible for a network.
 
     Raises:
-        UsageError: A detector in a precision that calibrates on faces, or for pictures or frames; an engine for
-            pictures of any size; or a network whose input cannot be pre-processed in the graph.
+        UsageError: A detector in a precision that calibrates on faces, or for images or frames; an engine for pictures
+            of any size; or a network whose input cannot be pre-processed in the graph.
     """
-    if spec.detects:
-        _check_detector(spec, target, variant)
-    wrapping.check(spec, variant.io, variant.precision)
-
-
-def _check_detector(spec: ModelSpec, target: Target, variant: Variant) -> None:
-    if calibrated(variant.precision):
-        hint = "ask for fp32 or fp16"
+    head = head_of(spec)
+    if calibrated(variant.precision) and not head.on_faces:
         message = f"{spec.name} is a detector, and {variant.precision} is calibrated on crops of faces"
-        raise UsageError(message, hint=hint)
-    if variant.io != "tensor":
+        raise UsageError(message, hint="ask for fp32 or fp16")
+    if variant.io not in head.ios:
         hint = "leave --io out: `lmconv run` scales pictures for it"
         raise UsageError(f"{spec.name} is a detector, and --io {variant.io} is for crops of faces", hint=hint)
-    if spec.sample and target.engines:
+    if spec.sample and target.fixed_size:
         hint = f"fix its size, such as --input 3x{spec.sample[0]}x{spec.sample[1]}"
         raise UsageError(f"{spec.name} takes pictures of any size, and an engine of {target.name} one size", hint=hint)
+    interface_of(spec, variant.io).check(variant.precision)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from lmconv.console import Console, attempt
 from lmconv.errors import InputError, OtherPoints, Refused, UsageError
-from lmconv.types import Json, Mix, ModelSpec, Precision, Variant
+from lmconv.types import Json, MixedPrecision, ModelSpec, Precision, Variant
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -70,7 +70,7 @@ class Guard(Protocol):
 class Tuner(Protocol):
     """Chooses the content of precision "mixed"."""
 
-    def tune(self, conversion: Conversion, target: str, note: Callable[[str], object]) -> tuple[Mix, Json]:
+    def tune(self, conversion: Conversion, target: str, note: Callable[[str], object]) -> tuple[MixedPrecision, Json]:
         """Returns the choice, and a document about the search with the faces' identities as `pictures`."""
         ...
 
@@ -140,18 +140,20 @@ def _convert(job: Job, done: Done, step: Callable[[], object]) -> None:
 
 def _attempt(job: Job, conversion: Conversion, variant: Variant, judge: Callable[[Artifact], Json], done: Done) -> None:
     """Builds one variant; if the variant is refused, builds its fp32 parent unless that exists or is also wanted."""
+    from lmconv.networks.interfaces import folder_name
+
     row = _row(job, conversion, variant, judge, done)
     if row is not None:
         done.artifacts.append(row)
         return
     parent = replace(variant, precision=Precision.FP32)
-    exists = (job.out / conversion.base.artifact.spec.name / parent.folder).exists()
+    exists = (job.out / conversion.base.artifact.spec.name / folder_name(parent)).exists()
     if done.errors[-1]["kind"] != Refused.kind or exists or parent in job.variants:
         return
     conversion = replace(conversion, choices=replace(job.choices, recipe=None, mix=None))
     row = _row(job, conversion, parent, judge, done)
     if row is not None:
-        done.artifacts.append(row | {"kept_for": variant.folder})
+        done.artifacts.append(row | {"kept_for": folder_name(variant)})
 
 
 def _row(
@@ -174,7 +176,7 @@ def _make(job: Job, conversion: Conversion, variant: Variant, judge: Callable[[A
     artifact = build(conversion, variant, judge)
     budget = (artifact.measured.get("guard") or {}).get("budget", {})
     few = f"not enough faces to judge it: {budget['reason']}" if budget.get("verdict") == "too few faces" else ""
-    for warning in (*artifact.measured["warnings"], artifacts.doubt(artifact), few):
+    for warning in (*artifact.measured["warnings"], artifacts.forced_reason(artifact), few):
         if warning:
             job.console.note(f"{artifact.path}: {warning}")
     row = summary(artifact, *ROW) | tuned
@@ -229,9 +231,11 @@ def _send(job: Job, to: Connection) -> None:
 
 def _crops(job: Job, spec: ModelSpec) -> Crops | None:
     """Returns the face crops of a job; None without faces, for a detector, or for another number of points."""
+    from lmconv.networks.heads import head_of
+
     if job.faces is None:
         return None
-    if spec.detects:
+    if not head_of(spec).on_faces:
         job.console.note(f"{job.model}: a detector is not compared on faces: those in {job.faces.folder} are left out")
         return None
     try:

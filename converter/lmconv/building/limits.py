@@ -1,8 +1,11 @@
-"""Largest differences from the source network at which an artefact is written."""
+"""Limits on differences from the source network: the only table, for export, verify, the GPU check and the pages."""
 
 from __future__ import annotations
 
-from lmconv.types import Precision
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lmconv.types import Io, Precision, Target
 
 TOLERANCE = {
     Precision.FP32: 1e-5,
@@ -11,23 +14,115 @@ TOLERANCE = {
     Precision.INT8: 2e-1,
     Precision.MIXED: 2e-1,
 }
-"""Largest difference of a coordinate, fractions of the input.
+"""Largest difference of a coordinate at which an artefact is written, fractions of the input.
 
 fp32 must reach parity here. The other limits stop broken artefacts only; `lmconv verify` judges the rest.
 """
 
 MAP_TOLERANCE = TOLERANCE | {Precision.FP32: 1e-4}
-"""Largest difference of a heatmap value, fractions of the range of the maps.
+"""Largest difference of a heatmap value at which an artefact is written, fractions of the range of the maps.
 
 OpenVINO's float32 differs from ONNX Runtime's by 1.5e-5 on white noise in OpenSeeFace.
 """
 RAW_TOLERANCE = MAP_TOLERANCE | {Precision.FP16: 5e-2}
-"""Largest difference of a raw output of a detector, fractions of the range of the output; absolute in fp32.
+"""Largest difference of a raw output of a detector at which an artefact is written, fractions of the range of the
+output; absolute in fp32.
 
 In fp16 the published detectors differ by up to 3.5e-3, RetinaFace with random weights by 2.6e-2.
 """
 
-ENGINE_TOLERANCE = 1e-4
-"""Smallest limit for an engine: the kernels of a GPU sum in another order."""
-FRAME_TOLERANCE, FRAME_MAP_TOLERANCE = 4e-4, 1e-2
-"""Smallest limits for points and heatmaps where the graph cuts the crop: single pixels differ by one grey level."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crops:
+    """Smallest limits for an interface, because its crops may differ from the host's crops by one grey level.
+
+    Attributes:
+        landmarks: Difference of a coordinate, fractions of the input.
+        heatmaps: Difference of a heatmap value, fractions of the range of the maps.
+        px: Distance of a point in fp32, pixels of the crop.
+    """
+
+    landmarks: float = 0.0
+    heatmaps: float = 0.0
+    px: float = 0.0
+
+
+CROPS: dict[Io, Crops] = {
+    "tensor": Crops(),
+    "image": Crops(),
+    "frame": Crops(landmarks=4e-4, heatmaps=1e-2, px=0.05),
+}
+
+SLOWER = 1.03
+"""Largest ratio of an artefact's time to its parent's time, for the lower end of the 95 % interval."""
+ION_BUDGET = 0.03
+"""Default of `--budget-ion`: largest rise of the mean ION on annotated faces, points."""
+DRIFT_BUDGET = 0.4
+"""Default of `--budget-drift`: largest mean drift on annotated faces, ION points."""
+
+FP16_PX = 0.1
+"""Largest distance of a point in fp16, pixels of the input; for heatmaps the mean on faces."""
+
+EXACT_GATES: Mapping[str, Mapping[str, float]] = {
+    "points": {},
+    "heatmaps": {"max_map": MAP_TOLERANCE[Precision.FP32]},
+    "raw": {"max_abs": RAW_TOLERANCE[Precision.FP32]},
+}
+"""Gates of fp32 by the name of the head, beside `max_abs`, whose default is that of the target."""
+CROP_GATES: Mapping[str, tuple[str, ...]] = {"points": ("max_px",), "heatmaps": ("max_map", "mean_px"), "raw": ()}
+"""Gates of fp32 for an interface with limits in `CROPS`, by the name of the head."""
+LOWERED_GATES: Mapping[str, Mapping[Precision, Mapping[str, float]]] = {
+    "points": {Precision.FP16: {"max_px": FP16_PX}, Precision.BF16: {"ion_loss": 5.0}},
+    "heatmaps": {Precision.FP16: {"max_map": 1e-2, "mean_px": FP16_PX}, Precision.BF16: {"ion_loss": 5.0}},
+    "raw": {Precision.FP16: {"max_map": 1e-2}, Precision.BF16: {"max_map": 5e-2}},
+}
+"""Gates below fp32 by the name of the head; int8 and mixed have the target's `int8_ion_loss`.
+
+In fp16 a single point of a heatmap network may jump by half a cell between cells of almost equal value: the gates are
+those of the maps, and the mean distance of the points. The largest fp16 difference of the published detectors is
+3.5e-3, in P-Net's scores. bf16 has an eighth of fp16's mantissa, and is not measured yet for detectors.
+"""
+
+
+def acceptance(target: Target, precision: Precision, io: Io = "tensor") -> dict[str, float]:
+    """Returns the largest differences at which an artefact is written.
+
+    Args:
+        target: Target of the artefact.
+        precision: Precision of the artefact.
+        io: Input of the artefact.
+
+    Returns:
+        `landmarks`, `heatmaps` and `outputs`, see `TOLERANCE`, `MAP_TOLERANCE` and `RAW_TOLERANCE`.
+    """
+    return {
+        "landmarks": max(TOLERANCE[precision], target.fp32_tolerance, CROPS[io].landmarks),
+        "heatmaps": max(MAP_TOLERANCE[precision], CROPS[io].heatmaps),
+        "outputs": RAW_TOLERANCE[precision],
+    }
+
+
+def gates(
+    target: Target, precision: Precision, *, head: str, io: Io = "tensor", compact_px: float | None = None
+) -> dict[str, float]:
+    """Returns the default gates of `lmconv verify`: the largest value of each figure.
+
+    Args:
+        target: Target of the artefact.
+        precision: Precision of the artefact.
+        head: Name of the network's head: "points", "heatmaps" or "raw".
+        io: Input of the artefact.
+        compact_px: Bound of compaction, pixels of the input; None without a bound. Compaction replaces channels that
+            are constant on faces but not on noise: fp32 is then judged on faces only.
+    """
+    crops = CROPS[io]
+    if precision in (Precision.INT8, Precision.MIXED):
+        return {"ion_loss": target.int8_ion_loss}
+    if precision != Precision.FP32:
+        return dict(LOWERED_GATES[head][precision])
+    if compact_px is not None:
+        return {"compact_px": compact_px + crops.px}
+    if crops.px:
+        cropped = {"max_px": crops.px, "mean_px": crops.px, "max_map": crops.heatmaps}
+        return {name: cropped[name] for name in CROP_GATES[head]}
+    return {"max_abs": target.fp32_tolerance, **EXACT_GATES[head]}

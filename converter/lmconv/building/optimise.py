@@ -7,20 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from lmconv.errors import GateFailed, UsageError, first_line
 from lmconv.inference.ort import OrtSession
-from lmconv.inference.session import Outputs, feed, noise_crops, outputs
-from lmconv.networks.compare import difference, map_difference
+from lmconv.inference.session import outputs
+from lmconv.networks.heads import head_of
+from lmconv.networks.interfaces import interface_of
+from lmconv.networks.outputs import Outputs
 from lmconv.plugins import PASSES
 from lmconv.types import Json, Pass, PassContext
 
 if TYPE_CHECKING:
     import onnx
 
+SEEDED_INPUTS = 8
+"""Number of seeded inputs on which a pass is compared."""
 CHECK_CROPS = 32
-"""How many real crops a pass is compared on."""
+"""Number of real crops on which a pass is compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,36 +100,20 @@ def _attempt(
     except Exception as error:  # a pass that breaks on a graph must not take the export with it
         return model, {}, before, f"it failed with {type(error).__name__}: {first_line(error)}"
     judged = [kind for kind in before if not (step.calibrated and kind == "noise")]
-    worst = max(_difference(before[kind], after[kind], context) for kind in judged)
+    head = head_of(context.spec)
+    worst = max(head.mean_change(before[kind], after[kind]) for kind in judged)
     opset = {entry.domain: entry.version for entry in result.opset_import}.get("")
     if opset != step.opset:
         return model, decisions, before, f"it gives opset {opset}, not {step.opset}"
     if worst > step.tolerance:
-        spec = context.spec
-        what = "heatmaps change" if spec.heatmaps else "outputs change" if spec.detects else "landmarks move"
-        return model, decisions, before, f"{what} by {worst:.2g} on average, allowed {step.tolerance:g}"
+        return model, decisions, before, f"{head.change} by {worst:.2g} on average, allowed {step.tolerance:g}"
     return result, decisions, after, None
 
 
 def _outputs(model: onnx.ModelProto, context: PassContext) -> dict[str, Outputs]:
-    inputs = {"noise": feed(noise_crops(context.spec, 8, 0), context.spec)}
+    interface = interface_of(context.spec)
+    inputs = {"noise": interface.seeded(SEEDED_INPUTS)[interface.batched]}
     if context.crops is not None:
         inputs["crops"] = context.crops[:: max(1, len(context.crops) // CHECK_CROPS)][:CHECK_CROPS]
     with OrtSession(model.SerializeToString()) as session:
         return {kind: outputs(session, context.spec, images) for kind, images in inputs.items()}
-
-
-def _difference(before: Outputs, after: Outputs, context: PassContext) -> float:
-    """Mean absolute difference: of the landmarks, or of the heatmaps where there are any; infinite without a match.
-
-    Of raw outputs, the mean over all of them, each by its range.
-    """
-    if before.raw:
-        if any(after.raw[name].shape != values.shape for name, values in before.raw.items()):
-            return np.inf
-        return float(np.mean([map_difference(after.raw[name], values)[1] for name, values in before.raw.items()]))
-    if before.landmarks.shape != after.landmarks.shape:
-        return np.inf
-    if before.heatmaps is not None and after.heatmaps is not None:
-        return map_difference(after.heatmaps, before.heatmaps)[1]
-    return difference(before.landmarks, after.landmarks, context.spec.input_size).mean_abs

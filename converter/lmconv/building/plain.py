@@ -19,6 +19,7 @@ from lmconv.errors import InputError
 from lmconv.graph.facts import flops, parameters
 from lmconv.inference.session import noise, outputs
 from lmconv.machine import versions
+from lmconv.networks.heads import head_of
 from lmconv.plugins import TARGETS
 from lmconv.sources import usercode
 from lmconv.sources.export import export
@@ -28,12 +29,12 @@ from lmconv.store import artifact as artifacts
 from lmconv.store import reference as reference_file
 from lmconv.store.files import canonical
 from lmconv.store.reference import Reference
-from lmconv.types import DEFAULT_BUILD, Artifact, Json, ModelSpec, PassContext, Source, Variant
+from lmconv.types import DEFAULT_BUILD, DEFAULT_TARGET, Artifact, Json, ModelSpec, PassContext, Source, Variant
 
 if TYPE_CHECKING:
     import torch
 
-PLAIN_VARIANT = Variant(target="onnx")
+PLAIN_VARIANT = Variant(target=DEFAULT_TARGET)
 """The plain graph is an artefact of ONNX Runtime in fp32."""
 
 
@@ -86,7 +87,7 @@ def _made(folder: Path, source: Source, crops: Crops | None) -> Plain:
         target = TARGETS.load(PLAIN_VARIANT.target)
         built = target.build(simplified.model, new, spec, PLAIN_VARIANT.precision, DEFAULT_BUILD)
         (new / "modules.json").write_text(canonical(modules), encoding="utf-8")
-        reference_file.write(new, reference)
+        reference_file.write(new, spec, reference)
         graph = TargetGraph(model=simplified.model, spec=spec, network=simplified)
         document = content(graph, PLAIN_VARIANT, parents, start)
         artifacts.write(new, document | {"execution": built.execution, "machine": None})
@@ -124,8 +125,7 @@ def _reference(session: Opened, source: Source) -> tuple[Reference, Json]:
             result = outputs(session, source.spec, inputs, maps=reference_file.MAPS)
         size = sum(parameter.numel() for parameter in network.parameters())
         counts = {"parameters": size, "flops": counter.get_total_flops() // len(inputs)}
-    arrays = (result.landmarks, result.heatmaps, *result.raw.values())
-    if not all(np.isfinite(array).all() for array in arrays if array is not None):
+    if not all(np.isfinite(array).all() for array in head_of(source.spec).to_arrays(result).values()):
         raise InputError(f"{source.label} computes NaN or infinity", hint="the network is broken before any conversion")
     return Reference(inputs={"input": inputs}, outputs=result), counts
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from lmconv.building.request import Choices
 from lmconv.plugins import PASSES
-from lmconv.types import Cpu, Json, Mix, Pass, Precision, QuantScheme, Target, Variant
+from lmconv.types import Cpu, Json, MixedPrecision, Pass, Precision, QuantScheme, Target, Variant
 
 PRECISION_PASSES = {Precision.FP16: ("float16",), Precision.INT8: ("int8",)}
 """Passes that lower the precision of a graph. bf16 needs no pass: the precision is a hint to OpenVINO."""
@@ -39,7 +39,7 @@ class Recipe:
     decided: Callable[[str], Json | None]
     lookahead: bool = True
     on_faces: bool = False
-    mix: Mix | None = None
+    mix: MixedPrecision | None = None
 
     @property
     def settings(self) -> Mapping[str, object]:
@@ -89,7 +89,7 @@ def resolve(variant: Variant, target: Target, choices: Choices) -> Recipe:
     )
 
 
-def _passes(precision: Precision, mix: Mix | None, target: Target, choices: Choices) -> tuple[str, ...]:
+def _passes(precision: Precision, mix: MixedPrecision | None, target: Target, choices: Choices) -> tuple[str, ...]:
     if choices.recipe:
         return tuple(step["pass"] for step in choices.recipe.recipe["passes"] if step["pass"] not in PLAIN_PASSES)
     bounded = ("freeze",) if choices.compact_px else ()

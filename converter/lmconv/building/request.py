@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lmconv.machine import this_cpu
 from lmconv.store import artifact as artifacts
-from lmconv.types import DEFAULT_BUILD, Artifact, BuildOptions, Cpu, Float32, Json, Mix
+from lmconv.types import DEFAULT_BUILD, Artifact, BuildOptions, Cpu, Float32, Json, MixedPrecision
 
 if TYPE_CHECKING:
     from lmconv.building.optimise import Optimised
@@ -53,7 +53,7 @@ class Choices:
     without: tuple[str, ...] = ()
     compact_px: float | None = None
     recipe: Artifact | None = None
-    mix: Mix | None = None
+    mix: MixedPrecision | None = None
     pictures: tuple[str, ...] = ()
     cpu: Cpu | None = None
     engine: BuildOptions = DEFAULT_BUILD

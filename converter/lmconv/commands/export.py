@@ -16,7 +16,7 @@ from lmconv.console import Console, Finite, Outcome, command
 from lmconv.errors import UsageError
 from lmconv.options import source_options
 from lmconv.plugins import PASSES
-from lmconv.types import Cpu, Io
+from lmconv.types import DEFAULT_TARGET, Cpu, Io
 
 if TYPE_CHECKING:
     from lmconv.exporting.request import ExportRequest
@@ -82,7 +82,9 @@ WITHOUT = "lmconv.without"
 @command(name="export", help=HELP, short_help="Convert networks to artefacts.")
 @click.argument("models", nargs=-1, metavar="[MODEL...]")
 @click.option("--all", "everything", is_flag=True, help="Every network whose weights are found.")
-@click.option("--to", "targets", multiple=True, default=("onnx",), show_default=True, help="Target; may be repeated.")
+@click.option(
+    "--to", "targets", multiple=True, default=(DEFAULT_TARGET,), show_default=True, help="Target; may be repeated."
+)
 @click.option("--precision", "precisions", multiple=True, default=("fp32",), show_default=True, help="May be repeated.")
 @click.option(
     "--io",

@@ -35,6 +35,7 @@ UNITS = {
 @click.option("--layers", is_flag=True, help="What compaction did to each layer, and why dead channels stayed.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw that to an SVG file.")
 def plugin(console: Console, *, artifact: Path, layers: bool, picture: Path | None) -> Outcome:
+    from lmconv.networks.interfaces import interface_of
     from lmconv.store import artifact as artifacts
 
     found = artifacts.read(artifact)
@@ -43,7 +44,7 @@ def plugin(console: Console, *, artifact: Path, layers: bool, picture: Path | No
     lines = [
         f"{found.spec.name}: {found.target} {found.precision}, {artifacts.size(found) / 1e6:.2f} MB, "
         f"{found.parameters:,} parameters, {found.flops / 1e9:.3f} GFLOP",
-        *(f"takes      {_tensor(tensor)}" for tensor in found.spec.takes),
+        *(f"takes      {_tensor(tensor)}" for tensor in interface_of(found.spec).inputs),
         *(f"gives      {_tensor(tensor)}" for tensor in found.spec.outputs),
         f"units      pixels in {found.spec.preprocess.colour}, {_given(found.spec)}",
         f"execution  {json.dumps(found.execution)}",
@@ -60,7 +61,11 @@ def plugin(console: Console, *, artifact: Path, layers: bool, picture: Path | No
 
 
 def _given(spec: ModelSpec) -> str:
-    return "outputs as the network gives them" if spec.detects else f"landmarks in {UNITS[spec.unit]}"
+    from lmconv.networks.heads import head_of
+    from lmconv.networks.interfaces import interface_of
+
+    units = ", ".join(f"{name} in {UNITS[interface_of(spec).unit]}" for name in head_of(spec).coordinates)
+    return units or "outputs as the network gives them"
 
 
 def _tensor(tensor: TensorSpec) -> str:

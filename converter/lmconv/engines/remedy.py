@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 
 from lmconv.errors import LmconvError
+from lmconv.networks.interfaces import interface_of
 from lmconv.plugins import BACKBONES
 from lmconv.sources.usercode import is_factory
 from lmconv.store.artifact import bound_px
@@ -27,8 +28,7 @@ def _arguments(artifact: Artifact) -> Iterator[str]:
         yield from ("--weights", source["file"])
     yield from _network(spec, str(source["file"]))
     yield from ("--to", artifact.target, "--precision", str(artifact.precision))
-    if spec.io != "tensor":
-        yield from ("--io", spec.io)
+    yield from interface_of(spec).options
     if artifact.recipe.get("faces"):
         yield from ("--calibration", "FACES")
     if (bound := bound_px(artifact)) is not None:

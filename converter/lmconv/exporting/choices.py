@@ -8,7 +8,7 @@ from lmconv.errors import UsageError
 from lmconv.exporting.request import ExportRequest
 from lmconv.plugins import PASSES
 from lmconv.store import artifact as artifacts
-from lmconv.types import Mix, Variant
+from lmconv.types import MixedPrecision, Variant
 
 
 def choices_of(request: ExportRequest, variants: list[Variant]) -> Choices:
@@ -55,6 +55,6 @@ def _replayed(request: ExportRequest, variants: list[Variant]) -> Choices:
     return Choices(
         compact_px=frozen["bound_px"] if frozen else None,
         recipe=recipe,
-        mix=Mix.of(mix) if mix else None,
+        mix=MixedPrecision.of(mix) if mix else None,
         pictures=tuple(recipe.recipe["faces"]) if mix else (),
     )

@@ -43,7 +43,7 @@ def check_networks(models: tuple[str, ...], options: Json) -> None:
     if not models:
         raise UsageError("there is nothing to convert", hint="name a network of `lmconv models`, or use --all")
     for model in models:
-        source.check(model, **options)
+        source.check_options(model, **options)
     names = [source.name_of(model, options["name"]) for model in models]
     for name in names:
         if names.count(name) > 1:

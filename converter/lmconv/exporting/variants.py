@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from lmconv.building.feasibility import check_network
+from lmconv.building.feasibility import check_network, is_possible
 from lmconv.building.recipe import calibrated
 from lmconv.console import Console, attempt
 from lmconv.errors import MissingRuntime, UsageError
@@ -46,7 +46,7 @@ def combinations(request: ExportRequest, batch: int | None) -> tuple[list[Varian
         skipped += [{"target": t, "precision": name, "reason": reason} for t in targets if t not in able]
     variants: list[Variant] = []
     for io in dict.fromkeys(request.ios):
-        possible = [(t, p) for t, p in pairs if targets[t].takes(io, p)]
+        possible = [(t, p) for t, p in pairs if is_possible(targets[t], p, io)]
         if not possible:
             names = " and ".join(f"{target} {precision}" for target, precision in pairs)
             raise UsageError(f"{names} cannot be built with --io {io}", hint="docs/io.md says what can")

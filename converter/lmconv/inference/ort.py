@@ -28,7 +28,7 @@ class OrtSession:
         providers: The providers it has; the CPU's is always there, for nodes that the one which is named has not.
     """
 
-    caveat = ""
+    execution_mismatch = ""
 
     def __init__(self, model: bytes | Path, *, threads: int = 0, provider: Provider = CPU) -> None:
         import onnxruntime

@@ -1,4 +1,4 @@
-"""From pixels to a network's input, as the spec says; one place for every command."""
+"""Converts pixels to a network's input, as the spec says: the only implementation, for every command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lmconv.types import Float32, Preprocess, Uint8
 
 
 def network_input(crops: Uint8, preprocess: Preprocess) -> Float32:
-    """From crops to what a network takes.
+    """Converts crops to a network's input.
 
     Args:
         crops: (n, h, w, 3) uint8, BGR.
@@ -28,16 +28,29 @@ def network_input(crops: Uint8, preprocess: Preprocess) -> Float32:
     return result
 
 
+def in_colours(pictures: Uint8, preprocess: Preprocess) -> Uint8:
+    """Reorders the channels of pictures.
+
+    Args:
+        pictures: (..., 3) uint8, BGR.
+        preprocess: Colour order of the result.
+
+    Returns:
+        (..., 3) uint8; the same array if the order is BGR.
+    """
+    return pictures if preprocess.colour == "BGR" else np.ascontiguousarray(pictures[..., ::-1])
+
+
 def parse(text: str) -> Preprocess:
     """Reads `COLOUR[,SCALE[,MEAN,STD]]`, such as `BGR,1/255` or `RGB,1/255,0.485:0.456:0.406,0.229:0.224:0.225`.
 
     Raises:
-        UsageError: It is not of that form.
+        UsageError: The text has another form.
     """
     colour, *numbers = text.split(",")
     try:
-        given = [_numbers(part) for part in numbers]
-        scale, mean, std = given + DEFAULTS[len(given) :]
+        values = [_numbers(part) for part in numbers]
+        scale, mean, std = values + DEFAULTS[len(values) :]
         if colour not in ("BGR", "RGB") or len(scale) != 1 or min(*scale, *std) < SMALLEST:
             raise ValueError(text)
         return Preprocess(colour=colour, scale=scale[0], mean=_three(mean), std=_three(std))  # type: ignore[arg-type]
@@ -47,9 +60,9 @@ def parse(text: str) -> Preprocess:
 
 
 SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
-"""Of float32, in which a network's input is computed."""
+"""Smallest normal and largest number of float32, in which a network's input is computed."""
 DEFAULTS: list[tuple[float, ...]] = [(1 / 255,), (0.0,), (1.0,)]
-"""Scale, mean and standard deviation where they are not given."""
+"""Default scale, mean and standard deviation."""
 
 
 def _numbers(part: str) -> tuple[float, ...]:

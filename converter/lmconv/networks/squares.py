@@ -1,8 +1,8 @@
-"""The square cut around a face, on the host: what `lmconv.networks.wrapping` does inside the graph of a frame artefact.
+"""Squares around faces, cut out on the host; `lmconv.networks.crop_graph` does the same inside a graph.
 
-A square is `(left, top, side)` in whole pixels of the picture; it may reach beyond the border, where a crop is black.
-Points go back by the same, *unclipped* square. (The reference scripts of cunjian/pytorch_face_landmark clip it first,
-which shifts the points of every face at a border.)
+A square is `(left, top, side)` in whole pixels of the picture. The square may reach beyond the border, where a crop is
+black. Landmarks are mapped back by the same, *unclipped* square. (The reference scripts of
+cunjian/pytorch_face_landmark clip the square first, which shifts the landmarks of every face at a border.)
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ Square: TypeAlias = tuple[int, int, int]
 
 
 def around(box: Sequence[float], crop: Crop) -> Square:
-    """The square around a box.
+    """Returns the square around a box.
 
-    A detector's box is cut to whole pixels towards zero first, as those scripts do; a box of landmarks grows to them.
+    A detector's box is first truncated to whole pixels, as in the reference scripts; a box of landmarks is extended to
+    whole pixels.
 
     Args:
         box: x1, y1, x2, y2, pixels of the picture.
-        crop: Which of its sides, and how much larger.
+        crop: Side of the box that counts, and scale of the square.
 
     Returns:
         (left, top, side), whole pixels.
@@ -42,8 +43,30 @@ def around(box: Sequence[float], crop: Crop) -> Square:
 
 
 def scaled(side: int, crop: Crop) -> int:
-    """The side of the square around a box with this side, both whole pixels."""
+    """Returns the side of the square around a box with this side, both whole pixels."""
     return int(side * crop.scale)
+
+
+def box_of(square: Square, crop: Crop) -> tuple[float, float, float, float]:
+    """Returns the box whose square, as `around` computes it, is this square or one pixel smaller.
+
+    A scale above 1 skips some sides: 1.2 times whole pixels is never 11.
+
+    Args:
+        square: (left, top, side), whole pixels.
+        crop: Rule of the square.
+
+    Returns:
+        x1, y1, x2, y2, whole pixels.
+    """
+    left, top, side = square
+    width = max(1, round(side / crop.scale))
+    while scaled(width, crop) > side and width > 1:
+        width -= 1
+    while scaled(width + 1, crop) <= side:
+        width += 1
+    x, y = left + side // 2 - width // 2, top + side // 2 - width // 2
+    return x, y, x + width - 1, y + width - 1
 
 
 def cut(image: Uint8, square: Square, size: tuple[int, int]) -> Uint8:
@@ -72,7 +95,7 @@ def cut(image: Uint8, square: Square, size: tuple[int, int]) -> Uint8:
 
 
 def to_picture(points: Float32 | Float64, squares: NDArray[np.int64]) -> Float64:
-    """Maps a network's points back to the pictures.
+    """Maps landmarks from crops to the pictures.
 
     Args:
         points: (n, L, 2) float, fractions of the crop, x before y.
@@ -85,11 +108,11 @@ def to_picture(points: Float32 | Float64, squares: NDArray[np.int64]) -> Float64
 
 
 def to_crops(points: Float32 | Float64, squares: NDArray[np.int64]) -> Float32:
-    """The inverse of `to_picture`; (n, L, 2) float32."""
+    """Inverse of `to_picture`; returns (n, L, 2) float32."""
     fractions = (points.astype(np.float64) - squares[:, None, :2]) / squares[:, None, 2:]
     return fractions.astype(np.float32)
 
 
 def as_uint8(array: NDArray[Any]) -> Uint8:
-    """What OpenCV gave, whose stubs promise no dtype."""
+    """Declares the dtype of an OpenCV result: the stubs of OpenCV declare none."""
     return np.asarray(array, np.uint8)

@@ -1,287 +1,62 @@
-"""Pre- and post-processing in the graph: an artefact that takes crops, or a frame and boxes, as they come.
-
-`image` does what `lmconv.networks.preprocess.network_input` does, and gives points in pixels of the crop. `frame` does before
-that what `lmconv.networks.squares` does: the square around each box, black beyond the border, resized as OpenCV resizes uint8
-with INTER_LINEAR (modules/imgproc/src/resize.cpp: weights of 11 bits, sums cut off), value for value; and it gives
-points in pixels of the frame, by the unclipped square.
-
-The nodes are added after every pass, so that no pass rounds a coordinate. Coordinates are whole numbers in float32,
-exact below 2^24: OpenVINO's CPU plug-in has no float64, and its division of integers leaves a fraction. Places in the
-frame, which may be more, are int64, and only added and multiplied.
-"""
+"""Adds pre- and post-processing to a graph, after every pass, so that no pass rounds a coordinate."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
-import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from lmconv.errors import UsageError
 from lmconv.graph import naming
-from lmconv.graph.facts import Part, parse_nodes
-from lmconv.networks.squares import scaled
-from lmconv.types import Io, ModelSpec, Precision, Preprocess, TensorSpec
+from lmconv.graph.facts import Part
+from lmconv.networks.crop_graph import POINTS
+from lmconv.types import ModelSpec, TensorSpec
 
-IMAGE = """
-    pixels = Cast <to = 1> (image)
-"""
+Nodes: TypeAlias = Callable[[ModelSpec, str], Part]
+"""Function from a spec and a prefix of names to nodes and their initializers."""
 
-FINITE = """
-    nothing = Sub (boxes, boxes)
-    finite = Equal (nothing, ZERO_REAL)
-    known = Where (finite, boxes, ZERO_REAL)
-    unknown = ReduceSum <keepdims = 1> (nothing, ONE)
-"""
-"""A coordinate less itself is 0, or NaN where it is NaN or infinite. Of those no place is computed, which a runtime may
-refuse to read; `unknown` (N, 1) makes the landmarks of such a box NaN."""
-
-SQUARE = """
-    first_corner = Slice (known, ZERO, TWO, ONE)
-    last_corner = Slice (known, TWO, FOUR, ONE)
-    first = Floor (first_corner)
-    last = Ceil (last_corner)
-    steps = Sub (last, first)
-    extent = Add (steps, ONE_REAL)
-    chosen = SIDE_OF <keepdims = 1> (extent, ONE)
-    at_least = Max (chosen, ZERO_REAL)
-    at_most = Min (at_least, LARGEST)
-    entry = Cast <to = 7> (at_most)
-    side = Gather <axis = 0> (SIDES, entry)
-    halves_of_extent = Mul (extent, HALF)
-    half_extent = Floor (halves_of_extent)
-    halves_of_side = Mul (side, HALF)
-    half_side = Floor (halves_of_side)
-    middle = Add (first, half_extent)
-    corner = Sub (middle, half_side)
-    x_start = Slice (corner, ZERO, ONE, ONE)
-    y_start = Slice (corner, ONE, TWO, ONE)
-    end = Sub (side, ONE_REAL)
-"""
-"""`side` (N, 1) and `corner` (N, 2), whole numbers; see `lmconv.networks.squares.around`. The side is looked up: Python cuts a
-product in float64 off, 200 * 1.15 to 229, and no arithmetic in float32 does so for every scale. A box turned
-inside out gets a square of one pixel."""
-
-ALONG_X = """
-    x_parts = Mul (side, ODD_WIDTH)
-    x_offset = Sub (x_parts, WIDTH)
-    x_quotient = Div (x_offset, TWICE_WIDTH)
-    x_whole = Floor (x_quotient)
-    x_taken = Mul (x_whole, TWICE_WIDTH)
-    x_rest = Sub (x_offset, x_taken)
-    x_share = Div (x_rest, TWICE_WIDTH)
-    x_anywhere = Add (x_whole, x_share)
-    x_from_start = Max (x_anywhere, ZERO_REAL)
-    x_at = Min (x_from_start, end)
-    x_low = Floor (x_at)
-    x_fraction = Sub (x_at, x_low)
-    x_after = Add (x_low, ONE_REAL)
-    x_high = Min (x_after, end)
-    x_taps = Concat <axis = 1> (x_low, x_high)
-"""
-
-ALONG_Y = """
-    y_parts = Mul (side, ODD_HEIGHT)
-    y_offset = Sub (y_parts, HEIGHT)
-    y_quotient = Div (y_offset, TWICE_HEIGHT)
-    y_whole = Floor (y_quotient)
-    y_taken = Mul (y_whole, TWICE_HEIGHT)
-    y_rest = Sub (y_offset, y_taken)
-    y_share = Div (y_rest, TWICE_HEIGHT)
-    y_at = Add (y_whole, y_share)
-    y_low = Floor (y_at)
-    y_fraction = Sub (y_at, y_low)
-    y_after = Add (y_low, ONE_REAL)
-    y_pair = Concat <axis = 1> (y_low, y_after)
-    y_inside = Max (y_pair, ZERO_REAL)
-    y_taps = Min (y_inside, end)
-"""
-"""Two taps (N, 2h) within the square for each row, and how far it is from the first. At its borders OpenCV repeats a
-row, but takes a column alone: the sums are the same, and are cut off differently. Whole and rest are divided apart,
-because OpenVINO multiplies by the reciprocal; their sum is rounded to float32, as in OpenCV."""
-
-IN_FRAME = """
-    AXIS_sharp = Mul (AXIS_fraction, UNITS)
-    AXIS_second = Round (AXIS_sharp)
-    AXIS_first = Sub (UNITS, AXIS_second)
-    AXIS_weights = Concat <axis = 1> (AXIS_first, AXIS_second)
-    AXIS_place = Add (AXIS_taps, AXIS_start)
-    AXIS_size = Cast <to = 1> (AXIS_count)
-    AXIS_last = Sub (AXIS_size, ONE_REAL)
-    AXIS_not_before = Max (AXIS_place, ZERO_REAL)
-    AXIS_within = Min (AXIS_not_before, AXIS_last)
-    AXIS_read = Cast <to = 7> (AXIS_within)
-    AXIS_there = Equal (AXIS_place, AXIS_within)
-    AXIS_there_real = Cast <to = 1> (AXIS_there)
-    AXIS_factors = Mul (AXIS_weights, AXIS_there_real)
-"""
-"""Which pixel is read, and what of 2048 it counts: nothing where the square is beyond the frame."""
-
-FRAME_SIZE = """
-    shape = Shape (frame)
-    y_count = Slice (shape, ZERO, ONE)
-    x_count = Slice (shape, ONE, TWO)
-"""
-
-SAMPLE = """
-    colours = Reshape (frame, FLAT_PIXELS)
-    row_starts = Mul (y_read, x_count)
-    rows = Unsqueeze (row_starts, TWO)
-    columns = Unsqueeze (x_read, ONE)
-    places = Add (rows, columns)
-    bytes = Gather <axis = 0> (colours, places)
-    flat_bytes = Reshape (bytes, FLAT_ROWS)
-    taps = Cast <to = 1> (flat_bytes)
-    x_columns = Unsqueeze (x_factors, X_AXES)
-    x_thrice = Mul (x_columns, THREE_ONES)
-    x_flat = Reshape (x_thrice, FLAT_ROW)
-    x_products = Mul (taps, x_flat)
-    x_products_low, x_products_high = Split <axis = 2> (x_products, WIDTHS)
-    x_sums = Add (x_products_low, x_products_high)
-    x_sixteenths = Mul (x_sums, ONE_16TH)
-    x_cut = Floor (x_sixteenths)
-    y_rows = Unsqueeze (y_factors, TWO)
-    y_parts_of_1 = Mul (y_rows, ONE_65536TH)
-    y_products = Mul (x_cut, y_parts_of_1)
-    y_cut = Floor (y_products)
-    y_cut_low, y_cut_high = Split <axis = 1> (y_cut, HEIGHTS)
-    y_sums = Add (y_cut_low, y_cut_high)
-    y_rounded = Add (y_sums, TWO_REAL)
-    y_quarters = Mul (y_rounded, QUARTER)
-    values = Floor (y_quarters)
-    pixels = Reshape (values, CROPS)
-"""
-"""All boxes in one Gather: what is read is four pixels of the frame for each of the crops', whatever its size. Rows are
-(N, 2h, 6w), so that the innermost axis is a long one."""
-
-NORMALISE = """
-    planes = Transpose <perm = [0, 3, 1, 2]> (pixels)
-"""
-"""And, as far as the network asks for it, `pixel * SCALE - MEAN / STD`."""
-
-TO_FRAME = """
-    sides = Unsqueeze (side, ONE)
-    place = Add (corner, unknown)
-    corners = Unsqueeze (place, ONE)
-    from_corner = Mul (fractions, sides)
-    landmarks = Add (from_corner, corners)
-"""
-
-LARGEST_BOX = 1 << 14
-"""Largest side of a box, pixels; a larger one is cut as if it had this."""
 PREFIX = "io"
-"""Begins the names of the values added, with a number where the network's begin so."""
+"""Start of the names of all added values, followed by a number if the network has names with this start."""
 
 
-def check(spec: ModelSpec, io: Io, precision: Precision) -> None:
-    """Refuses what cannot be wrapped.
-
-    Raises:
-        UsageError: The network takes no three-channel picture, its crops are cut around another box, or the precision
-            has no room for coordinates.
-    """
-    if io == "tensor":
-        return
-    shape = spec.inputs[0].shape
-    if len(spec.inputs) != 1 or len(shape) != 4 or shape[1] != 3:
-        raise UsageError(
-            f"--io {io} is for pictures of three channels, and {spec.name} takes {shape}", hint="--io tensor"
-        )
-    if io == "frame" and spec.crop.box != "landmarks":
-        raise UsageError(f"--io frame cannot cut around a {spec.crop.box} box yet", hint="--io image")
-    if io == "frame" and precision == Precision.BF16:
-        hint = "--io image, or another precision"
-        raise UsageError("--io frame cannot be had in bf16, which counts pixels to 256 only", hint=hint)
-
-
-def wrap(model: onnx.ModelProto, spec: ModelSpec, io: Io) -> tuple[onnx.ModelProto, ModelSpec]:
-    """Adds what an artefact does besides running its network.
+def surround(
+    model: onnx.ModelProto, spec: ModelSpec, inputs: Sequence[TensorSpec], before: Nodes, after: Nodes | None
+) -> onnx.ModelProto:
+    """Adds nodes before and after a network.
 
     Args:
-        model: Takes `input` (N, 3, h, w) float32, gives `landmarks` (N, L, 2) float32 as `spec.decode` says; changed.
-        spec: Of the network.
-        io: `"tensor"` changes nothing. `"image"` takes `image` (N, h, w, 3) uint8 and gives `landmarks` in its pixels.
-            `"frame"` takes `frame` (H, W, 3) uint8 of any size and `boxes` (N, 4) float32, x1, y1, x2, y2 in pixels of
-            it, and gives `landmarks` in its pixels. Channels are in the order of `spec.preprocess.colour`.
+        model: Changed in place. Takes `input` (N, 3, h, w) float32, gives `landmarks` (N, L, 2) float32 in the unit
+            `spec.decode`.
+        spec: Spec of the network.
+        inputs: Inputs of the result.
+        before: Nodes from these inputs to `input`.
+        after: Nodes from the network's landmarks to `landmarks`; None keeps the network's landmarks.
 
     Returns:
-        The graph, and what it now is.
+        The same model.
     """
-    wrapped = replace(spec, io=io)
-    if io == "tensor":
-        return model, wrapped
     graph = model.graph
-    for tensor in wrapped.takes:  # a third party's network may have such values inside
+    for tensor in inputs:  # a network from an ONNX file may have inner values with these names
         naming.vacate(graph, tensor.name)
     prefix = naming.prefix(graph, PREFIX)
-    before = _image(spec, prefix) if io == "image" else _frame(spec, prefix)
-    after: Part = ([], [])
-    if io == "frame" or spec.decode == "fraction":
-        points = f"{prefix}_network_landmarks"
+    first, last = before(spec, prefix), after(spec, prefix) if after else ([], [])
+    if after:
+        points = f"{prefix}_{POINTS}"
         naming.rename(graph, "landmarks", points)
         for output in graph.output:
             output.name = "landmarks" if output.name == points else output.name
-        after = _after(spec, io, prefix)
-    body = [*before[0], *graph.node, *after[0]]
+    body = [*first[0], *graph.node, *last[0]]
     del graph.node[:], graph.input[:]
     graph.node.extend(body)
-    graph.input.extend(map(_value_info, wrapped.takes))
-    for _, tensors in (before, after):
-        held = {tensor.name for tensor in graph.initializer}
-        graph.initializer.extend(tensor for tensor in tensors if tensor.name not in held)
+    graph.input.extend(map(_value_info, inputs))
+    for _, tensors in (first, last):
+        present = {tensor.name for tensor in graph.initializer}
+        graph.initializer.extend(tensor for tensor in tensors if tensor.name not in present)
     naming.distinct_nodes(graph)
-    return model, wrapped
+    return model
 
 
 def _value_info(tensor: TensorSpec) -> onnx.ValueInfoProto:
     kind = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}[tensor.dtype]
     return helper.make_tensor_value_info(tensor.name, kind, tensor.shape)
-
-
-def _image(spec: ModelSpec, prefix: str) -> Part:
-    body, constants = _normalise(spec.preprocess)
-    return parse_nodes(IMAGE + body, constants, {"image": "image", "input": "input"}, prefix)
-
-
-def _frame(spec: ModelSpec, prefix: str) -> Part:
-    height, width = spec.input_size
-    normalise, constants = _normalise(spec.preprocess)
-    constants |= {
-        "ZERO": [0], "ONE": [1], "TWO": [2], "FOUR": [4], "X_AXES": [1, 3], "FLAT_PIXELS": [-1, 3],
-        "FLAT_ROWS": [-1, 2 * height, 6 * width], "FLAT_ROW": [-1, 1, 6 * width], "CROPS": [-1, height, width, 3],
-        "WIDTHS": [3 * width, 3 * width], "HEIGHTS": [height, height], "THREE_ONES": [1.0, 1.0, 1.0],
-        "ZERO_REAL": [0.0], "ONE_REAL": [1.0], "TWO_REAL": [2.0], "HALF": [0.5], "QUARTER": [0.25], "UNITS": [2048.0],
-        "ONE_16TH": [2.0**-4], "ONE_65536TH": [2.0**-16],
-        "LARGEST": [float(LARGEST_BOX)],
-        "SIDES": [float(max(1, scaled(pixels, spec.crop))) for pixels in range(LARGEST_BOX + 1)],
-        "ODD_WIDTH": 2.0 * np.arange(width) + 1, "WIDTH": [float(width)], "TWICE_WIDTH": [2.0 * width],
-        "ODD_HEIGHT": 2.0 * np.arange(height) + 1, "HEIGHT": [float(height)], "TWICE_HEIGHT": [2.0 * height],
-    }  # fmt: skip
-    square = SQUARE.replace("SIDE_OF", "ReduceMax" if spec.crop.side == "max" else "ReduceMin")
-    inside = IN_FRAME.replace("AXIS", "x") + IN_FRAME.replace("AXIS", "y")
-    body = FINITE + square + ALONG_X + ALONG_Y + FRAME_SIZE + inside + SAMPLE + normalise
-    return parse_nodes(body, constants, {"frame": "frame", "boxes": "boxes", "input": "input"}, prefix)
-
-
-def _normalise(preprocess: Preprocess) -> tuple[str, dict[str, object]]:
-    """What `network_input` computes, in the same order; a mean of 0 and a deviation of 1 change nothing."""
-    mean, std = (np.array(value, np.float32).reshape(3, 1, 1) for value in (preprocess.mean, preprocess.std))
-    steps = [
-        ("Mul", "SCALE"),
-        *([("Sub", "MEAN")] if mean.any() else []),
-        *([("Div", "STD")] if (std != 1).any() else []),
-    ]
-    values = ["planes", *(f"normal_{index}" for index in range(1, len(steps))), "input"]
-    lines = [f"{values[index + 1]} = {kind} ({values[index]}, {name})" for index, (kind, name) in enumerate(steps)]
-    return NORMALISE + "\n".join(lines), {"SCALE": float(preprocess.scale), "MEAN": mean, "STD": std}
-
-
-def _after(spec: ModelSpec, io: Io, prefix: str) -> Part:
-    height, width = spec.input_size
-    size = np.array([width, height], np.float32)
-    names = {"points": f"{prefix}_network_landmarks", "landmarks": "landmarks"}
-    if io == "image":
-        return parse_nodes("landmarks = Mul (points, SIZE)", {"SIZE": size}, names, prefix)
-    fractions = "fractions = Div (points, SIZE)" if spec.decode == "pixels" else "fractions = Identity (points)"
-    return parse_nodes(fractions + TO_FRAME, {"SIZE": size, "ONE": [1]}, names, prefix)

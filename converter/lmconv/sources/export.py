@@ -17,11 +17,11 @@ import numpy as np
 from lmconv.errors import Bug, InputError, first_line
 from lmconv.graph import naming
 from lmconv.graph.facts import set_batch
-from lmconv.networks import heatmaps
+from lmconv.networks.heads import head_of
 from lmconv.sources import usercode
 from lmconv.sources.onnx_file import graph_inputs, standard
 from lmconv.sources.resolve import Opened, open_source
-from lmconv.types import OPSET, Decode, ModelSpec, Source
+from lmconv.types import OPSET, ModelSpec, Source
 
 if TYPE_CHECKING:
     import onnx
@@ -63,19 +63,8 @@ def _from_torch(source: Source, network: torch.nn.Module) -> tuple[onnx.ModelPro
     modules = _modules(model)
     _strip(model)
     _unwrap(model.graph)
-    if how := source.spec.heatmaps:
-        _decode(model, how)
-    if source.spec.detects:
-        _name_sides(model, source.spec)
+    head_of(source.spec).finish_traced(model)
     return model, modules
-
-
-def _name_sides(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Free sides of outputs are called as the spec has them: the exporter calls them by how they are computed."""
-    for value, tensor in zip(model.graph.output, spec.outputs, strict=True):
-        for dim, side in zip(value.type.tensor_type.shape.dim, tensor.shape, strict=True):
-            if not dim.HasField("dim_value"):
-                dim.dim_param = str(side)
 
 
 def _dynamo(source: Source, network: torch.nn.Module) -> onnx.ModelProto:
@@ -87,7 +76,6 @@ def _dynamo(source: Source, network: torch.nn.Module) -> onnx.ModelProto:
     if spec.sample:  # traced at another size than it is compared at, so that none is written into the graph unseen
         height, width = height - 13, width - 21
         free |= {2: dim("H"), 3: dim("W")}
-    names = [tensor.name for tensor in spec.outputs] if spec.detects else ["heatmaps" if spec.heatmaps else "landmarks"]
     for name in ("torch.onnx", "torch.fx", "torch.export"):  # warn at length, of torchvision and of what is raised
         logging.getLogger(name).setLevel(logging.CRITICAL)
     hint, theirs = "PyTorch's exporter cannot trace it; -v shows its traceback", usercode.foreign(source)
@@ -106,7 +94,7 @@ def _dynamo(source: Source, network: torch.nn.Module) -> onnx.ModelProto:
             opset_version=OPSET,
             external_data=False,
             input_names=["input"],
-            output_names=names,
+            output_names=list(head_of(spec).traced_outputs),
             dynamic_shapes=(free,),
             verbose=False,
         )
@@ -159,7 +147,8 @@ def _from_onnx(source: Source) -> onnx.ModelProto:
     inputs = graph_inputs(model)
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    if not source.spec.detects:
+    head = head_of(source.spec)
+    if not head.published_outputs:
         del model.graph.output[1:]
     # Weights are listed as inputs up to IR 3, and the converter finds them nowhere else then.
     model.ir_version = max(model.ir_version, 4)
@@ -173,73 +162,10 @@ def _from_onnx(source: Source) -> onnx.ModelProto:
     model.ir_version = 10
     _strip(model)
     naming.rename(model.graph, model.graph.input[0].name, "input")
-    if source.spec.detects:
-        pass
-    elif how := source.spec.heatmaps:
-        _to_maps(model, source.spec)
-        _decode(model, how)
-    else:
-        _to_points(model, source.spec)
+    head.finish_file(model)
     naming.distinct_nodes(model.graph)
     _free_batch(model, source.spec)
     return model
-
-
-def _to_points(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Appends the cut to the points, as (N, L, 2), under the name `landmarks`."""
-    from onnx import TensorProto, helper
-
-    graph = model.graph
-    naming.vacate(graph, "landmarks")  # the name is wanted for what comes after it
-    flat = graph.output[0].name
-    if spec.output_slice:
-        taken = naming.taken(graph)
-        whole, part = (naming.fresh(name, taken) for name in ("landmarks_flat", "landmarks_slice"))
-        flat = _append(graph, "Reshape", flat, whole, flat=[0, -1])
-        start, stop = spec.output_slice
-        flat = _append(graph, "Slice", flat, part, starts=[start], ends=[stop], axes=[1])
-    _append(graph, "Reshape", flat, "landmarks", shape=[-1, spec.landmarks, 2])
-    del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info("landmarks", TensorProto.FLOAT, ["N", spec.landmarks, 2]))
-
-
-def _to_maps(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Brings the output, or the part of its channels that holds the points, under the name `heatmaps`."""
-    output = model.graph.output[0]
-    if spec.output_slice:
-        naming.vacate(model.graph, "heatmaps")
-        start, stop = spec.output_slice
-        _append(model.graph, "Slice", output.name, "heatmaps", starts=[start], ends=[stop], axes=[1])
-        output.name = "heatmaps"
-        output.type.tensor_type.shape.dim[1].dim_value = stop - start
-    else:
-        naming.rename(model.graph, output.name, "heatmaps")
-
-
-def _append(graph: onnx.GraphProto, op: str, data: str, out: str, **constants: list[int]) -> str:
-    """Appends a node whose other inputs are constants; gives its output, `out`, which no value may be called."""
-    from onnx import helper, numpy_helper
-
-    taken = naming.taken(graph)
-    names = [naming.fresh(f"{out}_{key}", taken) for key in constants]
-    for name, value in zip(names, constants.values(), strict=True):
-        graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
-    graph.node.append(helper.make_node(op, [data, *names], [out], name=out))
-    return out
-
-
-def _decode(model: onnx.ModelProto, how: Decode) -> None:
-    """Appends the decode of the one output, heatmaps; `landmarks` becomes the first output."""
-    from onnx import TensorProto, helper
-
-    naming.vacate(model.graph, "landmarks")
-    maps = model.graph.output[0]
-    batch, points, height, width = maps.type.tensor_type.shape.dim
-    prefix = naming.prefix(model.graph, "decode")
-    heatmaps.append(model.graph, maps.name, (height.dim_value, width.dim_value), how, prefix=prefix)
-    free = batch.dim_param or batch.dim_value or "N"
-    shape = [free, points.dim_value, 2]
-    model.graph.output.insert(0, helper.make_tensor_value_info("landmarks", TensorProto.FLOAT, shape))
 
 
 def _free_batch(model: onnx.ModelProto, spec: ModelSpec) -> None:
@@ -251,11 +177,8 @@ def _free_batch(model: onnx.ModelProto, spec: ModelSpec) -> None:
     images = noise(spec, 2, 0)
     try:
         with OrtSession(model.SerializeToString()) as session:
-            names = [tensor.name for tensor in spec.outputs]
-            if spec.heatmaps:
-                names.remove("landmarks")  # an arg-max may jump where nothing is wrong
             both, *alone = (session.run({"input": batch}) for batch in (images, images[:1], images[1:]))
-        whole = {name: np.concatenate([part[name] for part in alone]) for name in names}
+        whole = {name: np.concatenate([part[name] for part in alone]) for name in head_of(spec).continuous_outputs}
         free = all(
             both[name].shape == each.shape and np.allclose(both[name], each, atol=1e-5) for name, each in whole.items()
         )

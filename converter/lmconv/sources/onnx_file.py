@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lmconv.errors import InputError, UsageError, first_line
 from lmconv.graph.facts import flops, parameters
-from lmconv.networks import heatmaps
+from lmconv.networks.heads import head_of
 from lmconv.store.files import digest, sha256
 from lmconv.types import ONNX, Arrays, Decode, ModelSpec, Source, landmark_spec
 
@@ -26,7 +26,7 @@ FLOAT = 1
 class OnnxSource:
     """A `Session` on the user's ONNX file, unchanged, in ONNX Runtime fp32."""
 
-    caveat = ""
+    execution_mismatch = ""
 
     def __init__(self, source: Source, *, threads: int = 0) -> None:
         from lmconv.inference.ort import OrtSession
@@ -35,10 +35,11 @@ class OnnxSource:
         model = load_onnx(path)
         self._input = graph_inputs(model)[0].name
         self._free = not isinstance(_shape(graph_inputs(model)[0])[0], int)
-        self._outputs = [value.name for value in model.graph.output]
-        self._spec = source.spec
-        if source.spec.detects:
-            _check_detector(model, source)
+        names = [value.name for value in model.graph.output]
+        self._head = head_of(source.spec)
+        if self._head.published_outputs:
+            _check_published(model, source)
+        self._outputs = names if self._head.published_outputs else names[:1]
         try:
             self._session = OrtSession(path, threads=threads)
         except Exception as error:  # ONNX Runtime raises types of its own compiled module
@@ -46,17 +47,10 @@ class OnnxSource:
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `lmconv.types.Session`; a file with batch size 1 is run once per input."""
-        images, spec = inputs["input"], self._spec
+        images = inputs["input"]
         batches = [images] if self._free else np.split(images, len(images))
         parts = [self._session.run({self._input: batch}) for batch in batches]
-        if spec.task == "detection":
-            return {tensor.name: np.concatenate([part[tensor.name] for part in parts]) for tensor in spec.outputs}
-        found = np.concatenate([part[self._outputs[0]] for part in parts])
-        kept = slice(*spec.output_slice) if spec.output_slice else slice(None)
-        if spec.heatmaps:
-            maps = found[:, kept]
-            return {"landmarks": heatmaps.decode(maps, spec.heatmaps), "heatmaps": maps}
-        return {"landmarks": found.reshape(len(images), -1)[:, kept].reshape(len(images), spec.landmarks, 2)}
+        return self._head.from_file({name: np.concatenate([part[name] for part in parts]) for name in self._outputs})
 
     def __enter__(self) -> Self:
         return self
@@ -67,7 +61,7 @@ class OnnxSource:
         self._session.__exit__(kind, error, trace)
 
 
-def _check_detector(model: onnx.ModelProto, source: Source) -> None:
+def _check_published(model: onnx.ModelProto, source: Source) -> None:
     """Refuses a file that does not take and give what the spec of its backbone says.
 
     Raises:

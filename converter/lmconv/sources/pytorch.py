@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Self
 from numpy.typing import NDArray
 
 from lmconv.errors import InputError
-from lmconv.networks import heatmaps
+from lmconv.networks.heads import head_of
+from lmconv.networks.heads.points import first_output
 from lmconv.plugins import BACKBONES
 from lmconv.sources import checkpoints, usercode
 from lmconv.sources.randomise import randomise
-from lmconv.types import Arrays, ModelSpec, Source
+from lmconv.types import Arrays, Source
 
 if TYPE_CHECKING:
     import torch
@@ -117,34 +118,20 @@ def _points(state: checkpoints.State, usual: Shapes, landmarks: int) -> list[int
 
 
 def _wrap(module: torch.nn.Module, source: Source) -> torch.nn.Module:
-    """Of several outputs the first; flat points as (N, L, 2). For detection all of them, as they are."""
+    """Returns a module that computes the outputs to export, see `Head.traced`."""
     import torch
 
-    if source.spec.task == "detection":
+    head = head_of(source.spec)
 
-        class Detections(torch.nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.net = module
-
-            def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-                found: tuple[torch.Tensor, ...] = self.net(x)
-                return found
-
-        return Detections().eval()
-    flat = source.spec.heatmaps is None
-
-    class Landmarks(torch.nn.Module):
+    class Wrapped(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.net = module
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            out = self.net(x)
-            first: torch.Tensor = usercode.first_output(out)
-            return first.reshape(first.shape[0], -1, 2) if flat else first  # len() would fix the batch size
+        def forward(self, x: torch.Tensor) -> Any:
+            return head.traced(self.net(x))
 
-    return Landmarks().eval()
+    return Wrapped().eval()
 
 
 def _try(module: torch.nn.Module, source: Source, theirs: str) -> None:
@@ -156,38 +143,27 @@ def _try(module: torch.nn.Module, source: Source, theirs: str) -> None:
     two = torch.linspace(0, 1, 6 * height * width).reshape(2, 3, height, width)
     hint = f"it was given (2, 3, {height}, {width}): is --input right, and any batch size taken? -v shows its traceback"
     with usercode.theirs(theirs, hint=hint), torch.inference_mode():
-        out, again = module(two.clone()), usercode.first_output(module(two.clone()))
-    first = usercode.first_output(out)
+        first, again = first_output(module(two.clone())), first_output(module(two.clone()))
     if not isinstance(first, torch.Tensor) or first.dtype != torch.float32:
         kind = first.dtype if isinstance(first, torch.Tensor) else type(first).__name__
         raise InputError(f"{theirs} computes a {kind}, not a float32 tensor", hint="return the points, first of all")
-    shape = tuple(first.shape)
-    wanted = [(2, spec.landmarks, *shape[2:])] if spec.heatmaps else [(2, 2 * spec.landmarks), (2, spec.landmarks, 2)]
+    head, shape = head_of(spec), tuple(first.shape)
+    expected = head.expected_shape(shape)
     if shape[:1] != (2,):
         hint = "let it take any number of inputs, such as by x.flatten(1) in place of x.view(1, -1)"
-        raise InputError(f"{theirs} makes {shape} of two inputs, not {wanted[0]}", hint=hint)
+        raise InputError(f"{theirs} makes {shape} of two inputs, not {expected}", hint=hint)
     if not torch.allclose(first, again, rtol=1e-3, atol=1e-4, equal_nan=True):
         hint = "let forward draw no random numbers, and dropout rest in eval()"
         raise InputError(f"{theirs} computes something else each time", hint=hint)
-    if shape in wanted and (spec.heatmaps is None or (len(shape) == 4 and min(shape[2:]) > 2)):
-        return
-    raise InputError(f"{theirs} computes {shape[1:]} an input, not {wanted[0][1:]}", hint=_shape_hint(shape, spec))
-
-
-def _shape_hint(shape: tuple[int, ...], spec: ModelSpec) -> str:
-    """What would make an output of this shape right."""
-    if len(shape) == 4:
-        return f"heatmaps of {shape[1]} points: use --landmarks {shape[1]} --decode argmax"
-    points = shape[1] / 2 if len(shape) == 2 else shape[1] if shape[2:] == (2,) else 0
-    if spec.heatmaps is None and points and points == int(points):
-        return f"use --landmarks {int(points)}"
-    return "return (N, 2L): x0, y0, x1, ... as fractions of the input; or heatmaps (N, L, h, w), with --decode"
+    if not head.fits(shape):
+        message = f"{theirs} computes {shape[1:]} an input, not {expected[1:]}"
+        raise InputError(message, hint=head.shape_hint(shape))
 
 
 class TorchSource:
     """A `Session` on the PyTorch network, eager, on the CPU."""
 
-    caveat = ""
+    execution_mismatch = ""
 
     def __init__(self, source: Source, *, threads: int = 0) -> None:
         self.network = network(source)
@@ -201,13 +177,10 @@ class TorchSource:
 
         if self._threads and torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
-        how = self._source.spec.heatmaps
         with _guarded(self._theirs), torch.inference_mode():
-            out = self.network(torch.tensor(inputs["input"]))  # a copy: forward may change its input
-        if self._source.spec.task == "detection":
-            return {tensor.name: found.numpy() for tensor, found in zip(self._source.spec.outputs, out, strict=True)}
-        found = out.numpy()
-        return {"landmarks": heatmaps.decode(found, how), "heatmaps": found} if how else {"landmarks": found}
+            result = self.network(torch.tensor(inputs["input"]))  # a copy: forward may change its input
+        tensors = result if isinstance(result, tuple) else (result,)
+        return head_of(self._source.spec).from_torch([tensor.numpy() for tensor in tensors])
 
     def __enter__(self) -> Self:
         return self

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from lmconv import machine
 from lmconv.errors import InputError, UsageError
+from lmconv.networks.heads import head_of
 from lmconv.plugins import BACKBONES, unknown
 from lmconv.sources import checkpoints, usercode
 from lmconv.store.files import sha256
-from lmconv.types import ONNX, Artifact, Decode, ModelSpec, Preprocess, Source, TensorSpec, landmark_spec
+from lmconv.types import ONNX, Artifact, Decode, ModelSpec, Preprocess, Source, landmark_spec
 
 if TYPE_CHECKING:
     from lmconv.sources.onnx_file import OnnxSource
@@ -78,7 +79,9 @@ def resolve(
         UsageError: There is no such backbone, or an option that is for another kind of source, or one is missing.
         InputError: The checkpoint or file is missing or broken.
     """
-    check(model, weights=weights, seed=seed, landmarks=landmarks, size=size, decode=decode, output_slice=output_slice)
+    check_options(
+        model, weights=weights, seed=seed, landmarks=landmarks, size=size, decode=decode, output_slice=output_slice
+    )
     path: Path | None
     factory = ""
     if is_onnx(model):
@@ -99,7 +102,7 @@ def resolve(
     )
 
 
-def check(
+def check_options(
     model: str,
     *,
     weights: Path | None = None,
@@ -120,17 +123,17 @@ def check(
             raise UsageError(f"{place} is a file", hint=f"name what builds the network in it: {place}:build")
         raise unknown("model", model, known)
     named = spec_of(model) if landmarks or size or decode else None
-    free, detects = bool(named and named.sample), bool(named and named.detects)
+    head = head_of(named) if named else None
     for wrong, message, hint in (
         (file and is_file, f"{model} holds its own weights", "leave --weights out"),
         (file and seed is not None, f"{model} holds its own weights", "leave --random-weights out"),
         (output_slice and not file, f"--output-slice is for ONNX files, and {model} is none", "leave it out"),
         (
-            size and not own and not free,
+            size and not own and not (named and named.sample),
             f"--input is for a network of your own, and {model} has its size",
             "leave it out",
         ),
-        (landmarks and detects, f"{model} is a detector", "leave --landmarks out"),
+        (landmarks and head and not head.counts_landmarks, f"{model} is a detector", "leave --landmarks out"),
         (own and not size, f"{model} needs --input", "such as --input 3x112x112"),
         (own and not landmarks, f"{model} needs --landmarks", "such as --landmarks 68"),
         (
@@ -143,7 +146,7 @@ def check(
     ):
         if wrong:
             raise UsageError(message, hint=hint)
-    if decode and named and not named.heatmaps:
+    if decode and head and not head.decodes:
         raise UsageError(f"{model} gives points, not heatmaps", hint="leave --decode out")
 
 
@@ -168,17 +171,7 @@ def spec_of(model: str, size: tuple[int, int] | None = None) -> ModelSpec | None
 
 
 def _backbone(model: str, landmarks: int | None, decode: Decode | None, size: tuple[int, int] | None) -> ModelSpec:
-    backbone = BACKBONES.load(model)
-    spec = backbone.spec
-    if spec.detects:
-        sides = [replace(tensor, shape=(*tensor.shape[:2], *(size or tensor.shape[2:]))) for tensor in spec.inputs]
-        return replace(spec, inputs=tuple(sides), sample=None if size else spec.sample)
-
-    def counted(tensor: TensorSpec) -> TensorSpec:
-        return replace(tensor, shape=(tensor.shape[0], landmarks or spec.landmarks, *tensor.shape[2:]))
-
-    outputs = tuple(map(counted, spec.outputs))
-    return replace(spec, landmarks=landmarks or spec.landmarks, outputs=outputs, heatmaps=decode or spec.heatmaps)
+    return head_of(BACKBONES.load(model).spec).configured(landmarks=landmarks, decode=decode, size=size)
 
 
 def _checkpoint(model: str, weights: Path | None, seed: int | None) -> Path | None:

@@ -50,11 +50,6 @@ def foreign(source: Source) -> str:
     return source.factory or ("" if name == ONNX or BACKBONES.builtin(name) else name)
 
 
-def first_output(out: Any) -> Any:
-    """Returns the first output of a network, landmarks or heatmaps; a single output is returned as is."""
-    return out[0] if isinstance(out, tuple | list) and out else out
-
-
 def build(factory: str, landmarks: int) -> torch.nn.Module:
     """Calls a factory and returns the network; passes `landmarks` if the factory has a parameter of this name.
 

@@ -18,6 +18,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lmconv.errors import InputError
+from lmconv.networks.heads import head_of
+from lmconv.networks.interfaces import interface_of
 from lmconv.store.files import canonical, digest, replace_text, sha256, writing
 from lmconv.types import Artifact, Crop, Decode, Json, ModelSpec, Precision, Preprocess, TensorSpec, Variant
 
@@ -54,13 +56,13 @@ def spec_from_json(data: Json) -> ModelSpec:
 
 
 def interface(spec: ModelSpec) -> Json:
-    """What an artefact takes and gives, for whoever calls it from another language; all of it follows from the spec."""
-    outputs: list[Json] = [asdict(tensor) for tensor in spec.outputs]
+    """Describes the inputs and outputs of an artefact for callers in other languages; follows from the spec alone."""
+    artefact = interface_of(spec)
     return {
-        "inputs": [{**asdict(tensor), "shape": list(tensor.shape)} for tensor in spec.takes],
-        "outputs": [{**tensor, "shape": list(tensor["shape"])} for tensor in outputs],
+        "inputs": [{**asdict(tensor), "shape": list(tensor.shape)} for tensor in artefact.inputs],
+        "outputs": [{**asdict(tensor), "shape": list(tensor.shape)} for tensor in spec.outputs],
         "colour": spec.preprocess.colour,
-        **({} if spec.detects else {"landmarks": spec.unit}),
+        **dict.fromkeys(head_of(spec).coordinates, artefact.unit),
     }
 
 
@@ -216,10 +218,10 @@ def variant_of(artifact: Artifact) -> Variant:
     return Variant(target=artifact.target, precision=artifact.precision, io=spec.io, batch=spec.batch)
 
 
-def doubt(artifact: Artifact) -> str:
-    """Why the guard of `lmconv export` did not let an artefact through that was written all the same; else empty."""
-    found = artifact.measured.get("guard") or {}
-    return f"written by --force although it {found['reason']}" if found.get("forced") else ""
+def forced_reason(artifact: Artifact) -> str:
+    """Returns the reason of the guard for refusing an artefact that `--force` wrote all the same; else empty."""
+    figures = artifact.measured.get("guard") or {}
+    return f"written by --force although it {figures['reason']}" if figures.get("forced") else ""
 
 
 def trained(artifact: Artifact) -> bool:

@@ -78,7 +78,7 @@ def open_artifact(artifact: Artifact, options: OpenOptions, *, stream: int = 0) 
     if name not in session.providers:
         hint = "CUDA or cuDNN is missing, or there is no device: run `lmconv doctor`, or use --device cpu"
         raise MissingRuntime("ONNX Runtime cannot use CUDA here, and would compute on the CPU", hint=hint)
-    session.caveat = _said(on_the_cpu(session.session)) if options.device == "gpu" else ""
+    session.execution_mismatch = _said(on_the_cpu(session.session)) if options.device == "gpu" else ""
     return session
 
 
@@ -134,4 +134,6 @@ plugin = Target(
     build=build,
     open=open_artifact,
     rewrites=REWRITES,
+    int8_ion_loss=10.0,
+    contestant=lambda artifact, device: ("lmconv.contestants.ort", [artifact.path, "--device", device]),
 )

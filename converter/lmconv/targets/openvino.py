@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmconv.errors import InputError, MissingRuntime, first_line
+from lmconv.networks.interfaces import interface_of
 from lmconv.plugins import INSTALL
 from lmconv.store.artifact import model_file
 from lmconv.types import (
@@ -111,7 +112,7 @@ def _converted(model: bytes, spec: ModelSpec) -> Any:
     except RuntimeError as error:
         raise InputError(f"OpenVINO cannot convert {spec.name}: {_reason(error)}", hint=hint) from error
     kept = {name for value in converted.inputs for name in value.get_names()}
-    if unread := ", ".join(tensor.name for tensor in spec.takes if tensor.name not in kept):
+    if unread := ", ".join(tensor.name for tensor in interface_of(spec).inputs if tensor.name not in kept):
         message = f"{spec.name} never reads its {unread}, and OpenVINO would drop it"
         raise InputError(message, hint="use another target, or look for what its output depends on")
     return converted
@@ -128,7 +129,7 @@ def _reason(error: RuntimeError) -> str:
 
 def free_inputs(spec: ModelSpec) -> tuple[str, ...]:
     """Names of the inputs whose batch axis is free; other free axes are not a batch."""
-    return tuple(tensor.name for tensor in spec.takes if tensor.shape[0] == "N")
+    return tuple(tensor.name for tensor in interface_of(spec).inputs if tensor.shape[0] == "N")
 
 
 def reshape(model: Any, inputs: Sequence[str], batch: int) -> None:
@@ -162,7 +163,7 @@ class OpenVinoSession:
         batch = self._model.input(free[0]).get_partial_shape()[0].get_length() if free else -1
         compiled = self._core.compile_model(self._model, "CPU", config)
         used = compiled.get_property(HINT).to_string()
-        self.caveat = "" if used == hint else f"asked for {hint}, this CPU computes in {used}"
+        self.execution_mismatch = "" if used == hint else f"asked for {hint}, this CPU computes in {used}"
         self._names = [output.any_name for output in compiled.outputs]
         self._requests: dict[int, Any] = {batch: compiled.create_infer_request()}
 

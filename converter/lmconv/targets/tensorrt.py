@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -240,7 +241,7 @@ def in_portions(
 class TensorRtSession:
     """A `Session` on an engine. Any number of inputs: they are run in parts that its profile takes."""
 
-    caveat = ""
+    execution_mismatch = ""
 
     def __init__(self, plan: bytes, hint: str) -> None:
         with faults(hint):
@@ -260,7 +261,7 @@ class TensorRtSession:
         self._engine.close()
 
 
-def check(artifact: Artifact, options: OpenOptions) -> None:
+def check_loadable(artifact: Artifact, options: OpenOptions) -> None:
     """Refuses what cannot or should not be loaded here, before TensorRT sees it.
 
     Raises:
@@ -271,7 +272,7 @@ def check(artifact: Artifact, options: OpenOptions) -> None:
 
 
 def _trusted(artifact: Artifact, options: OpenOptions) -> bytes:
-    """The engine, read once: what is checked is what is loaded. See `check` for what it raises."""
+    """The engine, read once: what is checked is what is loaded. See `check_loadable` for what it raises."""
     path = model_file(artifact, ".engine")
     try:
         plan = path.read_bytes()
@@ -300,10 +301,16 @@ def open_artifact(artifact: Artifact, options: OpenOptions) -> Session:
     """Loads an engine on the GPU that it was built for, whatever `options.device` says: it has no other.
 
     Raises:
-        InputError: See `check`.
-        MissingRuntime: See `check`; or TensorRT cannot load it, or the GPU has no room.
+        InputError: See `check_loadable`.
+        MissingRuntime: See `check_loadable`; or TensorRT cannot load it, or the GPU has no room.
     """
     return TensorRtSession(_trusted(artifact, options), _again(artifact))
+
+
+def contestant(artifact: Artifact, device: str) -> tuple[str, list[str | Path]]:
+    """Returns the worker of an engine. The worker refuses any file but the checked file, by its sha256."""
+    path = model_file(artifact, ".engine")
+    return "lmconv.trt.worker", [path, artifact.files[path.name]]
 
 
 plugin = Target(
@@ -317,7 +324,11 @@ plugin = Target(
     open=open_artifact,
     last=last,
     channels=(8, 16, 32),  # tensor cores multiply fp16 in eights and int8 in sixteens
-    check=check,
+    check_loadable=check_loadable,
     engines=True,
+    clock=time.perf_counter_ns,
+    contestant=contestant,
+    fixed_size=True,
+    fp32_tolerance=1e-4,  # the kernels of a GPU sum in another order
     ios=("tensor", "image"),  # it has uint8 as a network's input only, and no Gather of it
 )

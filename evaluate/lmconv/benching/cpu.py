@@ -18,8 +18,10 @@ import numpy as np
 from lmconv.errors import InputError
 from lmconv.inference.latency import interleaved, latency
 from lmconv.inference.loading import usable
-from lmconv.inference.scenes import scene, whole_way
+from lmconv.inference.scenes import whole_way
 from lmconv.inference.session import noise
+from lmconv.networks.interfaces import interface_of
+from lmconv.networks.seeded import scene
 from lmconv.plugins import TARGETS
 from lmconv.sources.resolve import open_source, recover
 from lmconv.store import artifact as artifacts
@@ -99,7 +101,7 @@ def bench(group: list[Artifact], settings: Settings, step: Callable[[], object] 
     network = replace(first.spec, io="tensor")
 
     def run(session: Session, spec: ModelSpec) -> Callable[[], object]:
-        whole = first.spec.io != "tensor"
+        whole = interface_of(first.spec).from_frame
         return whole_way(session, spec, faces) if whole else lambda: session.run(inputs)
 
     with ExitStack() as stack:
@@ -111,7 +113,7 @@ def bench(group: list[Artifact], settings: Settings, step: Callable[[], object] 
         for artifact in group:
             target = TARGETS.load(artifact.target)
             sessions[str(artifact.path)] = stack.enter_context(target.open(artifact, settings.options))
-        caveats = {name: session.caveat for name, session in sessions.items()}
+        caveats = {name: session.execution_mismatch for name, session in sessions.items()}
         specs = [*(network for _ in baselines), *(artifact.spec for artifact in group)]
         runs = [run(session, spec) for session, spec in zip(sessions.values(), specs, strict=True)]
         times = dict(zip(sessions, interleaved(runs, settings.samples, step), strict=True))
@@ -124,7 +126,9 @@ def bench(group: list[Artifact], settings: Settings, step: Callable[[], object] 
         row = (
             about(artifact) | {"caveat": caveats[str(artifact.path)]} | _row(times[str(artifact.path)], times, settings)
         )
-        rows.notes += [f"{artifact.path}: {said}" for said in (row["caveat"], artifacts.doubt(artifact)) if said]
+        rows.notes += [
+            f"{artifact.path}: {said}" for said in (row["caveat"], artifacts.forced_reason(artifact)) if said
+        ]
         rows.artifacts.append(row)
         artifacts.record(artifact, latency={key: value for key, value in row.items() if key != "path"})
     return rows
@@ -147,7 +151,7 @@ def about(artifact: Artifact) -> Json:
 
 def _timed(artifact: Artifact) -> str:
     """What the times of an artefact and its baselines are of."""
-    return "run" if artifact.spec.io == "tensor" else "frame and boxes to landmarks"
+    return interface_of(artifact.spec).timed
 
 
 def _torch(artifact: Artifact, settings: Settings, rows: Rows) -> Session | None:
@@ -161,12 +165,11 @@ def _torch(artifact: Artifact, settings: Settings, rows: Rows) -> Session | None
 
 def _plain(group: list[Artifact], settings: Settings, rows: Rows) -> Session | None:
     """The plain graph in ONNX Runtime fp32, where it is at hand."""
-    onnx = TARGETS.load("onnx")
     plain = plain_of(group)
     if plain is None:
         rows.notes.append(f"{group[0].spec.name}: ratio_plain is null: its plain graph is not beside it")
         return None
-    return onnx.open(plain, settings.options)
+    return TARGETS.load(plain.target).open(plain, settings.options)
 
 
 def plain_of(group: list[Artifact]) -> Artifact | None:

@@ -19,6 +19,7 @@ from lmconv.benching import cpu as benching
 from lmconv.benching.cpu import Settings, about, plain_of
 from lmconv.errors import Bug, InputError, LmconvError, MissingRuntime, UsageError
 from lmconv.inference.latency import latency
+from lmconv.plugins import TARGETS
 from lmconv.sources.resolve import recover
 from lmconv.store import artifact as artifacts
 from lmconv.trt import device, driver
@@ -109,7 +110,7 @@ def load(path: Path, settings: Settings, batches: Sequence[int]) -> Artifact:
         MissingRuntime: If its runtime or the GPU is missing, or if its target is timed on the CPU only.
     """
     artifact = benching.load(path, settings, batches)
-    if artifact.target not in ("onnx", "tensorrt"):
+    if TARGETS.load(artifact.target).contestant is None:
         raise MissingRuntime(f"{path}: the {artifact.target} target is not timed on a GPU", hint="use --device cpu")
     return artifact
 
@@ -168,24 +169,21 @@ def _contestants(group: list[Artifact], settings: Settings, where: Where, rows: 
         contestants.append(Contestant(name="torch", command=eager))
         contestants.append(Contestant(name="compiled", command=[*eager, "--compiled"], timeout=COMPILE_TIMEOUT))
     if plain := plain_of(group):
-        contestants.append(Contestant(name="plain", command=_ort_command(plain, where)))
+        contestants.append(Contestant(name="plain", command=_command(plain, where)))
     else:
         rows.notes.append(f"{first.spec.name}: ratio_plain is null: the plain graph is not beside the artefact")
     for artifact in group:
-        is_engine = artifact.target == "tensorrt"
-        command = _engine_command(artifact) if is_engine else _ort_command(artifact, where)
+        command = _command(artifact, where)
         contestants.append(Contestant(name=str(artifact.path), command=command, artifact=artifact))
     return contestants
 
 
-def _engine_command(artifact: Artifact) -> list[str]:
-    """Returns the command for an engine. The worker refuses any other file than the checked file, by its sha256."""
-    path = artifacts.model_file(artifact, ".engine")
-    return module_command("lmconv.trt.worker", path, artifact.files[path.name])
-
-
-def _ort_command(artifact: Artifact, where: Where) -> list[str]:
-    return module_command("lmconv.contestants.ort", artifact.path, "--device", where)
+def _command(artifact: Artifact, where: Where) -> list[str]:
+    """Returns the command that serves an artefact; `load` has refused targets without one."""
+    contestant = TARGETS.load(artifact.target).contestant
+    assert contestant
+    module, arguments = contestant(artifact, where)
+    return module_command(module, *arguments)
 
 
 def _open_all(contestants: Iterable[Contestant], stack: ExitStack, rows: Rows) -> list[Running]:

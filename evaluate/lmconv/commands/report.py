@@ -74,7 +74,7 @@ def _row(artifact: Artifact) -> Json:
         "normaliser": _other(artifact),
         "latency": artifact.measured.get("latency"),
         "guard": artifact.measured.get("guard"),
-        "doubt": store.doubt(artifact),
+        "doubt": store.forced_reason(artifact),
     }
 
 

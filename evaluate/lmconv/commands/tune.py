@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lmconv.building.jobs import Job, convert
+from lmconv.building.limits import DRIFT_BUDGET, ION_BUDGET
 from lmconv.console import Console, Finite, Outcome, attempt, command, table
 from lmconv.errors import MissingRuntime, UsageError
 from lmconv.options import SourceOptions, source_options
 from lmconv.plugins import TARGETS
+from lmconv.types import DEFAULT_TARGET
 from lmconv.visual.tables import number
 
 if TYPE_CHECKING:
@@ -42,7 +44,9 @@ Examples:
 
 @command(name="tune", help=HELP, short_help="Find the fastest artefact within a budget of accuracy.")
 @click.argument("model")
-@click.option("--to", "targets", multiple=True, default=("onnx",), show_default=True, help="Target; may be repeated.")
+@click.option(
+    "--to", "targets", multiple=True, default=(DEFAULT_TARGET,), show_default=True, help="Target; may be repeated."
+)
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
@@ -51,8 +55,10 @@ Examples:
     help="Folder of annotated faces, none of them among those that ION will be reported on.",
 )
 @click.option("--split", type=click.Choice(["train", "test", "all"]), default="train", show_default=True)
-@click.option("--budget-ion", type=Finite(0), default=0.03, show_default=True, help="Rise of the mean ION, points.")
-@click.option("--budget-drift", type=Finite(0), default=0.4, show_default=True, help="Mean drift, ION points.")
+@click.option(
+    "--budget-ion", type=Finite(0), default=ION_BUDGET, show_default=True, help="Rise of the mean ION, points."
+)
+@click.option("--budget-drift", type=Finite(0), default=DRIFT_BUDGET, show_default=True, help="Mean drift, ION points.")
 @click.option("--strict", is_flag=True, help="The 95 % interval of the rise of ION has to be within the budget too.")
 @click.option("--time", "limit", default="5m", show_default=True, help="Search so long, such as 90s, 10m or 1h.")
 @click.option("--fresh", is_flag=True, help="Measure anew what an earlier search has measured.")
@@ -99,7 +105,7 @@ def _tune(console: Console, request: TuneRequest) -> Outcome:
         target = TARGETS.load(name)
         if Precision.MIXED not in target.precisions:
             raise UsageError(f"target {name} cannot be tuned", hint="see `lmconv doctor`")
-    source.check(request.model, **options)
+    source.check_options(request.model, **options)
     if request.calibration is None:
         hint = "give --calibration DIR, a folder of annotated training faces"
         raise UsageError("tuning is judged on real faces, and none are named", hint=hint)

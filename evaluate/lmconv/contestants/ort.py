@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmconv.inference.scenes import scene, taken
-from lmconv.inference.session import noise
+from lmconv.networks.interfaces import interface_of
 from lmconv.store import artifact as artifacts
 from lmconv.targets import onnx
 from lmconv.trt import device, driver
@@ -107,7 +106,7 @@ class Ort:
         return {
             "onnxruntime": onnxruntime.__version__,
             "providers": self._session.providers,
-            "caveat": self._session.caveat,
+            "caveat": self._session.execution_mismatch,
         }
 
     def timer(self, batch: int) -> Timer:
@@ -132,10 +131,9 @@ def inputs(artifact: Artifact, batch: int) -> Arrays:
 
     Returns:
         `input`, (batch, 3, H, W) float32, for the artefact of a tensor; else the images, or frames and boxes, of
-        `lmconv.inference.scenes`.
+        `lmconv.networks.seeded`.
     """
-    spec = artifact.spec
-    return {"input": noise(spec, batch, 0)} if spec.io == "tensor" else taken(scene(batch, 0), spec)
+    return interface_of(artifact.spec).timing_inputs(batch)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmconv.errors import MissingRuntime
 from lmconv.inference.session import noise
-from lmconv.networks import heatmaps
+from lmconv.networks.heads import head_of
 from lmconv.sources.pytorch import network
 from lmconv.sources.resolve import recover
 from lmconv.store import artifact as artifacts
@@ -82,8 +82,7 @@ class Steps:
     def results(self) -> dict[str, Float32]:
         """Returns `landmarks`, (N, L, 2) float32, as the network gives them. Heatmaps are decoded here, on the host."""
         outputs: Float32 = self._host_outputs.numpy()
-        decoding = self._spec.heatmaps
-        return {"landmarks": heatmaps.decode(outputs, decoding) if decoding else outputs.copy()}
+        return {"landmarks": head_of(self._spec).from_torch([outputs.copy()])["landmarks"]}
 
     def capture(self) -> CudaGraph:
         """Captures the work of `execute` as a CUDA graph."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lmconv.errors import InputError, UsageError
 from lmconv.faces.images import read_images
 from lmconv.faces.lookup import find_faces
-from lmconv.inference.scenes import Scene
+from lmconv.networks.seeded import Scene
 from lmconv.networks.squares import Square, around, cut
 from lmconv.store.files import sha256
 from lmconv.types import Crop, Float32, Float64, ModelSpec, Uint8

@@ -15,17 +15,17 @@ import numpy as np
 import onnx
 
 from lmconv.building.assembling import graph_for
-from lmconv.building.limits import ENGINE_TOLERANCE, TOLERANCE
+from lmconv.building.limits import acceptance
 from lmconv.building.recipe import PLAIN_PASSES
 from lmconv.building.request import Choices, Conversion
 from lmconv.errors import GateFailed
 from lmconv.faces.crops import load_face_crops
 from lmconv.gpu_record.networks import Network
-from lmconv.gpu_record.subject import Subject, opened
+from lmconv.gpu_record.subject import TARGET, Subject, opened
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import outputs
 from lmconv.networks.preprocess import network_input
-from lmconv.plugins import PASSES
+from lmconv.plugins import PASSES, TARGETS
 from lmconv.sources.resolve import open_source
 from lmconv.trt import check
 from lmconv.types import Arrays, Json, Precision, Variant
@@ -89,7 +89,7 @@ def tolerance(precision: Precision) -> float:
 
     Pixels and ION are judged later, where the record is written.
     """
-    return max(TOLERANCE[precision], ENGINE_TOLERANCE)
+    return acceptance(TARGETS.load(TARGET), precision)["landmarks"]
 
 
 def _arrays(subject: Subject, faces: Path) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _graph(subject: Subject, precision: Precision, major: int, *, compacted: boo
         choices = replace(choices, without=tuple(optional))
     out = subject.plain.artifact.path.parents[1]
     conversion = Conversion(base=subject.plain, out=out, crops=subject.calibration, choices=choices)
-    variant = Variant(target="tensorrt", precision=precision)
+    variant = Variant(target=TARGET, precision=precision)
     return graph_for(conversion, variant, LAST_PASSES.get(major, ())).model
 
 

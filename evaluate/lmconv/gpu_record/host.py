@@ -38,7 +38,7 @@ class Results:
 class Replay:
     """A `Session` that returns the outputs of the host's engine, in the order in which its inputs were run."""
 
-    caveat = ""
+    execution_mismatch = ""
 
     def __init__(self, outputs: Arrays) -> None:
         self._outputs, self._at = outputs, 0

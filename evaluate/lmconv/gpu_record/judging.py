@@ -8,17 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from lmconv.building.limits import MAP_TOLERANCE
+from lmconv.building import limits as tables
 from lmconv.errors import InputError
 from lmconv.faces.crops import FaceCrops, load_face_crops
 from lmconv.gpu_record.host import Replay, Results
-from lmconv.gpu_record.subject import Subject, annotated_faces, opened
+from lmconv.gpu_record.subject import TARGET, Subject, annotated_faces, opened
 from lmconv.inference.latency import latency
-from lmconv.inference.session import Outputs, gap
 from lmconv.judging import gates, parity
 from lmconv.judging.accuracy import accuracy, paired, to_json
 from lmconv.judging.gates import Verdict
 from lmconv.judging.loss import Budget, loss, losses
+from lmconv.networks.heads import head_of
+from lmconv.networks.outputs import Outputs
+from lmconv.plugins import TARGETS
 from lmconv.sources.resolve import open_source
 from lmconv.types import Arrays, Json, Precision, Session
 
@@ -87,9 +89,10 @@ def _limits(subject: Subject, precision: Precision) -> dict[str, float]:
     Pixels are no gate of random weights, which rounding moves without bound; the host has its own limit for them.
     """
     points = ("max_abs", "max_px") if subject.trained else ("max_abs",)
-    limits = gates.limits("tensorrt", precision, {})
+    target = TARGETS.load(TARGET)
+    limits = tables.gates(target, precision, head="points")
     limits = {name: limit for name, limit in limits.items() if name in points}
-    maps = {"max_map": MAP_TOLERANCE[precision]} if subject.spec.heatmaps else {}
+    maps = {"max_map": tables.acceptance(target, precision)["heatmaps"]} if subject.judged == "heatmaps" else {}
     return limits | maps
 
 
@@ -101,7 +104,7 @@ def _on_faces(
     with open_source(subject.source) as network:
         expected = parity.on_faces(network, subject.spec, faces)
     outputs = parity.on_faces(session, subject.spec, faces)
-    difference = asdict(gap(outputs, expected, subject.spec).landmarks)
+    difference = asdict(head_of(subject.spec).gap(outputs, expected).landmarks)
     lost = loss(losses(outputs, expected, faces))
     row: Json = {"on_faces": difference, "loss": lost.to_json(), **_accuracy(outputs, expected, faces)}
     points = {name: limit for name, limit in limits.items() if name in difference}

@@ -14,10 +14,14 @@ from lmconv.building.request import Crops
 from lmconv.errors import InputError
 from lmconv.faces.lookup import find_dataset
 from lmconv.faces.training import TrainingFaces
+from lmconv.networks.heads import head_of
 from lmconv.sources import checkpoints
 from lmconv.sources.resolve import resolve
 from lmconv.store.reference import MAPS, Reference
 from lmconv.types import ModelSpec, Source
+
+TARGET = "tensorrt"
+"""Target of all graphs in the record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +50,8 @@ class Subject:
 
     @property
     def judged(self) -> str:
-        """Name of the compared output: heatmaps if the network computes heatmaps, because points may jump."""
-        return "heatmaps" if self.spec.heatmaps else "landmarks"
+        """Name of the output by which networks are compared."""
+        return head_of(self.spec).judged
 
     @property
     def reference(self) -> Reference:

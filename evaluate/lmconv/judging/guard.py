@@ -12,16 +12,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lmconv.building.assembling import build
+from lmconv.building.limits import SLOWER
 from lmconv.building.request import Conversion
 from lmconv.errors import InputError, Refused
 from lmconv.faces.calibration import evaluation_crops
 from lmconv.faces.crops import FaceCrops
 from lmconv.faces.training import TrainingFaces
 from lmconv.inference.latency import Gain, faster, paced
-from lmconv.inference.session import Outputs
 from lmconv.judging import parity
 from lmconv.judging.loss import Budget, loss, losses
 from lmconv.machine import this_cpu
+from lmconv.networks.heads import head_of
+from lmconv.networks.interfaces import folder_name, interface_of
+from lmconv.networks.outputs import Outputs
 from lmconv.plugins import PASSES, TARGETS
 from lmconv.scheme import scheme
 from lmconv.store import artifact as artifacts
@@ -29,8 +32,6 @@ from lmconv.store import reference
 from lmconv.store.files import digest
 from lmconv.types import Arrays, Artifact, Json, OpenOptions, Precision, Session, Target, Variant
 
-SLOWER = 1.03
-"""The lower end of the 95 % interval of the time by the parent's, above which an artefact is refused."""
 RUNS, SECONDS = 200, 20.0
 """How often both are timed, or for how long: whichever comes first."""
 ATTEMPTS = 2
@@ -125,7 +126,7 @@ class Judge:
         return build(replace(self.conversion, out=out, choices=choices), _parent_variant(artifact))
 
     def _speed(self, artifact: Artifact, target: Target, session: Session) -> Json:
-        if reason := session.caveat or _elsewhere(artifact):
+        if reason := session.execution_mismatch or _elsewhere(artifact):
             return {"speed": {"verdict": "not judged here", "reason": reason}}
         parent = self._parent(artifact)
         found: Json = {"against": "plain graph" if artifact.precision == Precision.FP32 else "fp32", "limit": SLOWER}
@@ -156,7 +157,7 @@ class Judge:
         return {"size": found | {"verdict": "refused", "refused": said}, **speed}
 
     def _budget(self, artifact: Artifact, session: Session) -> Json:
-        if reason := self._unjudged(artifact) or session.caveat:
+        if reason := self._unjudged(artifact) or session.execution_mismatch:
             return {"verdict": "not judged", "reason": reason}
         faces, expected = self._judged_on()
         lost = loss(losses(parity.on_faces(session, artifact.spec, faces), expected, faces))
@@ -171,7 +172,7 @@ class Judge:
         """Why nothing can be said of its landmarks on faces; empty where it can."""
         if self.guard.faces is None or self.conversion.crops is None:
             return "no annotated faces were given"
-        if artifact.spec.detects:
+        if not head_of(artifact.spec).on_faces:
             return "it is a detector"
         if not artifacts.trained(artifact):
             return "its weights are random"
@@ -191,7 +192,7 @@ class Judge:
 
 def parent_path(out: Path, name: str, artifact: Artifact) -> Path:
     """Where the fp32 artefact of the same target goes that takes the same."""
-    return out / name / _parent_variant(artifact).folder
+    return out / name / folder_name(_parent_variant(artifact))
 
 
 def _parent_variant(artifact: Artifact) -> Variant:
@@ -217,7 +218,7 @@ def _named(artifact: Artifact) -> str:
 def _inputs(artifact: Artifact) -> Arrays:
     """One run's share of the seeded inputs that are kept beside it."""
     kept = dict(reference.read(artifact).inputs)
-    name, batch = artifact.spec.takes[-1].name, artifact.spec.batch or 1
+    name, batch = interface_of(artifact.spec).batched, artifact.spec.batch or 1
     return kept | {name: kept[name].repeat(-(-batch // len(kept[name])), 0)[:batch]}
 
 

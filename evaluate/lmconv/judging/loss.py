@@ -9,10 +9,11 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from lmconv.building.limits import DRIFT_BUDGET, ION_BUDGET
 from lmconv.faces.crops import FaceCrops
-from lmconv.inference.session import Outputs
 from lmconv.judging import parity
 from lmconv.judging.accuracy import Interval, bootstrap
+from lmconv.networks.outputs import Outputs
 from lmconv.store.files import finite
 from lmconv.types import Float64, Json
 
@@ -72,8 +73,8 @@ class Budget:
         strict: True if the upper end of the interval must also be within `ion`.
     """
 
-    ion: float = 0.03
-    drift: float | None = 0.4
+    ion: float = ION_BUDGET
+    drift: float | None = DRIFT_BUDGET
     strict: bool = False
 
     def judge(self, loss: Loss) -> tuple[Verdict, str]:

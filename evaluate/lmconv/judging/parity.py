@@ -7,10 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lmconv.faces.crops import FaceCrops
-from lmconv.inference.scenes import on_scenes, seeded
-from lmconv.inference.session import Gap, Outputs, feed, gap, joined, noise_crops, outputs
+from lmconv.inference.scenes import on_scenes
+from lmconv.inference.session import noise, outputs
 from lmconv.judging.nme import nme
+from lmconv.networks import seeded
 from lmconv.networks.compare import Difference
+from lmconv.networks.heads import head_of
+from lmconv.networks.interfaces import interface_of
+from lmconv.networks.outputs import Gap, Outputs
 from lmconv.networks.squares import to_picture
 from lmconv.store.reference import Reference, answer
 from lmconv.types import Float64, ModelSpec, Session
@@ -80,9 +84,9 @@ def points(session: Session, spec: ModelSpec, crops: FaceCrops | None, *, frames
     with, which gets them cut out on the host.
     """
     return Points(
-        random=on_scenes(session, spec, seeded(RANDOM_INPUTS, SEED), maps=None)
+        random=on_scenes(session, spec, seeded.scenes(RANDOM_INPUTS, SEED), maps=None)
         if frames
-        else outputs(session, spec, feed(noise_crops(spec, RANDOM_INPUTS, SEED), spec)),
+        else outputs(session, spec, interface_of(spec).feed(seeded.noise_crops(spec, RANDOM_INPUTS, SEED))),
         faces=None if crops is None else on_faces(session, spec, crops),
         odd=_odd(session, spec) if spec.sample else None,
     )
@@ -92,15 +96,16 @@ def _odd(session: Session, spec: ModelSpec) -> Outputs:
     """Runs a network that takes pictures of any size on some of another size than it is exported and compared at."""
     height, width = spec.input_size
     other = replace(spec, sample=(height // 2 | 1, width // 2 | 1))
-    return outputs(session, other, feed(noise_crops(other, 8, SEED), other))
+    return outputs(session, other, noise(other, 8, SEED))
 
 
 def on_faces(session: Session, spec: ModelSpec, crops: FaceCrops, *, chunk: int = 64) -> Outputs:
     """Runs a network on faces; no heatmaps are kept, and memory is that of one chunk."""
-    if spec.io == "frame":
+    interface = interface_of(spec)
+    if interface.cuts_crops:
         return on_scenes(session, spec, crops.scenes())
-    starts = range(0, len(crops.images), chunk)
-    return joined([outputs(session, spec, feed(crops.images[at : at + chunk], spec), maps=0) for at in starts])
+    parts = (crops.images[start : start + chunk] for start in range(0, len(crops.images), chunk))
+    return head_of(spec).join([outputs(session, spec, interface.feed(part), maps=0) for part in parts])
 
 
 def errors(faces: Outputs, crops: FaceCrops) -> Float64:
@@ -112,14 +117,15 @@ def parity(
     found: Points, expected: Points, crops: FaceCrops | None, spec: ModelSpec, against: Literal["torch", "onnx"]
 ) -> Parity:
     """Compares an artefact with its source."""
-    overall = _overall(gap(found.random, expected.random, spec), against)
+    head = head_of(spec)
+    overall = _overall(head.gap(found.random, expected.random), against)
     if found.odd and expected.odd:
-        odd = gap(found.odd, expected.odd, spec)
+        odd = head.gap(found.odd, expected.odd)
         worst = max(overall.max_map or 0.0, odd.max_map or 0.0)
         overall = dataclasses.replace(_both(overall, odd.landmarks), max_map=worst)
     if crops is None or found.faces is None or expected.faces is None:
         return overall
-    apart = gap(found.faces, expected.faces, spec)
+    apart = head.gap(found.faces, expected.faces)
     faces, drifts = apart.landmarks, drift(found.faces, expected.faces, crops)
     return dataclasses.replace(
         _both(overall, faces),
@@ -162,4 +168,4 @@ def drift(found: Outputs, expected: Outputs, crops: FaceCrops) -> Float64:
 
 def reference_parity(session: Session, spec: ModelSpec, reference: Reference) -> Parity:
     """Compares an artefact with the outputs of its source that were kept when it was made."""
-    return _overall(gap(answer(session, spec, reference), reference.outputs, spec), "reference")
+    return _overall(head_of(spec).gap(answer(session, spec, reference), reference.outputs), "reference")

@@ -22,6 +22,8 @@ from lmconv.judging.accuracy import Interval, SubsetAccuracy
 from lmconv.judging.face_errors import FaceErrors
 from lmconv.judging.gates import Verdict
 from lmconv.judging.parity import Parity, Points
+from lmconv.networks.heads import head_of
+from lmconv.networks.interfaces import interface_of
 from lmconv.scheme import scheme
 from lmconv.sources.resolve import open_source, recover
 from lmconv.sources.usercode import is_factory
@@ -34,16 +36,16 @@ from lmconv.types import Artifact, Float64, ModelSpec, OpenOptions, Session, Sou
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What was found out about one artefact; ION is missing without faces, the source's without the source.
+    """Results for one artefact; ION is missing without faces, the source's ION without the source.
 
-    Where this machine does not compute what the artefact says (`caveat`), figures are given and no gate is judged.
+    If the machine does not compute as the artefact says (`execution_mismatch`), figures exist but no gate is judged.
     `boxes` is the detector whose boxes the faces were cut around, or "landmarks"; those it `missed` are not among them.
     `normaliser` is what errors are divided by, None without faces; `curves` are the errors of every face, of the
     artefact and of its source.
     """
 
     artifact: Artifact
-    caveat: str
+    execution_mismatch: str
     gates: Mapping[str, Verdict]
     limits: Mapping[str, float]
     figures: Mapping[str, float | None]
@@ -108,8 +110,8 @@ class Verifier:
         """
         artifact = artifacts.read(path)
         target = usable(artifact, OpenOptions(trust=self.trust))
-        if doubt := artifacts.doubt(artifact):
-            self.notes.append(f"{path}: {doubt}")
+        if reason := artifacts.forced_reason(artifact):
+            self.notes.append(f"{path}: {reason}")
         with ThreadPoolExecutor(1) as aside:  # importing PyTorch takes about as long as decoding some hundred faces
             importing = aside.submit(self._import, artifact)
             crops = self._faces(artifact.spec)  # here, where the detector was opened, and Ctrl-C ends it
@@ -124,7 +126,7 @@ class Verifier:
 
     def _judge(self, artifact: Artifact, session: Session, crops: FaceCrops | None) -> Verification:
         spec, known = artifact.spec, self._source(artifact, crops)
-        found = parity.points(session, spec, crops, frames=spec.io == "frame") if known or crops else None
+        found = parity.points(session, spec, crops, frames=interface_of(spec).cuts_crops) if known or crops else None
         if known and found:
             source, expected = known
             gap = parity.parity(found, expected, crops, spec, source.kind)
@@ -138,32 +140,25 @@ class Verifier:
         )
         if not artifacts.trained(artifact):
             gap = dataclasses.replace(gap, max_ion=None, mean_ion=None)  # drift of nothing
-        limits = gates.limits(
-            artifact.target,
-            artifact.precision,
-            self.limits,
-            heatmaps=spec.heatmaps is not None,
-            detects=spec.detects,
-            io=spec.io,
-            compact_px=artifacts.bound_px(artifact),
-        )
-        figures = {
+        limits = gates.gates(artifact, self.limits)
+        measured = {
             "max_abs": gap.max_abs,
-            "max_px": None if spec.detects else gap.max_px,
+            "max_px": gap.max_px,
             "mean_px": gap.mean_px_faces,
             "max_map": gap.max_map,
             "compact_px": gap.max_px_faces,
             "drift": gap.mean_ion,
             "ion_loss": _loss(errors, before),
         }
+        figures = {name: value if name in head_of(spec).figures else None for name, value in measured.items()}
         if crops and not artifacts.trained(artifact):
             self.notes.append(f"{artifact.path}: no trained weights: ION is not judged")
-        if session.caveat:
-            self.notes.append(f"{artifact.path}: {session.caveat}: its gates are not judged here")
+        if session.execution_mismatch:
+            self.notes.append(f"{artifact.path}: {session.execution_mismatch}: its gates are not judged here")
         return Verification(
             artifact=artifact,
-            caveat=session.caveat,
-            gates=gates.judge(limits, {} if session.caveat else figures),
+            execution_mismatch=session.execution_mismatch,
+            gates=gates.judge(limits, {} if session.execution_mismatch else figures),
             limits=limits,
             figures=figures,
             parity=gap,
@@ -186,7 +181,7 @@ class Verifier:
 
     def _load(self, data: Path, spec: ModelSpec) -> FaceCrops | None:
         """The faces, or None with a note where they have other points, or such as ION is not defined for."""
-        if spec.detects:
+        if not head_of(spec).on_faces:
             self.notes.append(f"{spec.name}: a detector has no ION, and faces are left out")
             return None
         rule = scheme(spec.landmarks)
@@ -227,7 +222,7 @@ class Verifier:
         """The spec with the crop that suits the detector; an artefact that takes a frame has its own in its graph."""
         if self.finder is None:
             return spec
-        crop = spec.crop if spec.io == "frame" else self.finder.detector.crop
+        crop = spec.crop if interface_of(spec).cuts_crops else self.finder.detector.crop
         return dataclasses.replace(spec, crop=dataclasses.replace(crop, box="detector"))
 
     def _source(self, artifact: Artifact, crops: FaceCrops | None) -> tuple[Source, Points] | None:
@@ -243,7 +238,7 @@ class Verifier:
                 self._sources[key] = None
             else:
                 with open_source(source) as session:
-                    found = parity.points(session, source.spec, crops, frames=spec.io == "frame")
+                    found = parity.points(session, source.spec, crops, frames=interface_of(spec).cuts_crops)
                     self._sources[key] = source, found
         return self._sources[key]
 
@@ -315,7 +310,7 @@ def to_json(result: Verification) -> dict[str, object]:
 def _record(result: Verification) -> dict[str, dict[str, object]]:
     return {
         "verified": {
-            "caveat": result.caveat,
+            "caveat": result.execution_mismatch,
             "gates": dict(result.gates),
             "limits": dict(result.limits),
             "figures": finite(result.figures),

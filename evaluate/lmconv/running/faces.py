@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmconv.detection import Detections
-from lmconv.inference.session import feed, in_colours, landmarks
-from lmconv.inference.session import outputs as session_outputs
-from lmconv.networks.squares import Square, around, cut, scaled, to_picture
+from lmconv.inference.scenes import on_squares
+from lmconv.networks.squares import Square, around
 from lmconv.types import Crop, Float64, ModelSpec, Session, Uint8
 
 MAX_SQUARE_RATIO = 2
@@ -78,37 +77,7 @@ def predict_landmarks(session: Session, spec: ModelSpec, picture: Uint8, squares
     Returns:
         (n, L, 2) float64, pixels of the picture, x before y.
     """
-    if not squares:
-        return np.empty((0, spec.landmarks, 2))
-    if spec.io == "frame":
-        boxes = np.array([box_for_square(square, spec.crop) for square in squares], np.float32)
-        outputs = session_outputs(session, spec, boxes, frame=in_colours(picture, spec), maps=0)
-        graph_squares = np.array([around(box, spec.crop) for box in boxes.tolist()])
-        return to_picture(outputs.landmarks, graph_squares)
-    crops = np.stack([cut(picture, square, spec.input_size) for square in squares])
-    return to_picture(landmarks(session, spec, feed(crops, spec)), np.array(squares))
-
-
-def box_for_square(square: Square, crop: Crop) -> tuple[float, float, float, float]:
-    """Returns the box for which an artefact with a frame input cuts out this square, or a slightly smaller square.
-
-    With a factor above 1 no box has some sides of squares: 1.2 times a whole number, rounded down, is never 11.
-
-    Args:
-        square: left, top, side, pixels of the picture.
-        crop: Rule by which the artefact's graph cuts a square around a box.
-
-    Returns:
-        x1, y1, x2, y2, whole pixels of the picture.
-    """
-    left, top, side = square
-    width = max(1, round(side / crop.scale))
-    while scaled(width, crop) > side and width > 1:
-        width -= 1
-    while scaled(width + 1, crop) <= side:
-        width += 1
-    x, y = left + side // 2 - width // 2, top + side // 2 - width // 2
-    return x, y, x + width - 1, y + width - 1
+    return on_squares(session, spec, picture, squares)
 
 
 def regions_of(detections: Detections, crop: Crop, picture: Uint8) -> list[Region]:

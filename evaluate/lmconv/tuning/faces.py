@@ -14,8 +14,8 @@ from lmconv.errors import InputError, UsageError
 from lmconv.faces.calibration import calibration_inputs
 from lmconv.faces.crops import FaceCrops, load_face_crops
 from lmconv.inference.ort import OrtSession
-from lmconv.inference.session import Outputs
 from lmconv.judging import parity
+from lmconv.networks.outputs import Outputs
 from lmconv.quantise.static import sample
 from lmconv.scheme import scheme
 from lmconv.types import Float32, ModelSpec

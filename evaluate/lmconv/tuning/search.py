@@ -20,7 +20,7 @@ from lmconv.inference.latency import Gain, faster
 from lmconv.judging.loss import Budget, Loss, Verdict
 from lmconv.store.files import canonical
 from lmconv.tuning.trials import Trials, key
-from lmconv.types import Float64, Json, Mix, Precision
+from lmconv.types import Float64, Json, MixedPrecision, Precision
 
 GROUP = 7
 """How many graphs are timed in turn with the one they differ from."""
@@ -52,7 +52,7 @@ class Point:
     """
 
     name: str
-    mix: Mix
+    mix: MixedPrecision
     loss: Loss
     verdict: Verdict
     why: str
@@ -141,12 +141,13 @@ class Search:
         """Whether there is time left of a share of it."""
         return time.perf_counter() - self._start < share * self.seconds
 
-    def _uniform(self) -> list[Mix]:
+    def _uniform(self) -> list[MixedPrecision]:
         """Every precision but int8 that the target has and this machine computes; fp32 first."""
         target, decisions = self.trials.target, self.trials.widths()[0]
         known = [p for p in (Precision.FP32, Precision.FP16, Precision.BF16) if p in target.precisions]
         mixes = [
-            Mix(precision=p, floats=_floats(p), rewrites=target.rewrites.get(p, ()), decisions=decisions) for p in known
+            MixedPrecision(precision=p, floats=_floats(p), rewrites=target.rewrites.get(p, ()), decisions=decisions)
+            for p in known
         ]
         for mix in [mix for mix in mixes if mix.floats != Precision.FP32]:
             caveat = str(self.trials.memo.get(f"caveat {key(mix)}", functools.partial(self._caveat, mix))["caveat"])
@@ -155,48 +156,48 @@ class Search:
                 mixes.remove(mix)
         return mixes
 
-    def _all_int8(self) -> list[Mix]:
+    def _all_int8(self) -> list[MixedPrecision]:
         """Int8 in every layer, with every number of channels that compaction may leave; none where there are no layers.
 
         Its rewrites are the target's for int8, or those for fp32 where they differ.
         """
         rewrites = dict.fromkeys(self.trials.target.rewrites.get(p, ()) for p in (Precision.INT8, Precision.FP32))
         first, *widths = self.trials.widths()
-        mixes = [Mix(precision=Precision.INT8, rewrites=each, decisions=first) for each in rewrites]
+        mixes = [MixedPrecision(precision=Precision.INT8, rewrites=each, decisions=first) for each in rewrites]
         mixes += [replace(mixes[0], decisions=width) for width in widths]
         return [mix for mix in mixes if self.trials.partial(mix).layers]
 
-    def _caveat(self, mix: Mix) -> Json:
+    def _caveat(self, mix: MixedPrecision) -> Json:
         return {"caveat": self.trials.caveat(mix)}
 
-    def _all_float(self, fp32: Mix) -> Mix:
+    def _all_float(self, fp32: MixedPrecision) -> MixedPrecision:
         """Int8 without a layer in it."""
         return self._with(replace(fp32, precision=Precision.INT8), ())
 
-    def _int8(self, mix: Mix) -> list[str]:
+    def _int8(self, mix: MixedPrecision) -> list[str]:
         """The layers of a mix that are int8."""
         if mix.precision != Precision.INT8:
             return []
         left = set(mix.settings.get("float_layers", ()))
         return [layer for layer in self.trials.partial(mix).layers if layer not in left]
 
-    def _with(self, mix: Mix, int8: Sequence[str]) -> Mix:
+    def _with(self, mix: MixedPrecision, int8: Sequence[str]) -> MixedPrecision:
         """The mix with these layers in int8, all others in float."""
         left = sorted(set(self.trials.partial(mix).layers) - set(int8))
         settings = {key: value for key, value in mix.settings.items() if key != "float_layers"}
         return replace(mix, settings=settings | ({"float_layers": left} if left else {}))
 
-    def _flipped(self, mix: Mix, segment: Sequence[str], to_int8: bool) -> Mix:
+    def _flipped(self, mix: MixedPrecision, segment: Sequence[str], to_int8: bool) -> MixedPrecision:
         now = set(self._int8(mix))
         return self._with(mix, sorted(now | set(segment) if to_int8 else now - set(segment)))
 
-    def _rough(self, mixes: Sequence[Mix]) -> list[float]:
+    def _rough(self, mixes: Sequence[MixedPrecision]) -> list[float]:
         """About how long each takes, milliseconds."""
         name = f"rough {canonical([key(mix) for mix in mixes])}"
         found = self.trials.memo.get(name, lambda: {"ms": self.trials.rough(mixes, SCREEN_S)})
         return [float(value) for value in found["ms"]]
 
-    def _flips(self, base: Mix) -> dict[tuple[str, ...], float]:
+    def _flips(self, base: MixedPrecision) -> dict[tuple[str, ...], float]:
         """By segment of layers: what having it in float rather than int8 costs, milliseconds, as far as there is time.
 
         Each is timed in turn with `base`, of which it is flipped.
@@ -216,7 +217,7 @@ class Search:
             self.note(f"timed {start + len(group)} of {len(segments)} segments of layers")
         return costs
 
-    def _climb(self, base: Mix, costs: dict[tuple[str, ...], float]) -> Mix:
+    def _climb(self, base: MixedPrecision, costs: dict[tuple[str, ...], float]) -> MixedPrecision:
         """Flips what makes `base` faster, one after the other as long as it does."""
         to_int8 = not self._int8(base)
         least = SMALLEST * self._rough([base, base])[0]
@@ -230,10 +231,10 @@ class Search:
             base = tried if then < (1 - SMALLEST) * now else base
         return base
 
-    def _fitting(self, fast: Mix, costs: dict[tuple[str, ...], float]) -> list[Mix]:
+    def _fitting(self, fast: MixedPrecision, costs: dict[tuple[str, ...], float]) -> list[MixedPrecision]:
         """The fastest mix, and where it loses too much, those with layers back in float that were tried instead."""
         layers = self._int8(fast)
-        tried: list[Mix] = []
+        tried: list[MixedPrecision] = []
 
         def fits(count: int) -> bool:
             mix = self._with(fast, [layer for layer in layers if layer not in order[:count]])
@@ -264,13 +265,13 @@ class Search:
             guess = (low + high) // 2
         return tried
 
-    def _layers(self, mix: Mix, costs: dict[tuple[str, ...], float]) -> tuple[LayerCost, ...]:
+    def _layers(self, mix: MixedPrecision, costs: dict[tuple[str, ...], float]) -> tuple[LayerCost, ...]:
         return tuple(
             LayerCost(name=name, drift=drift, cost_ms=costs.get((name,)), int8=False)
             for name, drift in self.trials.drifts(mix)
         )
 
-    def _race(self, finalists: Sequence[Mix]) -> tuple[Point, ...]:
+    def _race(self, finalists: Sequence[MixedPrecision]) -> tuple[Point, ...]:
         """Judges and times what was found, the first of which is fp32; the fastest first."""
         losses = [self.trials.loss(mix, self.budget.drift) for mix in finalists]
         name = f"race {canonical([key(mix) for mix in finalists])}"
@@ -299,7 +300,7 @@ class Search:
             why += f"; {outside[0].name} is faster, but {outside[0].why}"
         return chosen, why
 
-    def _name(self, mix: Mix) -> str:
+    def _name(self, mix: MixedPrecision) -> str:
         if mix.precision != Precision.INT8:
             return str(mix.precision)
         layers, int8 = len(self.trials.partial(mix).layers), len(self._int8(mix))

@@ -6,7 +6,6 @@ Times are those of the process on one thread: what else the machine does then co
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -30,7 +29,7 @@ from lmconv.quantise.static import quantise
 from lmconv.store.files import canonical, finite
 from lmconv.tuning.faces import FOLDS, Faces
 from lmconv.tuning.memo import Memo
-from lmconv.types import Artifact, Float64, Json, Mix, ModelSpec, PassContext, Precision, Target, Variant
+from lmconv.types import Artifact, Float64, Json, MixedPrecision, ModelSpec, PassContext, Precision, Target, Variant
 
 if TYPE_CHECKING:
     import onnx
@@ -75,7 +74,7 @@ class Trials:
         """The plain graph's artefact."""
         return self.conversion.base.artifact
 
-    def float_graph(self, mix: Mix) -> onnx.ModelProto:
+    def float_graph(self, mix: MixedPrecision) -> onnx.ModelProto:
         """What the passes of a mix make of the plain graph, before those of its precision."""
         return self._optimised(Precision.MIXED, replace(self.conversion.choices, mix=_in_float(mix))).model
 
@@ -85,7 +84,7 @@ class Trials:
         *_, last = steps(replace(self.conversion, choices=choices), self.target, recipe)
         return last
 
-    def partial(self, mix: Mix, *, rough: bool = True) -> Partial:
+    def partial(self, mix: MixedPrecision, *, rough: bool = True) -> Partial:
         """The same, ready to have any of its layers in int8; rough numbers are good for timing it only."""
         name = (key(_in_float(mix)), rough)
         if name not in self._partials:
@@ -109,7 +108,7 @@ class Trials:
         found = self.memo.get("widths", measure)["multiples"]
         return [{"compact": {"multiple": width}} for width in found] or [{}]
 
-    def kinds(self, mix: Mix) -> list[tuple[str, ...]]:
+    def kinds(self, mix: MixedPrecision) -> list[tuple[str, ...]]:
         """The layers that are alike: depthwise convolutions, 1x1 convolutions, and the rest."""
         partial = self.partial(mix)
         kinds: dict[tuple[bool, bool], list[str]] = {}
@@ -119,14 +118,14 @@ class Trials:
                 kinds.setdefault((attribute(node, "group", 1) > 1, set(shape[2:]) <= {1}), []).append(node.output[0])
         return [tuple(layers) for layers in kinds.values() if len(layers) < len(partial.layers)]
 
-    def quick(self, mix: Mix) -> onnx.ModelProto:
+    def quick(self, mix: MixedPrecision) -> onnx.ModelProto:
         """A graph that takes the time that the one of this mix will; int8 numbers are those of each layer alone."""
         if mix.precision != Precision.INT8:
             return self.graph(mix)
         partial = self.partial(mix)
         return partial.graph_of(set(partial.layers) - set(mix.settings.get("float_layers", ())))
 
-    def graph(self, mix: Mix, fold: int | None = None) -> onnx.ModelProto:
+    def graph(self, mix: MixedPrecision, fold: int | None = None) -> onnx.ModelProto:
         """The graph of a mix, calibrated without a fold."""
         model = self.float_graph(mix)
         if mix.precision == Precision.INT8:
@@ -141,12 +140,12 @@ class Trials:
             model = PASSES.load(name).apply(copy, context)[0]
         return model
 
-    def caveat(self, mix: Mix) -> str:
+    def caveat(self, mix: MixedPrecision) -> str:
         """What this machine does instead of what a mix says; else empty."""
         with opened(self.artifact, self.target, self.quick(mix), told(mix)) as session:
-            return session.caveat
+            return session.execution_mismatch
 
-    def loss(self, mix: Mix, drift: float | None) -> Loss:
+    def loss(self, mix: MixedPrecision, drift: float | None) -> Loss:
         """What a mix loses on faces; int8 is cross-fitted: each face is judged by numbers that were found without it.
 
         One whose drift is hopeless beside `drift` is not measured on all.
@@ -161,7 +160,7 @@ class Trials:
                 break
         return loss(Losses(ion=ion, drift=drifts))
 
-    def _losses(self, mix: Mix, fold: int | None) -> Losses:
+    def _losses(self, mix: MixedPrecision, fold: int | None) -> Losses:
         """Of the faces of a fold, calibrated without them; or of all."""
 
         def measure() -> Json:
@@ -175,12 +174,12 @@ class Trials:
         ion, drift = (np.array([np.inf if x is None else x for x in found[name]]) for name in ("ion", "drift"))
         return Losses(ion=ion, drift=drift)
 
-    def rough(self, mixes: Sequence[Mix], seconds: float) -> list[float]:
+    def rough(self, mixes: Sequence[MixedPrecision], seconds: float) -> list[float]:
         """About how long each takes, milliseconds, timed in turn: good for comparing them with each other only."""
         times = self._timed(mixes, seconds)
         return [float(value) for value in np.quantile(times, LOW, axis=1)]
 
-    def drifts(self, mix: Mix) -> Iterator[tuple[str, float]]:
+    def drifts(self, mix: MixedPrecision) -> Iterator[tuple[str, float]]:
         """What the quantisation of each layer alone adds: its name and the mean drift on faces, ION points."""
         partial = self.partial(mix, rough=False)
 
@@ -194,26 +193,24 @@ class Trials:
             name = f"alone {layer} {key(_in_float(mix))}"
             yield layer, self.memo.get(name, functools.partial(measure, layer))["drift"]
 
-    def timed(self, mixes: Sequence[Mix]) -> Float64:
+    def timed(self, mixes: Sequence[MixedPrecision]) -> Float64:
         """Times mixes in turn: (mixes, samples) float64, milliseconds, one thread; 300 samples unless that is slow."""
         return self._timed(mixes, SLOW_S)
 
-    def _timed(self, mixes: Sequence[Mix], seconds: float) -> Float64:
+    def _timed(self, mixes: Sequence[MixedPrecision], seconds: float) -> Float64:
         models = [self.quick(mix) for mix in mixes]
-        # This process's own time, whatever else the machine does; but what a GPU spends is none of it.
-        clock = time.perf_counter_ns if self.target.engines else time.process_time_ns
-        return timed(self.artifact, self.target, models, [told(mix) for mix in mixes], seconds, clock)
+        return timed(self.artifact, self.target, models, [told(mix) for mix in mixes], seconds, self.target.clock)
 
 
-def told(mix: Mix) -> Precision:
+def told(mix: MixedPrecision) -> Precision:
     """What the runtime is told for a mix."""
     return Precision.BF16 if mix.floats == Precision.BF16 else mix.precision
 
 
-def _in_float(mix: Mix) -> Mix:
+def _in_float(mix: MixedPrecision) -> MixedPrecision:
     return replace(mix, precision=Precision.FP32, floats=Precision.FP32, settings={})
 
 
-def key(mix: Mix) -> str:
+def key(mix: MixedPrecision) -> str:
     """Tells a mix from others."""
     return canonical(asdict(mix))

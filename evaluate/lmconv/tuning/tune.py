@@ -21,7 +21,7 @@ from lmconv.tuning.faces import FOLDS, load
 from lmconv.tuning.memo import Memo
 from lmconv.tuning.search import Found, Point, Search
 from lmconv.tuning.trials import Trials
-from lmconv.types import Json, Mix
+from lmconv.types import Json, MixedPrecision
 from lmconv.visual import tuning as pictures
 
 TUNED = "tuned.json"
@@ -43,7 +43,7 @@ class FaceTuner:
     seconds: float = 300.0
     fresh: bool = False
 
-    def tune(self, conversion: Conversion, target: str, note: Callable[[str], object]) -> tuple[Mix, Json]:
+    def tune(self, conversion: Conversion, target: str, note: Callable[[str], object]) -> tuple[MixedPrecision, Json]:
         """Searches, and writes `tuned.json` and two pictures to `folder(…)` beside the artefacts.
 
         Args:
@@ -66,7 +66,9 @@ def folder(out: Path, model: str, target: str) -> Path:
     return out / model / f"tune-{target}"
 
 
-def _tune(tuner: FaceTuner, conversion: Conversion, target: str, note: Callable[[str], object]) -> tuple[Mix, Json]:
+def _tune(
+    tuner: FaceTuner, conversion: Conversion, target: str, note: Callable[[str], object]
+) -> tuple[MixedPrecision, Json]:
     start = time.perf_counter()
     base, choices = conversion.base, conversion.choices
     spec = base.artifact.spec

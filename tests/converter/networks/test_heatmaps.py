@@ -14,8 +14,9 @@ from tests.helpers import Cli
 
 from lmconv.errors import UsageError
 from lmconv.inference.ort import OrtSession
-from lmconv.inference.session import Outputs, gap
 from lmconv.networks import heatmaps
+from lmconv.networks.heads import head_of
+from lmconv.networks.outputs import Outputs
 from lmconv.pipeline import convert
 from lmconv.sources import resolve as source
 from lmconv.store import artifact as artifacts
@@ -154,12 +155,12 @@ def test_points_that_are_undecided_are_left_out_of_parity_and_counted() -> None:
         Outputs(landmarks=heatmaps.decode(maps, ARGMAX), heatmaps=maps, undecided=heatmaps.undecided(maps, ARGMAX))
         for maps in (other, one)
     )
-    apart = gap(found, expected, spec)
+    apart = head_of(spec).gap(found, expected)
     assert (apart.undecided, apart.landmarks.max_abs) == (1, 0)
     assert apart.max_map == pytest.approx(2e-5, rel=1e-2)
     other[0, 1] = peak(1, 1, (2, 1), (1, 2))[0, 0]  # and one that is really elsewhere
     found = Outputs(landmarks=heatmaps.decode(other, ARGMAX), heatmaps=other)
-    apart = gap(found, expected, spec)
+    apart = head_of(spec).gap(found, expected)
     assert apart.max_map == pytest.approx(1)
     assert apart.landmarks.max_abs > 0.1, "an error is never undecided, however large"
 

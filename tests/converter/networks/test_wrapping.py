@@ -16,11 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 from lmconv.errors import UsageError
 from lmconv.graph import naming
 from lmconv.inference.ort import OrtSession
-from lmconv.inference.scenes import Scene, landmarks_in, scene, taken
-from lmconv.inference.session import in_colours
-from lmconv.networks import wrapping
-from lmconv.networks.preprocess import network_input
+from lmconv.inference.scenes import landmarks_in
+from lmconv.networks.interfaces import interface_of
+from lmconv.networks.preprocess import in_colours, network_input
+from lmconv.networks.seeded import Scene, scene
 from lmconv.networks.squares import around, cut, to_picture
+from lmconv.networks.wrapping import PREFIX
 from lmconv.targets import openvino
 from lmconv.types import Crop, Float32, Io, ModelSpec, Precision, Preprocess, Session, TensorSpec, Uint8, landmark_spec
 
@@ -84,12 +85,17 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
         session.__exit__(None, None, None)
 
 
+def wrap(model: onnx.ModelProto, spec: ModelSpec, io: Io) -> tuple[onnx.ModelProto, ModelSpec]:
+    interface = interface_of(spec, io)
+    return interface.wrap(model), interface.spec
+
+
 def wrapped(opened: Open, spec: ModelSpec, io: Io, points: Float32 = CORNERS) -> Session:
-    return opened(*wrapping.wrap(seeing(spec, points), spec, io))
+    return opened(*wrap(seeing(spec, points), spec, io))
 
 
 def run_frame(session: Session, spec: ModelSpec, shown: Scene) -> dict[str, NDArray[Any]]:
-    return session.run({"frame": in_colours(shown.frame, spec), "boxes": shown.boxes})
+    return session.run({"frame": in_colours(shown.frame, spec.preprocess), "boxes": shown.boxes})
 
 
 def assert_as_on_the_host(found: dict[str, NDArray[Any]], shown: Scene, spec: ModelSpec) -> None:
@@ -120,7 +126,7 @@ def test_values_of_the_network_may_have_our_names(opened: Open, io: Io, names: d
     for node in model.graph.node:  # the names of its nodes are taken, too
         node.name = node.output[0]
     model.graph.node[0].name = "input"
-    wrapping_model, made = wrapping.wrap(model, spec, io)
+    wrapping_model, made = wrap(model, spec, io)
     shown = scene(2, 0)
     assert_as_on_the_host(on_host(opened(wrapping_model, made), made, shown), shown, spec)
 
@@ -145,7 +151,7 @@ def test_a_branch_of_the_network_may_read_such_values(io: Io) -> None:
     )
     model.graph.node[3].input[0] = "either"
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
-    whole, made = wrapping.wrap(model, spec, io)
+    whole, made = wrap(model, spec, io)
     shown = scene(2, 0)
     with OrtSession(whole.SerializeToString()) as session:
         assert_as_on_the_host(on_host(session, made, shown), shown, spec)
@@ -157,7 +163,7 @@ def test_what_is_known_of_shapes_stays(io: Io) -> None:
     model = seeing(spec)
     model.graph.value_info.append(helper.make_tensor_value_info("flat", TensorProto.FLOAT, ["N", 3 * 24 * 16]))
     naming.rename(model.graph, "flat", io)
-    whole, _ = wrapping.wrap(model, spec, io)
+    whole, _ = wrap(model, spec, io)
     (known,) = whole.graph.value_info
     assert known.name != io
     assert known.name in {name for node in whole.graph.node for name in node.output}
@@ -166,7 +172,7 @@ def test_what_is_known_of_shapes_stays(io: Io) -> None:
 
 def on_host(session: Session, spec: ModelSpec, shown: Scene) -> dict[str, NDArray[Any]]:
     """What an artefact sees, and its points in the frame."""
-    return {**session.run(taken(shown, spec)), "landmarks": landmarks_in(session, spec, shown)}
+    return {**session.run(interface_of(spec).of_scene(shown)), "landmarks": landmarks_in(session, spec, shown)}
 
 
 # Images
@@ -178,7 +184,7 @@ def test_an_image_is_normalised_as_on_the_host(opened: Open, preprocess: Preproc
     session = wrapped(opened, spec, "image")
     for batch in (1, 2, 7, 64):
         crops = np.random.default_rng(batch).integers(0, 256, (batch, *spec.input_size, 3), np.uint8)
-        found = session.run({"image": in_colours(crops, spec)})
+        found = session.run({"image": in_colours(crops, spec.preprocess)})
         np.testing.assert_allclose(found["seen"] / 2, network_input(crops, preprocess), atol=1e-6)
         np.testing.assert_allclose(found["landmarks"], np.tile(CORNERS * (16, 24), (batch, 1, 1)), atol=1e-5)
 
@@ -304,11 +310,11 @@ def test_a_box_may_be_as_far_away_as_float32_goes(opened: Open, number: float) -
 def test_a_fixed_batch_stays_fixed(opened: Open, io: Io) -> None:
     spec = spec_of()
     spec = replace(spec, inputs=(replace(spec.inputs[0], shape=(3, 3, 24, 16)),))
-    model, made = wrapping.wrap(seeing(spec), spec, io)
-    assert made.takes[-1].shape[0] == made.batch == 3
+    model, made = wrap(seeing(spec), spec, io)
+    assert interface_of(made).inputs[-1].shape[0] == made.batch == 3
     assert model.graph.input[-1].type.tensor_type.shape.dim[0].dim_value == 3
     shown = scene(3, 0)
-    assert opened(model, made).run(taken(shown, made))["landmarks"].shape == (3, len(CORNERS), 2)
+    assert opened(model, made).run(interface_of(made).of_scene(shown))["landmarks"].shape == (3, len(CORNERS), 2)
 
 
 @pytest.mark.parametrize(
@@ -317,8 +323,8 @@ def test_a_fixed_batch_stays_fixed(opened: Open, io: Io) -> None:
 )
 def test_a_wrong_constant_would_be_noticed(opened: Open, name: str, wrong: float) -> None:
     spec = spec_of()
-    model, made = wrapping.wrap(seeing(spec), spec, "frame")
-    constant = next(tensor for tensor in model.graph.initializer if tensor.name == f"{wrapping.PREFIX}_{name}_")
+    model, made = wrap(seeing(spec), spec, "frame")
+    constant = next(tensor for tensor in model.graph.initializer if tensor.name == f"{PREFIX}_{name}_")
     shape = numpy_helper.to_array(constant).shape
     constant.CopyFrom(numpy_helper.from_array(np.full(shape, wrong, np.float32), constant.name))
     shown = scene(8, 0)
@@ -362,17 +368,17 @@ def resized(image: Uint8, height: int, width: int) -> Uint8:
 def test_a_network_of_one_channel_has_no_image() -> None:
     grey = TensorSpec(name="input", dtype="float32", shape=("N", 1, 24, 16), layout="NCHW")
     with pytest.raises(UsageError, match="three channels"):
-        wrapping.check(replace(spec_of(), inputs=(grey,)), "image", Precision.FP32)
+        interface_of(replace(spec_of(), inputs=(grey,)), "image").check(Precision.FP32)
 
 
 def test_a_crop_around_another_box_is_refused_for_frames_alone() -> None:
     spec = spec_of(crop=Crop(box="detector"))
-    wrapping.check(spec, "image", Precision.FP32)
+    interface_of(spec, "image").check(Precision.FP32)
     with pytest.raises(UsageError, match="detector box"):
-        wrapping.check(spec, "frame", Precision.FP32)
+        interface_of(spec, "frame").check(Precision.FP32)
 
 
 def test_coordinates_are_not_counted_in_bf16() -> None:
-    wrapping.check(spec_of(), "image", Precision.BF16)
+    interface_of(spec_of(), "image").check(Precision.BF16)
     with pytest.raises(UsageError, match="bf16"):
-        wrapping.check(spec_of(), "frame", Precision.BF16)
+        interface_of(spec_of(), "frame").check(Precision.BF16)

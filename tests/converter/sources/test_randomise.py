@@ -25,7 +25,7 @@ SIZE = (48, 40)
 POINTS = 5
 TOLERANCE = 1e-5
 SMALL, SIDE, TWINS, HEATMAPS = "drawn68", 64, "mobilenet_v2_56", "hourglass2"
-MODELS = [name for name in BACKBONES.names() if not BACKBONES.load(name).spec.detects]
+MODELS = [name for name in BACKBONES.names() if BACKBONES.load(name).spec.task == "landmarks"]
 
 
 @pytest.fixture

@@ -162,7 +162,7 @@ def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def init(self: openvino.OpenVinoSession, path: Path, hint: str, *options: Any) -> None:
         opened(self, path, "f32", *options)
-        self.caveat = "" if hint == "f32" else f"asked for {hint}, this CPU computes in f32"
+        self.execution_mismatch = "" if hint == "f32" else f"asked for {hint}, this CPU computes in f32"
 
     monkeypatch.setattr(openvino.OpenVinoSession, "__init__", init)
 

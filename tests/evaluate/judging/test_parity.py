@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from lmconv.faces.crops import FaceCrops
-from lmconv.inference.session import Outputs
 from lmconv.judging.parity import RANDOM_INPUTS, Parity, Points, errors, parity, points
+from lmconv.networks.outputs import Outputs
 from lmconv.types import Arrays, Float32, landmark_spec
 
 SPEC = landmark_spec("toy", "toy", size=(20, 40), landmarks=68)
@@ -18,7 +18,7 @@ SPEC = landmark_spec("toy", "toy", size=(20, 40), landmarks=68)
 class Mean:
     """A network whose every point is the mean of its input; remembers how many inputs it was given at once."""
 
-    caveat = ""
+    execution_mismatch = ""
 
     def __init__(self) -> None:
         self.batches: list[int] = []

@@ -17,7 +17,7 @@ from lmconv.judging.loss import Budget, Loss, Losses, loss
 from lmconv.tuning.memo import Memo
 from lmconv.tuning.search import Found, Search
 from lmconv.tuning.trials import Trials
-from lmconv.types import Float64, Json, Mix, Precision
+from lmconv.types import Float64, Json, MixedPrecision, Precision
 
 FACES = 100
 
@@ -45,37 +45,37 @@ class World:
     def target(self) -> Any:
         return SimpleNamespace(precisions=self.precisions, rewrites={})
 
-    def partial(self, mix: Mix) -> Any:
+    def partial(self, mix: MixedPrecision) -> Any:
         return SimpleNamespace(layers=self.names)
 
     def widths(self) -> list[Json]:
         return [{}]
 
-    def kinds(self, mix: Mix) -> list[tuple[str, ...]]:
+    def kinds(self, mix: MixedPrecision) -> list[tuple[str, ...]]:
         return []
 
-    def caveat(self, mix: Mix) -> str:
+    def caveat(self, mix: MixedPrecision) -> str:
         return ""
 
-    def int8(self, mix: Mix) -> list[bool]:
+    def int8(self, mix: MixedPrecision) -> list[bool]:
         left = mix.settings.get("float_layers", ())
         return [mix.precision == Precision.INT8 and name not in left for name in self.names]
 
-    def ms(self, mix: Mix) -> float:
+    def ms(self, mix: MixedPrecision) -> float:
         flags = self.int8(mix)
         times = [b if flag else a for a, b, flag in zip(self.float_ms, self.int8_ms, flags, strict=True)]
         return 1.0 + sum(times) + self.change_ms * sum(a != b for a, b in pairwise(flags))
 
-    def rough(self, mixes: Sequence[Mix], seconds: float) -> list[float]:
+    def rough(self, mixes: Sequence[MixedPrecision], seconds: float) -> list[float]:
         return [self.ms(mix) for mix in mixes]
 
-    def timed(self, mixes: Sequence[Mix]) -> Float64:
+    def timed(self, mixes: Sequence[MixedPrecision]) -> Float64:
         return np.array([[self.ms(mix)] * 50 for mix in mixes])
 
-    def drifts(self, mix: Mix) -> Iterator[tuple[str, float]]:
+    def drifts(self, mix: MixedPrecision) -> Iterator[tuple[str, float]]:
         yield from zip(self.names, self.drift, strict=True)
 
-    def loss(self, mix: Mix, drift: float | None) -> Loss:
+    def loss(self, mix: MixedPrecision, drift: float | None) -> Loss:
         flags = self.int8(mix)
         return self.memo_loss(float(np.sqrt(sum(d**2 for d, flag in zip(self.drift, flags, strict=True) if flag))))
 

@@ -1,0 +1,59 @@
+"""Limits by target, precision, head and interface."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmconv.building.limits import acceptance, gates
+from lmconv.plugins import TARGETS
+from lmconv.types import Io, Precision
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "expected"),
+    [
+        ("onnx", Precision.FP32, {"max_abs": 1e-5}),
+        ("openvino", Precision.FP16, {"max_px": 0.1}),
+        ("openvino", Precision.BF16, {"ion_loss": 5.0}),
+        ("openvino", Precision.INT8, {"ion_loss": 5.0}),
+        ("tensorrt", Precision.INT8, {"ion_loss": 5.0}),
+        ("tensorrt", Precision.FP32, {"max_abs": 1e-4}),
+        ("onnx", Precision.INT8, {"ion_loss": 10.0}),
+        ("onnx", Precision.MIXED, {"ion_loss": 10.0}),
+    ],
+)
+def test_every_precision_has_a_default_gate(target: str, precision: Precision, expected: dict[str, float]) -> None:
+    assert gates(TARGETS.load(target), precision, head="points") == expected
+
+
+def test_heatmaps_are_judged_by_their_maps() -> None:
+    target = TARGETS.load("onnx")
+    assert gates(target, Precision.FP32, head="heatmaps") == {"max_abs": 1e-5, "max_map": 1e-4}
+    assert gates(target, Precision.FP16, head="heatmaps") == {"max_map": 1e-2, "mean_px": 0.1}
+
+
+def test_raw_outputs_are_judged_by_their_range_below_fp32() -> None:
+    target = TARGETS.load("openvino")
+    assert gates(target, Precision.FP32, head="raw") == {"max_abs": 1e-4}
+    assert gates(target, Precision.FP16, head="raw") == {"max_map": 1e-2}
+    assert gates(target, Precision.BF16, head="raw") == {"max_map": 5e-2}
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"), [("points", {"max_px": 0.05}), ("heatmaps", {"max_map": 1e-2, "mean_px": 0.05})]
+)
+def test_crops_cut_in_the_graph_may_differ_by_a_grey_level(head: str, expected: dict[str, float]) -> None:
+    assert gates(TARGETS.load("onnx"), Precision.FP32, head=head, io="frame") == expected
+
+
+@pytest.mark.parametrize(("io", "expected"), [("tensor", 0.5), ("frame", 0.55)])
+def test_a_bound_of_compaction_replaces_the_gates_of_fp32(io: Io, expected: float) -> None:
+    bounded = gates(TARGETS.load("onnx"), Precision.FP32, head="points", io=io, compact_px=0.5)
+    assert bounded == {"compact_px": pytest.approx(expected)}
+
+
+@pytest.mark.parametrize(
+    ("target", "io", "landmarks"), [("onnx", "tensor", 1e-5), ("tensorrt", "image", 1e-4), ("openvino", "frame", 4e-4)]
+)
+def test_an_artefact_in_fp32_is_written_at_parity_only(target: str, io: Io, landmarks: float) -> None:
+    assert acceptance(TARGETS.load(target), Precision.FP32, io)["landmarks"] == landmarks
