@@ -21,8 +21,8 @@ def suppress(
 ) -> NDArray[np.intp]:
     """Returns the boxes that remain after greedy non-maximum suppression.
 
-    The box with the highest score remains. Every other box whose overlap with this box exceeds
-    `threshold` is dropped. The same step repeats on the boxes that are left.
+    The box with the highest score remains. Every other box whose overlap with this box exceeds `threshold` is dropped.
+    The same step repeats on the remaining boxes.
 
     Args:
         boxes: (n, 4) float: x1, y1, x2, y2.

@@ -1,11 +1,12 @@
 """MTCNN (Zhang et al. 2016, https://arxiv.org/abs/1604.02878): a cascade of three networks.
 
 P-Net classifies every window of an image pyramid. R-Net classifies and refines the squares that P-Net accepts. O-Net
-does the same with the squares that R-Net accepts, and predicts five points. Thresholds, rounding and the pyramid follow
-https://github.com/TropComplique/mtcnn-pytorch, which the published system uses. That project resizes with
-Pillow, and so does lmconv: the networks were trained on Pillow's bilinear filter, which averages when a picture
-shrinks; OpenCV's filter does not. Unlike that project, lmconv does not clip the box of a crop that reaches beyond the
-picture.
+does the same with the squares that R-Net accepts, and predicts five points.
+
+Thresholds, rounding and the pyramid follow https://github.com/TropComplique/mtcnn-pytorch, which the published system
+uses. That project resizes with Pillow, and so does lmconv: the networks were trained on Pillow's bilinear filter, which
+averages when a picture shrinks; OpenCV's filter does not. Unlike that project, lmconv does not clip the box of a crop
+that reaches beyond the picture.
 """
 
 from __future__ import annotations
