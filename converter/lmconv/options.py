@@ -1,4 +1,4 @@
-"""Options that several commands share: the network to work on, and the way to read the network."""
+"""Options that several commands share: description of a network, and trust in engines."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SOURCE = (
 
 
 def source_options(command: F) -> F:
-    """Adds the options that describe a network, besides its name and weights."""
+    """Adds the options that describe a network, except its name and weights."""
     for option in reversed(SOURCE):
         command = option(command)
     return command
@@ -38,7 +38,17 @@ def source_options(command: F) -> F:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceOptions:
-    """The values of `source_options`, and of `--weights`: base class of the requests of commands."""
+    """Base class of command requests: values of `source_options` and of `--weights`.
+
+    Attributes:
+        weights: Checkpoint of the network, or a folder to search first.
+        landmarks: Number of points.
+        shape: Input shape, as typed in `--input`.
+        preprocess: Preprocessing, as typed.
+        decode: Decoding of heatmaps, as typed.
+        output_slice: Range of an ONNX file's output, as typed.
+        name: Name of the model and its folder.
+    """
 
     weights: Path | None
     landmarks: int | None

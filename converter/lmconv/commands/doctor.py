@@ -1,4 +1,4 @@
-"""`lmconv doctor`: which runtimes and devices are here, and what to install for the others."""
+"""`lmconv doctor`: available runtimes and devices, and instructions to install missing runtimes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def plugin(console: Console) -> Outcome:
 
 
 def _gpu() -> Json | None:
-    """The GPU that engines would be built for and run on; None where there is none, or no TensorRT."""
+    """Returns the description of the GPU for TensorRT engines; None without a GPU or without TensorRT."""
     from lmconv.trt import device
 
     return None if device.missing() else device.describe()

@@ -1,4 +1,4 @@
-"""`lmconv export`: networks to artefacts."""
+"""`lmconv export`: converts networks to artefacts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ is written, and its manifest says so.
 
 
 def _switches(command: Callable[..., Outcome]) -> Callable[..., Outcome]:
-    """Adds `--no-PASS` for every pass there is."""
+    """Adds the hidden option `--no-PASS` for every pass."""
 
     def switch(name: str, context: click.Context, _: click.Parameter, value: bool) -> None:
         if value:
@@ -143,7 +143,7 @@ def plugin(console: Console, **options: Any) -> Outcome:
 
 
 def _export(console: Console, request: ExportRequest) -> Outcome:
-    """Checks the whole request, then converts every network."""
+    """Checks the whole request before any work, then converts every network."""
     from lmconv.exporting.choices import choices_of
     from lmconv.exporting.engine import engine_options, parse_batch, with_engine
     from lmconv.exporting.networks import all_networks, check_networks
@@ -185,7 +185,7 @@ def _export(console: Console, request: ExportRequest) -> Outcome:
 
 
 def _run(jobs: list[Job], console: Console, outcome: Outcome) -> None:
-    """Runs the jobs, several in one process each, and adds their rows and errors to the outcome."""
+    """Runs the jobs and adds their rows and errors to the outcome; each of several jobs has a process of its own."""
     with console.progress(sum(1 + len(job.variants) for job in jobs), "converting") as step:
         for job in jobs:
             done = convert_apart(job, step) if len(jobs) > 1 else convert(job, step)
@@ -194,7 +194,11 @@ def _run(jobs: list[Job], console: Console, outcome: Outcome) -> None:
 
 
 def _guard(request: ExportRequest) -> Guard | None:
-    """Returns the guard; None for `--no-guard`."""
+    """Returns the guard; None for `--no-guard`.
+
+    Raises:
+        UsageError: Options of the guard contradict each other, or need faces.
+    """
     from lmconv.judging.guard import Guard
     from lmconv.judging.loss import Budget
 
@@ -212,7 +216,7 @@ def _guard(request: ExportRequest) -> Guard | None:
 
 
 def _faces(request: ExportRequest) -> TrainingFaces | None:
-    """Returns the faces of `--calibration`, after a look at the layout of the folder."""
+    """Returns the faces of `--calibration` after checking the layout of the folder; None without the option."""
     if request.calibration is None:
         return None
     from lmconv.faces.lookup import find_dataset
@@ -223,7 +227,7 @@ def _faces(request: ExportRequest) -> TrainingFaces | None:
 
 
 def _tuner(faces: TrainingFaces | None) -> FaceTuner | None:
-    """Returns what chooses "mixed" where no recipe does; None without faces."""
+    """Returns the tuner, which chooses the content of "mixed" if no recipe does; None without faces."""
     if faces is None:
         return None
     from lmconv.tuning.tune import FaceTuner
@@ -232,7 +236,11 @@ def _tuner(faces: TrainingFaces | None) -> FaceTuner | None:
 
 
 def _check_out(out: Path) -> None:
-    """Refuses a folder that cannot be written, before the work."""
+    """Refuses a folder that cannot be written, before any conversion.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
     from lmconv.store.files import writing
 
     with writing(out):

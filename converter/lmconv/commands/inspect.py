@@ -1,4 +1,4 @@
-"""`lmconv inspect`: what an artefact is, from its manifest."""
+"""`lmconv inspect`: description of an artefact and its recipe, from the manifest."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _tensor(tensor: TensorSpec) -> str:
 
 
 def _guard(figures: Json) -> list[str]:
-    """What export's guard found, a line each."""
+    """Returns the results of export's guard, one line each."""
     if "skipped" in figures:
         return [f"not judged: {figures['skipped']}"]
     lines = []
@@ -91,7 +91,11 @@ def _why(figures: Json) -> str:
 
 
 def _compaction(artifact: Artifact, *, table_wanted: bool, picture: Path | None) -> list[str]:
-    """What compaction did: in a line, and as far as it is wanted as a table and as a picture."""
+    """Returns a summary of compaction, and a table of all layers if `table_wanted`; draws `picture` if given.
+
+    Raises:
+        InputError: The user asked for the table or the picture, and the artefact was not compacted.
+    """
     from lmconv.compaction.picture import draw, summary
     from lmconv.store import artifact as artifacts
 
@@ -113,7 +117,7 @@ def _compaction(artifact: Artifact, *, table_wanted: bool, picture: Path | None)
 
 
 def _short(value: Any) -> Any:
-    """A part of the manifest without the rows of each layer, which have a table of their own, and of each picture."""
+    """Returns a part of the manifest with the long lists of layers and pictures replaced by a short text."""
     if isinstance(value, dict):
         told = {"layers": "see --layers", "faces": f"{len(value.get('faces') or ())} pictures"}
         return {k: told[k] if k in told and isinstance(part, list) else _short(part) for k, part in value.items()}

@@ -1,4 +1,4 @@
-"""`lmconv weights list|add|verify`: published checkpoints, and those that are here."""
+"""`lmconv weights list|add|verify`: published checkpoints, and checkpoints on this machine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Examples:
 
 @click.group(name="weights", help=HELP, short_help="List, add and verify checkpoints.")
 def plugin() -> None:
-    """See `HELP`."""
+    """Group of the commands below; click prints `HELP`."""
 
 
 @command(name="list", help="Lists the published checkpoints: source, licence, published ION, and where each is here.")
@@ -107,7 +107,16 @@ def verify(console: Console, *, files: tuple[Path, ...]) -> Outcome:
 
 
 def _verified(file: Path, model: str | None) -> Json:
-    """Loads a checkpoint into its network; raises `InputError` where it does not fit."""
+    """Loads a checkpoint into its network, and returns the row of `lmconv weights --json`.
+
+    Args:
+        file: File of the checkpoint.
+        model: Name of the network; None to find the network by its tensors, or by name or sha256 for an ONNX file.
+
+    Raises:
+        InputError: The checkpoint does not fit the network, or fits no network.
+        UsageError: The network is unknown.
+    """
     from lmconv.sources.pytorch import identify
     from lmconv.sources.resolve import is_onnx, open_source, resolve
 
@@ -127,7 +136,7 @@ def _verified(file: Path, model: str | None) -> Json:
 
 
 def _published(file: Path) -> list[tuple[str, None]]:
-    """Networks that are published as an ONNX file of this name, or with these bytes."""
+    """Returns the networks that were published as a file with this name or this sha256."""
     known = checkpoints.known().items()
     return [(name, None) for name, one in known if file.name == one.file or sha256(file) in one.sha256]
 

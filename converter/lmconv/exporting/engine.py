@@ -23,14 +23,15 @@ OPTIONS = {
     "version_compatible": "--version-compatible",
     "hardware_compatible": "--hardware-compatible",
 }
-"""Fields of `BuildOptions`, and the option that sets each."""
+"""Fields of `BuildOptions`, each with the command-line option that sets the field."""
 
 
 def parse_batch(text: str) -> tuple[int | None, tuple[int, int, int] | None]:
     """Parses `--batch`.
 
     Returns:
-        A fixed batch size, and the profile of an engine (smallest, best, largest batch); None where not given.
+        The fixed batch size, and the profile of an engine (smallest, best and largest batch size). Each is None if not
+        given.
 
     Raises:
         UsageError: The text is neither a size, nor a profile, nor `dynamic`.
@@ -57,7 +58,7 @@ def _bytes(text: str | None) -> int | None:
 
 
 def engine_options(request: ExportRequest, profile: tuple[int, int, int] | None) -> Json:
-    """Returns the options for engines that the user gave, as fields of `BuildOptions`.
+    """Returns the engine options that the user typed, as fields of `BuildOptions`.
 
     Raises:
         UsageError: An option for engines is given, and no target builds engines.
@@ -79,7 +80,7 @@ def engine_options(request: ExportRequest, profile: tuple[int, int, int] | None)
 
 
 def with_engine(choices: Choices, given: Json) -> Choices:
-    """Returns the choices with the options for engines; a recipe decides everything but the timing cache.
+    """Adds the engine options to the choices; a recipe decides all options except the timing cache and its lock.
 
     Raises:
         UsageError: An option contradicts the recipe.

@@ -1,4 +1,4 @@
-"""The networks that a request names, checked before any work."""
+"""The networks of a request, checked before any work."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from lmconv.types import Json
 
 
 def all_networks(models: tuple[str, ...], options: Json) -> tuple[tuple[str, ...], list[Json]]:
-    """Returns every network with weights for `--all`; with random weights where the user allows them.
+    """Returns the networks for `--all`: every network with trained weights, or also with random weights if allowed.
 
     Args:
-        models: Networks that the user named: none are allowed.
+        models: Networks that the user named; must be empty.
         options: Arguments of `lmconv.sources.resolve.resolve`.
 
     Returns:
-        The networks, and rows of the networks without weights.
+        The names of the networks, and one row for each network without weights.
+
+    Raises:
+        UsageError: The user named a network, or gave `--name`.
     """
     if models or options["name"]:
         raise UsageError("--all is every network, by its own name", hint="leave --all out, or what contradicts it")

@@ -1,4 +1,4 @@
-"""The options of `lmconv export`, as the user typed them."""
+"""The options of `lmconv export`, as typed by the user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lmconv.types import Cpu, Io, Json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRequest(SourceOptions):
-    """The options of `lmconv export`; a field has the name of its option, or of the option's variable.
+    """Options of `lmconv export`; each field has the name of its option, or of the option's variable.
 
     Attributes:
         without: Names of the passes in `--no-PASS`.
@@ -56,7 +56,7 @@ class ExportRequest(SourceOptions):
         return self.source_arguments((self.seed or 0) if self.random_weights else None)
 
     def needs_faces(self, option: str) -> None:
-        """Refuses an option that is judged on faces where no faces are named.
+        """Refuses an option that needs faces if the user gave no faces.
 
         Raises:
             UsageError: `--calibration` is missing.

@@ -7,7 +7,7 @@ from lmconv.types import Json
 
 
 def text_of(outcome: Outcome, models: tuple[str, ...]) -> str:
-    """Returns the artefacts, the gain of each pass where measured, and the failures."""
+    """Returns tables of the artefacts, of the gain of each pass if measured, and of the failures."""
     rows = outcome.document["artifacts"]
     explained = [row for row in rows if "explained" in row]
     return "\n\n".join(filter(None, [_artefacts(rows), *map(_explained, explained), _failures(outcome, models)]))
@@ -32,7 +32,7 @@ def _artefacts(artifacts: list[Json]) -> str:
 
 
 def _explained(row: Json) -> str:
-    """Gain of each pass of an artefact, and of the passes left out."""
+    """Returns a table of the gain of each pass of an artefact, and of the passes left out."""
     document = row["explained"]
     header = ["pass", "times faster", "parameters", "GFLOP", "nodes", ""]
     rows = [[step["pass"], *_bought(step), step["refused"] or ""] for step in document["passes"]]
@@ -54,7 +54,7 @@ def _gain(gain: Json | None) -> str:
 
 
 def _failures(outcome: Outcome, models: tuple[str, ...]) -> str:
-    """Failures with their reason, if several networks were converted."""
+    """Returns a table of the failures if several networks were converted; otherwise an empty text."""
     rows = [
         [error.get("model", "all"), " ".join(error.get(key, "") for key in ("target", "precision")), error["message"]]
         for error in outcome.errors

@@ -1,4 +1,4 @@
-"""The variants that a request asks for, and the variants that are left out, with the reason."""
+"""The requested variants, and the variants that are left out, each with a reason."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def combinations(request: ExportRequest, batch: int | None) -> tuple[list[Varian
         batch: A fixed batch size; None for a free one.
 
     Returns:
-        The variants, and rows of the combinations that a target does not have.
+        The variants, and one row for each combination that a target does not have.
 
     Raises:
-        UsageError: A name is unknown, or no target has a precision or an input.
+        UsageError: A name is unknown, or no requested target has a requested precision or input.
     """
     known = {str(precision): precision for precision in Precision}
     for name in request.precisions:
@@ -66,12 +66,12 @@ def per_network(
 
     Args:
         models: Names of the networks.
-        variants: The variants asked for.
+        variants: The requested variants.
         size: (height, width) in `--input`, pixels; None if not given.
-        everything: True for `--all`: then a variant that a network does not have is left out.
+        everything: True for `--all`. A variant that a network does not have is then left out, not an error.
 
     Returns:
-        The variants by network, and rows of the variants left out.
+        The variants by network, and one row for each variant that is left out.
 
     Raises:
         UsageError: A network that the user named does not have a variant.
@@ -107,7 +107,7 @@ def missing_targets(console: Console, variants: list[Variant], errors: list[Json
 
 
 def check_faces(request: ExportRequest, variants: list[Variant]) -> None:
-    """Refuses a precision that needs faces where no faces are named.
+    """Refuses a precision that needs faces if the user gave no faces.
 
     Raises:
         UsageError: `--calibration` is missing.

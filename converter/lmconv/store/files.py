@@ -1,4 +1,4 @@
-"""Files and JSON, written so that the same content gives the same bytes."""
+"""Reproducible JSON, atomic writes, and checks of files."""
 
 from __future__ import annotations
 
@@ -14,29 +14,36 @@ from lmconv.errors import InputError
 
 
 def sha256(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
+    """Returns the hex sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def canonical(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, one-space indent, newline at the end; refuses NaN and infinity."""
+    """Returns the canonical JSON text of a value: sorted keys, one-space indent, newline at the end.
+
+    Raises:
+        ValueError: The value holds NaN or infinity.
+    """
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def digest(value: Any) -> str:
-    """Hex sha256 of `canonical(value)`."""
+    """Returns the hex sha256 of `canonical(value)`."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def replace_text(path: Path, text: str) -> None:
-    """See `replace_bytes`; in UTF-8."""
+    """Replaces a file by text in UTF-8, see `replace_bytes`."""
     replace_bytes(path, text.encode("utf-8"))
 
 
 def replace_bytes(path: Path, content: bytes) -> None:
-    """Writes a file beside `path` and renames it over: a reader sees the old content or the new one."""
-    for stray in path.parent.glob(f".{path.name}.*"):  # of a process that died
+    """Replaces a file atomically: a reader sees either the old or the new content.
+
+    Writes a temporary file beside `path` and renames the temporary file. Removes temporary files of earlier processes.
+    """
+    for stray in path.parent.glob(f".{path.name}.*"):  # left by a process that was killed
         stray.unlink(missing_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -47,10 +54,10 @@ def replace_bytes(path: Path, content: bytes) -> None:
 
 
 def named_in_text(path: Path) -> str:
-    """The name of a file for a library that takes text alone; OpenCV crashes on the bytes of another encoding.
+    """Returns a path as text, for a library that accepts text only; OpenCV crashes on bytes that are not UTF-8.
 
     Raises:
-        InputError: The name is not text in UTF-8.
+        InputError: The path is not valid UTF-8.
     """
     try:
         return str(path).encode("utf-8").decode("utf-8")
@@ -60,7 +67,7 @@ def named_in_text(path: Path) -> str:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns the operating system's refusal to write below `path` into an `InputError`."""
+    """Turns an `OSError` in the block, which writes below `path`, into an `InputError`."""
     try:
         yield
     except OSError as error:
@@ -69,9 +76,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def jpeg_breaks_off(content: bytes) -> bool:
-    """Whether this is a JPEG file without an end: its decoder fills the rest with grey, and says so to nobody.
+    """True if `content` is a truncated JPEG file. The decoder fills the missing rest with grey without an error.
 
-    ITU-T T.81, annex B: SOI begins a file, SOS every scan, EOI ends it; within a scan neither occurs. What comes after
-    the end, as cameras write it, does not matter.
+    ITU-T T.81, annex B: SOI begins a file, SOS begins every scan, EOI ends the file; neither SOS nor EOI occurs within
+    a scan. Content after the end, which some cameras write, does not matter.
     """
     return content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") <= content.rfind(b"\xff\xda")

@@ -1,7 +1,7 @@
-"""Times the artefacts of one network on the CPU, together with the network itself and its plain graph.
+"""Times the artefacts of one network on the CPU, interleaved with the PyTorch network and the plain graph.
 
-Artefacts that take the network's own input are timed on it. Those that take images or frames do work of the host too:
-they, and what they are compared with, are timed from a frame and boxes to landmarks in it.
+An artefact with the network's own input is timed on this input. An artefact with images or frames as input replaces
+work of the host. Such artefacts and their baselines are therefore timed from a frame and bounding boxes to landmarks.
 """
 
 from __future__ import annotations
@@ -28,9 +28,16 @@ from lmconv.types import Artifact, Float64, Json, ModelSpec, OpenOptions, Precis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to time: device, intra-op threads, inputs a run, timed runs; where the network is, see `source.recover`.
+    """Options of a benchmark.
 
-    For `trust` see `OpenOptions`.
+    Attributes:
+        device: Device that runs the artefacts.
+        threads: Number of intra-op threads on the CPU.
+        batch: Number of inputs per run.
+        samples: Number of timed runs per artefact.
+        weights: Checkpoint of the network, or a folder to search first, see `lmconv.sources.resolve.recover`.
+        model: `FILE.py:NAME` of a user's own network, see `recover`; None if the user named no code to run.
+        trust: See `OpenOptions`.
     """
 
     device: Literal["cpu", "gpu"] = "cpu"
@@ -43,13 +50,19 @@ class Settings:
 
     @property
     def options(self) -> OpenOptions:
-        """The part that a session is opened with."""
+        """Options for opening an artefact."""
         return OpenOptions(device=self.device, threads=self.threads, trust=self.trust)
 
 
 @dataclass(slots=True, kw_only=True)
 class Rows:
-    """Rows of `lmconv bench --json`, those of the baselines apart, and what a person should know."""
+    """Result of a benchmark.
+
+    Attributes:
+        artifacts: Rows of `lmconv bench --json` for the artefacts.
+        baselines: Rows for the PyTorch network and the plain graph.
+        notes: Messages for the user.
+    """
 
     artifacts: list[Json] = field(default_factory=list)
     baselines: list[Json] = field(default_factory=list)
@@ -57,11 +70,16 @@ class Rows:
 
 
 def load(path: Path, settings: Settings, batches: Sequence[int] = ()) -> Artifact:
-    """Reads an artefact and checks that it can be timed so; with one of these batch sizes, where some are given.
+    """Reads an artefact and checks that this machine can time the artefact; opens the artefact once for the check.
+
+    Args:
+        path: Folder of the artefact.
+        settings: Options of the benchmark.
+        batches: Batch sizes to time; empty for the batch size of `settings`.
 
     Raises:
-        InputError: It is missing or broken, or has another fixed batch size.
-        MissingRuntime: Its runtime or the device is not here.
+        InputError: The artefact is missing or broken, or has another fixed batch size.
+        MissingRuntime: The runtime or the device of the artefact is missing.
     """
     artifact = artifacts.read(path)
     target = usable(artifact, settings.options)
@@ -74,7 +92,7 @@ def load(path: Path, settings: Settings, batches: Sequence[int] = ()) -> Artifac
 
 
 def group(loaded: Iterable[Artifact]) -> list[list[Artifact]]:
-    """Artefacts of the same source that take the same together, in the order given."""
+    """Groups artefacts by source network and kind of input, in the given order; a group is timed together."""
     groups: dict[tuple[object, ...], list[Artifact]] = {}
     for artifact in loaded:
         spec = artifact.spec
@@ -84,9 +102,15 @@ def group(loaded: Iterable[Artifact]) -> list[list[Artifact]]:
 
 
 def bench(group: list[Artifact], settings: Settings, step: Callable[[], object] = lambda: None) -> Rows:
-    """Times the artefacts of one network in turn, with its baselines; records the result in their manifests.
+    """Times the artefacts of one network interleaved with the baselines; records the result in the manifests.
 
-    `step` is called after every round.
+    Args:
+        group: Artefacts of the same source with the same kind of input.
+        settings: Options of the benchmark.
+        step: Called after every round.
+
+    Returns:
+        The rows and notes.
     """
     rows = Rows()
     first = group[0]
@@ -140,7 +164,7 @@ def _row(mine: Float64, times: dict[str, Float64], settings: Settings) -> Json:
 
 
 def about(artifact: Artifact) -> Json:
-    """What a row of `lmconv bench --json` says of an artefact before its times."""
+    """Returns the part of a row of `lmconv bench --json` that describes the artefact."""
     return {
         "path": str(artifact.path),
         "model": artifact.spec.name,
@@ -154,12 +178,12 @@ def about(artifact: Artifact) -> Json:
 
 
 def _timed(artifact: Artifact) -> str:
-    """What the times of an artefact and its baselines are of."""
+    """Returns the timed work of an artefact and its baselines, as in the key `timed` of a row."""
     return "run" if artifact.spec.io == "tensor" else "frame and boxes to landmarks"
 
 
 def _torch(artifact: Artifact, settings: Settings, rows: Rows) -> Session | None:
-    """The PyTorch network, where it is at hand; an ONNX source has none."""
+    """Opens the PyTorch network. Returns None after a note if the network is missing, or if the source is ONNX."""
     source = recover(artifact, settings.weights, settings.model)
     if source is None or source.kind == "onnx":
         rows.notes.append(f"{artifact.spec.name}: ratio_torch is null: its PyTorch network is not at hand")
@@ -168,7 +192,7 @@ def _torch(artifact: Artifact, settings: Settings, rows: Rows) -> Session | None
 
 
 def _plain(group: list[Artifact], settings: Settings, rows: Rows) -> Session | None:
-    """The plain graph in ONNX Runtime fp32, where it is at hand."""
+    """Opens the plain graph in ONNX Runtime fp32. Returns None after a note if the plain graph is missing."""
     onnx = TARGETS.load("onnx")
     plain = plain_of(group)
     if plain is None:
@@ -178,7 +202,7 @@ def _plain(group: list[Artifact], settings: Settings, rows: Rows) -> Session | N
 
 
 def plain_of(group: list[Artifact]) -> Artifact | None:
-    """The plain graph that is kept beside artefacts, if it is still the one they came from."""
+    """Returns the plain graph beside the artefacts if all of them were made from this graph; otherwise None."""
     wanted = {artifact.parents["plain"]["sha256"] for artifact in group}
     for path in dict.fromkeys(artifact.path.parent / "plain" for artifact in group):
         try:

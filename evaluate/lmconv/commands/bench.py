@@ -1,4 +1,4 @@
-"""`lmconv bench`: latency, interleaved."""
+"""`lmconv bench`: interleaved latency of artefacts and baselines."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def plugin(
 
 
 def _check(device: str, threads: int | None, batch: int | None, sweep: bool) -> None:
-    """Refuses options that do not go together, before any work."""
+    """Refuses options that contradict each other or this machine, before any work."""
     from lmconv import machine
 
     cores = machine.describe()["cores"]
@@ -152,7 +152,7 @@ def _on_gpu(console: Console, paths: list[Path], settings: Settings, *, sweep: b
 def _loaded(
     console: Console, path: Path, settings: Settings, batches: Sequence[int], outcome: Outcome, *, named: bool
 ) -> Artifact | None:
-    """An artefact to time on a GPU; one that nobody named, and that cannot run on one here, is left out with a note."""
+    """Returns an artefact to time on a GPU. An artefact that cannot run here is an error only if the user named it."""
     from lmconv.benching import gpu as gpu_benching
 
     load = functools.partial(gpu_benching.load, path, settings, batches)

@@ -1,4 +1,4 @@
-"""`lmconv report`: what verify and bench have found, in one table."""
+"""`lmconv report`: one table of the results of verify and bench."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _row(artifact: Artifact) -> Json:
 
 
 def _other(artifact: Artifact) -> str | None:
-    """The normaliser of its ION, where that is not the usual one of its points."""
+    """Returns the normaliser of the measured ION, unless it is the default normaliser of the points."""
     from lmconv.scheme import scheme
 
     name: str | None = (artifact.measured.get("verified") or {}).get("normaliser")

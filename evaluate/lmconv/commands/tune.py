@@ -1,4 +1,4 @@
-"""`lmconv tune`: the fastest way to compute a network on a target, within a budget of accuracy."""
+"""`lmconv tune`: search for the fastest mix of precisions on a target within a budget of accuracy."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def plugin(console: Console, **options: Any) -> Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuneRequest(SourceOptions):
-    """The options of `lmconv tune`; a field has the name of its option, or of the option's variable."""
+    """Options of `lmconv tune`; each field has the name of its option, or of the option's variable."""
 
     model: str
     targets: tuple[str, ...]
@@ -82,7 +82,7 @@ class TuneRequest(SourceOptions):
 
 
 def _tune(console: Console, request: TuneRequest) -> Outcome:
-    """Checks the whole request, then searches for each target and exports the choice."""
+    """Checks the whole request before any work, then searches for each target and exports the chosen mix."""
     from lmconv.building.request import Choices
     from lmconv.faces.lookup import find_dataset
     from lmconv.faces.training import TrainingFaces

@@ -1,4 +1,4 @@
-"""`lmconv verify`: parity with the source network, ION on annotated faces, gates."""
+"""`lmconv verify`: parity with the source network, ION on annotated faces, and gates on both."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def plugin(
 
 
 def _check(dataset: str | None, normaliser: str | None, curve: Path | None) -> None:
-    """Refuses unknown names before any work."""
+    """Refuses unknown names and file types before any work."""
     if dataset:
         DATASETS.load(dataset)
     if normaliser:
@@ -200,7 +200,7 @@ def _cells(row: Json) -> list[str]:
 
 
 def _subsets(rows: list[Json]) -> str:
-    """Every subset of every artefact, for -v."""
+    """Table of every subset of every artefact, for `-v`."""
     header = ["artefact", "subset", "faces", "ION %", "source", "difference"]
     header += ["> 10 %", "> 8 %", "AUC 10", "AUC 8"]
     cells = [

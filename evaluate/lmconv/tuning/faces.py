@@ -1,4 +1,4 @@
-"""The faces that a search judges by: each is judged by a network that was calibrated without it."""
+"""Annotated faces for a search, in folds for cross-fitting: each face is judged without being calibrated on."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ from lmconv.types import Float32, ModelSpec
 
 FOLDS = 5
 FEWEST = 10
-"""Faces without which nothing can be said of any other."""
+"""Smallest number of faces for a search; a result on fewer faces does not carry over to other faces."""
 MOST = 600
-"""Faces judged by at most: what they leave uncertain is small beside what training left."""
+"""Largest number of faces to judge on; the remaining sampling error is small beside the error of a trained network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Faces:
-    """Annotated faces in folds.
+    """Annotated faces, dealt into folds.
 
     Attributes:
-        crops: The n faces.
-        expected: What the source says of them.
-        fold: (n,) ints, which fold each is in.
-        digest: Tells these faces from others.
-        calibration: Network inputs to calibrate on: of all but those of a fold, or of all where it is None.
+        crops: The n face crops with their annotation.
+        expected: Outputs of the source network's plain graph for the crops.
+        fold: (n,) int64, index of the fold of each face, 0 to `FOLDS` - 1.
+        digest: Hex sha256 of the crops and their annotated landmarks; identifies the set of faces.
+        calibration: Returns network inputs for calibration, (count, 3, h, w) float32, normalised. The argument is the
+            fold to leave out; None uses all faces.
     """
 
     crops: FaceCrops
@@ -46,7 +47,7 @@ class Faces:
     calibration: Callable[[int | None], Float32]
 
     def part(self, fold: int | None) -> tuple[FaceCrops, Outputs]:
-        """The faces of a fold, or all, with what the source says of them."""
+        """Returns the faces of a fold, or all faces for None, and the expected outputs for these faces."""
         if fold is None:
             return self.crops, self.expected
         chosen = np.flatnonzero(self.fold == fold)
@@ -56,18 +57,18 @@ class Faces:
 
 
 def load(folder: Path, split: str, spec: ModelSpec, model: bytes, count: int) -> Faces:
-    """Cuts the faces out, asks the source's plain graph about them, and deals them to folds.
+    """Crops the faces, runs the plain graph on the crops, and deals the faces into folds in a seeded random order.
 
     Args:
-        folder: Holds annotated faces.
-        split: Which of them.
-        spec: The network's.
-        model: Its plain graph, serialised.
-        count: How many crops are calibrated on.
+        folder: Folder of annotated faces.
+        split: Split of the data set: "train", "test" or "all".
+        spec: Spec of the network.
+        model: Serialised plain ONNX graph of the network.
+        count: Largest number of crops for one calibration.
 
     Raises:
-        InputError: There are none, or too few of them.
-        UsageError: ION is not defined for these points.
+        InputError: The folder holds no faces, or fewer than `FEWEST`.
+        UsageError: ION is not defined for the network's number of points.
     """
     if scheme(spec.landmarks) is None:
         hint = "lmconv export --precision int8 needs no ION; docs/points.md says how to define it"

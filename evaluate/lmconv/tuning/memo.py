@@ -1,4 +1,4 @@
-"""What a search has measured so far, on disk after each measurement: one that was interrupted goes on from there."""
+"""Store for the measurements of a search, written to disk after each one: an interrupted search can continue."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ FILE = "measured.json"
 
 @dataclass(slots=True, kw_only=True)
 class Memo:
-    """Measurements by name, of one network, target, machine and set of faces.
+    """Measurements by name, for one network, target, machine and set of faces.
 
     Attributes:
-        path: The file.
-        about: What they were measured on; those of anything else are of no use, and forgotten.
-        known: The measurements: JSON values.
-        reused: How many were there already.
+        path: File of the measurements.
+        about: Conditions of the measurements, as JSON: network, target, machine, faces. Measurements under other
+            conditions are discarded.
+        known: The measurements by name, as JSON values.
+        reused: Number of requests that a stored measurement has answered.
     """
 
     path: Path
@@ -31,7 +32,16 @@ class Memo:
 
     @classmethod
     def open(cls, folder: Path, about: Json, *, fresh: bool = False) -> Memo:
-        """Reads what an earlier search left in a folder; nothing where it measured something else, or was damaged.
+        """Loads the measurements of earlier searches from a folder; creates the folder if necessary.
+
+        Args:
+            folder: Folder of the file.
+            about: Conditions of the new search.
+            fresh: True to discard stored measurements.
+
+        Returns:
+            The stored measurements. The result is empty if the file is missing or damaged, or if the stored
+            measurements were taken under other conditions.
 
         Raises:
             InputError: The folder cannot be written.
@@ -48,7 +58,11 @@ class Memo:
         return memo
 
     def get(self, name: str, measure: Callable[[], Json]) -> Json:
-        """A measurement: that on disk, or a new one, which is kept."""
+        """Returns the stored measurement of this name; otherwise measures, and writes the result to disk.
+
+        Raises:
+            InputError: The file cannot be written.
+        """
         if name in self.known:
             self.reused += 1
         else:

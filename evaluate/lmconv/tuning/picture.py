@@ -1,4 +1,4 @@
-"""What a search found, drawn as SVG: time against drift, and what each layer loses and costs."""
+"""SVG pictures of a search: time against drift of every candidate, and the drift and time of every layer."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from lmconv.judging.loss import Budget
 from lmconv.types import Json
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 420, 70, 60, 40
-"""The front's picture and its margins; pixels."""
+"""Size and margins of the picture of `front`, pixels."""
 ROW, NAME, BAR = 18, 300, 260
-"""The layers' picture: height of a row, width of its name and of each of its two bars; pixels."""
+"""Picture of `layers`: height of a row, width of a layer's name, width of each of the two bars; pixels."""
 GRID, CHOSEN, FRONT, OTHER, OUTSIDE = "#d9dde3", "#c0392b", "#2a7f62", "#8a929c", "#e09f3e"
 
 
 def front(title: str, points: Sequence[Json], budget: Budget) -> str:
-    """Draws points by time and drift, those joined that nothing beats in both; left and below is better.
+    """Draws every candidate by time (x) and drift (y), and joins the Pareto-optimal candidates by a line.
 
     Args:
-        title: Stands above.
+        title: Title above the picture.
         points: `points` of the document of `lmconv tune`.
-        budget: Its drift is drawn as a line.
+        budget: Budget whose drift limit is drawn as a line, if there is a limit.
 
     Returns:
         An SVG document.
@@ -62,10 +62,10 @@ def front(title: str, points: Sequence[Json], budget: Budget) -> str:
 
 
 def layers(title: str, rows: Sequence[Json]) -> str:
-    """Draws two bars for each layer: the drift that its quantisation alone adds, and what float costs in time.
+    """Draws two bars for each layer: the drift of quantising only this layer, and the extra time of the layer in float.
 
     Args:
-        title: Stands above.
+        title: Title above the picture.
         rows: `layers` of the document of `lmconv tune`.
 
     Returns:
@@ -100,7 +100,7 @@ def _bar(left: float, y: float, share: float, text: str, colour: str) -> list[st
 
 
 def _ticks(largest: float) -> list[float]:
-    """Round numbers from 0 on, at most nine."""
+    """Returns at most nine round numbers from 0 to `largest` at equal steps."""
     power = 10.0 ** math.floor(math.log10(largest / 5))
     step = next(power * digit for digit in (1, 2, 5, 10) if largest / (power * digit) <= 8)
     return [index * step for index in range(int(largest / step) + 1)]

@@ -1,10 +1,13 @@
-"""Looks for the fastest way to compute a network on a target within a budget of accuracy.
+"""Search for the fastest mix of precisions on a target within a budget of accuracy.
 
-Time and accuracy are searched apart, because how long a graph takes depends on which layers are in int8, and not on
-their numbers. First every uniform precision is timed. From the faster of float and int8, segments of layers are flipped
-to the other, halves first, then quarters, down to single layers: what makes the network faster is kept. Only then are
-faces looked at, from the fastest graph on: where it loses too much, layers go back to float, those first that lose most
-for the time they save. What fits and is fastest, in one last race of all finalists, is chosen.
+Time comes first. The time of a graph depends on the selection of int8 layers, not on the values of weights and scales.
+
+1. Every uniform precision is timed.
+2. The search starts from the faster of float and int8 and flips segments of layers to the other precision: layers of a
+   kind, halves of the network, quarters, and so on down to single layers. A flip is kept if the graph becomes faster.
+3. The fastest graph is judged on faces. If the loss is outside the budget, layers return to float: first the layers
+   with the largest drift for the time that int8 saves.
+4. All finalists are timed in one race, and the fastest finalist within the budget is chosen.
 """
 
 from __future__ import annotations
@@ -23,32 +26,33 @@ from lmconv.tuning.trials import Trials, key
 from lmconv.types import Float64, Json, Mix, Precision
 
 GROUP = 7
-"""How many graphs are timed in turn with the one they differ from."""
+"""Number of flipped graphs that are timed interleaved with the graph from which they differ."""
 SCREEN_S = 1.5
-"""How long a group is timed, seconds."""
+"""Time for one screening of several graphs, seconds."""
 SMALLEST = 0.01
-"""A change of time below this share is taken for noise where graphs are screened."""
+"""Smallest relative change of time that screening does not treat as noise."""
 CLIMBS = 8
-"""How many of the flips that looked faster are tried together."""
+"""Largest number of promising flips that are tried one after the other."""
 PROBES = 4
-"""How often it is tried anew how many layers go back to float."""
+"""Largest number of bisection steps for the number of layers that return to float."""
 ALIKE = 1.01
-"""Graphs that cannot be told to differ by more than this are equally fast: then the one that loses least is taken."""
+"""Two graphs count as equally fast if their times do not differ significantly by more than this factor."""
 SCREENING = 0.5
-"""Share of the time that screening may take."""
+"""Share of the search time that screening may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One way to compute the network.
+    """A judged and timed candidate.
 
     Attributes:
-        name: In words.
-        mix: What it is.
-        loss: What it loses on faces.
-        verdict: What the budget says of that, and `why`.
-        ms: Median time of a run, one thread, batch 1 or that of the network.
-        faster: Than fp32 on the same target, in the same race.
+        name: Description for the user.
+        mix: Precisions, rewrites and decisions of the candidate.
+        loss: Loss on faces.
+        verdict: Verdict of the budget on the loss.
+        why: Reason of the verdict; empty if the loss is within the budget.
+        ms: Median time of a run on one thread, with one input or the network's fixed batch, milliseconds.
+        faster: Speed-up against fp32 on the same target, from the same race.
     """
 
     name: str
@@ -62,13 +66,14 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerCost:
-    """One layer of the network that int8 may have.
+    """Sensitivity of one layer that can be int8.
 
     Attributes:
-        name: Of its output in the graph.
-        drift: What its quantisation alone adds, mean over faces, ION points.
-        cost_ms: What leaving it in float costs in time; below 0 where float is faster; None where it was not timed.
-        int8: Whether it is int8 in what was chosen.
+        name: Name of the layer's output in the graph.
+        drift: Mean drift on faces if only this layer is int8, ION points.
+        cost_ms: Extra time of a run if this layer is float instead of int8, milliseconds; negative if float is faster;
+            None if not timed.
+        int8: True if the layer is int8 in the chosen mix.
     """
 
     name: str
@@ -79,13 +84,13 @@ class LayerCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a search has found.
+    """Result of a search.
 
     Attributes:
-        points: Every way that was judged, the fastest first.
-        chosen: The one of them to take.
-        why: In a sentence.
-        layers: Every layer, from the input on; empty where int8 was no option.
+        points: All judged candidates, fastest first.
+        chosen: The chosen candidate, one of `points`.
+        why: Reason of the choice, for the user.
+        layers: Sensitivity of all layers that can be int8, in graph order; empty if the network has none.
     """
 
     points: tuple[Point, ...]
@@ -96,13 +101,13 @@ class Found:
 
 @dataclass(slots=True, kw_only=True)
 class Search:
-    """A search, which keeps all it measures in the memo of its trials.
+    """A search; all measurements are stored in the memo of `trials`.
 
     Attributes:
-        trials: What measures.
-        budget: What may be lost.
-        seconds: After how long only what has been found is settled.
-        note: Says how far it is.
+        trials: Measures time and loss of mixes.
+        budget: Largest loss allowed.
+        seconds: Time for the search, seconds. After this time, only the candidates of the search so far are judged.
+        note: Receives messages about the progress.
     """
 
     trials: Trials
@@ -112,7 +117,7 @@ class Search:
     _start: float = field(default_factory=time.perf_counter)
 
     def run(self) -> Found:
-        """Searches."""
+        """Runs the search."""
         finalists = self._uniform()
         layers: tuple[LayerCost, ...] = ()
         if whole := self._all_int8():
@@ -138,11 +143,11 @@ class Search:
         )
 
     def _left(self, share: float = 1.0) -> bool:
-        """Whether there is time left of a share of it."""
+        """True if less than this share of the search time has passed."""
         return time.perf_counter() - self._start < share * self.seconds
 
     def _uniform(self) -> list[Mix]:
-        """Every precision but int8 that the target has and this machine computes; fp32 first."""
+        """Returns the mixes of one float precision that the target has and this machine computes; fp32 first."""
         target, decisions = self.trials.target, self.trials.widths()[0]
         known = [p for p in (Precision.FP32, Precision.FP16, Precision.BF16) if p in target.precisions]
         mixes = [
@@ -156,9 +161,10 @@ class Search:
         return mixes
 
     def _all_int8(self) -> list[Mix]:
-        """Int8 in every layer, with every number of channels that compaction may leave; none where there are no layers.
+        """Returns the mixes with every layer in int8; empty if no layer can be int8.
 
-        Its rewrites are the target's for int8, or those for fp32 where they differ.
+        The mixes are: the target's rewrites for int8, the target's rewrites for fp32 if different, and each further
+        decision of `compact` with the rewrites for int8.
         """
         rewrites = dict.fromkeys(self.trials.target.rewrites.get(p, ()) for p in (Precision.INT8, Precision.FP32))
         first, *widths = self.trials.widths()
@@ -170,18 +176,18 @@ class Search:
         return {"caveat": self.trials.caveat(mix)}
 
     def _all_float(self, fp32: Mix) -> Mix:
-        """Int8 without a layer in it."""
+        """Returns the int8 mix that keeps every layer in float."""
         return self._with(replace(fp32, precision=Precision.INT8), ())
 
     def _int8(self, mix: Mix) -> list[str]:
-        """The layers of a mix that are int8."""
+        """Returns the names of the int8 layers of a mix, in graph order."""
         if mix.precision != Precision.INT8:
             return []
         left = set(mix.settings.get("float_layers", ()))
         return [layer for layer in self.trials.partial(mix).layers if layer not in left]
 
     def _with(self, mix: Mix, int8: Sequence[str]) -> Mix:
-        """The mix with these layers in int8, all others in float."""
+        """Returns the mix with exactly these layers in int8."""
         left = sorted(set(self.trials.partial(mix).layers) - set(int8))
         settings = {key: value for key, value in mix.settings.items() if key != "float_layers"}
         return replace(mix, settings=settings | ({"float_layers": left} if left else {}))
@@ -191,15 +197,16 @@ class Search:
         return self._with(mix, sorted(now | set(segment) if to_int8 else now - set(segment)))
 
     def _rough(self, mixes: Sequence[Mix]) -> list[float]:
-        """About how long each takes, milliseconds."""
+        """Returns the screening time of each mix, milliseconds; compare only values of the same call."""
         name = f"rough {canonical([key(mix) for mix in mixes])}"
         found = self.trials.memo.get(name, lambda: {"ms": self.trials.rough(mixes, SCREEN_S)})
         return [float(value) for value in found["ms"]]
 
     def _flips(self, base: Mix) -> dict[tuple[str, ...], float]:
-        """By segment of layers: what having it in float rather than int8 costs, milliseconds, as far as there is time.
+        """Times the flip of every segment of layers against `base`, until `SCREENING` of the search time has passed.
 
-        Each is timed in turn with `base`, of which it is flipped.
+        Returns:
+            For each timed segment, the extra time of a run with the segment in float instead of int8, milliseconds.
         """
         layers = self.trials.partial(base).layers
         to_int8 = not self._int8(base)
@@ -217,7 +224,7 @@ class Search:
         return costs
 
     def _climb(self, base: Mix, costs: dict[tuple[str, ...], float]) -> Mix:
-        """Flips what makes `base` faster, one after the other as long as it does."""
+        """Applies the flips that make `base` faster, best first; a flip is kept if the graph is then faster."""
         to_int8 = not self._int8(base)
         least = SMALLEST * self._rough([base, base])[0]
         gains = {segment: cost if to_int8 else -cost for segment, cost in costs.items()}
@@ -231,7 +238,7 @@ class Search:
         return base
 
     def _fitting(self, fast: Mix, costs: dict[tuple[str, ...], float]) -> list[Mix]:
-        """The fastest mix, and where it loses too much, those with layers back in float that were tried instead."""
+        """Returns the fastest mix, and if its loss is outside the budget also the tried mixes with more float layers."""
         layers = self._int8(fast)
         tried: list[Mix] = []
 
@@ -250,7 +257,7 @@ class Search:
         least = SMALLEST * self._rough([fast, fast])[0]
         worth = {layer: drifts[layer] ** 2 / max(costs.get((layer,), 0.0), least) for layer in layers}
         order += sorted(layers, key=lambda layer: -worth[layer])
-        # Squares of drifts add up, as far as errors are independent: where to look first.
+        # The squares of independent drifts add up; this gives the first guess of the bisection.
         loss = self.trials.loss(fast, self.budget.drift)
         left = 1 - np.cumsum([drifts[layer] ** 2 for layer in order]) / sum(d**2 for d in drifts.values())
         wanted = (0.9 * (self.budget.drift or np.inf) / loss.drift.mean) ** 2
@@ -271,7 +278,7 @@ class Search:
         )
 
     def _race(self, finalists: Sequence[Mix]) -> tuple[Point, ...]:
-        """Judges and times what was found, the first of which is fp32; the fastest first."""
+        """Judges and times all finalists, of which the first is fp32; returns them fastest first."""
         losses = [self.trials.loss(mix, self.budget.drift) for mix in finalists]
         name = f"race {canonical([key(mix) for mix in finalists])}"
         found = self.trials.memo.get(name, lambda: {"ms": self.trials.timed(finalists).tolist()})
@@ -285,7 +292,7 @@ class Search:
         return tuple(sorted(points, key=lambda point: point.ms))
 
     def _choose(self, points: Sequence[Point]) -> tuple[Point, str]:
-        """The fastest within the budget; of those that cannot be told from it, the one that loses least."""
+        """Chooses the candidate with the least drift from all candidates within the budget that are equally fast."""
         fitting = [point for point in points if point.verdict == "within"]
         best = max(point.faster.median for point in fitting)
         alike = [point for point in fitting if point.faster.high * ALIKE >= best]
@@ -318,7 +325,7 @@ def _floats(precision: Precision) -> Precision:
 
 
 def _segments(layers: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Halves, quarters, and so on to single layers."""
+    """Yields the halves of the layers, then the quarters, and so on down to single layers."""
     level = [tuple(layers)]
     while level:
         halves = [half for part in level if len(part) > 1 for half in (part[: len(part) // 2], part[len(part) // 2 :])]

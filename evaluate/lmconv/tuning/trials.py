@@ -1,6 +1,7 @@
-"""Measures mixes of one network on one target: how long they take, and what they lose on faces.
+"""Measures time, and loss on faces, of the mixes of one network on one target.
 
-Times are those of the process on one thread: what else the machine does then counts for little.
+Times are processor times of this process on one thread: other load on the machine then has little influence. A target
+that builds engines for a GPU is timed in wall time instead.
 """
 
 from __future__ import annotations
@@ -36,25 +37,25 @@ if TYPE_CHECKING:
     import onnx
 
 HOPELESS = 2.0
-"""A drift of so many times the budget on the first folds is not measured on the others."""
+"""Multiple of the drift budget above which the remaining folds are skipped."""
 SLOW_S = 20.0
-"""How long slow graphs are timed, seconds, where it matters."""
+"""Time limit for the final timing of all candidates, seconds."""
 ROUGH = 8
-"""How many crops are enough for numbers that only time shall be measured with."""
+"""Number of calibration crops for graphs that are only timed: the values of scales do not change the time."""
 LOW = 0.25
-"""Which quantile of times is compared where many graphs are screened: what others do on a machine only adds to it."""
+"""Quantile of the times that screening compares. A low quantile, because other load only makes times longer."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Trials:
-    """One network on one target.
+    """Measurements of one network on one target.
 
     Attributes:
         conversion: The network and its options.
         target: The target that runs the graphs.
-        faces: What losses are measured on.
-        settings: The quantiser's, as the target wants them.
-        memo: What has been measured already.
+        faces: Faces for calibration and for the loss.
+        settings: Options of the quantiser for the target's int8 scheme.
+        memo: Store of all measurements.
     """
 
     conversion: Conversion
@@ -67,26 +68,31 @@ class Trials:
 
     @property
     def spec(self) -> ModelSpec:
-        """The network's."""
+        """Spec of the network."""
         return self.artifact.spec
 
     @property
     def artifact(self) -> Artifact:
-        """The plain graph's artefact."""
+        """Artefact of the plain graph."""
         return self.conversion.base.artifact
 
     def float_graph(self, mix: Mix) -> onnx.ModelProto:
-        """What the passes of a mix make of the plain graph, before those of its precision."""
+        """Returns the float graph of a mix: the plain graph after all passes before those of the precision."""
         return self._optimised(Precision.MIXED, replace(self.conversion.choices, mix=_in_float(mix))).model
 
     def _optimised(self, precision: Precision, choices: Choices) -> Optimised:
-        """Result of the passes of a precision."""
+        """Returns the result of all passes of a precision."""
         recipe = resolve(Variant(target=self.target.name, precision=precision), self.target, choices)
         *_, last = steps(replace(self.conversion, choices=choices), self.target, recipe)
         return last
 
     def partial(self, mix: Mix, *, rough: bool = True) -> Partial:
-        """The same, ready to have any of its layers in int8; rough numbers are good for timing it only."""
+        """Returns the float graph of a mix with quantisation parameters for any selection of int8 layers.
+
+        Args:
+            mix: The mix; only its rewrites and decisions matter.
+            rough: True for parameters that are good enough for timing, from few crops and without error correction.
+        """
         name = (key(_in_float(mix)), rough)
         if name not in self._partials:
             crops, settings = self.faces.calibration(None), self.settings
@@ -96,7 +102,10 @@ class Trials:
         return self._partials[name]
 
     def widths(self) -> list[Json]:
-        """What `compact` can decide: first what it does for this target in fp32, then other numbers of channels."""
+        """Returns the alternative decisions of `compact` on the multiple of channels that it keeps.
+
+        The first entry is the decision for fp32 on this target; the only entry is empty if `compact` decided nothing.
+        """
 
         def measure() -> Json:
             made = self._optimised(Precision.FP32, self.conversion.choices)
@@ -110,7 +119,10 @@ class Trials:
         return [{"compact": {"multiple": width}} for width in found] or [{}]
 
     def kinds(self, mix: Mix) -> list[tuple[str, ...]]:
-        """The layers that are alike: depthwise convolutions, 1x1 convolutions, and the rest."""
+        """Returns the layers that can be int8, by kind: grouped or dense, with a 1x1 or a larger kernel.
+
+        A kind that has all layers is left out.
+        """
         partial = self.partial(mix)
         kinds: dict[tuple[bool, bool], list[str]] = {}
         for node in partial.graph.proto.node:
@@ -120,14 +132,14 @@ class Trials:
         return [tuple(layers) for layers in kinds.values() if len(layers) < len(partial.layers)]
 
     def quick(self, mix: Mix) -> onnx.ModelProto:
-        """A graph that takes the time that the one of this mix will; int8 numbers are those of each layer alone."""
+        """Returns a graph for timing only: the same operators as the graph of the mix, with cheap int8 parameters."""
         if mix.precision != Precision.INT8:
             return self.graph(mix)
         partial = self.partial(mix)
         return partial.graph_of(set(partial.layers) - set(mix.settings.get("float_layers", ())))
 
     def graph(self, mix: Mix, fold: int | None = None) -> onnx.ModelProto:
-        """The graph of a mix, calibrated without a fold."""
+        """Returns the graph of a mix; int8 is calibrated without the faces of `fold`, or on all faces for None."""
         model = self.float_graph(mix)
         if mix.precision == Precision.INT8:
             crops, place = self.faces.calibration(fold), (key(_in_float(mix)), fold)
@@ -142,14 +154,17 @@ class Trials:
         return model
 
     def caveat(self, mix: Mix) -> str:
-        """What this machine does instead of what a mix says; else empty."""
+        """Returns the runtime's caveat if this machine does not compute as the mix says; otherwise an empty text."""
         with opened(self.artifact, self.target, self.quick(mix), told(mix)) as session:
             return session.caveat
 
     def loss(self, mix: Mix, drift: float | None) -> Loss:
-        """What a mix loses on faces; int8 is cross-fitted: each face is judged by numbers that were found without it.
+        """Returns the loss of a mix on faces. int8 is cross-fitted: each face is judged without being calibrated on.
 
-        One whose drift is hopeless beside `drift` is not measured on all.
+        Args:
+            mix: The mix.
+            drift: Budget of the mean drift, ION points; None for no limit. If the mean drift of the first folds exceeds
+                `HOPELESS` times the budget, the other folds are skipped.
         """
         if mix.precision != Precision.INT8:
             return loss(self._losses(mix, None))
@@ -162,7 +177,7 @@ class Trials:
         return loss(Losses(ion=ion, drift=drifts))
 
     def _losses(self, mix: Mix, fold: int | None) -> Losses:
-        """Of the faces of a fold, calibrated without them; or of all."""
+        """Returns the losses on the faces of a fold, calibrated without this fold; on all faces for None."""
 
         def measure() -> Json:
             crops, expected = self.faces.part(fold)
@@ -176,12 +191,16 @@ class Trials:
         return Losses(ion=ion, drift=drift)
 
     def rough(self, mixes: Sequence[Mix], seconds: float) -> list[float]:
-        """About how long each takes, milliseconds, timed in turn: good for comparing them with each other only."""
+        """Times mixes interleaved, for about `seconds`.
+
+        Returns:
+            One low quantile of the times per mix, milliseconds. Compare only values of the same call.
+        """
         times = self._timed(mixes, seconds)
         return [float(value) for value in np.quantile(times, LOW, axis=1)]
 
     def drifts(self, mix: Mix) -> Iterator[tuple[str, float]]:
-        """What the quantisation of each layer alone adds: its name and the mean drift on faces, ION points."""
+        """Yields each layer's name, and the mean drift on faces if only this layer is int8, ION points."""
         partial = self.partial(mix, rough=False)
 
         def measure(layer: str) -> Json:
@@ -195,18 +214,22 @@ class Trials:
             yield layer, self.memo.get(name, functools.partial(measure, layer))["drift"]
 
     def timed(self, mixes: Sequence[Mix]) -> Float64:
-        """Times mixes in turn: (mixes, samples) float64, milliseconds, one thread; 300 samples unless that is slow."""
+        """Times mixes interleaved on one thread, 300 times each; slow graphs less often, for about `SLOW_S`.
+
+        Returns:
+            (mixes, samples) float64, milliseconds.
+        """
         return self._timed(mixes, SLOW_S)
 
     def _timed(self, mixes: Sequence[Mix], seconds: float) -> Float64:
         models = [self.quick(mix) for mix in mixes]
-        # This process's own time, whatever else the machine does; but what a GPU spends is none of it.
+        # Processor time does not depend on other load, but does not include the time of a GPU.
         clock = time.perf_counter_ns if self.target.engines else time.process_time_ns
         return timed(self.artifact, self.target, models, [told(mix) for mix in mixes], seconds, clock)
 
 
 def told(mix: Mix) -> Precision:
-    """What the runtime is told for a mix."""
+    """Returns the precision hint for the runtime."""
     return Precision.BF16 if mix.floats == Precision.BF16 else mix.precision
 
 
@@ -215,5 +238,5 @@ def _in_float(mix: Mix) -> Mix:
 
 
 def key(mix: Mix) -> str:
-    """Tells a mix from others."""
+    """Returns the canonical JSON of a mix; identifies the mix in the names of measurements."""
     return canonical(asdict(mix))

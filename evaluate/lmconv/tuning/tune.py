@@ -1,4 +1,4 @@
-"""What `lmconv tune` does, and `lmconv export --precision mixed` where nothing has been tuned yet."""
+"""Tuning of one network for one target: the work of `lmconv tune`, and of `lmconv export --precision mixed`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from lmconv.tuning.trials import Trials
 from lmconv.types import Json, Mix
 
 TUNED = "tuned.json"
+"""File of the search's document."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ class FaceTuner:
     fresh: bool = False
 
     def tune(self, conversion: Conversion, target: str, note: Callable[[str], object]) -> tuple[Mix, Json]:
-        """Searches, and writes `tuned.json` and two pictures to `folder(…)` beside the artefacts.
+        """Searches for the fastest mix within the budget; writes `tuned.json` and two pictures to `folder(…)`.
 
         Args:
             conversion: The network and its options.
@@ -52,17 +53,17 @@ class FaceTuner:
             note: Receives messages about the progress.
 
         Returns:
-            The choice, and the document of the search, with the identities of the faces as `pictures`.
+            The chosen mix, and the document of the search; `pictures` holds the identities of the faces' pictures.
 
         Raises:
-            UsageError: The weights are random, or ION is not defined for the points.
-            InputError: There are too few faces, or a folder cannot be written.
+            UsageError: The weights are random, or ION is not defined for the network's number of points.
+            InputError: The data set has too few faces, or the folder cannot be written.
         """
         return _tune(self, conversion, target, note)
 
 
 def folder(out: Path, model: str, target: str) -> Path:
-    """Folder of the measurements, tables and pictures of a search."""
+    """Returns the folder for the measurements, the document and the pictures of a search."""
     return out / model / f"tune-{target}"
 
 
@@ -140,5 +141,5 @@ def _document(found: Found, base: Plain, budget: Budget, faces: int) -> Json:
 
 
 def _on_front(point: Point, points: tuple[Point, ...]) -> bool:
-    """Whether no other is both faster and loses less."""
+    """True if no other candidate has both a smaller time and a smaller mean drift."""
     return not any(other.ms < point.ms and other.loss.drift.mean < point.loss.drift.mean for other in points)
