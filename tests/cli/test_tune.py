@@ -19,8 +19,8 @@ def network(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A third party's network and thirty faces to tune it by; ten to report on."""
     onnx.save(tiny_onnx(), "tiny.onnx")
     assert cli("draw", "faces", "--faces", "10", "--train", "30").code == 0
-    monkeypatch.setattr("lmconv.tuning.trials.SLOW_S", 0.1)
-    monkeypatch.setattr("lmconv.tuning.search.SCREEN_S", 0.1)
+    monkeypatch.setattr("lmconv.tuning.trials.RACE_SECONDS", 0.1)
+    monkeypatch.setattr("lmconv.tuning.search.SCREENING_SECONDS", 0.1)
     return Path("tiny.onnx")
 
 

@@ -19,24 +19,24 @@ class Memo:
 
     Attributes:
         path: File of the measurements.
-        about: Conditions of the measurements, as JSON: network, target, machine, faces. Measurements under other
+        conditions: Conditions of the measurements, as JSON: network, target, machine, faces. Measurements under other
             conditions are discarded.
-        known: The measurements by name, as JSON values.
+        measurements: The measurements by name, as JSON values.
         reused: Number of requests that a stored measurement has answered.
     """
 
     path: Path
-    about: Json
-    known: Json = field(default_factory=dict)
+    conditions: Json
+    measurements: Json = field(default_factory=dict)
     reused: int = 0
 
     @classmethod
-    def open(cls, folder: Path, about: Json, *, fresh: bool = False) -> Memo:
+    def load(cls, folder: Path, conditions: Json, *, fresh: bool = False) -> Memo:
         """Loads the measurements of earlier searches from a folder; creates the folder if necessary.
 
         Args:
             folder: Folder of the file.
-            about: Conditions of the new search.
+            conditions: Conditions of the new search.
             fresh: True to discard stored measurements.
 
         Returns:
@@ -46,13 +46,13 @@ class Memo:
         Raises:
             InputError: The folder cannot be written.
         """
-        memo = cls(path=folder / FILE, about=about)
+        memo = cls(path=folder / FILE, conditions=conditions)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         try:
-            found = json.loads(memo.path.read_text(encoding="utf-8"))
-            if not fresh and found["about"] == about and found["digest"] == digest(found["known"]):
-                memo.known = found["known"]
+            stored = json.loads(memo.path.read_text(encoding="utf-8"))
+            if not fresh and stored["about"] == conditions and stored["digest"] == digest(stored["known"]):
+                memo.measurements = stored["known"]
         except (OSError, ValueError, KeyError, TypeError):
             pass
         return memo
@@ -63,12 +63,12 @@ class Memo:
         Raises:
             InputError: The file cannot be written.
         """
-        if name in self.known:
+        if name in self.measurements:
             self.reused += 1
         else:
-            self.known[name] = measure()
-            text = canonical({"about": self.about, "known": self.known, "digest": digest(self.known)})
+            self.measurements[name] = measure()
+            document = {"about": self.conditions, "known": self.measurements, "digest": digest(self.measurements)}
             with writing(self.path):
-                replace_text(self.path, text)
-        found: Json = self.known[name]
-        return found
+                replace_text(self.path, canonical(document))
+        measurement: Json = self.measurements[name]
+        return measurement

@@ -14,6 +14,7 @@ WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 420, 70, 60, 40
 ROW, NAME, BAR = 18, 300, 260
 """Picture of `layers`: height of a row, width of a layer's name, width of each of the two bars; pixels."""
 GRID, CHOSEN, FRONT, OTHER, OUTSIDE = "#d9dde3", "#c0392b", "#2a7f62", "#8a929c", "#e09f3e"
+"""Colours: grid lines, the chosen candidate, Pareto-optimal candidates, all others, the limit of the budget."""
 
 
 def front(title: str, points: Sequence[Json], budget: Budget) -> str:
@@ -28,32 +29,32 @@ def front(title: str, points: Sequence[Json], budget: Budget) -> str:
         An SVG document.
     """
     slowest = 1.1 * max(point["ms"] for point in points)
-    known = [point["loss"]["drift"]["mean"] for point in points if point["loss"]["drift"]["mean"] is not None]
-    largest = 1.15 * max([*known, budget.drift or 0.0, 0.1])
-    across = (WIDTH - LEFT - 160) / slowest
-    up = (HEIGHT - BOTTOM - TOP) / largest
-    floor = HEIGHT - BOTTOM
+    drifts = [point["loss"]["drift"]["mean"] for point in points if point["loss"]["drift"]["mean"] is not None]
+    largest = 1.15 * max([*drifts, budget.drift or 0.0, 0.1])
+    x_scale = (WIDTH - LEFT - 160) / slowest
+    y_scale = (HEIGHT - BOTTOM - TOP) / largest
+    axis_y = HEIGHT - BOTTOM
 
-    def place(point: Json) -> tuple[float, float]:
+    def position(point: Json) -> tuple[float, float]:
         drift = point["loss"]["drift"]["mean"]
-        return LEFT + point["ms"] * across, floor - (largest if drift is None else drift) * up
+        return LEFT + point["ms"] * x_scale, axis_y - (largest if drift is None else drift) * y_scale
 
-    best = sorted((place(point) for point in points if point["front"]), key=lambda at: at[0])
-    joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in best)
+    pareto_front = sorted((position(point) for point in points if point["front"]), key=lambda xy: xy[0])
+    polyline = " ".join(f"{x:.1f},{y:.1f}" for x, y in pareto_front)
     lines = [
-        f'<text x="10" y="22" font-size="16">{escape(title)}: time and drift, left and below is better</text>',
-        *(_tick_x(LEFT + value * across, floor, value) for value in _ticks(slowest)),
-        *(_tick_y(floor - value * up, value) for value in _ticks(largest)),
+        f'<text x="10" y="22" font-size="16">{escape(title)}: time and drift (lower left is better)</text>',
+        *(_tick_x(LEFT + value * x_scale, axis_y, value) for value in _ticks(slowest)),
+        *(_tick_y(axis_y - value * y_scale, value) for value in _ticks(largest)),
         f'<text x="{LEFT}" y="{HEIGHT - 12}">median time of a run, ms</text>',
-        f'<text x="14" y="{floor}" transform="rotate(-90 14 {floor})">mean drift on faces, ION points</text>',
-        f'<polyline points="{joined}" fill="none" stroke="{FRONT}"/>',
+        f'<text x="14" y="{axis_y}" transform="rotate(-90 14 {axis_y})">mean drift on faces, ION points</text>',
+        f'<polyline points="{polyline}" fill="none" stroke="{FRONT}"/>',
     ]
     if budget.drift is not None:
-        level = floor - budget.drift * up
-        lines.append(f'<line x1="{LEFT}" x2="{WIDTH}" y1="{level:.1f}" y2="{level:.1f}" stroke="{OUTSIDE}"/>')
-        lines.append(f'<text x="{WIDTH - 90}" y="{level - 4:.1f}" fill="{OUTSIDE}">budget {budget.drift:g}</text>')
+        limit_y = axis_y - budget.drift * y_scale
+        lines.append(f'<line x1="{LEFT}" x2="{WIDTH}" y1="{limit_y:.1f}" y2="{limit_y:.1f}" stroke="{OUTSIDE}"/>')
+        lines.append(f'<text x="{WIDTH - 90}" y="{limit_y - 4:.1f}" fill="{OUTSIDE}">budget {budget.drift:g}</text>')
     for point in points:
-        x, y = place(point)
+        x, y = position(point)
         colour = CHOSEN if point["chosen"] else FRONT if point["front"] else OTHER
         lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>')
         text = f"{point['name']}{' (chosen)' if point['chosen'] else ''}"
@@ -71,31 +72,32 @@ def layers(title: str, rows: Sequence[Json]) -> str:
     Returns:
         An SVG document.
     """
-    drift = max((row["drift"] for row in rows), default=0.0) or 1.0
-    cost = max((abs(row["cost_ms"] or 0.0) for row in rows), default=0.0) or 1.0
-    left, right = NAME + 10, NAME + BAR + 160
+    largest_drift = max((row["drift"] for row in rows), default=0.0) or 1.0
+    largest_cost = max((abs(row["cost_ms"] or 0.0) for row in rows), default=0.0) or 1.0
+    drift_x, cost_x = NAME + 10, NAME + BAR + 160
     lines = [
-        f'<text x="10" y="22" font-size="16">{escape(title)}: what int8 costs each layer, and what float costs</text>',
-        f'<text x="{left}" y="44">drift of its quantisation alone, ION points</text>',
-        f'<text x="{right}" y="44">time of leaving it in float, ms</text>',
+        f'<text x="10" y="22" font-size="16">{escape(title)}: drift of int8 and time of float, by layer</text>',
+        f'<text x="{drift_x}" y="44">drift if only this layer is int8, ION points</text>',
+        f'<text x="{cost_x}" y="44">extra time if this layer is float, ms</text>',
     ]
     for index, row in enumerate(rows):
         y = 60 + index * ROW
         colour = FRONT if row["int8"] else OTHER
         name = f"{row['layer']}{'' if row['int8'] else ' (float)'}"
         lines.append(f'<text x="{NAME}" y="{y + 12}" text-anchor="end" fill="{colour}">{escape(name)}</text>')
-        lines += _bar(left, y, row["drift"] / drift, f"{row['drift']:.4f}", FRONT)
+        lines += _bar(drift_x, y, row["drift"] / largest_drift, f"{row['drift']:.4f}", FRONT)
         if row["cost_ms"] is not None:
-            shade = OTHER if row["cost_ms"] < 0 else OUTSIDE
-            lines += _bar(right, y, abs(row["cost_ms"]) / cost, f"{row['cost_ms']:+.3f}", shade)
-    return _svg(right + BAR + 80, 80 + ROW * len(rows), lines)
+            bar_colour = OTHER if row["cost_ms"] < 0 else OUTSIDE
+            lines += _bar(cost_x, y, abs(row["cost_ms"]) / largest_cost, f"{row['cost_ms']:+.3f}", bar_colour)
+    return _svg(cost_x + BAR + 80, 80 + ROW * len(rows), lines)
 
 
-def _bar(left: float, y: float, share: float, text: str, colour: str) -> list[str]:
-    width = BAR * share
+def _bar(x: float, y: float, fraction: float, text: str, colour: str) -> list[str]:
+    """Returns a bar with text after the bar; `fraction` of the full length `BAR`."""
+    width = BAR * fraction
     return [
-        f'<rect x="{left}" y="{y + 3}" width="{width:.1f}" height="{ROW - 6}" fill="{colour}"/>',
-        f'<text x="{left + width + 6:.1f}" y="{y + 12}">{text}</text>',
+        f'<rect x="{x}" y="{y + 3}" width="{width:.1f}" height="{ROW - 6}" fill="{colour}"/>',
+        f'<text x="{x + width + 6:.1f}" y="{y + 12}">{text}</text>',
     ]
 
 
@@ -106,9 +108,9 @@ def _ticks(largest: float) -> list[float]:
     return [index * step for index in range(int(largest / step) + 1)]
 
 
-def _tick_x(x: float, floor: float, value: float) -> str:
-    line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{floor}" stroke="{GRID}"/>'
-    return f'{line}<text x="{x:.1f}" y="{floor + 18}" text-anchor="middle">{value:.3g}</text>'
+def _tick_x(x: float, axis_y: float, value: float) -> str:
+    line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{axis_y}" stroke="{GRID}"/>'
+    return f'{line}<text x="{x:.1f}" y="{axis_y + 18}" text-anchor="middle">{value:.3g}</text>'
 
 
 def _tick_y(y: float, value: float) -> str:
@@ -118,5 +120,5 @@ def _tick_y(y: float, value: float) -> str:
 
 def _svg(width: float, height: float, lines: Sequence[str]) -> str:
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
-    ground = '<rect width="100%" height="100%" fill="white"/>'
-    return "\n".join([f'{head}font-size="12">', ground, *lines, "</svg>", ""])
+    background = '<rect width="100%" height="100%" fill="white"/>'
+    return "\n".join([f'{head}font-size="12">', background, *lines, "</svg>", ""])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmconv.building.optimise import Optimised
-from lmconv.building.recipe import PRECISION_PASSES, resolve
+from lmconv.building.recipe import PRECISION_PASSES, precision_hint, resolve
 from lmconv.building.request import Choices, Conversion
 from lmconv.building.steps import steps
 from lmconv.building.trial import opened, timed
@@ -29,20 +29,20 @@ from lmconv.quantise.partial import Partial, prepare
 from lmconv.quantise.plan import QuantiserOptions, read
 from lmconv.quantise.static import quantise
 from lmconv.store.files import canonical
-from lmconv.tuning.faces import FOLDS, Faces
+from lmconv.tuning.faces import FOLDS, FoldedFaces
 from lmconv.tuning.memo import Memo
 from lmconv.types import Artifact, Float64, Json, Mix, ModelSpec, PassContext, Precision, Target, Variant
 
 if TYPE_CHECKING:
     import onnx
 
-HOPELESS = 2.0
+MAX_DRIFT_RATIO = 2.0
 """Multiple of the drift budget above which the remaining folds are skipped."""
-SLOW_S = 20.0
+RACE_SECONDS = 20.0
 """Time limit for the final timing of all candidates, seconds."""
-ROUGH = 8
+TIMING_CROPS = 8
 """Number of calibration crops for graphs that are only timed: the values of scales do not change the time."""
-LOW = 0.25
+SCREENING_QUANTILE = 0.25
 """Quantile of the times that screening compares. A low quantile, because other load only makes times longer."""
 
 
@@ -60,11 +60,11 @@ class Trials:
 
     conversion: Conversion
     target: Target
-    faces: Faces
+    faces: FoldedFaces
     settings: QuantiserOptions
     memo: Memo
-    _partials: dict[tuple[str, bool], Partial] = field(default_factory=dict)
-    _seen: dict[tuple[str, int | None], ActivationStatistics] = field(default_factory=dict)
+    _quantisable: dict[tuple[str, bool], Partial] = field(default_factory=dict)
+    _statistics: dict[tuple[str, int | None], ActivationStatistics] = field(default_factory=dict)
 
     @property
     def spec(self) -> ModelSpec:
@@ -86,76 +86,77 @@ class Trials:
         *_, last = steps(replace(self.conversion, choices=choices), self.target, recipe)
         return last
 
-    def partial(self, mix: Mix, *, rough: bool = True) -> Partial:
+    def quantisable(self, mix: Mix, *, timing_only: bool = True) -> Partial:
         """Returns the float graph of a mix with quantisation parameters for any selection of int8 layers.
 
         Args:
             mix: The mix; only its rewrites and decisions matter.
-            rough: True for parameters that are good enough for timing, from few crops and without error correction.
+            timing_only: True for parameters from few crops and without error correction, which are good enough for
+                timing.
         """
-        name = (key(_in_float(mix)), rough)
-        if name not in self._partials:
+        cache_key = (key(_in_float(mix)), timing_only)
+        if cache_key not in self._quantisable:
             crops, settings = self.faces.calibration(None), self.settings
-            if rough:
-                crops, settings = crops[:ROUGH], replace(settings, adaptive_rounding=False, correct_bias=False)
-            self._partials[name] = prepare(self.float_graph(mix), crops, settings)
-        return self._partials[name]
+            if timing_only:
+                crops, settings = crops[:TIMING_CROPS], replace(settings, adaptive_rounding=False, correct_bias=False)
+            self._quantisable[cache_key] = prepare(self.float_graph(mix), crops, settings)
+        return self._quantisable[cache_key]
 
-    def widths(self) -> list[Json]:
+    def compact_decisions(self) -> list[Json]:
         """Returns the alternative decisions of `compact` on the multiple of channels that it keeps.
 
         The first entry is the decision for fp32 on this target; the only entry is empty if `compact` decided nothing.
         """
 
         def measure() -> Json:
-            made = self._optimised(Precision.FP32, self.conversion.choices)
-            decided = {step["pass"]: step["decisions"] for step in made.recipe}.get("compact") or {}
-            others = made.measured.get("compact", {}).get("faster than multiple 1", {})
-            chosen = decided.get("multiple")
-            multiples = [chosen, *(width for width in map(int, others) if width != chosen)] if chosen else []
+            result = self._optimised(Precision.FP32, self.conversion.choices)
+            decisions = {step["pass"]: step["decisions"] for step in result.recipe}.get("compact") or {}
+            alternatives = result.measured.get("compact", {}).get("faster than multiple 1", {})
+            chosen = decisions.get("multiple")
+            multiples = [chosen, *(each for each in map(int, alternatives) if each != chosen)] if chosen else []
             return {"multiples": multiples}
 
-        found = self.memo.get("widths", measure)["multiples"]
-        return [{"compact": {"multiple": width}} for width in found] or [{}]
+        multiples = self.memo.get("widths", measure)["multiples"]
+        return [{"compact": {"multiple": multiple}} for multiple in multiples] or [{}]
 
-    def kinds(self, mix: Mix) -> list[tuple[str, ...]]:
+    def layers_by_kind(self, mix: Mix) -> list[tuple[str, ...]]:
         """Returns the layers that can be int8, by kind: grouped or dense, with a 1x1 or a larger kernel.
 
         A kind that has all layers is left out.
         """
-        partial = self.partial(mix)
+        network = self.quantisable(mix)
         kinds: dict[tuple[bool, bool], list[str]] = {}
-        for node in partial.graph.proto.node:
-            if node.output[0] in partial.parameters.layers:
-                shape = partial.graph.constants[node.input[1]].shape
+        for node in network.graph.proto.node:
+            if node.output[0] in network.parameters.layers:
+                shape = network.graph.constants[node.input[1]].shape
                 kinds.setdefault((attribute(node, "group", 1) > 1, set(shape[2:]) <= {1}), []).append(node.output[0])
-        return [tuple(layers) for layers in kinds.values() if len(layers) < len(partial.layers)]
+        return [tuple(layers) for layers in kinds.values() if len(layers) < len(network.layers)]
 
-    def quick(self, mix: Mix) -> onnx.ModelProto:
+    def timing_graph(self, mix: Mix) -> onnx.ModelProto:
         """Returns a graph for timing only: the same operators as the graph of the mix, with cheap int8 parameters."""
         if mix.precision != Precision.INT8:
             return self.graph(mix)
-        partial = self.partial(mix)
-        return partial.graph_of(set(partial.layers) - set(mix.settings.get("float_layers", ())))
+        network = self.quantisable(mix)
+        return network.graph_of(set(network.layers) - set(mix.settings.get("float_layers", ())))
 
     def graph(self, mix: Mix, fold: int | None = None) -> onnx.ModelProto:
         """Returns the graph of a mix; int8 is calibrated without the faces of `fold`, or on all faces for None."""
         model = self.float_graph(mix)
         if mix.precision == Precision.INT8:
-            crops, place = self.faces.calibration(fold), (key(_in_float(mix)), fold)
-            if place not in self._seen:
-                self._seen[place] = observe(Graph.of(model), crops)
-            return quantise(model, crops, read(mix.settings, self.settings), self._seen[place])[0]
-        for name in PRECISION_PASSES.get(mix.precision, ()):
+            crops, cache_key = self.faces.calibration(fold), (key(_in_float(mix)), fold)
+            if cache_key not in self._statistics:
+                self._statistics[cache_key] = observe(Graph.of(model), crops)
+            return quantise(model, crops, read(mix.settings, self.settings), self._statistics[cache_key])[0]
+        for pass_name in PRECISION_PASSES.get(mix.precision, ()):
             context = PassContext(spec=self.spec)
             copy = type(model)()
             copy.CopyFrom(model)
-            model = PASSES.load(name).apply(copy, context)[0]
+            model = PASSES.load(pass_name).apply(copy, context)[0]
         return model
 
     def caveat(self, mix: Mix) -> str:
         """Returns the runtime's caveat if this machine does not compute as the mix says; otherwise an empty text."""
-        with opened(self.artifact, self.target, self.quick(mix), told(mix)) as session:
+        with opened(self.artifact, self.target, self.timing_graph(mix), precision_hint(mix)) as session:
             return session.caveat
 
     def loss(self, mix: Mix, drift: float | None) -> Loss:
@@ -164,15 +165,15 @@ class Trials:
         Args:
             mix: The mix.
             drift: Budget of the mean drift, ION points; None for no limit. If the mean drift of the first folds exceeds
-                `HOPELESS` times the budget, the other folds are skipped.
+                `MAX_DRIFT_RATIO` times the budget, the other folds are skipped.
         """
         if mix.precision != Precision.INT8:
             return loss(self._losses(mix, None))
         ion, drifts = np.empty(0), np.empty(0)
         for fold in range(FOLDS):
-            found = self._losses(mix, fold)
-            ion, drifts = np.append(ion, found.ion), np.append(drifts, found.drift)
-            if drift is not None and not np.mean(drifts) <= HOPELESS * drift:
+            part = self._losses(mix, fold)
+            ion, drifts = np.append(ion, part.ion), np.append(drifts, part.drift)
+            if drift is not None and not np.mean(drifts) <= MAX_DRIFT_RATIO * drift:
                 break
         return loss(Losses(ion=ion, drift=drifts))
 
@@ -180,57 +181,52 @@ class Trials:
         """Returns the losses on the faces of a fold, calibrated without this fold; on all faces for None."""
 
         def measure() -> Json:
-            crops, expected = self.faces.part(fold)
-            with opened(self.artifact, self.target, self.graph(mix, fold), told(mix)) as session:
-                found = losses(parity.on_faces(session, self.spec, crops), expected, crops)
-            figures = {"ion": found.ion.tolist(), "drift": found.drift.tolist()}
+            crops, expected = self.faces.of_fold(fold)
+            with opened(self.artifact, self.target, self.graph(mix, fold), precision_hint(mix)) as session:
+                measured = losses(parity.on_faces(session, self.spec, crops), expected, crops)
+            figures = {"ion": measured.ion.tolist(), "drift": measured.drift.tolist()}
             return {name: [x if np.isfinite(x) else None for x in values] for name, values in figures.items()}
 
-        found = self.memo.get(f"losses {fold} {key(mix)}", measure)
-        ion, drift = (np.array([np.inf if x is None else x for x in found[name]]) for name in ("ion", "drift"))
+        stored = self.memo.get(f"losses {fold} {key(mix)}", measure)
+        ion, drift = (np.array([np.inf if x is None else x for x in stored[name]]) for name in ("ion", "drift"))
         return Losses(ion=ion, drift=drift)
 
-    def rough(self, mixes: Sequence[Mix], seconds: float) -> list[float]:
+    def screening_times(self, mixes: Sequence[Mix], seconds: float) -> list[float]:
         """Times mixes interleaved, for about `seconds`.
 
         Returns:
             One low quantile of the times per mix, milliseconds. Compare only values of the same call.
         """
-        times = self._timed(mixes, seconds)
-        return [float(value) for value in np.quantile(times, LOW, axis=1)]
+        times = self._times(mixes, seconds)
+        return [float(value) for value in np.quantile(times, SCREENING_QUANTILE, axis=1)]
 
-    def drifts(self, mix: Mix) -> Iterator[tuple[str, float]]:
+    def layer_drifts(self, mix: Mix) -> Iterator[tuple[str, float]]:
         """Yields each layer's name, and the mean drift on faces if only this layer is int8, ION points."""
-        partial = self.partial(mix, rough=False)
+        network = self.quantisable(mix, timing_only=False)
 
         def measure(layer: str) -> Json:
-            with OrtSession(partial.graph_of([layer]).SerializeToString()) as session:
-                found = parity.on_faces(session, self.spec, self.faces.crops)
-            drift = parity.drift(found, self.faces.expected, self.faces.crops)
+            with OrtSession(network.graph_of([layer]).SerializeToString()) as session:
+                outputs = parity.on_faces(session, self.spec, self.faces.crops)
+            drift = parity.drift(outputs, self.faces.expected, self.faces.crops)
             return {"drift": float(np.mean(drift))}
 
-        for layer in partial.layers:
+        for layer in network.layers:
             name = f"alone {layer} {key(_in_float(mix))}"
             yield layer, self.memo.get(name, functools.partial(measure, layer))["drift"]
 
-    def timed(self, mixes: Sequence[Mix]) -> Float64:
-        """Times mixes interleaved on one thread, 300 times each; slow graphs less often, for about `SLOW_S`.
+    def race_times(self, mixes: Sequence[Mix]) -> Float64:
+        """Times mixes interleaved on one thread, 300 times each; slow graphs less often, for about `RACE_SECONDS`.
 
         Returns:
             (mixes, samples) float64, milliseconds.
         """
-        return self._timed(mixes, SLOW_S)
+        return self._times(mixes, RACE_SECONDS)
 
-    def _timed(self, mixes: Sequence[Mix], seconds: float) -> Float64:
-        models = [self.quick(mix) for mix in mixes]
+    def _times(self, mixes: Sequence[Mix], seconds: float) -> Float64:
+        models = [self.timing_graph(mix) for mix in mixes]
         # Processor time does not depend on other load, but does not include the time of a GPU.
         clock = time.perf_counter_ns if self.target.engines else time.process_time_ns
-        return timed(self.artifact, self.target, models, [told(mix) for mix in mixes], seconds, clock)
-
-
-def told(mix: Mix) -> Precision:
-    """Returns the precision hint for the runtime."""
-    return Precision.BF16 if mix.floats == Precision.BF16 else mix.precision
+        return timed(self.artifact, self.target, models, [precision_hint(mix) for mix in mixes], seconds, clock)
 
 
 def _in_float(mix: Mix) -> Mix:

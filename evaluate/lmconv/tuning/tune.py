@@ -18,9 +18,9 @@ from lmconv.plugins import TARGETS
 from lmconv.store import artifact as artifacts
 from lmconv.store.files import canonical, writing
 from lmconv.tuning import picture
-from lmconv.tuning.faces import FOLDS, load
+from lmconv.tuning.faces import FOLDS, load_faces
 from lmconv.tuning.memo import Memo
-from lmconv.tuning.search import Found, Point, Search
+from lmconv.tuning.search import Candidate, Search, SearchResult
 from lmconv.tuning.trials import Trials
 from lmconv.types import Json, Mix
 
@@ -45,7 +45,7 @@ class FaceTuner:
     fresh: bool = False
 
     def tune(self, conversion: Conversion, target: str, note: Callable[[str], object]) -> tuple[Mix, Json]:
-        """Searches for the fastest mix within the budget; writes `tuned.json` and two pictures to `folder(…)`.
+        """Searches for the fastest mix within the budget; writes `tuned.json` and two pictures to `search_folder`.
 
         Args:
             conversion: The network and its options.
@@ -62,7 +62,7 @@ class FaceTuner:
         return _tune(self, conversion, target, note)
 
 
-def folder(out: Path, model: str, target: str) -> Path:
+def search_folder(out: Path, model: str, target: str) -> Path:
     """Returns the folder for the measurements, the document and the pictures of a search."""
     return out / model / f"tune-{target}"
 
@@ -72,41 +72,43 @@ def _tune(tuner: FaceTuner, conversion: Conversion, target: str, note: Callable[
     base, choices = conversion.base, conversion.choices
     spec = base.artifact.spec
     if not artifacts.trained(base.artifact):
-        raise UsageError(f"{spec.name} has random weights, and no ION to tune by", hint="give trained weights")
+        message = f"{spec.name} has random weights, and tuning measures ION, which needs trained weights"
+        raise UsageError(message, hint="give --weights FILE")
     plugin = TARGETS.load(target)
     settings = settings_of(plugin.scheme(choices.quantised_for))
-    judged = load(tuner.faces.folder, tuner.faces.split, spec, base.model.SerializeToString(), settings.crops)
-    kept = folder(conversion.out, spec.name, target)
-    here = machine.describe()
-    about: Json = {
+    faces = load_faces(tuner.faces.folder, tuner.faces.split, spec, base.model.SerializeToString(), settings.crops)
+    folder = search_folder(conversion.out, spec.name, target)
+    this_machine = machine.describe()
+    conditions: Json = {
         "source": base.artifact.parents["source"]["sha256"],
         "plain": base.artifact.files["model.onnx"],
-        "faces": judged.digest,
-        "versions": here["versions"],
-        "cpu": [here["cpu"], here["cores"], here["features"]],
+        "faces": faces.digest,
+        "versions": this_machine["versions"],
+        "cpu": [this_machine["cpu"], this_machine["cores"], this_machine["features"]],
         "without": sorted(choices.without),
         "compact_px": choices.compact_px,
         "settings": canonical({**asdict(settings), "float_layers": []}),
         "rewrites": {str(precision): list(passes) for precision, passes in plugin.rewrites.items()},
     }
-    memo = Memo.open(kept, about, fresh=tuner.fresh)
-    if memo.known:
-        note(f"{len(memo.known)} measurements of an earlier search are taken over (--fresh makes them anew)")
-    trials = Trials(conversion=conversion, target=plugin, faces=judged, settings=settings, memo=memo)
-    found = Search(trials=trials, budget=tuner.budget, seconds=tuner.seconds, note=note).run()
-    document = _document(found, base, tuner.budget, len(judged.crops.truth))
-    document |= {"model": spec.name, "target": target, "folder": str(kept), "reused": memo.reused}
-    document["pictures"] = list(judged.crops.pictures())
+    memo = Memo.load(folder, conditions, fresh=tuner.fresh)
+    if memo.measurements:
+        note(f"{len(memo.measurements)} measurements of an earlier search can be reused (--fresh measures again)")
+    trials = Trials(conversion=conversion, target=plugin, faces=faces, settings=settings, memo=memo)
+    result = Search(trials=trials, budget=tuner.budget, seconds=tuner.seconds, note=note).run()
+    document = _document(result, base, tuner.budget, len(faces.crops.truth))
+    document |= {"model": spec.name, "target": target, "folder": str(folder), "reused": memo.reused}
+    document["pictures"] = list(faces.crops.pictures())
     document["seconds"] = round(time.perf_counter() - start, 1)
     title = f"{spec.name}, {target}"
-    with writing(kept):
-        (kept / TUNED).write_text(canonical(document), encoding="utf-8")
-        (kept / "front.svg").write_text(picture.front(title, document["points"], tuner.budget), encoding="utf-8")
-        (kept / "layers.svg").write_text(picture.layers(title, document["layers"]), encoding="utf-8")
-    return found.chosen.mix, document
+    with writing(folder):
+        (folder / TUNED).write_text(canonical(document), encoding="utf-8")
+        (folder / "front.svg").write_text(picture.front(title, document["points"], tuner.budget), encoding="utf-8")
+        (folder / "layers.svg").write_text(picture.layers(title, document["layers"]), encoding="utf-8")
+    return result.chosen.mix, document
 
 
-def _document(found: Found, base: Plain, budget: Budget, faces: int) -> Json:
+def _document(result: SearchResult, base: Plain, budget: Budget, faces: int) -> Json:
+    """Returns the document of a search; `faces` is the number of faces."""
     modules = artifacts.modules(base.artifact)
     return {
         "budget": asdict(budget),
@@ -114,19 +116,19 @@ def _document(found: Found, base: Plain, budget: Budget, faces: int) -> Json:
         "folds": FOLDS,
         "points": [
             {
-                "name": point.name,
-                "mix": asdict(point.mix),
-                "ms": point.ms,
-                "faster": point.faster.to_json(),
-                "loss": point.loss.to_json(),
-                "verdict": point.verdict,
-                "why": point.why,
-                "front": _on_front(point, found.points),
-                "chosen": point is found.chosen,
+                "name": candidate.name,
+                "mix": asdict(candidate.mix),
+                "ms": candidate.ms,
+                "faster": candidate.faster.to_json(),
+                "loss": candidate.loss.to_json(),
+                "verdict": candidate.verdict,
+                "why": candidate.why,
+                "front": _is_pareto_optimal(candidate, result.candidates),
+                "chosen": candidate is result.chosen,
             }
-            for point in found.points
+            for candidate in result.candidates
         ],
-        "why": found.why,
+        "why": result.why,
         "layers": [
             {
                 "layer": modules.get(layer.name, layer.name),
@@ -135,11 +137,12 @@ def _document(found: Found, base: Plain, budget: Budget, faces: int) -> Json:
                 "cost_ms": layer.cost_ms,
                 "int8": layer.int8,
             }
-            for layer in found.layers
+            for layer in result.layers
         ],
     }
 
 
-def _on_front(point: Point, points: tuple[Point, ...]) -> bool:
+def _is_pareto_optimal(candidate: Candidate, candidates: tuple[Candidate, ...]) -> bool:
     """True if no other candidate has both a smaller time and a smaller mean drift."""
-    return not any(other.ms < point.ms and other.loss.drift.mean < point.loss.drift.mean for other in points)
+    drift = candidate.loss.drift.mean
+    return not any(other.ms < candidate.ms and other.loss.drift.mean < drift for other in candidates)
