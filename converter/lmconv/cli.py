@@ -29,11 +29,12 @@ class Commands(click.Group):
         return COMMANDS.load(cmd_name)
 
 
-HELP = """Converts face-landmark networks to ONNX, OpenVINO and TensorRT, and proves that the landmarks stay.
+HELP = """Converts face-landmark networks to ONNX, OpenVINO and TensorRT, and verifies that the landmarks stay the same.
 
 \b
-Exit codes: 0 done; 1 a gate failed; 2 wrong usage; 3 a runtime, package or device is missing;
-4 an input is missing or broken, or an output cannot be written; 70 a bug of ours; 130 interrupted.
+Exit codes: 0 done; 1 a gate failed; 2 wrong usage; 3 a runtime, package or
+device is missing; 4 an input is missing or broken, or an output cannot be
+written; 70 a bug of lmconv; 130 interrupted.
 """
 
 

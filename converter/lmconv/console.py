@@ -45,16 +45,16 @@ class Console:
         if not self.verbose:
             yield
             return
-        ours, handler = logging.getLogger("lmconv"), logging.StreamHandler(sys.stderr)
+        logger, handler = logging.getLogger("lmconv"), logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
-        before = ours.level
-        ours.addHandler(handler)
-        ours.setLevel(logging.INFO)
+        previous_level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
         try:
             yield
         finally:
-            ours.setLevel(before)
-            ours.removeHandler(handler)
+            logger.setLevel(previous_level)
+            logger.removeHandler(handler)
 
     @contextmanager
     def progress(
@@ -72,11 +72,11 @@ class Console:
         """
         hidden = self.quiet or not sys.stderr.isatty()
         show = None if beside is None else lambda _: beside()
-        unknown = itertools.count() if steps is None else None
+        endless = itertools.count() if steps is None else None
         with click.progressbar(
-            unknown, length=steps, label=label, file=sys.stderr, hidden=hidden, item_show_func=show
+            endless, length=steps, label=label, file=sys.stderr, hidden=hidden, item_show_func=show
         ) as bar:
-            yield lambda done=1: bar.update(done)
+            yield lambda finished=1: bar.update(finished)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,7 +116,7 @@ def attempt(console: Console, action: Callable[[], T], errors: list[Json], **lab
     try:
         return action()
     except LmconvError as error:
-        known = error
+        failure = error
         if console.verbose and error.__cause__:
             traceback.print_exception(error.__cause__)
     except Exception as error:  # a bug of lmconv; the other items are still tried
@@ -124,17 +124,17 @@ def attempt(console: Console, action: Callable[[], T], errors: list[Json], **lab
             raise KeyboardInterrupt from error
         if console.verbose:
             traceback.print_exc()
-        known = Bug(f"{type(error).__name__}: {error}".strip(), hint=REPORT)
-    errors.append(known.to_json() | {key: str(value) for key, value in label.items()})
-    unsaid = " ".join(str(value) for value in label.values() if str(value) not in known.message)
-    click.echo(one_line(f"error: {unsaid}{': ' if unsaid else ''}{known}"), err=True)
+        failure = Bug(f"{type(error).__name__}: {error}".strip(), hint=REPORT)
+    errors.append(failure.to_json() | {key: str(value) for key, value in label.items()})
+    prefix = " ".join(str(value) for value in label.values() if str(value) not in failure.message)
+    click.echo(one_line(f"error: {prefix}{': ' if prefix else ''}{failure}"), err=True)
     return None
 
 
 def one_line(text: str) -> str:
     """Returns a message on one line with escaped control characters: parts of a message may come from foreign files."""
     line = " ".join(part.strip() for part in text.splitlines())
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in line)
 
 
 class Finite(click.FloatRange):
@@ -148,7 +148,8 @@ class Finite(click.FloatRange):
         return number
 
 
-REPORT = "this is a bug of lmconv: please report it with the output of the same command and -v"
+REPORT = "this is a bug in lmconv: please report the output of the same command with -v"
+"""Hint of every bug."""
 
 
 def command(**settings: Any) -> Callable[[Callable[..., Outcome]], click.Command]:
@@ -159,11 +160,11 @@ def command(**settings: Any) -> Callable[[Callable[..., Outcome]], click.Command
     """
 
     def decorate(function: Callable[..., Outcome]) -> click.Command:
-        @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, everything else on stderr.")
-        @click.option("--quiet", is_flag=True, help="Say nothing but the result.")
         @click.option(
-            "-v", "--verbose", is_flag=True, help="Say more; show runtimes' logs, the traceback behind an error."
+            "--json", "as_json", is_flag=True, help="Print one JSON document to stdout; notes and errors go to stderr."
         )
+        @click.option("--quiet", is_flag=True, help="Print only the result and errors; no notes, no progress.")
+        @click.option("-v", "--verbose", is_flag=True, help="Print more detail, the logs of runtimes, and tracebacks.")
         @functools.wraps(function)
         def run(*, as_json: bool, quiet: bool, verbose: bool, **arguments: Any) -> int:
             console = Console(quiet=quiet, verbose=verbose)
@@ -175,8 +176,8 @@ def command(**settings: Any) -> Callable[[Callable[..., Outcome]], click.Command
                 click.echo(outcome.text)
             return outcome.exit_code
 
-        made: click.Command = click.command(**settings)(run)
-        return made
+        wrapped: click.Command = click.command(**settings)(run)
+        return wrapped
 
     return decorate
 

@@ -32,13 +32,13 @@ PACKAGES = (
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     """Returns the versions of Python, of lmconv, and of each of `packages` that is installed."""
-    found = {"python": platform.python_version(), "lmconv": version("lmconv")}
+    installed = {"python": platform.python_version(), "lmconv": version("lmconv")}
     for package in packages:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def this_cpu() -> Cpu:
@@ -77,6 +77,7 @@ def _cores() -> int:
 
 
 def _cpuinfo() -> dict[str, str]:
+    """Returns the first processor's entry of /proc/cpuinfo; empty if the system has no such file."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

@@ -87,7 +87,7 @@ def test_shows_a_person_the_choice_and_the_layers(cli: Cli, network: Path) -> No
     assert ran.code == 0, ran.err
     assert "tiny for onnx: 30 faces in 5 folds; budget 0.03 ION points, drift 0.4" in ran.out
     assert "Chosen: " in ran.out
-    assert "drift, it alone in int8" in ran.out
+    assert "drift, only this layer int8" in ran.out
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from lmconv.sources import checkpoints
 if TYPE_CHECKING:
     from lmconv.types import Json
 
-HELP = """Shows which runtimes, devices and versions are here, and what to install for the others.
+HELP = """Shows the available runtimes, devices and versions, and how to install missing runtimes.
 
 \b
 Example:
@@ -20,21 +20,22 @@ Example:
 """
 
 
-@command(name="doctor", help=HELP, short_help="Show runtimes, devices and what is missing.")
+@command(name="doctor", help=HELP, short_help="Show available runtimes and devices, and missing runtimes.")
 def plugin(console: Console) -> Outcome:
-    here = machine.describe()
+    description = machine.describe()
     rows = [_source(), *(_target(name) for name in TARGETS.names())]
     weights = {name: checkpoints.find(name) for name in BACKBONES.names()}
-    here["gpu"] = _gpu()
+    description["gpu"] = _gpu()
     document = {
-        "machine": here,
+        "machine": description,
         "runtimes": rows,
         "weights": {name: str(path) if path else None for name, path in weights.items()},
     }
     lines = [
-        f"{here['cpu']}, {here['cores']} cores, {' '.join(here['features']) or 'no known vector extensions'}",
-        *_gpu_line(here["gpu"]),
-        " ".join(f"{name} {found}" for name, found in here["versions"].items()),
+        f"{description['cpu']}, {description['cores']} cores, "
+        f"{' '.join(description['features']) or 'no known vector extensions'}",
+        *_gpu_line(description["gpu"]),
+        " ".join(f"{name} {version}" for name, version in description["versions"].items()),
         "",
         table(
             ["runtime", "precisions", "state"],

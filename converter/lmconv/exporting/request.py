@@ -52,7 +52,7 @@ class ExportRequest(SourceOptions):
             UsageError: An option cannot be parsed, or `--seed` stands without `--random-weights`.
         """
         if self.seed is not None and not self.random_weights:
-            raise UsageError("--seed is for random weights", hint="add --random-weights, or leave it out")
+            raise UsageError("--seed is for random weights", hint="add --random-weights, or omit --seed")
         return self.source_arguments((self.seed or 0) if self.random_weights else None)
 
     def needs_faces(self, option: str) -> None:
@@ -63,4 +63,4 @@ class ExportRequest(SourceOptions):
         """
         if self.calibration is None:
             hint = "give --calibration DIR, a folder of annotated training faces"
-            raise UsageError(f"{option} is judged on real faces, and none are named", hint=hint)
+            raise UsageError(f"{option} needs real faces, and no faces are given", hint=hint)

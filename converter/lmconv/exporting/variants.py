@@ -30,29 +30,30 @@ def combinations(request: ExportRequest, batch: int | None) -> tuple[list[Varian
     Raises:
         UsageError: A name is unknown, or no requested target has a requested precision or input.
     """
-    known = {str(precision): precision for precision in Precision}
+    precisions = {str(precision): precision for precision in Precision}
     for name in request.precisions:
-        if name not in known:
-            raise unknown("precision", name, list(known))
+        if name not in precisions:
+            raise unknown("precision", name, list(precisions))
     targets: dict[str, Target] = {name: TARGETS.load(name) for name in request.targets}
     pairs: list[tuple[str, Precision]] = []
     skipped: list[Json] = []
     for name in dict.fromkeys(request.precisions):
-        able = [target for target in targets if known[name] in targets[target].precisions]
-        if not able:
-            raise UsageError(f"{' and '.join(targets)} cannot be built in {name}", hint="see `lmconv doctor`")
-        pairs += [(target, known[name]) for target in able]
+        capable = [target for target in targets if precisions[name] in targets[target].precisions]
+        if not capable:
+            hint = "`lmconv doctor` lists the precisions of each target"
+            raise UsageError(f"{' and '.join(targets)} cannot be built in {name}", hint=hint)
+        pairs += [(target, precisions[name]) for target in capable]
         reason = f"the target has no {name}"
-        skipped += [{"target": t, "precision": name, "reason": reason} for t in targets if t not in able]
+        skipped += [{"target": t, "precision": name, "reason": reason} for t in targets if t not in capable]
     variants: list[Variant] = []
     for io in dict.fromkeys(request.ios):
         possible = [(t, p) for t, p in pairs if targets[t].takes(io, p)]
         if not possible:
             names = " and ".join(f"{target} {precision}" for target, precision in pairs)
-            raise UsageError(f"{names} cannot be built with --io {io}", hint="docs/io.md says what can")
+            raise UsageError(f"{names} cannot be built with --io {io}", hint="see docs/io.md")
         variants += [Variant(target=t, precision=p, io=io, batch=batch) for t, p in possible]
         skipped += [
-            {"target": t, "precision": str(p), "io": io, "reason": f"it has no --io {io}"}
+            {"target": t, "precision": str(p), "io": io, "reason": f"the variant has no --io {io}"}
             for t, p in pairs
             if (t, p) not in possible
         ]
@@ -112,7 +113,7 @@ def check_faces(request: ExportRequest, variants: list[Variant]) -> None:
     Raises:
         UsageError: `--calibration` is missing.
     """
-    needy = [variant.precision for variant in variants if calibrated(variant.precision)]
-    if needy and request.calibration is None:
+    precisions = [variant.precision for variant in variants if calibrated(variant.precision)]
+    if precisions and request.calibration is None:
         hint = "give --calibration DIR, a folder of annotated training faces"
-        raise UsageError(f"{needy[0]} is calibrated on real faces, and none are named", hint=hint)
+        raise UsageError(f"{precisions[0]} is calibrated on real faces, and no faces are given", hint=hint)

@@ -27,7 +27,7 @@ from lmconv.types import Artifact, Float64, Json, ModelSpec, OpenOptions, Precis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class TimingOptions:
     """Options of a benchmark.
 
     Attributes:
@@ -49,7 +49,7 @@ class Settings:
     trust: bool = False
 
     @property
-    def options(self) -> OpenOptions:
+    def open_options(self) -> OpenOptions:
         """Options for opening an artefact."""
         return OpenOptions(device=self.device, threads=self.threads, trust=self.trust)
 
@@ -69,29 +69,29 @@ class Rows:
     notes: list[str] = field(default_factory=list)
 
 
-def load(path: Path, settings: Settings, batches: Sequence[int] = ()) -> Artifact:
+def load(path: Path, options: TimingOptions, batches: Sequence[int] = ()) -> Artifact:
     """Reads an artefact and checks that this machine can time the artefact; opens the artefact once for the check.
 
     Args:
         path: Folder of the artefact.
-        settings: Options of the benchmark.
-        batches: Batch sizes to time; empty for the batch size of `settings`.
+        options: Options of the benchmark.
+        batches: Batch sizes to time; empty for the batch size of `options`.
 
     Raises:
         InputError: The artefact is missing or broken, or has another fixed batch size.
         MissingRuntime: The runtime or the device of the artefact is missing.
     """
     artifact = artifacts.read(path)
-    target = usable(artifact, settings.options)
-    fixed, asked = artifact.spec.batch, batches or (settings.batch,)
-    if fixed is not None and fixed not in asked:
-        others = ", ".join(map(str, asked))
-        raise InputError(f"{path} takes {fixed} inputs a run, not {others}", hint=f"use --batch {fixed}")
-    with target.open(artifact, settings.options):
+    target = usable(artifact, options.open_options)
+    fixed, requested = artifact.spec.batch, batches or (options.batch,)
+    if fixed is not None and fixed not in requested:
+        sizes = ", ".join(map(str, requested))
+        raise InputError(f"{path} takes {fixed} inputs per run, not {sizes}", hint=f"use --batch {fixed}")
+    with target.open(artifact, options.open_options):
         return artifact
 
 
-def group(loaded: Iterable[Artifact]) -> list[list[Artifact]]:
+def group_by_source(loaded: Iterable[Artifact]) -> list[list[Artifact]]:
     """Groups artefacts by source network and kind of input, in the given order; a group is timed together."""
     groups: dict[tuple[object, ...], list[Artifact]] = {}
     for artifact in loaded:
@@ -101,12 +101,12 @@ def group(loaded: Iterable[Artifact]) -> list[list[Artifact]]:
     return list(groups.values())
 
 
-def bench(group: list[Artifact], settings: Settings, step: Callable[[], object] = lambda: None) -> Rows:
+def bench(group: list[Artifact], options: TimingOptions, step: Callable[[], object] = lambda: None) -> Rows:
     """Times the artefacts of one network interleaved with the baselines; records the result in the manifests.
 
     Args:
         group: Artefacts of the same source with the same kind of input.
-        settings: Options of the benchmark.
+        options: Options of the benchmark.
         step: Called after every round.
 
     Returns:
@@ -116,54 +116,63 @@ def bench(group: list[Artifact], settings: Settings, step: Callable[[], object] 
     first = group[0]
     if first.spec.sample:
         size = "x".join(map(str, first.spec.sample))
-        rows.notes.append(f"{first.spec.name} takes pictures of any size: timed at {size}; --input of export fixes one")
-    inputs = {"input": noise(first.spec, settings.batch, 0)}
-    faces = scene(settings.batch, 0)
+        note = (
+            f"{first.spec.name} takes pictures of any size and is timed at {size} (lmconv export --input fixes a size)"
+        )
+        rows.notes.append(note)
+    inputs = {"input": noise(first.spec, options.batch, 0)}
+    frame = scene(options.batch, 0)
     network = replace(first.spec, io="tensor")
 
     def run(session: Session, spec: ModelSpec) -> Callable[[], object]:
-        whole = first.spec.io != "tensor"
-        return whole_way(session, spec, faces) if whole else lambda: session.run(inputs)
+        from_frame = first.spec.io != "tensor"
+        return whole_way(session, spec, frame) if from_frame else lambda: session.run(inputs)
 
     with ExitStack() as stack:
         sessions: dict[str, Session] = {}
-        for name, opened in (("torch", _torch(first, settings, rows)), ("plain", _plain(group, settings, rows))):
+        for name, opened in (("torch", _torch(first, options, rows)), ("plain", _plain(group, options, rows))):
             if opened:
                 sessions[name] = stack.enter_context(opened)
         baselines = list(sessions)
         for artifact in group:
             target = TARGETS.load(artifact.target)
-            sessions[str(artifact.path)] = stack.enter_context(target.open(artifact, settings.options))
+            sessions[str(artifact.path)] = stack.enter_context(target.open(artifact, options.open_options))
         caveats = {name: session.caveat for name, session in sessions.items()}
         specs = [*(network for _ in baselines), *(artifact.spec for artifact in group)]
         runs = [run(session, spec) for session, spec in zip(sessions.values(), specs, strict=True)]
-        times = dict(zip(sessions, interleaved(runs, settings.samples, step), strict=True))
+        times = dict(zip(sessions, interleaved(runs, options.samples, step), strict=True))
     for name in baselines:
-        execution = {"threads": settings.threads}
-        what = {"path": None, "model": first.spec.name, "target": name, "precision": "fp32", "execution": execution}
-        what |= {"io": "tensor", "timed": _timed(first)}
-        rows.baselines.append(what | _row(times[name], times, settings))
+        execution = {"threads": options.threads}
+        baseline = {"path": None, "model": first.spec.name, "target": name, "precision": "fp32", "execution": execution}
+        baseline |= {"io": "tensor", "timed": _timed(first)}
+        rows.baselines.append(baseline | _latency_fields(times[name], times, options))
     for artifact in group:
-        row = (
-            about(artifact) | {"caveat": caveats[str(artifact.path)]} | _row(times[str(artifact.path)], times, settings)
-        )
-        rows.notes += [f"{artifact.path}: {said}" for said in (row["caveat"], artifacts.doubt(artifact)) if said]
+        name = str(artifact.path)
+        row = artifact_fields(artifact) | {"caveat": caveats[name]} | _latency_fields(times[name], times, options)
+        rows.notes += [f"{name}: {warning}" for warning in (row["caveat"], artifacts.doubt(artifact)) if warning]
         rows.artifacts.append(row)
         artifacts.record(artifact, latency={key: value for key, value in row.items() if key != "path"})
     return rows
 
 
-def _row(mine: Float64, times: dict[str, Float64], settings: Settings) -> Json:
-    middle = float(np.median(mine))
+def _latency_fields(own_times: Float64, times: dict[str, Float64], options: TimingOptions) -> Json:
+    """Returns the part of a row that follows from the times.
+
+    Args:
+        own_times: (samples,) float64, milliseconds, of the artefact or baseline.
+        times: The same for all artefacts and baselines, by name.
+        options: Options of the benchmark.
+    """
+    median = float(np.median(own_times))
     ratios = {
-        f"ratio_{name}": float(np.median(times[name])) / middle if name in times else None
+        f"ratio_{name}": float(np.median(times[name])) / median if name in times else None
         for name in ("torch", "plain")
     }
-    run = {"device": settings.device, "threads": settings.threads, "batch": settings.batch}
-    return run | dataclasses.asdict(latency(mine)) | ratios
+    run = {"device": options.device, "threads": options.threads, "batch": options.batch}
+    return run | dataclasses.asdict(latency(own_times)) | ratios
 
 
-def about(artifact: Artifact) -> Json:
+def artifact_fields(artifact: Artifact) -> Json:
     """Returns the part of a row of `lmconv bench --json` that describes the artefact."""
     return {
         "path": str(artifact.path),
@@ -182,33 +191,34 @@ def _timed(artifact: Artifact) -> str:
     return "run" if artifact.spec.io == "tensor" else "frame and boxes to landmarks"
 
 
-def _torch(artifact: Artifact, settings: Settings, rows: Rows) -> Session | None:
+def _torch(artifact: Artifact, options: TimingOptions, rows: Rows) -> Session | None:
     """Opens the PyTorch network. Returns None after a note if the network is missing, or if the source is ONNX."""
-    source = recover(artifact, settings.weights, settings.model)
+    source = recover(artifact, options.weights, options.model)
     if source is None or source.kind == "onnx":
-        rows.notes.append(f"{artifact.spec.name}: ratio_torch is null: its PyTorch network is not at hand")
+        rows.notes.append(f"{artifact.spec.name}: ratio_torch is null: the PyTorch network is not available")
         return None
-    return open_source(source, threads=settings.threads)
+    return open_source(source, threads=options.threads)
 
 
-def _plain(group: list[Artifact], settings: Settings, rows: Rows) -> Session | None:
+def _plain(group: list[Artifact], options: TimingOptions, rows: Rows) -> Session | None:
     """Opens the plain graph in ONNX Runtime fp32. Returns None after a note if the plain graph is missing."""
     onnx = TARGETS.load("onnx")
     plain = plain_of(group)
     if plain is None:
-        rows.notes.append(f"{group[0].spec.name}: ratio_plain is null: its plain graph is not beside it")
+        rows.notes.append(f"{group[0].spec.name}: ratio_plain is null: the plain graph is not beside the artefact")
         return None
-    return onnx.open(plain, settings.options)
+    return onnx.open(plain, options.open_options)
 
 
 def plain_of(group: list[Artifact]) -> Artifact | None:
     """Returns the plain graph beside the artefacts if all of them were made from this graph; otherwise None."""
-    wanted = {artifact.parents["plain"]["sha256"] for artifact in group}
-    for path in dict.fromkeys(artifact.path.parent / "plain" for artifact in group):
+    parents = {artifact.parents["plain"]["sha256"] for artifact in group}
+    folders = dict.fromkeys(artifact.path.parent / "plain" for artifact in group)
+    for folder in folders:
         try:
-            plain = artifacts.read(path)
+            plain = artifacts.read(folder)
         except InputError:
             continue
-        if {plain.files["model.onnx"]} == wanted and plain.precision == Precision.FP32:
+        if {plain.files["model.onnx"]} == parents and plain.precision == Precision.FP32:
             return plain
     return None
