@@ -107,6 +107,7 @@ class SourceOptions:
 
 
 def _slice(text: str | None) -> tuple[int, int] | None:
+    """Parses `--output-slice`; returns the half-open range."""
     if text is None:
         return None
     start, colon, stop = text.partition(":")
@@ -116,6 +117,7 @@ def _slice(text: str | None) -> tuple[int, int] | None:
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
+    """Parses `--input`; returns (height, width), pixels."""
     if text is None:
         return None
     sides = text.lower().split("x")

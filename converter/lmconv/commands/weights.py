@@ -47,7 +47,7 @@ def list_(console: Console) -> Outcome:
         [row["model"], row["file"], _ion(row["ion"]), row["path"] or "not found", row["source"], row["licence"]]
         for row in rows
     ]
-    header = ["model", "file", "ION common/challenge/full", "here", "source", "licence"]
+    header = ["model", "file", "ION common/challenge/full", "path", "source", "licence"]
     return Outcome(document={"weights": rows}, text=table(header, cells, left=6))
 
 

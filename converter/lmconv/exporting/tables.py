@@ -35,15 +35,16 @@ def _explained(row: Json) -> str:
     """Returns a table of the gain of each pass of an artefact, and of the passes left out."""
     document = row["explained"]
     header = ["pass", "times faster", "parameters", "GFLOP", "nodes", ""]
-    rows = [[step["pass"], *_bought(step), step["refused"] or ""] for step in document["passes"]]
-    rows.append(["all", *_bought(document["total"]), "against the plain graph on this target"])
-    out = [
+    rows = [[step["pass"], *_changes(step), step["refused"] or ""] for step in document["passes"]]
+    rows.append(["all", *_changes(document["total"]), "against the plain graph on this target"])
+    left_out = [
         [step["pass"], _gain(step["faster"]), "", "", "", f"left out: {step['why']}"] for step in document["left_out"]
     ]
-    return f"{row['path']}, one thread:\n" + table(header, [*rows, *out])
+    return f"{row['path']}, one thread:\n" + table(header, [*rows, *left_out])
 
 
-def _bought(step: Json) -> list[str]:
+def _changes(step: Json) -> list[str]:
+    """Formats the gain of a pass, and parameters, FLOPs and nodes before and after the pass."""
     changes = [f"{before:,} -> {after:,}" for before, after in (step["parameters"], step["nodes"])]
     work = " -> ".join(f"{flops / 1e9:.3f}" for flops in step["flops"])
     return [_gain(step["faster"]), changes[0], work, changes[1]]

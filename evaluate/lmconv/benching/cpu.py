@@ -7,6 +7,7 @@ work of the host. Such artefacts and their baselines are therefore timed from a 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -120,26 +121,16 @@ def bench(group: list[Artifact], options: TimingOptions, step: Callable[[], obje
             f"{first.spec.name} takes pictures of any size and is timed at {size} (lmconv export --input fixes a size)"
         )
         rows.notes.append(note)
-    inputs = {"input": noise(first.spec, options.batch, 0)}
-    frame = scene(options.batch, 0)
-    network = replace(first.spec, io="tensor")
-
-    def run(session: Session, spec: ModelSpec) -> Callable[[], object]:
-        from_frame = first.spec.io != "tensor"
-        return whole_way(session, spec, frame) if from_frame else lambda: session.run(inputs)
-
     with ExitStack() as stack:
-        sessions: dict[str, Session] = {}
-        for name, opened in (("torch", _torch(first, options, rows)), ("plain", _plain(group, options, rows))):
-            if opened:
-                sessions[name] = stack.enter_context(opened)
-        baselines = list(sessions)
+        baselines = _open_baselines(group, options, stack, rows)
+        sessions = dict(baselines)
         for artifact in group:
             target = TARGETS.load(artifact.target)
             sessions[str(artifact.path)] = stack.enter_context(target.open(artifact, options.open_options))
         caveats = {name: session.caveat for name, session in sessions.items()}
+        network = replace(first.spec, io="tensor")
         specs = [*(network for _ in baselines), *(artifact.spec for artifact in group)]
-        runs = [run(session, spec) for session, spec in zip(sessions.values(), specs, strict=True)]
+        runs = _runs(first.spec, list(sessions.values()), specs, options.batch)
         times = dict(zip(sessions, interleaved(runs, options.samples, step), strict=True))
     for name in baselines:
         execution = {"threads": options.threads}
@@ -153,6 +144,30 @@ def bench(group: list[Artifact], options: TimingOptions, step: Callable[[], obje
         rows.artifacts.append(row)
         artifacts.record(artifact, latency={key: value for key, value in row.items() if key != "path"})
     return rows
+
+
+def _open_baselines(group: list[Artifact], options: TimingOptions, stack: ExitStack, rows: Rows) -> dict[str, Session]:
+    """Opens the available baselines, which `stack` closes; a missing baseline becomes a note in `rows`."""
+    opened = {"torch": _torch(group[0], options, rows), "plain": _plain(group, options, rows)}
+    return {name: stack.enter_context(session) for name, session in opened.items() if session}
+
+
+def _runs(
+    spec: ModelSpec, sessions: Sequence[Session], specs: Sequence[ModelSpec], batch: int
+) -> list[Callable[[], object]]:
+    """Returns one function per session that computes the timed work once.
+
+    Args:
+        spec: Spec of an artefact of the group; its `io` selects the timed work.
+        sessions: The baselines and the artefacts.
+        specs: Spec of each session.
+        batch: Number of inputs per run.
+    """
+    if spec.io != "tensor":
+        frame = scene(batch, 0)
+        return [whole_way(session, each, frame) for session, each in zip(sessions, specs, strict=True)]
+    inputs = {"input": noise(spec, batch, 0)}
+    return [functools.partial(session.run, inputs) for session in sessions]
 
 
 def _latency_fields(own_times: Float64, times: dict[str, Float64], options: TimingOptions) -> Json:
@@ -211,7 +226,7 @@ def _plain(group: list[Artifact], options: TimingOptions, rows: Rows) -> Session
 
 
 def plain_of(group: list[Artifact]) -> Artifact | None:
-    """Returns the plain graph beside the artefacts if all of them were made from this graph; otherwise None."""
+    """Returns the plain graph beside the artefacts if all artefacts were made from this graph; otherwise None."""
     parents = {artifact.parents["plain"]["sha256"] for artifact in group}
     folders = dict.fromkeys(artifact.path.parent / "plain" for artifact in group)
     for folder in folders:

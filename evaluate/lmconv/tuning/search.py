@@ -33,7 +33,7 @@ SCREENING_SECONDS = 1.5
 MIN_CHANGE = 0.01
 """Smallest relative change of time that screening does not treat as noise."""
 MAX_FLIPS = 8
-"""Largest number of promising flips that are tried one after the other."""
+"""Largest number of promising flips that are tried, in sequence."""
 MAX_PROBES = 4
 """Largest number of bisection steps for the number of layers that return to float."""
 EQUAL_SPEED_RATIO = 1.01
@@ -283,7 +283,7 @@ class Search:
         )
 
     def _race(self, finalists: Sequence[Mix]) -> tuple[Candidate, ...]:
-        """Judges and times all finalists, of which the first is fp32; returns them fastest first."""
+        """Judges and times all finalists, of which the first is fp32; returns the candidates fastest first."""
         losses = [self.trials.loss(mix, self.budget.drift) for mix in finalists]
         name = f"race {canonical([key(mix) for mix in finalists])}"
         stored = self.trials.memo.get(name, lambda: {"ms": self.trials.race_times(finalists).tolist()})

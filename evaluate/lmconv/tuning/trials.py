@@ -77,7 +77,7 @@ class Trials:
         return self.conversion.base.artifact
 
     def float_graph(self, mix: Mix) -> onnx.ModelProto:
-        """Returns the float graph of a mix: the plain graph after all passes before those of the precision."""
+        """Returns the float graph of a mix: the plain graph after all passes except the passes of the precision."""
         return self._optimised(Precision.MIXED, replace(self.conversion.choices, mix=_in_float(mix))).model
 
     def _optimised(self, precision: Precision, choices: Choices) -> Optimised:
@@ -103,7 +103,7 @@ class Trials:
         return self._quantisable[cache_key]
 
     def compact_decisions(self) -> list[Json]:
-        """Returns the alternative decisions of `compact` on the multiple of channels that it keeps.
+        """Returns the alternative decisions of `compact`, each with another multiple for the numbers of channels.
 
         The first entry is the decision for fp32 on this target; the only entry is empty if `compact` decided nothing.
         """
@@ -113,7 +113,9 @@ class Trials:
             decisions = {step["pass"]: step["decisions"] for step in result.recipe}.get("compact") or {}
             alternatives = result.measured.get("compact", {}).get("faster than multiple 1", {})
             chosen = decisions.get("multiple")
-            multiples = [chosen, *(each for each in map(int, alternatives) if each != chosen)] if chosen else []
+            multiples = (
+                [chosen, *(multiple for multiple in map(int, alternatives) if multiple != chosen)] if chosen else []
+            )
             return {"multiples": multiples}
 
         multiples = self.memo.get("widths", measure)["multiples"]
