@@ -1,4 +1,4 @@
-"""The command line. Commands are plug-ins, loaded when they are named; `--help` imports no heavy library."""
+"""The command line. Commands are plug-ins and are loaded by name, and `--help` imports no heavy library."""
 
 from __future__ import annotations
 
@@ -12,33 +12,38 @@ from lmconv.plugins import COMMANDS
 
 
 class Commands(click.Group):
-    """The group of all command plug-ins."""
+    """Group of all command plug-ins."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of all commands, sorted."""
+        """Returns the names of all commands, sorted."""
         return COMMANDS.names()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Loads one command; an unknown name is a `UsageError` with the nearest."""
+        """Loads one command.
+
+        Raises:
+            UsageError: No command has this name; the hint names the nearest name.
+        """
         return COMMANDS.load(cmd_name)
 
 
-HELP = """Converts face-landmark networks to ONNX, OpenVINO and TensorRT, and proves that the landmarks stay.
+HELP = """Converts face-landmark networks to ONNX, OpenVINO and TensorRT, and verifies that the landmarks stay the same.
 
 \b
-Exit codes: 0 done; 1 a gate failed; 2 wrong usage; 3 a runtime, package or device is missing;
-4 an input is missing or broken, or an output cannot be written; 70 a bug of ours; 130 interrupted.
+Exit codes: 0 done; 1 a gate failed; 2 wrong usage; 3 a runtime, package or
+device is missing; 4 an input is missing or broken, or an output cannot be
+written; 70 a bug of lmconv; 130 interrupted.
 """
 
 
 @click.group(cls=Commands, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="lmconv", message="lmconv %(version)s")
 def cli() -> None:
-    """The command line; click prints HELP."""
+    """Root command; click prints `HELP`."""
 
 
 def run(arguments: list[str]) -> int:
-    """Runs a command line without its program name; gives the exit code."""
+    """Runs a command line, given without the program name, and returns the exit code."""
     try:
         return int(cli.main(args=arguments, prog_name="lmconv", standalone_mode=False) or 0)
     except (click.Abort, KeyboardInterrupt):
@@ -55,10 +60,10 @@ def run(arguments: list[str]) -> int:
 
             traceback.print_exception(error.__cause__)
         return _fail(error, arguments)
-    except BrokenPipeError:  # the reader of our output has seen enough
+    except BrokenPipeError:  # the reader of the output has closed the pipe
         sys.stderr.close()
         return 0
-    except Exception as error:  # whatever comes this far is our mistake
+    except Exception as error:  # any other exception is a bug of lmconv
         if interrupted(error):
             click.echo("interrupted", err=True)
             return 130
@@ -79,5 +84,5 @@ def _fail(error: LmconvError, arguments: list[str]) -> int:
 
 
 def main() -> None:
-    """The entry point `lmconv`."""
+    """Entry point of the program `lmconv`."""
     sys.exit(run(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""What every command shares: its common options, where its output goes, how several attempts end."""
+"""Shared parts of all commands: common options, output, progress, and the outcome of several attempts."""
 
 from __future__ import annotations
 
@@ -23,61 +23,72 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Console:
-    """How much is said. Notes, progress and errors go to standard error; only the result goes to standard output."""
+    """Writer of notes, progress and logs to standard error; only the result is written to standard output.
+
+    Attributes:
+        quiet: True to write no notes and no progress.
+        verbose: True to show logs of runtimes, and the traceback behind an error.
+    """
 
     quiet: bool = False
     verbose: bool = False
 
     def note(self, text: str) -> None:
-        """Says something in passing."""
+        """Writes a note to standard error, unless `quiet`."""
         if not self.quiet:
             click.echo(text, err=True)
 
     @contextmanager
     def logs(self) -> Iterator[None]:
-        """Shows what a runtime logs (TensorRT says much), where `verbose`."""
+        """Shows the log of lmconv and its runtimes (TensorRT logs much) on standard error if `verbose`."""
         if not self.verbose:
             yield
             return
         import logging
 
-        ours, handler = logging.getLogger("lmconv"), logging.StreamHandler(sys.stderr)
+        logger, handler = logging.getLogger("lmconv"), logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
-        before = ours.level
-        ours.addHandler(handler)
-        ours.setLevel(logging.INFO)
+        previous_level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
         try:
             yield
         finally:
-            ours.setLevel(before)
-            ours.removeHandler(handler)
+            logger.setLevel(previous_level)
+            logger.removeHandler(handler)
 
     @contextmanager
     def progress(
         self, steps: int | None, label: str, beside: Callable[[], str] | None = None
     ) -> Iterator[Callable[..., None]]:
-        """Shows a progress bar, on a terminal; gives what to call after each step, or after so many.
+        """Shows a progress bar on standard error if standard error is a terminal, unless `quiet`.
 
-        `steps` is None where nobody knows how many there will be; `beside` gives what else stands there.
+        Args:
+            steps: Number of steps; None if unknown.
+            label: Text before the bar.
+            beside: Returns the text after the bar; called at every update.
+
+        Yields:
+            A function to call after each step; its optional argument is the number of finished steps.
         """
         hidden = self.quiet or not sys.stderr.isatty()
         show = None if beside is None else lambda _: beside()
-        unknown = itertools.count() if steps is None else None
+        endless = itertools.count() if steps is None else None
         with click.progressbar(
-            unknown, length=steps, label=label, file=sys.stderr, hidden=hidden, item_show_func=show
+            endless, length=steps, label=label, file=sys.stderr, hidden=hidden, item_show_func=show
         ) as bar:
-            yield lambda done=1: bar.update(done)
+            yield lambda finished=1: bar.update(finished)
 
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What a command has to say.
+    """Outcome of a command.
 
     Attributes:
         document: The `--json` document, without `errors`.
-        text: The same for a person.
-        failed: Whether a gate failed.
-        errors: What went wrong with single items, while the others went on.
+        text: The same content as text for a person.
+        failed: True if a gate failed.
+        errors: Error documents of single items; the command continues after such an error.
     """
 
     document: Json
@@ -87,63 +98,78 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """The highest-ranking of all that happened."""
+        """The highest-ranking exit code of all errors and gates, see `worst`."""
         return worst([error["exit_code"] for error in self.errors] + ([1] if self.failed else []))
 
 
 def attempt(console: Console, action: Callable[[], T], errors: list[Json], **label: Any) -> T | None:
-    """Runs one of several actions; a failure is noted in `errors` under its label, and the others go on."""
+    """Runs one of several actions; the command continues after a failure.
+
+    Args:
+        console: Decides whether the traceback is shown.
+        action: The action.
+        errors: Receives the error document of a failure.
+        label: Keys and values that identify the item; added to the error document, and to the message.
+
+    Returns:
+        The result of the action; None after a failure.
+    """
     try:
         return action()
     except LmconvError as error:
-        known = error
+        failure = error
         if console.verbose and error.__cause__:
             import traceback
 
             traceback.print_exception(error.__cause__)
-    except Exception as error:  # ours, reported as such; the other items must not suffer
+    except Exception as error:  # a bug of lmconv; the other items are still tried
         if interrupted(error):
             raise KeyboardInterrupt from error
         if console.verbose:
             import traceback
 
             traceback.print_exc()
-        known = Bug(f"{type(error).__name__}: {error}".strip(), hint=REPORT)
-    errors.append(known.to_json() | {key: str(value) for key, value in label.items()})
-    unsaid = " ".join(str(value) for value in label.values() if str(value) not in known.message)
-    click.echo(one_line(f"error: {unsaid}{': ' if unsaid else ''}{known}"), err=True)
+        failure = Bug(f"{type(error).__name__}: {error}".strip(), hint=REPORT)
+    errors.append(failure.to_json() | {key: str(value) for key, value in label.items()})
+    prefix = " ".join(str(value) for value in label.values() if str(value) not in failure.message)
+    click.echo(one_line(f"error: {prefix}{': ' if prefix else ''}{failure}"), err=True)
     return None
 
 
 def one_line(text: str) -> str:
-    """A message without what would end its line or command a terminal: some of it may be from a file of another's."""
+    """Returns a message on one line with escaped control characters: parts of a message may come from foreign files."""
     line = " ".join(part.strip() for part in text.splitlines())
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in line)
 
 
 class Finite(click.FloatRange):
-    """Takes numbers that are neither infinite nor NaN, within a range if one is given."""
+    """Type of an option: a finite number, optionally within a range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Reads one, or fails as click does."""
+        """Parses the number; fails with click's usage error."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
 
 
-REPORT = "this is a bug of lmconv: please report it with the output of the same command and -v"
+REPORT = "this is a bug in lmconv: please report the output of the same command with -v"
+"""Hint of every bug."""
 
 
 def command(**settings: Any) -> Callable[[Callable[..., Outcome]], click.Command]:
-    """Makes a click command of a function that takes a `Console` and gives an `Outcome`."""
+    """Makes a click command with the common options from a function that takes a `Console` and returns an `Outcome`.
+
+    Args:
+        settings: Arguments of `click.command`.
+    """
 
     def decorate(function: Callable[..., Outcome]) -> click.Command:
-        @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, everything else on stderr.")
-        @click.option("--quiet", is_flag=True, help="Say nothing but the result.")
         @click.option(
-            "-v", "--verbose", is_flag=True, help="Say more; show runtimes' logs, the traceback behind an error."
+            "--json", "as_json", is_flag=True, help="Print one JSON document to stdout; notes and errors go to stderr."
         )
+        @click.option("--quiet", is_flag=True, help="Print only the result and errors; no notes, no progress.")
+        @click.option("-v", "--verbose", is_flag=True, help="Print more detail, the logs of runtimes, and tracebacks.")
         @functools.wraps(function)
         def run(*, as_json: bool, quiet: bool, verbose: bool, **arguments: Any) -> int:
             console = Console(quiet=quiet, verbose=verbose)
@@ -157,14 +183,14 @@ def command(**settings: Any) -> Callable[[Callable[..., Outcome]], click.Command
                 click.echo(outcome.text)
             return outcome.exit_code
 
-        made: click.Command = click.command(**settings)(run)
-        return made
+        wrapped: click.Command = click.command(**settings)(run)
+        return wrapped
 
     return decorate
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """Columns as text, the first `left` flush left, the others flush right."""
+    """Returns a text table; the first `left` columns are aligned to the left, the others to the right."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
     def line(row: Sequence[str]) -> str:

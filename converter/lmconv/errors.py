@@ -1,4 +1,4 @@
-"""What can go wrong: one class, one exit code. A message says what and where; a hint says what to do next."""
+"""Errors with their exit codes. A message says what is wrong and where; a hint says what to do next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ if TYPE_CHECKING:  # `lmconv --help` answers before the core types are made
 
 
 class LmconvError(Exception):
-    """An error that a user can act on; never shown with a traceback."""
+    """Base class of all errors for the user; shown in one line, without a traceback unless `-v` is given.
+
+    Attributes:
+        kind: Kind of the error in `--json`.
+        exit_code: Exit code of a command that ends with this error.
+        message: Text that says what is wrong and where.
+        hint: Text that says what to do next; empty if there is no advice.
+    """
 
     kind: ClassVar[str] = "bug"
     exit_code: ClassVar[int] = 70
@@ -23,19 +30,23 @@ class LmconvError(Exception):
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
     def to_json(self) -> Json:
-        """The `error` document of the command line's `--json`."""
+        """Returns the `error` document of `--json`."""
         return {"kind": self.kind, "message": self.message, "hint": self.hint, "exit_code": self.exit_code}
 
 
 class GateFailed(LmconvError):
-    """An artefact is outside its tolerance."""
+    """An artefact or a pass is outside its tolerance."""
 
     kind = "gate"
     exit_code = 1
 
 
 class Refused(GateFailed):
-    """A finished artefact that its guard does not let through; `figures` says why."""
+    """The guard refuses a finished artefact.
+
+    Attributes:
+        figures: Figures of the guard, with the reason.
+    """
 
     kind = "refused"
 
@@ -44,23 +55,23 @@ class Refused(GateFailed):
         self.figures = figures
 
     def to_json(self) -> Json:
-        """The `error` document, with the guard's figures."""
+        """Returns the `error` document with the figures of the guard as `guard`."""
         return super().to_json() | {"guard": self.figures}
 
 
 class UsageError(LmconvError):
-    """Wrong usage or an unknown name, found before any work."""
+    """Wrong usage or an unknown name; raised before any work."""
 
     kind = "usage"
     exit_code = 2
 
 
 class OtherPoints(UsageError):
-    """Faces have another number of points than the network finds."""
+    """No annotated face has the number of points that the network predicts."""
 
 
 class MissingRuntime(LmconvError):
-    """A package, runtime or device is not here; the hint says what to install."""
+    """A package, runtime or device is missing; the hint says what to install."""
 
     kind = "missing"
     exit_code = 3
@@ -74,21 +85,25 @@ class InputError(LmconvError):
 
 
 class Bug(LmconvError):
-    """Our own mistake."""
+    """A bug of lmconv."""
 
 
 def first_line(error: BaseException) -> str:
-    """What another library says went wrong, in one line."""
+    """Returns the first line of the message of another library's error, or the name of its class."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def interrupted(error: BaseException | None) -> bool:
-    """Whether an error came of Ctrl-C: a library that cleans up after it may raise one of its own instead."""
+    """True if Ctrl-C is the cause of an error.
+
+    A library that cleans up after a `KeyboardInterrupt` may raise an error of its own; the chain of causes and contexts
+    then holds the interrupt.
+    """
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
 def worst(codes: list[int]) -> int:
-    """The exit code of a command with several outcomes: the highest-ranking of 70 > 4 > 3 > 2 > 1, else 0."""
+    """Returns the exit code of a command with several outcomes: the first of 70, 4, 3, 2 and 1 in `codes`, else 0."""
     return next((code for code in (70, 4, 3, 2, 1) if code in codes), 0)

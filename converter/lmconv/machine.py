@@ -1,4 +1,4 @@
-"""What this machine is: written beside every latency, printed by `lmconv doctor`."""
+"""Description of this machine, recorded with every latency and printed by `lmconv doctor`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from lmconv.types import Cpu, Json
 
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16", "asimddp", "i8mm")
-"""CPU features that decide how fast a precision is, by their names in /proc/cpuinfo."""
+"""CPU features that affect the speed of a precision, by their names in /proc/cpuinfo."""
 
 PACKAGES = (
     "numpy",
@@ -28,18 +28,19 @@ PACKAGES = (
     "tensorrt",
     "torch",
 )
+"""Packages whose versions are recorded."""
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
-    """Versions of Python, lmconv and those packages that are installed."""
-    found = {"python": platform.python_version(), "lmconv": _version("lmconv")}
-    found |= {package: _version(package) for package in packages}
-    return {package: number for package, number in found.items() if number}
+    """Returns the versions of Python, of lmconv, and of each of `packages` that is installed."""
+    installed = {"python": platform.python_version(), "lmconv": _version("lmconv")}
+    installed |= {package: _version(package) for package in packages}
+    return {package: number for package, number in installed.items() if number}
 
 
 @cache
 def _version(package: str) -> str:
-    """The version of an installed package, else empty; read once, as every manifest and its reader need 13 of them."""
+    """Returns the version of an installed package, or empty; cached because every manifest needs thirteen versions."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -47,12 +48,22 @@ def _version(package: str) -> str:
 
 
 def this_cpu() -> Cpu:
-    """Which kind of CPU this is."""
+    """Returns the kind of this machine's CPU."""
     return "arm" if platform.machine().lower().startswith(("arm", "aarch64")) else "x86"
 
 
 def describe() -> Json:
-    """CPU, cores usable by this process, features, load and operating system."""
+    """Returns the description of this machine.
+
+    Returns:
+        `cpu`: name of the CPU.
+        `architecture`: name of the architecture, such as "x86_64".
+        `cores`: number of cores that this process may use.
+        `features`: the CPU's features out of `FEATURES`.
+        `load`: load averages of the last 1, 5 and 15 minutes; None if the system has none.
+        `system`: name and version of the operating system.
+        `versions`: see `versions`.
+    """
     info = _cpuinfo()
     return {
         "cpu": info.get("model name") or platform.processor() or platform.machine(),
@@ -72,6 +83,7 @@ def _cores() -> int:
 
 
 def _cpuinfo() -> dict[str, str]:
+    """Returns the first processor's entry of /proc/cpuinfo; empty if the system has no such file."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -81,5 +93,5 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def has(package: str) -> bool:
-    """Whether a top-level package can be imported, without importing it."""
+    """True if a top-level package can be imported; the package is not imported."""
     return find_spec(package) is not None

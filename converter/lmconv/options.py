@@ -1,4 +1,4 @@
-"""Options that several commands share: the network to work on, and the way to read the network."""
+"""Options that several commands share: description of a network, and trust in engines."""
 
 from __future__ import annotations
 
@@ -17,22 +17,46 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-TRUST = "Load engines that you have not built here: they are code, run as you; noted, so that once is enough."
+TRUST = "Load engines that you have not built. Engines are code and run with your rights; lmconv remembers your trust."
+"""Help of `--trust`."""
+WEIGHTS = "Checkpoint of the network, or a folder to search first."
+"""Help of `--weights` of commands that convert."""
+SOURCE_WEIGHTS = "Checkpoint of the source network, or a folder to search first."
+"""Help of `--weights` of commands that compare artefacts with the source network."""
+OWN_MODEL = "Builder FILE.py:NAME of your own network; lmconv runs its code only if you name it here."
+"""Help of `--model`."""
+TO = "Target, such as openvino; may be repeated."
+"""Help of `--to`."""
+OUT = "Folder for artefacts."
+"""Help of `--out`."""
+SPLIT = "Part of the data set to use."
+"""Help of `--split`."""
 
 SOURCE = (
-    click.option("--landmarks", type=click.IntRange(1), help="How many points, such as 98; default: the network's."),
     click.option(
-        "--input", "shape", help="CxHxW of a network of your own, or of one that takes any size; such as 3x112x112."
+        "--landmarks", type=click.IntRange(1), help="Number of points, such as 98.  [default: the network's number]"
     ),
-    click.option("--preprocess", help="COLOUR[,SCALE[,MEAN,STD]], such as BGR,1/255; default: the backbone's."),
-    click.option("--decode", help="Heatmaps to points: argmax (with a quarter-cell shift), or soft-argmax[:BETA]."),
-    click.option("--output-slice", help="START:STOP of an ONNX file's output that holds the points or heatmaps."),
-    click.option("--name", help="What the model and its folder are called; default: its own name."),
+    click.option(
+        "--input",
+        "shape",
+        help="Shape CxHxW of the input, such as 3x112x112; for your own network, or for a network that takes any size.",
+    ),
+    click.option(
+        "--preprocess",
+        help="Preprocessing COLOUR[,SCALE[,MEAN,STD]], such as BGR,1/255.  [default: the backbone's]",
+    ),
+    click.option(
+        "--decode", help="Decoding of heatmaps to points: argmax (with a quarter-cell shift) or soft-argmax[:BETA]."
+    ),
+    click.option(
+        "--output-slice", help="Range START:STOP of an ONNX file's output that holds the points or the heatmaps."
+    ),
+    click.option("--name", help="Name of the model and of its folder.  [default: the network's own name]"),
 )
 
 
 def source_options(command: F) -> F:
-    """Adds the options that describe a network, besides its name and weights."""
+    """Adds the options that describe a network, except its name and weights."""
     for option in reversed(SOURCE):
         command = option(command)
     return command
@@ -40,7 +64,17 @@ def source_options(command: F) -> F:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceOptions:
-    """The values of `source_options`, and of `--weights`: base class of the requests of commands."""
+    """Base class of command requests: values of `source_options` and of `--weights`.
+
+    Attributes:
+        weights: Checkpoint of the network, or a folder to search first.
+        landmarks: Number of points.
+        shape: Input shape, as typed in `--input`.
+        preprocess: Preprocessing, as typed.
+        decode: Decoding of heatmaps, as typed.
+        output_slice: Range of an ONNX file's output, as typed.
+        name: Name of the model and its folder.
+    """
 
     weights: Path | None
     landmarks: int | None
@@ -75,18 +109,21 @@ class SourceOptions:
 
 
 def _slice(text: str | None) -> tuple[int, int] | None:
+    """Parses `--output-slice`; returns the half-open range."""
     if text is None:
         return None
     start, colon, stop = text.partition(":")
     if not (colon and start.isdecimal() and stop.isdecimal()):
-        raise UsageError(f"--output-slice {text!r} is not START:STOP", hint="such as --output-slice 0:136")
+        raise UsageError(f"--output-slice {text!r} is not START:STOP", hint="give a range such as --output-slice 0:136")
     return int(start), int(stop)
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
+    """Parses `--input`; returns (height, width), pixels."""
     if text is None:
         return None
     sides = text.lower().split("x")
     if len(sides) != 3 or sides[0] != "3" or not all(re.fullmatch("[1-9][0-9]{0,3}", side) for side in sides):
-        raise UsageError(f"--input {text!r} is not 3xHEIGHTxWIDTH, below 10000", hint="such as --input 3x112x112")
+        message = f"--input {text!r} is not 3xHEIGHTxWIDTH with sides below 10000"
+        raise UsageError(message, hint="give a shape such as --input 3x112x112")
     return int(sides[1]), int(sides[2])

@@ -81,7 +81,7 @@ def test_threads_and_batch_are_those_asked_for(cli: Cli, small: Path) -> None:
 
 def test_another_batch_than_the_fixed_one_is_refused(cli: Cli, tiny: Path) -> None:
     assert cli("export", tiny, "--batch", "4").code == 0
-    cli("bench", "build/tiny/onnx-fp32", "--samples", "64").refused(4, "takes 4 inputs a run, not 1", "--batch 4")
+    cli("bench", "build/tiny/onnx-fp32", "--samples", "64").refused(4, "takes 4 inputs per run, not 1", "--batch 4")
     assert cli("bench", "build/tiny/onnx-fp32", "--samples", "64", "--batch", "4").code == 0
 
 

@@ -45,7 +45,7 @@ def test_a_detector_is_converted_verified_timed_and_shown(cli: Cli) -> None:
     assert [row["size"] for row in timed.document["rows"]] == [[24, 24]] * 2
     shown = cli("inspect", paths[0])
     assert "gives      boxes float32 (N, 4) NC" in shown.out
-    assert "outputs as the network gives them" in shown.out
+    assert "raw outputs of the network" in shown.out
 
 
 def test_an_npz_that_would_have_to_be_unpickled_is_refused(cli: Cli, tmp_path: Path) -> None:

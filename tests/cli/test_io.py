@@ -169,7 +169,7 @@ def test_what_one_target_cannot_take_is_left_out(cli: Cli, tiny: Path) -> None:
     )
     assert ran.code == 0
     assert ran.document["skipped"] == [
-        {"target": "openvino", "precision": "bf16", "io": "frame", "reason": "it has no --io frame"}
+        {"target": "openvino", "precision": "bf16", "io": "frame", "reason": "the variant has no --io frame"}
     ]
 
 

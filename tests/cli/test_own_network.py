@@ -394,7 +394,7 @@ def test_a_file_that_imports_what_is_not_there_says_so(cli: Cli) -> None:
         (("users.py:Flat", *OWN, "--name", ""), ("cannot be the name of a folder",)),
         (("users.py:Flat", *OWN, "--output-slice", "0:8"), ("--output-slice is for ONNX files",)),
         (("pfld", "--input", "3x56x56"), ("--input is for a network of your own",)),
-        (("--all", "pfld"), ("--all is every network",)),
+        (("--all", "pfld"), ("--all converts every network",)),
         (("pfld", "--seed", "5"), ("--seed is for random weights",)),
         (("pfld", "--decode", "argmax"), ("pfld gives points, not heatmaps",)),
         ((), ("there is nothing to convert",)),

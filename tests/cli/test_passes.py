@@ -92,7 +92,7 @@ def test_a_recipe_is_of_the_same_network_target_and_precision(cli: Cli, fat: Pat
     recipe = ("--recipe", "build/fat/onnx-fp32")
     cli("export", tiny, *recipe).refused(2, "other weights")
     cli("export", fat, *recipe, "--to", "openvino").refused(2, "recipe of onnx fp32")
-    cli("export", fat, *recipe, "--no-compact").refused(2, "which passes")
+    cli("export", fat, *recipe, "--no-compact").refused(2, "determines the passes")
     assert cli("export", fat, *recipe, "--out", "again").code == 0
     first, again = (artifacts.read(Path(out) / "fat" / "onnx-fp32") for out in ("build", "again"))
     assert (first.files, first.digest) == (again.files, again.digest)

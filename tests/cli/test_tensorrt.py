@@ -26,11 +26,11 @@ MISSING = pytest.mark.skipif(NEEDED is None, reason="TensorRT and a GPU are here
         (("--locked",), "--locked is for engines"),
         (("--version-compatible",), "--version-compatible is for engines"),
         (("--hardware-compatible",), "--hardware-compatible is for engines"),
-        (("--to", "tensorrt", "--batch", "8:1:64"), "--batch 8:1:64 does not rise"),
-        (("--to", "tensorrt", "--batch", "1:8"), "--batch '1:8' is no size"),
-        (("--to", "tensorrt", "--batch", "0:8:64"), "--batch '0:8:64' is no size"),
-        (("--to", "tensorrt", "--workspace", "2GB"), "--workspace '2GB' is no size"),
-        (("--to", "tensorrt", "--workspace", "0MiB"), "--workspace '0MiB' is no size"),
+        (("--to", "tensorrt", "--batch", "8:1:64"), "--batch 8:1:64 is not in ascending order"),
+        (("--to", "tensorrt", "--batch", "1:8"), "--batch '1:8' is neither a number"),
+        (("--to", "tensorrt", "--batch", "0:8:64"), "--batch '0:8:64' is neither a number"),
+        (("--to", "tensorrt", "--workspace", "2GB"), "--workspace '2GB' is not a size"),
+        (("--to", "tensorrt", "--workspace", "0MiB"), "--workspace '0MiB' is not a size"),
         (("--to", "tensorrt", "--builder-level", "6"), "--builder-level"),
     ],
 )
@@ -77,7 +77,7 @@ def test_a_recipe_says_how_the_engine_is_built(cli: Cli, small: Path, tiny: Path
     folder = engine(small, HERE, engine={"batches": [1, 2, 4], "builder_level": 1})
     before = contents(small)
     ran = cli("export", tiny, "--to", "tensorrt", "--recipe", folder, "--builder-level", "5")
-    ran.refused(2, "--recipe says how the engine is built, --builder-level too")
+    ran.refused(2, "--recipe and --builder-level both determine how the engine is built")
     assert contents(small) == before
 
 

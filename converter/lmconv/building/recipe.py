@@ -79,7 +79,7 @@ def resolve(variant: Variant, target: Target, choices: Choices) -> Recipe:
     precision = mix.precision if mix else variant.precision
     return Recipe(
         passes=_passes(precision, mix, target, choices),
-        hint=Precision.BF16 if mix and mix.floats == Precision.BF16 else precision,
+        hint=precision_hint(mix) if mix else precision,
         cpu=choices.quantised_for,
         scheme=target.scheme(choices.quantised_for),
         decided=choices.decided if mixed or choices.recipe else lambda name: None,
@@ -87,6 +87,11 @@ def resolve(variant: Variant, target: Target, choices: Choices) -> Recipe:
         on_faces=mixed,
         mix=mix,
     )
+
+
+def precision_hint(mix: MixedPrecision) -> Precision:
+    """Returns the precision hint passed to the runtime for a mix; bf16 if the float layers compute in bf16."""
+    return Precision.BF16 if mix.floats == Precision.BF16 else mix.precision
 
 
 def _passes(precision: Precision, mix: MixedPrecision | None, target: Target, choices: Choices) -> tuple[str, ...]:

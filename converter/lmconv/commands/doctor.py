@@ -1,4 +1,4 @@
-"""`lmconv doctor`: which runtimes and devices are here, and what to install for the others."""
+"""`lmconv doctor`: available runtimes and devices, and instructions to install missing runtimes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lmconv.plugins import BACKBONES, INSTALL, TARGETS
 if TYPE_CHECKING:
     from lmconv.types import Json
 
-HELP = """Shows which runtimes, devices and versions are here, and what to install for the others.
+HELP = """Shows the available runtimes, devices and versions, and how to install missing runtimes.
 
 \b
 Example:
@@ -18,24 +18,25 @@ Example:
 """
 
 
-@command(name="doctor", help=HELP, short_help="Show runtimes, devices and what is missing.")
+@command(name="doctor", help=HELP, short_help="Show available runtimes and devices, and missing runtimes.")
 def plugin(console: Console) -> Outcome:
     from lmconv import machine
     from lmconv.sources import checkpoints
 
-    here = machine.describe()
+    description = machine.describe()
     rows = [_source(), *(_target(name) for name in TARGETS.names())]
     weights = {name: checkpoints.find(name) for name in BACKBONES.names()}
-    here["gpu"] = _gpu()
+    description["gpu"] = _gpu()
     document = {
-        "machine": here,
+        "machine": description,
         "runtimes": rows,
         "weights": {name: str(path) if path else None for name, path in weights.items()},
     }
     lines = [
-        f"{here['cpu']}, {here['cores']} cores, {' '.join(here['features']) or 'no known vector extensions'}",
-        *_gpu_line(here["gpu"]),
-        " ".join(f"{name} {found}" for name, found in here["versions"].items()),
+        f"{description['cpu']}, {description['cores']} cores, "
+        f"{' '.join(description['features']) or 'no known vector extensions'}",
+        *_gpu_line(description["gpu"]),
+        " ".join(f"{name} {version}" for name, version in description["versions"].items()),
         "",
         table(
             ["runtime", "precisions", "state"],
@@ -49,7 +50,7 @@ def plugin(console: Console) -> Outcome:
 
 
 def _gpu() -> Json | None:
-    """The GPU that engines would be built for and run on; None where there is none, or no TensorRT."""
+    """Returns the description of the GPU for TensorRT engines; None without a GPU or without TensorRT."""
     from lmconv.trt import device
 
     return None if device.missing() else device.describe()

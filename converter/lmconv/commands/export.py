@@ -1,4 +1,4 @@
-"""`lmconv export`: networks to artefacts."""
+"""`lmconv export`: converts networks to artefacts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 from lmconv.building.jobs import Job, convert, convert_apart
 from lmconv.console import Console, Finite, Outcome, command
 from lmconv.errors import UsageError
-from lmconv.options import source_options
+from lmconv.options import OUT, SPLIT, TO, WEIGHTS, source_options
 from lmconv.plugins import PASSES
 from lmconv.types import DEFAULT_TARGET, Cpu, Io
 
@@ -25,20 +25,23 @@ if TYPE_CHECKING:
     from lmconv.tuning.tune import FaceTuner
     from lmconv.types import Json
 
-HELP = """Converts networks, and compares each artefact with the network before it is put in place.
+HELP = """Converts networks to artefacts, and compares each artefact with its network before writing it.
 
-MODEL is a name of `lmconv models`, an .onnx file, or FILE.py:NAME, what builds a network of your own: a function that
-gives a torch.nn.Module, called with `landmarks` if it has such a parameter. Each combination of target and precision
-goes to OUT/MODEL/TARGET-PRECISION/.
+MODEL is a name from `lmconv models`, an .onnx file, or FILE.py:NAME for your own network. NAME is a function that
+returns a torch.nn.Module, or a class of modules; if NAME has a parameter `landmarks`, lmconv passes --landmarks. Each
+combination of target and precision is written to OUT/MODEL/TARGET-PRECISION/.
 
-A face detector that takes pictures of any size does so as an artefact too; --input fixes its size, which an engine
-needs. It is compared by its raw outputs, and has no int8.
+A face detector that takes pictures of any size takes any size as an artefact, too; --input fixes the size, as a
+TensorRT engine requires. Detectors are compared by their raw outputs, and have no int8.
 
 \b
---io says what the artefact takes, and ends the folder's name:
-  tensor  the network's own input, float32; landmarks as the network gives them
-  image   uint8 crops (N,H,W,3) in the network's order of colours; landmarks in pixels of the crop
-  frame   one uint8 frame (H,W,3) of any size and boxes (N,4); landmarks in pixels of the frame
+--io selects the input of the artefact. image and frame are appended to the
+name of the folder.
+  tensor  float32 input of the network; landmarks in the network's unit
+  image   uint8 crops (N,H,W,3) in the network's colour order; landmarks in
+          pixels of the crop
+  frame   one uint8 frame (H,W,3) of any size and boxes (N,4); landmarks in
+          pixels of the frame
 
 \b
 Examples:
@@ -52,40 +55,50 @@ Examples:
   lmconv export retinaface --to openvino --input 3x480x640
   lmconv export pfld --to tensorrt --precision fp16 --batch 1:8:64
 
-Before a target's precision, passes make the graph smaller and faster: dead channels go (compact), operators are written
-as the target computes them fastest. --no-PASS leaves one out, such as --no-compact; docs/passes.md has them all.
+Before the precision is lowered, passes make the graph smaller and faster: `compact` removes dead channels, and other
+passes rewrite operators to the form that is fastest on the target. --no-PASS skips a pass, for example --no-compact;
+docs/passes.md describes all passes.
 
-Every artefact is judged before it is written, and refused (exit code 1, with the figures) where it is slower than its
-parent: fp32 on the same target, or, for fp32, the plain graph. The lower end of the 95 % interval of the time by the
-parent's may be 1.03. fp16 is for size and for GPUs: it has to be smaller instead. So is one refused that loses more
-than its budget on the faces of --calibration. The fp32 parent of what is refused is written. What cannot be judged here
-is written, and its manifest says so.
+Every artefact is judged before it is written. An artefact is refused if it is slower than its parent, or if its loss on
+the faces of --calibration is above the budget. "Slower" means: the lower end of the 95 % interval of time / time of the
+parent is above 1.03. The parent is fp32 on the same target; the parent of fp32 is the plain graph on the same target.
+fp16 is for small files and for GPUs: on a CPU, the size of the files is judged instead of the speed.
+
+A refused artefact is not written, the error message has the figures, and the exit code is 1. Its fp32 parent is written
+instead. An artefact that cannot be judged on this machine is written, and its manifest says so.
 """
 
 
 def _switches(command: Callable[..., Outcome]) -> Callable[..., Outcome]:
-    """Adds `--no-PASS` for every pass there is."""
+    """Adds the hidden option `--no-PASS` for every pass."""
 
     def switch(name: str, context: click.Context, _: click.Parameter, value: bool) -> None:
         if value:
             context.meta.setdefault(WITHOUT, []).append(name)
 
     for name in PASSES.names():
-        call = functools.partial(switch, name)
-        command = click.option(f"--no-{name}", is_flag=True, hidden=True, expose_value=False, callback=call)(command)
+        callback = functools.partial(switch, name)
+        option = click.option(f"--no-{name}", is_flag=True, hidden=True, expose_value=False, callback=callback)
+        command = option(command)
     return command
 
 
 WITHOUT = "lmconv.without"
+"""Key of click's context for the passes that `--no-PASS` skips."""
 
 
 @command(name="export", help=HELP, short_help="Convert networks to artefacts.")
 @click.argument("models", nargs=-1, metavar="[MODEL...]")
-@click.option("--all", "everything", is_flag=True, help="Every network whose weights are found.")
+@click.option("--all", "everything", is_flag=True, help="Convert every network whose weights are available.")
+@click.option("--to", "targets", multiple=True, default=(DEFAULT_TARGET,), show_default=True, help=TO)
 @click.option(
-    "--to", "targets", multiple=True, default=(DEFAULT_TARGET,), show_default=True, help="Target; may be repeated."
+    "--precision",
+    "precisions",
+    multiple=True,
+    default=("fp32",),
+    show_default=True,
+    help="Precision: fp32, fp16, bf16, int8 or mixed; may be repeated.",
 )
-@click.option("--precision", "precisions", multiple=True, default=("fp32",), show_default=True, help="May be repeated.")
 @click.option(
     "--io",
     "ios",
@@ -93,49 +106,67 @@ WITHOUT = "lmconv.without"
     type=click.Choice(get_args(Io)),
     default=("tensor",),
     show_default=True,
-    help="What the artefact takes; may be repeated.",
+    help="Input of the artefact; may be repeated.",
 )
-@click.option("--out", type=click.Path(path_type=Path), default="build", show_default=True, help="Where artefacts go.")
-@click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
-@click.option("--random-weights", is_flag=True, help="Seeded random weights where none are found: size, speed, parity.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of the random weights; default: 0.")
+@click.option("--out", type=click.Path(path_type=Path), default="build", show_default=True, help=OUT)
+@click.option("--weights", type=click.Path(path_type=Path), help=WEIGHTS)
+@click.option(
+    "--random-weights",
+    is_flag=True,
+    help="Use seeded random weights if a checkpoint is missing, to measure size, speed and parity.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed for --random-weights.  [default: 0]")
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
     envvar="LMCONV_FACES",
     show_envvar=True,
-    help="Folder of annotated faces: int8 is calibrated on them, every pass is compared on them.",
+    help="Folder or file of annotated training faces, for int8 calibration, comparison of passes, and the budget.",
 )
-@click.option("--split", type=click.Choice(["train", "test", "all"]), default="train", show_default=True)
+@click.option("--split", type=click.Choice(["train", "test", "all"]), default="train", show_default=True, help=SPLIT)
 @click.option(
     "--compact-px",
     type=Finite(0, min_open=True),
-    help="Take channels for constant that hardly change, as long as no landmark of a face moves further; pixels.",
+    help="Largest movement of a landmark on faces, input pixels; lmconv then also removes channels that hardly change.",
 )
 @_switches
-@click.option("--cpu", type=click.Choice(get_args(Cpu)), help="What int8 is for; default: this machine's.")
-@click.option("--recipe", type=click.Path(path_type=Path), help="An artefact whose measured choices are made again.")
-@click.option("--explain", is_flag=True, help="Time every pass on the target: what it bought, what was left out.")
-@click.option("--budget-ion", type=Finite(0), help="Rise of the mean ION on the faces, points.  [default: 0.03]")
-@click.option("--budget-drift", type=Finite(0), help="Mean drift on them, ION points.  [default: 0.4]")
-@click.option("--force", is_flag=True, help="Write what would be refused, marked so.")
-@click.option("--no-guard", is_flag=True, help="Do not judge, neither speed nor budget; marked so.")
+@click.option(
+    "--cpu", type=click.Choice(get_args(Cpu)), help="Kind of CPU to build int8 for.  [default: this machine's kind]"
+)
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path),
+    help="Folder of an earlier artefact, whose passes and measured decisions are repeated.",
+)
+@click.option("--explain", is_flag=True, help="Time every pass on the target, also passes that are not used.")
+@click.option(
+    "--budget-ion", type=Finite(0), help="Largest rise of the mean ION on the faces, ION points.  [default: 0.03]"
+)
+@click.option("--budget-drift", type=Finite(0), help="Largest mean drift on the faces, ION points.  [default: 0.4]")
+@click.option("--force", is_flag=True, help="Write refused artefacts, too; the manifest records the refusal.")
+@click.option("--no-guard", is_flag=True, help="Judge neither speed nor budget; the manifest records this.")
 @click.option(
     "--batch",
     default="dynamic",
     show_default=True,
-    help="A fixed batch size, dynamic, or of an engine MIN:BEST:MAX; dynamic is then 1:8:64.",
+    help="Batch size: a fixed number, dynamic, or MIN:BEST:MAX for an engine; dynamic means 1:8:64 for an engine.",
 )
-@click.option("--workspace", help="Of a GPU's memory while an engine is built, such as 512MiB.  [default: 2GiB]")
-@click.option("--builder-level", type=click.IntRange(0, 5), help="How long to look for fast kernels.  [default: 3]")
+@click.option("--workspace", help="Limit of GPU memory for building an engine, such as 512MiB.  [default: 2GiB]")
+@click.option(
+    "--builder-level",
+    type=click.IntRange(0, 5),
+    help="Effort of TensorRT's search for fast kernels.  [default: 3]",
+)
 @click.option(
     "--timing-cache",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Kernels that were timed before.  [default: OUT/tensorrt-VERSION-GPU.cache]",
+    help="File of kernel times from earlier builds.  [default: OUT/tensorrt-VERSION-GPU.cache]",
 )
 @click.option("--locked", is_flag=True, help="Refuse to build an engine if the timing cache would change.")
-@click.option("--version-compatible", is_flag=True, help="An engine that newer TensorRT runs too.")
-@click.option("--hardware-compatible", is_flag=True, help="An engine for every GPU from compute capability 8.0 on.")
+@click.option("--version-compatible", is_flag=True, help="Build an engine that newer TensorRT versions can run, too.")
+@click.option(
+    "--hardware-compatible", is_flag=True, help="Build an engine for every GPU with compute capability 8.0 or higher."
+)
 @source_options
 def plugin(console: Console, **options: Any) -> Outcome:
     from lmconv.exporting.request import ExportRequest
@@ -145,7 +176,7 @@ def plugin(console: Console, **options: Any) -> Outcome:
 
 
 def _export(console: Console, request: ExportRequest) -> Outcome:
-    """Checks the whole request, then converts every network."""
+    """Checks the whole request before any work, then converts every network."""
     from lmconv.exporting.choices import choices_of
     from lmconv.exporting.engine import engine_options, parse_batch, with_engine
     from lmconv.exporting.networks import all_networks, check_networks
@@ -180,14 +211,15 @@ def _export(console: Console, request: ExportRequest) -> Outcome:
         tuner=_tuner(faces),
         explain=request.explain,
     )
-    wanted = {model: tuple(v for v in possible[model] if v.target not in missing) for model in models}
-    _run([replace(job, model=model, variants=each) for model, each in wanted.items() if each], console, outcome)
+    buildable = {model: tuple(v for v in possible[model] if v.target not in missing) for model in models}
+    jobs = [replace(job, model=model, variants=built) for model, built in buildable.items() if built]
+    _run(jobs, console, outcome)
     outcome.text = text_of(outcome, models)
     return outcome
 
 
 def _run(jobs: list[Job], console: Console, outcome: Outcome) -> None:
-    """Runs the jobs, several in one process each, and adds their rows and errors to the outcome."""
+    """Runs the jobs and adds their rows and errors to the outcome; each of several jobs has a process of its own."""
     with console.progress(sum(1 + len(job.variants) for job in jobs), "converting") as step:
         for job in jobs:
             done = convert_apart(job, step) if len(jobs) > 1 else convert(job, step)
@@ -196,7 +228,11 @@ def _run(jobs: list[Job], console: Console, outcome: Outcome) -> None:
 
 
 def _guard(request: ExportRequest) -> Guard | None:
-    """Returns the guard; None for `--no-guard`."""
+    """Returns the guard; None for `--no-guard`.
+
+    Raises:
+        UsageError: Options of the guard contradict each other, or need faces.
+    """
     from lmconv.judging.guard import Guard
     from lmconv.judging.loss import Budget
 
@@ -205,16 +241,18 @@ def _guard(request: ExportRequest) -> Guard | None:
     for name in budget:
         request.needs_faces(f"--budget-{name}")
         if request.no_guard:
-            raise UsageError(f"--budget-{name} and --no-guard contradict each other", hint="leave one out")
+            message = f"--budget-{name} and --no-guard contradict each other"
+            raise UsageError(message, hint="omit one of the two")
     if request.force and request.no_guard:
-        raise UsageError("--force is for what was judged, and --no-guard judges nothing", hint="leave one out")
+        message = "--force is for artefacts that were judged, and --no-guard judges nothing"
+        raise UsageError(message, hint="omit one of the two")
     if request.no_guard:
         return None
     return Guard(budget=Budget(**budget), faces=_faces(request), force=request.force)
 
 
 def _faces(request: ExportRequest) -> TrainingFaces | None:
-    """Returns the faces of `--calibration`, after a look at the layout of the folder."""
+    """Returns the faces of `--calibration` after checking the layout of the folder; None without the option."""
     if request.calibration is None:
         return None
     from lmconv.faces.lookup import find_dataset
@@ -225,7 +263,7 @@ def _faces(request: ExportRequest) -> TrainingFaces | None:
 
 
 def _tuner(faces: TrainingFaces | None) -> FaceTuner | None:
-    """Returns what chooses "mixed" where no recipe does; None without faces."""
+    """Returns the tuner, which chooses the content of "mixed" if no recipe does; None without faces."""
     if faces is None:
         return None
     from lmconv.tuning.tune import FaceTuner
@@ -234,7 +272,11 @@ def _tuner(faces: TrainingFaces | None) -> FaceTuner | None:
 
 
 def _check_out(out: Path) -> None:
-    """Refuses a folder that cannot be written, before the work."""
+    """Refuses a folder that cannot be written, before any conversion.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
     from lmconv.store.files import writing
 
     with writing(out):

@@ -1,4 +1,4 @@
-"""`lmconv inspect`: what an artefact is, from its manifest."""
+"""`lmconv inspect`: description of an artefact and its recipe, from the manifest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lmconv.errors import InputError
 if TYPE_CHECKING:
     from lmconv.types import Artifact, Json, ModelSpec, TensorSpec
 
-HELP = """Checks an artefact's files against its manifest and prints what it is and how it was made.
+HELP = """Checks the files of an artefact against its manifest, and prints its description and recipe.
 
 \b
 Examples:
@@ -30,42 +30,51 @@ UNITS = {
 }
 
 
-@command(name="inspect", help=HELP, short_help="Print what an artefact is and how it was made.")
+@command(name="inspect", help=HELP, short_help="Print the description and the recipe of an artefact.")
 @click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--layers", is_flag=True, help="What compaction did to each layer, and why dead channels stayed.")
-@click.option("--picture", type=click.Path(path_type=Path), help="Draw that to an SVG file.")
+@click.option(
+    "--layers", is_flag=True, help="Print the effect of compaction on each layer, and why dead channels stayed."
+)
+@click.option("--picture", type=click.Path(path_type=Path), help="SVG file for a drawing of the layers.")
 def plugin(console: Console, *, artifact: Path, layers: bool, picture: Path | None) -> Outcome:
+    from lmconv.store import artifact as artifacts
+
+    inspected = artifacts.read(artifact)
+    manifest = json.loads((artifact / artifacts.MANIFEST).read_text(encoding="utf-8"))
+    lines = _description(inspected)
+    lines += [f"guard      {line}" for line in _guard(inspected.measured.get("guard") or {})]
+    lines += _compaction(inspected, with_table=layers, picture=picture)
+    if not layers:
+        parts = {key: _short(manifest[key]) for key in ("spec", "recipe", "versions", "measured")}
+        lines.append(json.dumps(parts, indent=1))
+    return Outcome(document=manifest, text="\n".join(lines))
+
+
+def _description(artifact: Artifact) -> list[str]:
+    """Returns the lines about size, inputs, outputs, units, execution, source and digest."""
     from lmconv.networks.interfaces import interface_of
     from lmconv.store import artifact as artifacts
 
-    found = artifacts.read(artifact)
-    shown = json.loads((artifact / artifacts.MANIFEST).read_text(encoding="utf-8"))
-    source = found.parents["source"]
-    lines = [
-        f"{found.spec.name}: {found.target} {found.precision}, {artifacts.size(found) / 1e6:.2f} MB, "
-        f"{found.parameters:,} parameters, {found.flops / 1e9:.3f} GFLOP",
-        *(f"takes      {_tensor(tensor)}" for tensor in interface_of(found.spec).inputs),
-        *(f"gives      {_tensor(tensor)}" for tensor in found.spec.outputs),
-        f"units      pixels in {found.spec.preprocess.colour}, {_given(found.spec)}",
-        f"execution  {json.dumps(found.execution)}",
-        f"source     {artifacts.weights(found)}, sha256 {source['sha256']}, {source['parameters']:,} parameters, "
+    source = artifact.parents["source"]
+    return [
+        f"{artifact.spec.name}: {artifact.target} {artifact.precision}, {artifacts.size(artifact) / 1e6:.2f} MB, "
+        f"{artifact.parameters:,} parameters, {artifact.flops / 1e9:.3f} GFLOP",
+        *(f"takes      {_tensor(tensor)}" for tensor in interface_of(artifact.spec).inputs),
+        *(f"gives      {_tensor(tensor)}" for tensor in artifact.spec.outputs),
+        f"units      pixels in {artifact.spec.preprocess.colour}, {_output_units(artifact.spec)}",
+        f"execution  {json.dumps(artifact.execution)}",
+        f"source     {artifacts.weights(artifact)}, sha256 {source['sha256']}, {source['parameters']:,} parameters, "
         f"{source['flops'] / 1e9:.3f} GFLOP",
-        f"digest     {found.digest}",
+        f"digest     {artifact.digest}",
     ]
-    lines += [f"guard      {line}" for line in _guard(found.measured.get("guard") or {})]
-    lines += _compaction(found, table_wanted=layers, picture=picture)
-    if not layers:
-        parts = {key: _short(shown[key]) for key in ("spec", "recipe", "versions", "measured")}
-        lines.append(json.dumps(parts, indent=1))
-    return Outcome(document=shown, text="\n".join(lines))
 
 
-def _given(spec: ModelSpec) -> str:
+def _output_units(spec: ModelSpec) -> str:
     from lmconv.networks.heads import head_of
     from lmconv.networks.interfaces import interface_of
 
     units = ", ".join(f"{name} in {UNITS[interface_of(spec).unit]}" for name in head_of(spec).coordinates)
-    return units or "outputs as the network gives them"
+    return units or "raw outputs of the network"
 
 
 def _tensor(tensor: TensorSpec) -> str:
@@ -73,38 +82,46 @@ def _tensor(tensor: TensorSpec) -> str:
 
 
 def _guard(figures: Json) -> list[str]:
-    """What export's guard found, a line each."""
+    """Returns the results of export's guard, one line each."""
     if "skipped" in figures:
         return [f"not judged: {figures['skipped']}"]
     lines = []
     if speed := figures.get("speed"):
         ratio = speed.get("ratio")
-        of = f", {ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] of {speed['against']}" if ratio else ""
-        lines.append(f"speed: {speed['verdict']}{of}" + _why(speed))
+        figures_text = (
+            f", {ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] of {speed['against']}" if ratio else ""
+        )
+        lines.append(f"speed: {speed['verdict']}{figures_text}" + _reason(speed))
     if size := figures.get("size"):
         lines.append(f"size: {size['verdict']}, {size['ratio']:.2f} of {size['against']}")
     if budget := figures.get("budget"):
-        lost = budget.get("loss")
-        of = f", ION {lost['ion']['mean']:+.3f}, drift {lost['drift']['mean']:.3f} on {lost['n']} faces" if lost else ""
-        lines.append(f"budget: {budget['verdict']}{of}" + _why(budget))
-    return [*lines, *(["written all the same (--force)"] if figures.get("forced") else [])]
+        loss = budget.get("loss")
+        figures_text = (
+            f", ION {loss['ion']['mean']:+.3f}, drift {loss['drift']['mean']:.3f} on {loss['n']} faces" if loss else ""
+        )
+        lines.append(f"budget: {budget['verdict']}{figures_text}" + _reason(budget))
+    return [*lines, *(["written despite the refusal (--force)"] if figures.get("forced") else [])]
 
 
-def _why(figures: Json) -> str:
+def _reason(figures: Json) -> str:
     return f": {figures['reason']}" if figures.get("reason") else ""
 
 
-def _compaction(artifact: Artifact, *, table_wanted: bool, picture: Path | None) -> list[str]:
-    """What compaction did: in a line, and as far as it is wanted as a table and as a picture."""
+def _compaction(artifact: Artifact, *, with_table: bool, picture: Path | None) -> list[str]:
+    """Returns a summary of compaction, and a table of all layers if `with_table`; draws `picture` if given.
+
+    Raises:
+        InputError: The user asked for the table or the picture, and the artefact was not compacted.
+    """
     from lmconv.store import artifact as artifacts
     from lmconv.visual.layers import draw, summary
 
     compacted = artifacts.decided(artifact.recipe, "compact")
     if compacted is None:
-        if not (table_wanted or picture):
+        if not (with_table or picture):
             return []
         refused = next((step["refused"] for step in artifact.recipe["passes"] if step["pass"] == "compact"), None)
-        hint = f"the pass was left out: {refused}" if refused else "export it without --no-compact"
+        hint = f"the pass was left out: {refused}" if refused else "export the network without --no-compact"
         raise InputError(f"{artifact.path} was not compacted", hint=hint)
     names = artifacts.modules(artifact)
     compacted["layers"] = [{**row, "name": names.get(row["name"], row["name"])} for row in compacted["layers"]]
@@ -115,14 +132,14 @@ def _compaction(artifact: Artifact, *, table_wanted: bool, picture: Path | None)
         with writing(picture):
             picture.write_text(draw(title, compacted["layers"]), encoding="utf-8")
     line = f"compacted  {summary(compacted)}"
-    return [line, "", _layers(compacted)] if table_wanted else [line]
+    return [line, "", _layers(compacted)] if with_table else [line]
 
 
 def _short(value: Any) -> Any:
-    """A part of the manifest without the rows of each layer, which have a table of their own, and of each picture."""
+    """Returns a part of the manifest with the long lists of layers and pictures replaced by a short text."""
     if isinstance(value, dict):
-        told = {"layers": "see --layers", "faces": f"{len(value.get('faces') or ())} pictures"}
-        return {k: told[k] if k in told and isinstance(part, list) else _short(part) for k, part in value.items()}
+        texts = {"layers": "see --layers", "faces": f"{len(value.get('faces') or ())} pictures"}
+        return {k: texts[k] if k in texts and isinstance(part, list) else _short(part) for k, part in value.items()}
     return [_short(part) for part in value] if isinstance(value, list) else value
 
 
@@ -140,9 +157,10 @@ def _layers(compacted: Json) -> str:
         ]
         for row in compacted["layers"]
     ]
-    left = [f"left as it is: {reason} ({', '.join(names)})" for reason, names in compacted["whole"].items()]
-    return "\n".join([table(header, rows, left=2), *left])
+    unchanged = [f"operators unchanged: {reason} ({', '.join(names)})" for reason, names in compacted["whole"].items()]
+    return "\n".join([table(header, rows, left=2), *unchanged])
 
 
 def _change(pair: list[int]) -> str:
+    """Formats a value before and after compaction."""
     return f"{pair[0]:,} -> {pair[1]:,}"

@@ -1,4 +1,4 @@
-"""`lmconv weights list|add|verify`: published checkpoints, and those that are here."""
+"""`lmconv weights list|add|verify`: published checkpoints, and checkpoints on this machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from lmconv.sources import checkpoints
     from lmconv.types import Json
 
-HELP = """Published checkpoints, and those found here.
+HELP = """Lists, adds and verifies checkpoints.
 
-A checkpoint is looked for by its published file name in the folders of LMCONV_WEIGHTS (two levels deep), in weights/,
-and in the user cache, where `add` puts it.
+lmconv searches for a checkpoint by its published file name in the folders of LMCONV_WEIGHTS (two levels deep), in
+weights/, in the user cache, and in the checkpoints that ship with lmconv. `add` copies a checkpoint to the user cache.
 
 \b
 Examples:
@@ -31,10 +31,14 @@ Examples:
 
 @click.group(name="weights", help=HELP, short_help="List, add and verify checkpoints.")
 def plugin() -> None:
-    """See `HELP`."""
+    """Group of the commands below; click prints `HELP`."""
 
 
-@command(name="list", help="Lists the published checkpoints: source, licence, published ION, and where each is here.")
+@command(
+    name="list",
+    help="Lists the published checkpoints with source, licence, published ION and path on this machine.",
+    short_help="List the published checkpoints.",
+)
 def list_(console: Console) -> Outcome:
     from lmconv.sources import checkpoints
 
@@ -43,14 +47,14 @@ def list_(console: Console) -> Outcome:
         [row["model"], row["file"], _ion(row["ion"]), row["path"] or "not found", row["source"], row["licence"]]
         for row in rows
     ]
-    header = ["model", "file", "ION common/challenge/full", "here", "source", "licence"]
+    header = ["model", "file", "ION common/challenge/full", "path", "source", "licence"]
     return Outcome(document={"weights": rows}, text=table(header, cells, left=6))
 
 
 def _listed(name: str, known: checkpoints.Known) -> Json:
     from lmconv.sources import checkpoints
 
-    found = checkpoints.find(name)
+    path = checkpoints.find(name)
     return {
         "model": name,
         "file": known.file,
@@ -59,7 +63,7 @@ def _listed(name: str, known: checkpoints.Known) -> Json:
         "ion_note": known.ion_note,
         "source": known.source,
         "licence": known.licence,
-        "path": str(found) if found else None,
+        "path": str(path) if path else None,
     }
 
 
@@ -67,9 +71,13 @@ def _ion(ion: dict[str, float]) -> str:
     return " / ".join(f"{ion[subset]:.2f}" for subset in ("common", "challenge", "full") if subset in ion) or "-"
 
 
-@command(name="add", help="Checks a checkpoint and copies it to the user cache, under the name it is looked for by.")
+@command(
+    name="add",
+    help="Checks a checkpoint and copies the file to the user cache, under the file name that lmconv searches for.",
+    short_help="Copy a checkpoint to the user cache.",
+)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--model", help="The network it belongs to; by default the one whose tensors it has.")
+@click.option("--model", help="Network of the checkpoint.  [default: the network with the same tensors]")
 def add(console: Console, *, file: Path, model: str | None) -> Outcome:
     import shutil
 
@@ -92,18 +100,21 @@ def _plain_name(model: str, file: Path) -> str:
 
 
 @command(
-    name="verify", help="Loads checkpoints (by default all that are found) and compares their sha256 with the list."
+    name="verify",
+    help="Loads checkpoints and compares their sha256 with the published list. Without FILES, checks every checkpoint "
+    "that lmconv finds.",
+    short_help="Compare checkpoints with the published list.",
 )
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 def verify(console: Console, *, files: tuple[Path, ...]) -> Outcome:
     from lmconv.sources import checkpoints
 
     outcome = Outcome(document={"weights": []})
-    wanted: list[tuple[Path, str | None]] = [(file, None) for file in files]
+    candidates: list[tuple[Path, str | None]] = [(file, None) for file in files]
     if not files:
-        found = ((checkpoints.find(name), name) for name in BACKBONES.names())
-        wanted = [(path, name) for path, name in found if path]
-    for file, model in wanted:
+        paths = ((checkpoints.find(name), name) for name in BACKBONES.names())
+        candidates = [(path, name) for path, name in paths if path]
+    for file, model in candidates:
         row = attempt(console, functools.partial(_verified, file, model), outcome.errors, path=file)
         outcome.document["weights"] += [row] if row else []
     cells = [[row["path"], row["model"], row["known"]] for row in outcome.document["weights"]]
@@ -112,18 +123,29 @@ def verify(console: Console, *, files: tuple[Path, ...]) -> Outcome:
 
 
 def _verified(file: Path, model: str | None) -> Json:
-    """Loads a checkpoint into its network; raises `InputError` where it does not fit."""
+    """Loads a checkpoint into its network, and returns the row of `lmconv weights --json`.
+
+    Args:
+        file: File of the checkpoint.
+        model: Name of the network; None to find the network by its tensors, or by name or sha256 for an ONNX file.
+
+    Raises:
+        InputError: The checkpoint does not fit the network, or fits no network.
+        UsageError: The network is unknown.
+    """
     from lmconv.sources import checkpoints
+
     from lmconv.sources.pytorch import identify
     from lmconv.sources.resolve import is_onnx, open_source, resolve
     from lmconv.store.files import sha256
 
     landmarks = None
     if model is None:
-        fitting = _published(file) if is_onnx(file.name) else identify(checkpoints.load_state_dict(file))
-        if not fitting:
-            raise InputError(f"{file} fits no network of `lmconv models`", hint="name one with --model to see why")
-        model, landmarks = fitting[0]
+        matches = _published(file) if is_onnx(file.name) else identify(checkpoints.load_state_dict(file))
+        if not matches:
+            hint = "name a network with --model to see the differences"
+            raise InputError(f"{file} fits no network of `lmconv models`", hint=hint)
+        model, landmarks = matches[0]
     elif model not in BACKBONES.names():
         raise unknown("model", model, BACKBONES.names())
     with open_source(resolve(model, weights=file, landmarks=landmarks)):
@@ -134,12 +156,12 @@ def _verified(file: Path, model: str | None) -> Json:
 
 
 def _published(file: Path) -> list[tuple[str, None]]:
-    """Networks that are published as an ONNX file of this name, or with these bytes."""
+    """Returns the networks that were published as a file with this name or this sha256."""
     from lmconv.sources import checkpoints
     from lmconv.store.files import sha256
 
-    known = checkpoints.known().items()
-    return [(name, None) for name, one in known if file.name == one.file or sha256(file) in one.sha256]
+    published = checkpoints.known().items()
+    return [(name, None) for name, known in published if file.name == known.file or sha256(file) in known.sha256]
 
 
 for _command in (list_, add, verify):

@@ -25,10 +25,10 @@ def choices_of(request: ExportRequest, variants: list[Variant]) -> Choices:
     for name in request.without:
         step = PASSES.load(name)
         if step.required or name in PLAIN_PASSES:
-            raise UsageError(f"--no-{name} leaves out a pass without which there is no artefact", hint="leave it out")
+            raise UsageError(f"--no-{name} would skip a pass that every artefact needs", hint=f"omit --no-{name}")
     for name in ("freeze", "compact"):
         if request.compact_px is not None and name in request.without:
-            raise UsageError(f"--compact-px and --no-{name} contradict each other", hint="leave one out")
+            raise UsageError(f"--compact-px and --no-{name} contradict each other", hint="omit one of the two")
     if request.compact_px is not None:
         request.needs_faces("--compact-px")
     if request.recipe is None:
@@ -40,16 +40,16 @@ def _replayed(request: ExportRequest, variants: list[Variant]) -> Choices:
     """Returns the options that repeat an earlier artefact."""
     assert request.recipe
     if request.without or request.compact_px is not None or request.cpu is not None:
-        hint = "leave --no-PASS, --compact-px and --cpu out"
-        raise UsageError("--recipe says which passes are run, how far, and for what CPU", hint=hint)
+        hint = "omit --no-PASS, --compact-px and --cpu"
+        raise UsageError("--recipe already determines the passes, the bound and the kind of CPU", hint=hint)
     recipe = artifacts.read(request.recipe)
     if any((variant.target, variant.precision) != (recipe.target, recipe.precision) for variant in variants):
-        hint = f"ask for --to {recipe.target} --precision {recipe.precision} alone"
+        hint = f"use --to {recipe.target} --precision {recipe.precision} only"
         raise UsageError(f"{request.recipe} is the recipe of {recipe.target} {recipe.precision}", hint=hint)
     frozen = artifacts.decided(recipe.recipe, "freeze")
     if frozen and request.calibration is None:
-        hint = "give --calibration DIR, the faces that it was made with"
-        message = f"{request.recipe} was compacted within a bound on real faces, and none are named"
+        hint = "give --calibration DIR, the faces of the earlier export"
+        message = f"{request.recipe} was compacted within a bound on real faces, and no faces are given"
         raise UsageError(message, hint=hint)
     mix = recipe.recipe.get("mix")
     return Choices(

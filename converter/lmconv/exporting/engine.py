@@ -23,14 +23,15 @@ OPTIONS = {
     "version_compatible": "--version-compatible",
     "hardware_compatible": "--hardware-compatible",
 }
-"""Fields of `BuildOptions`, and the option that sets each."""
+"""Fields of `BuildOptions`, each with the command-line option that sets the field."""
 
 
 def parse_batch(text: str) -> tuple[int | None, tuple[int, int, int] | None]:
     """Parses `--batch`.
 
     Returns:
-        A fixed batch size, and the profile of an engine (smallest, best, largest batch); None where not given.
+        The fixed batch size, and the profile of an engine (smallest, best and largest batch size). Each is None if not
+        given.
 
     Raises:
         UsageError: The text is neither a size, nor a profile, nor `dynamic`.
@@ -43,21 +44,23 @@ def parse_batch(text: str) -> tuple[int | None, tuple[int, int, int] | None]:
         smallest, best, largest = map(int, text.split(":"))
         if smallest <= best <= largest:
             return None, (smallest, best, largest)
-        raise UsageError(f"--batch {text} does not rise", hint="the smallest, the best and the largest: 1:8:64")
-    hint = "such as --batch 1, or --batch 1:8:64 for an engine"
-    raise UsageError(f"--batch {text!r} is no size below 10000, nor three of them, nor dynamic", hint=hint)
+        raise UsageError(f"--batch {text} is not in ascending order", hint="give MIN:BEST:MAX, such as 1:8:64")
+    hint = "give --batch 1, or --batch 1:8:64 for an engine"
+    message = f"--batch {text!r} is neither a number below 10000, nor MIN:BEST:MAX, nor dynamic"
+    raise UsageError(message, hint=hint)
 
 
 def _bytes(text: str | None) -> int | None:
+    """Parses `--workspace`, a number of MiB or GiB; returns bytes."""
     if text is None:
         return None
     if match := re.fullmatch("([1-9][0-9]{0,5})(MiB|GiB)", text):
         return int(match[1]) << {"MiB": 20, "GiB": 30}[match[2]]
-    raise UsageError(f"--workspace {text!r} is no size", hint="such as --workspace 512MiB or 2GiB")
+    raise UsageError(f"--workspace {text!r} is not a size", hint="give a size such as 512MiB or 2GiB")
 
 
 def engine_options(request: ExportRequest, profile: tuple[int, int, int] | None) -> Json:
-    """Returns the options for engines that the user gave, as fields of `BuildOptions`.
+    """Returns the engine options that the user typed, as fields of `BuildOptions`.
 
     Raises:
         UsageError: An option for engines is given, and no target builds engines.
@@ -73,21 +76,22 @@ def engine_options(request: ExportRequest, profile: tuple[int, int, int] | None)
     }
     given = {name: value for name, value in options.items() if value is not None}
     if given and not any(TARGETS.load(name).engines for name in request.targets):
-        hint = "add --to tensorrt, or leave it out"
-        raise UsageError(f"{OPTIONS[next(iter(given))]} is for engines, and no target here builds one", hint=hint)
+        option = OPTIONS[next(iter(given))]
+        hint = f"add --to tensorrt, or omit {option}"
+        raise UsageError(f"{option} is for engines, and no requested target builds engines", hint=hint)
     return given
 
 
 def with_engine(choices: Choices, given: Json) -> Choices:
-    """Returns the choices with the options for engines; a recipe decides everything but the timing cache.
+    """Adds the engine options to the choices; a recipe decides all options except the timing cache and its lock.
 
     Raises:
         UsageError: An option contradicts the recipe.
     """
     if choices.recipe:
         if contradicting := [OPTIONS[name] for name in given if name not in ("cache", "locked")]:
-            message = f"--recipe says how the engine is built, {contradicting[0]} too"
-            raise UsageError(message, hint="leave one out")
+            message = f"--recipe and {contradicting[0]} both determine how the engine is built"
+            raise UsageError(message, hint="omit one of the two")
         recorded = dict(choices.recipe.recipe.get("engine", {}))
         if batches := recorded.pop("batches", None):
             recorded["profile"] = tuple(batches)

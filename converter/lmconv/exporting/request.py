@@ -1,4 +1,4 @@
-"""The options of `lmconv export`, as the user typed them."""
+"""The options of `lmconv export`, as typed by the user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lmconv.types import Cpu, Io, Json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRequest(SourceOptions):
-    """The options of `lmconv export`; a field has the name of its option, or of the option's variable.
+    """Options of `lmconv export`; each field has the name of its option, or of the option's variable.
 
     Attributes:
         without: Names of the passes in `--no-PASS`.
@@ -52,15 +52,15 @@ class ExportRequest(SourceOptions):
             UsageError: An option cannot be parsed, or `--seed` stands without `--random-weights`.
         """
         if self.seed is not None and not self.random_weights:
-            raise UsageError("--seed is for random weights", hint="add --random-weights, or leave it out")
+            raise UsageError("--seed is for random weights", hint="add --random-weights, or omit --seed")
         return self.source_arguments((self.seed or 0) if self.random_weights else None)
 
     def needs_faces(self, option: str) -> None:
-        """Refuses an option that is judged on faces where no faces are named.
+        """Refuses an option that needs faces if the user gave no faces.
 
         Raises:
             UsageError: `--calibration` is missing.
         """
         if self.calibration is None:
             hint = "give --calibration DIR, a folder of annotated training faces"
-            raise UsageError(f"{option} is judged on real faces, and none are named", hint=hint)
+            raise UsageError(f"{option} needs real faces, and no faces are given", hint=hint)

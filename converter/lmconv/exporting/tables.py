@@ -7,7 +7,7 @@ from lmconv.types import Json
 
 
 def text_of(outcome: Outcome, models: tuple[str, ...]) -> str:
-    """Returns the artefacts, the gain of each pass where measured, and the failures."""
+    """Returns tables of the artefacts, of the gain of each pass if measured, and of the failures."""
     rows = outcome.document["artifacts"]
     explained = [row for row in rows if "explained" in row]
     return "\n\n".join(filter(None, [_artefacts(rows), *map(_explained, explained), _failures(outcome, models)]))
@@ -32,18 +32,19 @@ def _artefacts(artifacts: list[Json]) -> str:
 
 
 def _explained(row: Json) -> str:
-    """Gain of each pass of an artefact, and of the passes left out."""
+    """Returns a table of the gain of each pass of an artefact, and of the passes left out."""
     document = row["explained"]
     header = ["pass", "times faster", "parameters", "GFLOP", "nodes", ""]
-    rows = [[step["pass"], *_bought(step), step["refused"] or ""] for step in document["passes"]]
-    rows.append(["all", *_bought(document["total"]), "against the plain graph on this target"])
-    out = [
+    rows = [[step["pass"], *_changes(step), step["refused"] or ""] for step in document["passes"]]
+    rows.append(["all", *_changes(document["total"]), "against the plain graph on this target"])
+    left_out = [
         [step["pass"], _gain(step["faster"]), "", "", "", f"left out: {step['why']}"] for step in document["left_out"]
     ]
-    return f"{row['path']}, one thread:\n" + table(header, [*rows, *out])
+    return f"{row['path']}, one thread:\n" + table(header, [*rows, *left_out])
 
 
-def _bought(step: Json) -> list[str]:
+def _changes(step: Json) -> list[str]:
+    """Formats the gain of a pass, and parameters, FLOPs and nodes before and after the pass."""
     changes = [f"{before:,} -> {after:,}" for before, after in (step["parameters"], step["nodes"])]
     work = " -> ".join(f"{flops / 1e9:.3f}" for flops in step["flops"])
     return [_gain(step["faster"]), changes[0], work, changes[1]]
@@ -54,7 +55,7 @@ def _gain(gain: Json | None) -> str:
 
 
 def _failures(outcome: Outcome, models: tuple[str, ...]) -> str:
-    """Failures with their reason, if several networks were converted."""
+    """Returns a table of the failures if several networks were converted; otherwise an empty text."""
     rows = [
         [error.get("model", "all"), " ".join(error.get(key, "") for key in ("target", "precision")), error["message"]]
         for error in outcome.errors

@@ -1,4 +1,4 @@
-"""The variants that a request asks for, and the variants that are left out, with the reason."""
+"""The requested variants, and the variants that are left out, each with a reason."""
 
 from __future__ import annotations
 
@@ -25,34 +25,35 @@ def combinations(request: ExportRequest, batch: int | None) -> tuple[list[Varian
         batch: A fixed batch size; None for a free one.
 
     Returns:
-        The variants, and rows of the combinations that a target does not have.
+        The variants, and one row for each combination that a target does not have.
 
     Raises:
-        UsageError: A name is unknown, or no target has a precision or an input.
+        UsageError: A name is unknown, or no requested target has a requested precision or input.
     """
-    known = {str(precision): precision for precision in Precision}
+    precisions = {str(precision): precision for precision in Precision}
     for name in request.precisions:
-        if name not in known:
-            raise unknown("precision", name, list(known))
+        if name not in precisions:
+            raise unknown("precision", name, list(precisions))
     targets: dict[str, Target] = {name: TARGETS.load(name) for name in request.targets}
     pairs: list[tuple[str, Precision]] = []
     skipped: list[Json] = []
     for name in dict.fromkeys(request.precisions):
-        able = [target for target in targets if known[name] in targets[target].precisions]
-        if not able:
-            raise UsageError(f"{' and '.join(targets)} cannot be built in {name}", hint="see `lmconv doctor`")
-        pairs += [(target, known[name]) for target in able]
+        capable = [target for target in targets if precisions[name] in targets[target].precisions]
+        if not capable:
+            hint = "`lmconv doctor` lists the precisions of each target"
+            raise UsageError(f"{' and '.join(targets)} cannot be built in {name}", hint=hint)
+        pairs += [(target, precisions[name]) for target in capable]
         reason = f"the target has no {name}"
-        skipped += [{"target": t, "precision": name, "reason": reason} for t in targets if t not in able]
+        skipped += [{"target": t, "precision": name, "reason": reason} for t in targets if t not in capable]
     variants: list[Variant] = []
     for io in dict.fromkeys(request.ios):
         possible = [(t, p) for t, p in pairs if is_possible(targets[t], p, io)]
         if not possible:
             names = " and ".join(f"{target} {precision}" for target, precision in pairs)
-            raise UsageError(f"{names} cannot be built with --io {io}", hint="docs/io.md says what can")
+            raise UsageError(f"{names} cannot be built with --io {io}", hint="see docs/io.md")
         variants += [Variant(target=t, precision=p, io=io, batch=batch) for t, p in possible]
         skipped += [
-            {"target": t, "precision": str(p), "io": io, "reason": f"it has no --io {io}"}
+            {"target": t, "precision": str(p), "io": io, "reason": f"the variant has no --io {io}"}
             for t, p in pairs
             if (t, p) not in possible
         ]
@@ -66,12 +67,12 @@ def per_network(
 
     Args:
         models: Names of the networks.
-        variants: The variants asked for.
+        variants: The requested variants.
         size: (height, width) in `--input`, pixels; None if not given.
-        everything: True for `--all`: then a variant that a network does not have is left out.
+        everything: True for `--all`. A variant that a network does not have is then left out, not an error.
 
     Returns:
-        The variants by network, and rows of the variants left out.
+        The variants by network, and one row for each variant that is left out.
 
     Raises:
         UsageError: A network that the user named does not have a variant.
@@ -107,12 +108,12 @@ def missing_targets(console: Console, variants: list[Variant], errors: list[Json
 
 
 def check_faces(request: ExportRequest, variants: list[Variant]) -> None:
-    """Refuses a precision that needs faces where no faces are named.
+    """Refuses a precision that needs faces if the user gave no faces.
 
     Raises:
         UsageError: `--calibration` is missing.
     """
-    needy = [variant.precision for variant in variants if calibrated(variant.precision)]
-    if needy and request.calibration is None:
+    precisions = [variant.precision for variant in variants if calibrated(variant.precision)]
+    if precisions and request.calibration is None:
         hint = "give --calibration DIR, a folder of annotated training faces"
-        raise UsageError(f"{needy[0]} is calibrated on real faces, and none are named", hint=hint)
+        raise UsageError(f"{precisions[0]} is calibrated on real faces, and no faces are given", hint=hint)

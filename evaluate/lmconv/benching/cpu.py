@@ -1,12 +1,13 @@
-"""Times the artefacts of one network on the CPU, together with the network itself and its plain graph.
+"""Times the artefacts of one network on the CPU, interleaved with the PyTorch network and the plain graph.
 
-Artefacts that take the network's own input are timed on it. Those that take images or frames do work of the host too:
-they, and what they are compared with, are timed from a frame and boxes to landmarks in it.
+An artefact with the network's own input is timed on this input. An artefact with images or frames as input replaces
+work of the host. Such artefacts and their baselines are therefore timed from a frame and bounding boxes to landmarks.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -30,10 +31,17 @@ from lmconv.types import Artifact, Float64, Json, ModelSpec, OpenOptions, Precis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How to time: device, intra-op threads, inputs a run, timed runs; where the network is, see `source.recover`.
+class TimingOptions:
+    """Options of a benchmark.
 
-    For `trust` see `OpenOptions`.
+    Attributes:
+        device: Device that runs the artefacts.
+        threads: Number of intra-op threads on the CPU.
+        batch: Number of inputs per run.
+        samples: Number of timed runs per artefact.
+        weights: Checkpoint of the network, or a folder to search first, see `lmconv.sources.resolve.recover`.
+        model: `FILE.py:NAME` of a user's own network, see `recover`; None if the user named no code to run.
+        trust: See `OpenOptions`.
     """
 
     device: Literal["cpu", "gpu"] = "cpu"
@@ -45,39 +53,50 @@ class Settings:
     trust: bool = False
 
     @property
-    def options(self) -> OpenOptions:
-        """The part that a session is opened with."""
+    def open_options(self) -> OpenOptions:
+        """Options for opening an artefact."""
         return OpenOptions(device=self.device, threads=self.threads, trust=self.trust)
 
 
 @dataclass(slots=True, kw_only=True)
 class Rows:
-    """Rows of `lmconv bench --json`, those of the baselines apart, and what a person should know."""
+    """Result of a benchmark.
+
+    Attributes:
+        artifacts: Rows of `lmconv bench --json` for the artefacts.
+        baselines: Rows for the PyTorch network and the plain graph.
+        notes: Messages for the user.
+    """
 
     artifacts: list[Json] = field(default_factory=list)
     baselines: list[Json] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def load(path: Path, settings: Settings, batches: Sequence[int] = ()) -> Artifact:
-    """Reads an artefact and checks that it can be timed so; with one of these batch sizes, where some are given.
+def load(path: Path, options: TimingOptions, batches: Sequence[int] = ()) -> Artifact:
+    """Reads an artefact and checks that this machine can time the artefact; opens the artefact once for the check.
+
+    Args:
+        path: Folder of the artefact.
+        options: Options of the benchmark.
+        batches: Batch sizes to time; empty for the batch size of `options`.
 
     Raises:
-        InputError: It is missing or broken, or has another fixed batch size.
-        MissingRuntime: Its runtime or the device is not here.
+        InputError: The artefact is missing or broken, or has another fixed batch size.
+        MissingRuntime: The runtime or the device of the artefact is missing.
     """
     artifact = artifacts.read(path)
-    target = usable(artifact, settings.options)
-    fixed, asked = artifact.spec.batch, batches or (settings.batch,)
-    if fixed is not None and fixed not in asked:
-        others = ", ".join(map(str, asked))
-        raise InputError(f"{path} takes {fixed} inputs a run, not {others}", hint=f"use --batch {fixed}")
-    with target.open(artifact, settings.options):
+    target = usable(artifact, options.open_options)
+    fixed, requested = artifact.spec.batch, batches or (options.batch,)
+    if fixed is not None and fixed not in requested:
+        sizes = ", ".join(map(str, requested))
+        raise InputError(f"{path} takes {fixed} inputs per run, not {sizes}", hint=f"use --batch {fixed}")
+    with target.open(artifact, options.open_options):
         return artifact
 
 
-def group(loaded: Iterable[Artifact]) -> list[list[Artifact]]:
-    """Artefacts of the same source that take the same together, in the order given."""
+def group_by_source(loaded: Iterable[Artifact]) -> list[list[Artifact]]:
+    """Groups artefacts by source network and kind of input, in the given order; a group is timed together."""
     groups: dict[tuple[object, ...], list[Artifact]] = {}
     for artifact in loaded:
         spec = artifact.spec
@@ -86,100 +105,131 @@ def group(loaded: Iterable[Artifact]) -> list[list[Artifact]]:
     return list(groups.values())
 
 
-def bench(group: list[Artifact], settings: Settings, step: Callable[[], object] = lambda: None) -> Rows:
-    """Times the artefacts of one network in turn, with its baselines; records the result in their manifests.
+def bench(group: list[Artifact], options: TimingOptions, step: Callable[[], object] = lambda: None) -> Rows:
+    """Times the artefacts of one network interleaved with the baselines; records the result in the manifests.
 
-    `step` is called after every round.
+    Args:
+        group: Artefacts of the same source with the same kind of input.
+        options: Options of the benchmark.
+        step: Called after every round.
+
+    Returns:
+        The rows and notes.
     """
     rows = Rows()
     first = group[0]
     if first.spec.sample:
         size = "x".join(map(str, first.spec.sample))
-        rows.notes.append(f"{first.spec.name} takes pictures of any size: timed at {size}; --input of export fixes one")
-    inputs = {"input": noise(first.spec, settings.batch, 0)}
-    faces = scene(settings.batch, 0)
-    network = replace(first.spec, io="tensor")
-
-    def run(session: Session, spec: ModelSpec) -> Callable[[], object]:
-        whole = interface_of(first.spec).from_frame
-        return whole_way(session, spec, faces) if whole else lambda: session.run(inputs)
-
+        note = (
+            f"{first.spec.name} takes pictures of any size and is timed at {size} (lmconv export --input fixes a size)"
+        )
+        rows.notes.append(note)
     with ExitStack() as stack:
-        sessions: dict[str, Session] = {}
-        for name, opened in (("torch", _torch(first, settings, rows)), ("plain", _plain(group, settings, rows))):
-            if opened:
-                sessions[name] = stack.enter_context(opened)
-        baselines = list(sessions)
+        baselines = _open_baselines(group, options, stack, rows)
+        sessions = dict(baselines)
         for artifact in group:
             target = TARGETS.load(artifact.target)
-            sessions[str(artifact.path)] = stack.enter_context(target.open(artifact, settings.options))
+            sessions[str(artifact.path)] = stack.enter_context(target.open(artifact, options.open_options))
         caveats = {name: session.execution_mismatch for name, session in sessions.items()}
+        network = replace(first.spec, io="tensor")
         specs = [*(network for _ in baselines), *(artifact.spec for artifact in group)]
-        runs = [run(session, spec) for session, spec in zip(sessions.values(), specs, strict=True)]
-        times = dict(zip(sessions, interleaved(runs, settings.samples, step), strict=True))
+        runs = _runs(first.spec, list(sessions.values()), specs, options.batch)
+        times = dict(zip(sessions, interleaved(runs, options.samples, step), strict=True))
     for name in baselines:
-        execution = {"threads": settings.threads}
-        what = {"path": None, "model": first.spec.name, "target": name, "precision": "fp32", "execution": execution}
-        what |= {"io": "tensor", "timed": _timed(first)}
-        rows.baselines.append(what | _row(times[name], times, settings))
+        execution = {"threads": options.threads}
+        baseline = {"path": None, "model": first.spec.name, "target": name, "precision": "fp32", "execution": execution}
+        baseline |= {"io": "tensor", "timed": _timed(first)}
+        rows.baselines.append(baseline | _latency_fields(times[name], times, options))
     for artifact in group:
-        row = (
-            about(artifact) | {"caveat": caveats[str(artifact.path)]} | _row(times[str(artifact.path)], times, settings)
-        )
+        name = str(artifact.path)
+        row = artifact_fields(artifact) | {"caveat": caveats[name]} | _latency_fields(times[name], times, options)
         rows.notes += [
-            f"{artifact.path}: {said}" for said in (row["caveat"], artifacts.forced_reason(artifact)) if said
+            f"{name}: {warning}" for warning in (row["caveat"], artifacts.forced_reason(artifact)) if warning
         ]
         rows.artifacts.append(row)
         artifacts.record(artifact, latency={key: value for key, value in row.items() if key != "path"})
     return rows
 
 
-def _row(mine: Float64, times: dict[str, Float64], settings: Settings) -> Json:
-    middle = float(np.median(mine))
+def _open_baselines(group: list[Artifact], options: TimingOptions, stack: ExitStack, rows: Rows) -> dict[str, Session]:
+    """Opens the available baselines, which `stack` closes; a missing baseline becomes a note in `rows`."""
+    opened = {"torch": _torch(group[0], options, rows), "plain": _plain(group, options, rows)}
+    return {name: stack.enter_context(session) for name, session in opened.items() if session}
+
+
+def _runs(
+    spec: ModelSpec, sessions: Sequence[Session], specs: Sequence[ModelSpec], batch: int
+) -> list[Callable[[], object]]:
+    """Returns one function per session that computes the timed work once.
+
+    Args:
+        spec: Spec of an artefact of the group; its `io` selects the timed work.
+        sessions: The baselines and the artefacts.
+        specs: Spec of each session.
+        batch: Number of inputs per run.
+    """
+    if interface_of(spec).from_frame:
+        frame = scene(batch, 0)
+        return [whole_way(session, each, frame) for session, each in zip(sessions, specs, strict=True)]
+    inputs = {"input": noise(spec, batch, 0)}
+    return [functools.partial(session.run, inputs) for session in sessions]
+
+
+def _latency_fields(own_times: Float64, times: dict[str, Float64], options: TimingOptions) -> Json:
+    """Returns the part of a row that follows from the times.
+
+    Args:
+        own_times: (samples,) float64, milliseconds, of the artefact or baseline.
+        times: The same for all artefacts and baselines, by name.
+        options: Options of the benchmark.
+    """
+    median = float(np.median(own_times))
     ratios = {
-        f"ratio_{name}": float(np.median(times[name])) / middle if name in times else None
+        f"ratio_{name}": float(np.median(times[name])) / median if name in times else None
         for name in ("torch", "plain")
     }
-    run = {"device": settings.device, "threads": settings.threads, "batch": settings.batch}
-    return run | dataclasses.asdict(latency(mine)) | ratios
+    run = {"device": options.device, "threads": options.threads, "batch": options.batch}
+    return run | dataclasses.asdict(latency(own_times)) | ratios
 
 
-def about(artifact: Artifact) -> Json:
-    """What a row of `lmconv bench --json` says of an artefact before its times."""
+def artifact_fields(artifact: Artifact) -> Json:
+    """Returns the part of a row of `lmconv bench --json` that describes the artefact."""
     return summary(artifact, "size") | {"timed": _timed(artifact), "execution": artifact.execution}
 
 
 def _timed(artifact: Artifact) -> str:
-    """What the times of an artefact and its baselines are of."""
+    """Returns the timed work of an artefact and its baselines, as in the key `timed` of a row."""
     return interface_of(artifact.spec).timed
 
 
-def _torch(artifact: Artifact, settings: Settings, rows: Rows) -> Session | None:
-    """The PyTorch network, where it is at hand; an ONNX source has none."""
-    source = recover(artifact, settings.weights, settings.model)
+def _torch(artifact: Artifact, options: TimingOptions, rows: Rows) -> Session | None:
+    """Opens the PyTorch network. Returns None after a note if the network is missing, or if the source is ONNX."""
+    source = recover(artifact, options.weights, options.model)
     if source is None or source.kind == "onnx":
-        rows.notes.append(f"{artifact.spec.name}: ratio_torch is null: its PyTorch network is not at hand")
+        rows.notes.append(f"{artifact.spec.name}: ratio_torch is null: the PyTorch network is not available")
         return None
-    return open_source(source, threads=settings.threads)
+    return open_source(source, threads=options.threads)
 
 
-def _plain(group: list[Artifact], settings: Settings, rows: Rows) -> Session | None:
-    """The plain graph in ONNX Runtime fp32, where it is at hand."""
+def _plain(group: list[Artifact], options: TimingOptions, rows: Rows) -> Session | None:
+    """Opens the plain graph in ONNX Runtime fp32. Returns None after a note if the plain graph is missing."""
+    onnx = TARGETS.load("onnx")
     plain = plain_of(group)
     if plain is None:
-        rows.notes.append(f"{group[0].spec.name}: ratio_plain is null: its plain graph is not beside it")
+        rows.notes.append(f"{group[0].spec.name}: ratio_plain is null: the plain graph is not beside the artefact")
         return None
-    return TARGETS.load(plain.target).open(plain, settings.options)
+    return onnx.open(plain, options.open_options)
 
 
 def plain_of(group: list[Artifact]) -> Artifact | None:
-    """The plain graph that is kept beside artefacts, if it is still the one they came from."""
-    wanted = {artifact.parents["plain"]["sha256"] for artifact in group}
-    for path in dict.fromkeys(artifact.path.parent / "plain" for artifact in group):
+    """Returns the plain graph beside the artefacts if all artefacts were made from this graph; otherwise None."""
+    parents = {artifact.parents["plain"]["sha256"] for artifact in group}
+    folders = dict.fromkeys(artifact.path.parent / "plain" for artifact in group)
+    for folder in folders:
         try:
-            plain = artifacts.read(path)
+            plain = artifacts.read(folder)
         except InputError:
             continue
-        if {plain.files["model.onnx"]} == wanted and plain.precision == Precision.FP32:
+        if {plain.files["model.onnx"]} == parents and plain.precision == Precision.FP32:
             return plain
     return None

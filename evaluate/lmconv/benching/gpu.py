@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from lmconv.benching import cpu as benching
-from lmconv.benching.cpu import Settings, about, plain_of
+from lmconv.benching.cpu import TimingOptions, artifact_fields, plain_of
 from lmconv.errors import Bug, InputError, LmconvError, MissingRuntime, UsageError
 from lmconv.inference.latency import latency
 from lmconv.plugins import TARGETS
@@ -95,21 +95,21 @@ def ready() -> Json:
     return {"gpu": description, "states": [{"when": "start", **device.state()}]}
 
 
-def load(path: Path, settings: Settings, batches: Sequence[int]) -> Artifact:
+def load(path: Path, options: TimingOptions, batches: Sequence[int]) -> Artifact:
     """Reads an artefact and checks that it can be timed on a GPU.
 
     Opens the artefact once, because its target then runs its own checks.
 
     Args:
         path: Folder of the artefact.
-        settings: Settings of the benchmark.
+        options: Options of the benchmark.
         batches: Batch sizes to time.
 
     Raises:
         InputError: If the artefact is missing or broken, or has another fixed batch size.
         MissingRuntime: If its runtime or the GPU is missing, or if its target is timed on the CPU only.
     """
-    artifact = benching.load(path, settings, batches)
+    artifact = benching.load(path, options, batches)
     if TARGETS.load(artifact.target).contestant is None:
         raise MissingRuntime(f"{path}: the {artifact.target} target is not timed on a GPU", hint="use --device cpu")
     return artifact
@@ -117,7 +117,7 @@ def load(path: Path, settings: Settings, batches: Sequence[int]) -> Artifact:
 
 def bench(
     group: list[Artifact],
-    settings: Settings,
+    options: TimingOptions,
     batches: Sequence[int],
     step: Callable[[], object] = lambda: None,
     *,
@@ -127,7 +127,7 @@ def bench(
 
     Args:
         group: Artefacts of the same source with the same kind of input.
-        settings: Settings of the benchmark; `samples` is the number per contestant and batch size.
+        options: Options of the benchmark; `samples` is the number per contestant and batch size.
         batches: Batch sizes to time.
         step: Called once per contestant and block, even if the contestant has failed.
         where: "cpu" rehearses without a GPU: wall times only, and no engine.
@@ -137,9 +137,9 @@ def bench(
     """
     rows = Rows()
     with ExitStack() as stack:
-        running = _open_all(_contestants(group, settings, where, rows), stack, rows)
+        running = _open_all(_contestants(group, options, where, rows), stack, rows)
         for batch in batches:
-            failed = _time(_accepting(running, batch), batch, settings, rows, step, where)
+            failed = _time(_accepting(running, batch), batch, options, rows, step, where)
             running = [entry for entry in running if entry[0].name not in failed]
         _report_omitted_batches(running, batches, rows)
     for artifact in group:
@@ -154,17 +154,17 @@ Running = tuple[Contestant, Worker, Json]
 """A contestant, its process, and the contestant's reply to "about"."""
 
 
-def _contestants(group: list[Artifact], settings: Settings, where: Where, rows: Rows) -> list[Contestant]:
+def _contestants(group: list[Artifact], options: TimingOptions, where: Where, rows: Rows) -> list[Contestant]:
     """Returns all contestants, and notes which baselines are missing."""
     first = group[0]
     contestants: list[Contestant] = []
-    source = recover(first, settings.weights, settings.model)
+    source = recover(first, options.weights, options.model)
     if source is None or source.kind == "onnx":
         rows.notes.append(f"{first.spec.name}: ratio_torch is null: the PyTorch network is not available")
     else:
         arguments: list[str | Path] = [first.path, "--device", "cuda" if where == "gpu" else "cpu"]
-        arguments += ["--weights", settings.weights] if settings.weights else []
-        arguments += ["--model", settings.model] if settings.model else []
+        arguments += ["--weights", options.weights] if options.weights else []
+        arguments += ["--model", options.model] if options.model else []
         eager = module_command("lmconv.contestants.pytorch", *arguments)
         contestants.append(Contestant(name="torch", command=eager))
         contestants.append(Contestant(name="compiled", command=[*eager, "--compiled"], timeout=COMPILE_TIMEOUT))
@@ -259,21 +259,21 @@ def _report_omitted_batches(running: Iterable[Running], batches: Sequence[int], 
 
 
 def _time(
-    running: list[Running], batch: int, settings: Settings, rows: Rows, step: Callable[[], object], where: Where
+    running: list[Running], batch: int, options: TimingOptions, rows: Rows, step: Callable[[], object], where: Where
 ) -> set[str]:
     """Times contestants with one batch size; adds rows, states and notes. Returns the names of failed contestants."""
     if not any(entry[0].artifact for entry in running):
         return set()
     state = device.state if where == "gpu" else dict
     workers = [worker for _, worker, _ in running]
-    result = time_interleaved(workers, batch, settings.samples, BLOCKS, state=state, step=step)
+    result = time_interleaved(workers, batch, options.samples, BLOCKS, state=state, step=step)
     model = next(entry[0].artifact.spec.name for entry in running if entry[0].artifact)
     rows.states += [{"model": model, "batch": batch, **reading} for reading in result.states]
     for contestant, _, info in running:
         if fault := result.faults.get(contestant.name):
             _report_failure(contestant.name, contestant.artifact, fault, rows)
             continue
-        row = _description(contestant, model, info, settings) | figures(result, contestant.name, batch)
+        row = _description(contestant, model, info, options) | figures(result, contestant.name, batch)
         (rows.artifacts if contestant.artifact else rows.baselines).append(row)
         if not row["warm_up"]["settled"]:
             seconds = row["warm_up"]["seconds"]
@@ -281,10 +281,10 @@ def _time(
     return set(result.faults)
 
 
-def _description(contestant: Contestant, model: str, info: Json, settings: Settings) -> Json:
-    run = {"timed": "run", "caveat": info.get("caveat", ""), "device": settings.device, "threads": None}
+def _description(contestant: Contestant, model: str, info: Json, options: TimingOptions) -> Json:
+    run = {"timed": "run", "caveat": info.get("caveat", ""), "device": options.device, "threads": None}
     if contestant.artifact:
-        return about(contestant.artifact) | run
+        return artifact_fields(contestant.artifact) | run
     baseline = {"path": None, "model": model, "target": contestant.name, "precision": "fp32", "io": "tensor"}
     return baseline | {"execution": {"tf32": False}} | run
 

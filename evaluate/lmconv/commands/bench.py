@@ -1,37 +1,40 @@
-"""`lmconv bench`: latency, interleaved."""
+"""`lmconv bench`: interleaved latency of artefacts and baselines."""
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from lmconv.console import Console, Outcome, attempt, command, table
 from lmconv.errors import InputError, LmconvError, MissingRuntime, UsageError
-from lmconv.options import TRUST
+from lmconv.options import OWN_MODEL, SOURCE_WEIGHTS, TRUST
 from lmconv.sources import usercode
 from lmconv.visual.tables import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lmconv.benching.cpu import Rows, Settings
+    from lmconv.benching.cpu import Rows, TimingOptions
     from lmconv.benching.gpu import Rows as GpuRows
     from lmconv.types import Artifact, Json
 
-HELP = """Times artefacts of one network in turn with the PyTorch network and with its plain graph in ONNX Runtime fp32.
+HELP = """Times artefacts, interleaved with baselines on the same machine.
 
-ratio_torch and ratio_plain are the time of those over the artefact's: above 1 is faster. Intervals are 95 % intervals
-of the median. Without arguments, everything under build/ is timed.
+All artefacts of a network are timed in turn with the PyTorch network and with the plain graph in ONNX Runtime fp32.
+ratio_torch and ratio_plain are speed-ups: median time of the baseline divided by median time of the artefact. Intervals
+are 95 % intervals of the median. Without arguments, all artefacts under build/ are timed.
 
-Artefacts that take images or frames, and what those are compared with, are timed from a frame and boxes to landmarks in
-it: what the host has to do is counted.
+Artefacts with --io image or frame, and their baselines, are timed from a frame and boxes to landmarks: these artefacts
+replace work of the host.
 
-With --device gpu, TensorRT engines and ONNX artefacts (ONNX Runtime with CUDA) are timed from their input to their
-output, each in a process of its own, with PyTorch eager and compiled: the GPU's time, launched and as a CUDA graph,
-copies and the host's time apart. Throughput and ratios are of the GPU's time. docs/bench.md has every key of --json.
+--device gpu times TensorRT engines and ONNX artefacts (ONNX Runtime with CUDA), and as baselines PyTorch, eager and
+compiled, and the plain graph. Each artefact and baseline runs in its own process, from input to output. The result
+has the GPU time (launched kernel by kernel, and as a CUDA graph), the time of the copies and the host time. Throughput
+and ratios are computed from the GPU time. docs/bench.md explains every key of --json.
 
 \b
 Examples:
@@ -41,86 +44,118 @@ Examples:
 """
 
 
-@command(name="bench", help=HELP, short_help="Time artefacts, interleaved.")
+@command(name="bench", help=HELP, short_help="Time artefacts, interleaved with baselines.")
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT...]")
-@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="Intra-op threads of the CPU, 1 unless given.")
-@click.option("--batch", type=click.IntRange(1), help="Inputs a run, 1 unless given.")
-@click.option("--sweep", is_flag=True, help="On a GPU: 1, 2, 4, ... 256 inputs a run.")
-@click.option("--samples", type=click.IntRange(64), default=200, show_default=True, help="Runs timed; 662 for p99.")
-@click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
-@click.option("--model", help="FILE.py:NAME of a network of your own; its code runs only when you name it.")
+@click.option(
+    "--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True, help="Device to time artefacts on."
+)
+@click.option("--threads", type=click.IntRange(1), help="Number of intra-op CPU threads.  [default: 1]")
+@click.option("--batch", type=click.IntRange(1), help="Number of inputs per run.  [default: 1]")
+@click.option("--sweep", is_flag=True, help="Time the batch sizes 1, 2, 4, ... 256; needs --device gpu.")
+@click.option(
+    "--samples",
+    type=click.IntRange(64),
+    default=200,
+    show_default=True,
+    help="Number of timed runs per artefact; p99 needs 662.",
+)
+@click.option("--weights", type=click.Path(path_type=Path), help=SOURCE_WEIGHTS)
+@click.option("--model", help=OWN_MODEL)
 @click.option("--trust", is_flag=True, help=TRUST)
-def plugin(
-    console: Console,
-    *,
-    artifacts: tuple[Path, ...],
-    device: Literal["cpu", "gpu"],
-    threads: int | None,
-    batch: int | None,
-    sweep: bool,
-    samples: int,
-    weights: Path | None,
-    model: str | None,
-    trust: bool,
-) -> Outcome:
-    if model:
-        usercode.require_factory(model)
-    _check(device, threads, batch, sweep)
-    from lmconv.benching import cpu as benching
+def plugin(console: Console, **options: Any) -> Outcome:
+    return _bench(console, BenchRequest(**options))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchRequest:
+    """Options of `lmconv bench`; each field has the name of its option or argument.
+
+    Attributes:
+        threads: None if not given, because a GPU allows no number of threads.
+        batch: None if not given, because `sweep` allows no batch size.
+    """
+
+    artifacts: tuple[Path, ...]
+    device: Literal["cpu", "gpu"]
+    threads: int | None
+    batch: int | None
+    sweep: bool
+    samples: int
+    weights: Path | None
+    model: str | None
+    trust: bool
+
+    def timing_options(self) -> TimingOptions:
+        """Returns the options of the benchmark, with defaults for the options that were not given."""
+        from lmconv.benching.cpu import TimingOptions
+
+        return TimingOptions(
+            device=self.device,
+            threads=self.threads or 1,
+            batch=self.batch or 1,
+            samples=self.samples,
+            weights=self.weights,
+            model=self.model,
+            trust=self.trust,
+        )
+
+
+def _bench(console: Console, request: BenchRequest) -> Outcome:
+    """Checks the whole request before any work, then times the artefacts."""
+    _check(request)
     from lmconv.store import artifact as store
 
-    paths = list(artifacts) or store.find(Path("build"))
+    paths = list(request.artifacts) or store.find(Path("build"))
     if not paths:
-        raise InputError("there is no artefact under build/", hint="name some, or make one with lmconv export")
-    settings = benching.Settings(
-        device=device,
-        threads=threads or 1,
-        batch=batch or 1,
-        samples=samples,
-        weights=weights,
-        model=model,
-        trust=trust,
-    )
-    if device == "gpu":
-        return _on_gpu(console, paths, settings, sweep=sweep, named=bool(artifacts))
-    return _on_cpu(console, paths, settings)
+        raise InputError(
+            "there is no artefact under build/", hint="name artefacts, or make artefacts with lmconv export"
+        )
+    options = request.timing_options()
+    if request.device == "gpu":
+        return _on_gpu(console, paths, options, sweep=request.sweep, named=bool(request.artifacts))
+    return _on_cpu(console, paths, options)
 
 
-def _check(device: str, threads: int | None, batch: int | None, sweep: bool) -> None:
-    """Refuses options that do not go together, before any work."""
+def _check(request: BenchRequest) -> None:
+    """Refuses options that contradict each other or this machine.
+
+    Raises:
+        UsageError: An option is refused.
+    """
     from lmconv import machine
 
-    cores = machine.describe()["cores"]
+    if request.model:
+        usercode.require_factory(request.model)
+    cores, threads = machine.describe()["cores"], request.threads
     if (threads or 1) > cores:
-        raise UsageError(f"--threads {threads} on a machine with {cores} cores", hint=f"at most --threads {cores}")
-    if device == "gpu" and threads is not None:
-        raise UsageError("--threads is for the CPU", hint="leave it out, or use --device cpu")
-    if device == "cpu" and sweep:
-        raise UsageError("--sweep is for a GPU", hint="use --device gpu, or one --batch after the other")
-    if sweep and batch is not None:
-        raise UsageError("--sweep and --batch contradict each other", hint="leave one out")
+        raise UsageError(f"--threads {threads} on a machine with {cores} cores", hint=f"use at most --threads {cores}")
+    if request.device == "gpu" and threads is not None:
+        raise UsageError("--threads is for the CPU", hint="omit --threads, or use --device cpu")
+    if request.device == "cpu" and request.sweep:
+        raise UsageError("--sweep is for a GPU", hint="use --device gpu, or run once for each --batch")
+    if request.sweep and request.batch is not None:
+        raise UsageError("--sweep and --batch contradict each other", hint="omit one of the two")
 
 
-def _on_cpu(console: Console, paths: list[Path], settings: Settings) -> Outcome:
+def _on_cpu(console: Console, paths: list[Path], options: TimingOptions) -> Outcome:
     from lmconv import machine
     from lmconv.benching import cpu as benching
 
     outcome = Outcome(document={"machine": machine.describe(), "rows": [], "baselines": []})
-    found = [
-        attempt(console, functools.partial(benching.load, path, settings), outcome.errors, path=path) for path in paths
+    loaded = [
+        attempt(console, functools.partial(benching.load, path, options), outcome.errors, path=path) for path in paths
     ]
-    groups = benching.group([loaded for loaded in found if loaded])
-    with console.progress(len(groups) * settings.samples, "timing") as step:
+    groups = benching.group_by_source(artifact for artifact in loaded if artifact)
+    with console.progress(len(groups) * options.samples, "timing") as step:
         for group in groups:
-            timed = functools.partial(benching.bench, group, settings, step)
+            timed = functools.partial(benching.bench, group, options, step)
             if rows := attempt(console, timed, outcome.errors, path=_label(group)):
                 _add(console, outcome, rows)
     outcome.text = _text(outcome.document)
     return outcome
 
 
-def _on_gpu(console: Console, paths: list[Path], settings: Settings, *, sweep: bool, named: bool) -> Outcome:
+def _on_gpu(console: Console, paths: list[Path], options: TimingOptions, *, sweep: bool, named: bool) -> Outcome:
     from lmconv import machine
     from lmconv.benching import cpu as benching
     from lmconv.benching import gpu as gpu_benching
@@ -131,15 +166,16 @@ def _on_gpu(console: Console, paths: list[Path], settings: Settings, *, sweep: b
     if gpu is None:
         return outcome
     outcome.document["machine"] |= gpu
-    batches = gpu_benching.SWEEP if sweep else (settings.batch,)
-    found = [_loaded(console, path, settings, batches, outcome, named=named) for path in paths]
-    if not any(found) and not outcome.errors:
-        raise MissingRuntime("nothing under build/ can be timed on a GPU here", hint="lmconv export --to tensorrt")
-    groups = benching.group([loaded for loaded in found if loaded])
+    batches = gpu_benching.SWEEP if sweep else (options.batch,)
+    loaded = [_load(console, path, options, batches, outcome, named=named) for path in paths]
+    if not any(loaded) and not outcome.errors:
+        message = "no artefact under build/ can be timed on the GPU of this machine"
+        raise MissingRuntime(message, hint="make an engine with lmconv export --to tensorrt")
+    groups = benching.group_by_source(artifact for artifact in loaded if artifact)
     turns = sum(len(group) + len(gpu_benching.BASELINES) for group in groups)
     with console.progress(turns * len(batches) * BLOCKS, "timing") as step:
         for group in groups:
-            timed = functools.partial(gpu_benching.bench, group, settings, batches, step)
+            timed = functools.partial(gpu_benching.bench, group, options, batches, step)
             if rows := attempt(console, timed, outcome.errors, path=_label(group)):
                 _add(console, outcome, rows)
                 _add_failures(console, outcome, rows)
@@ -149,13 +185,13 @@ def _on_gpu(console: Console, paths: list[Path], settings: Settings, *, sweep: b
     return outcome
 
 
-def _loaded(
-    console: Console, path: Path, settings: Settings, batches: Sequence[int], outcome: Outcome, *, named: bool
+def _load(
+    console: Console, path: Path, options: TimingOptions, batches: Sequence[int], outcome: Outcome, *, named: bool
 ) -> Artifact | None:
-    """An artefact to time on a GPU; one that nobody named, and that cannot run on one here, is left out with a note."""
+    """Returns an artefact to time on a GPU. An artefact that cannot run here is an error only if the user named it."""
     from lmconv.benching import gpu as gpu_benching
 
-    load = functools.partial(gpu_benching.load, path, settings, batches)
+    load = functools.partial(gpu_benching.load, path, options, batches)
     if named:
         return attempt(console, load, outcome.errors, path=path)
     try:
@@ -168,7 +204,7 @@ def _loaded(
 
 
 def _label(group: list[Artifact]) -> str:
-    return ", ".join(str(loaded.path) for loaded in group)
+    return ", ".join(str(artifact.path) for artifact in group)
 
 
 def _add(console: Console, outcome: Outcome, rows: Rows) -> None:
@@ -191,8 +227,8 @@ def _raise(error: LmconvError) -> None:
 def _text(document: Json) -> str:
     header = ["artefact", "device", "threads", "batch", "median ms", "95 %", "p90", "p99", "x torch", "x plain"]
     rows = [_cells(row) for row in [*document["rows"], *document["baselines"]]]
-    here = document["machine"]
-    caption = f"{here['cpu']}, {here['cores']} cores, load {here['load']}"
+    machine = document["machine"]
+    caption = f"{machine['cpu']}, {machine['cores']} cores, load {machine['load']}"
     return f"{table(header, rows)}\n{caption}" if rows else ""
 
 
@@ -215,18 +251,18 @@ def _gpu_text(document: Json) -> str:
     header = ["artefact", "batch", "GPU ms", "95 %", "as a graph", "in", "out", "host ms", "inputs/s", "x torch"]
     header += ["x compiled", "x plain"]
     rows = [_gpu_cells(row) for row in [*document["rows"], *document["baselines"]]]
-    here = document["machine"]["gpu"]
-    caption = f"{here['gpu']}, CUDA {here['cuda']}, TensorRT {here['tensorrt'] or '-'}"
+    gpu = document["machine"]["gpu"]
+    caption = f"{gpu['gpu']}, CUDA {gpu['cuda']}, TensorRT {gpu['tensorrt'] or '-'}"
     return f"{table(header, rows)}\n{caption}" if rows else ""
 
 
 def _gpu_cells(row: Json) -> list[str]:
-    gpu, run = row["gpu"], row["gpu"]["execute"] or row
+    gpu, times = row["gpu"], row["gpu"]["execute"] or row
     return [
         row["path"] or f"({row['model']}: {row['target']})",
         str(row["batch"]),
-        f"{run['median_ms']:.4f}",
-        f"[{run['low_ms']:.4f}, {run['high_ms']:.4f}]",
+        f"{times['median_ms']:.4f}",
+        f"[{times['low_ms']:.4f}, {times['high_ms']:.4f}]",
         *(number(gpu[kind] and gpu[kind]["median_ms"], ".4f") for kind in ("graph", "copy_in", "copy_out")),
         f"{row['median_ms']:.4f}",
         f"{row['throughput']:.0f}",

@@ -1,10 +1,11 @@
-"""`lmconv report`: what verify and bench have found, in one table."""
+"""`lmconv report`: one table of the results of verify and bench."""
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,10 +16,10 @@ from lmconv.visual.tables import interval, ion, markdown, number
 if TYPE_CHECKING:
     from lmconv.types import Artifact, Json
 
-HELP = """Prints one Markdown table of all artefacts below DIR, from what verify and bench wrote to their
-manifests.
+HELP = """Prints one Markdown table of all artefacts below DIR.
 
-Nothing is measured here: a dash stands where nothing was.
+The figures come from the manifests, in which verify and bench store their results. This command measures nothing. A
+dash marks a figure that was not measured.
 
 \b
 Example:
@@ -26,18 +27,30 @@ Example:
 """
 
 
-@command(name="report", help=HELP, short_help="Print what verify and bench have found, in one table.")
+@command(name="report", help=HELP, short_help="Print one table of the results of verify and bench.")
 @click.argument("folder", type=click.Path(path_type=Path), default="build", metavar="[DIR]")
-def plugin(console: Console, *, folder: Path) -> Outcome:
+def plugin(console: Console, **options: Any) -> Outcome:
+    return _report(console, ReportRequest(**options))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportRequest:
+    """Arguments of `lmconv report`; each field has the name of its argument."""
+
+    folder: Path
+
+
+def _report(console: Console, request: ReportRequest) -> Outcome:
+    """Reads the manifests of all artefacts below a folder."""
     from lmconv.store import artifact as store
 
-    paths = store.find(folder)
+    paths = store.find(request.folder)
     if not paths:
-        raise InputError(f"there is no artefact below {folder}", hint="make one with lmconv export")
+        raise InputError(f"there is no artefact below {request.folder}", hint="make artefacts with lmconv export")
     outcome = Outcome(document={"artifacts": []})
     for path in paths:
-        found = attempt(console, functools.partial(store.read, path), outcome.errors, path=path)
-        outcome.document["artifacts"] += [_row(found)] if found else []
+        artifact = attempt(console, functools.partial(store.read, path), outcome.errors, path=path)
+        outcome.document["artifacts"] += [_row(artifact)] if artifact else []
     outcome.text = _text(outcome.document["artifacts"])
     return outcome
 
@@ -56,11 +69,13 @@ HEADER = [
     "x plain",
 ]
 LEGEND = [
-    "max px: largest distance to the source network's points, pixels of its input, on random inputs and faces; then on "
-    "faces alone. drift: mean distance on faces, ION points.",
-    "ION: inter-ocular error of the artefact; ΔION: minus that of its source, paired; 95 % bootstrap intervals.",
-    "median ms: with the 95 % interval of the median. x torch, x plain: times faster than PyTorch eager, and than the "
-    "plain graph in ONNX Runtime fp32; of an image or frame artefact all are from a frame and boxes to landmarks.",
+    "max px: largest distance to a point of the source network, pixels of the network's input, on random inputs and "
+    "faces; on faces: the same on faces only. drift: mean distance on faces, ION points.",
+    "ION: inter-ocular error of the artefact, percent. ΔION: mean paired difference to the source's ION, points. Both "
+    "with 95 % bootstrap intervals.",
+    "median ms: with the 95 % interval of the median. x torch, x plain: speed-up against PyTorch eager and against the "
+    "plain graph in ONNX Runtime fp32. Artefacts that take images or frames are timed from a frame and boxes to "
+    "landmarks.",
 ]
 
 
@@ -71,37 +86,38 @@ def _row(artifact: Artifact) -> Json:
     return {
         **summary(artifact, "execution", "bytes", "parameters", "trained"),
         "verified": artifact.measured.get("verified"),
-        "normaliser": _other(artifact),
+        "normaliser": _unusual_normaliser(artifact),
         "latency": artifact.measured.get("latency"),
         "guard": artifact.measured.get("guard"),
         "doubt": store.forced_reason(artifact),
     }
 
 
-def _other(artifact: Artifact) -> str | None:
-    """The normaliser of its ION, where that is not the usual one of its points."""
+def _unusual_normaliser(artifact: Artifact) -> str | None:
+    """Returns the normaliser of the measured ION, unless it is the default normaliser of the points."""
     from lmconv.scheme import scheme
 
     name: str | None = (artifact.measured.get("verified") or {}).get("normaliser")
-    usual = scheme(artifact.spec.landmarks)
-    return name if name and usual and name != usual.default else None
+    points = scheme(artifact.spec.landmarks)
+    return name if name and points and name != points.default else None
 
 
 def _text(rows: list[Json]) -> str:
     if not rows:
         return ""
-    notes = [rf"\* {row['path']}: {_caveat(row)}" for row in rows if _caveat(row)]
+    notes = [rf"\* {row['path']}: {_remarks(row)}" for row in rows if _remarks(row)]
     return "\n".join([markdown(HEADER, [_cells(row) for row in rows]), "", *notes, *LEGEND])
 
 
-def _takes(row: Json) -> str:
+def _io_suffix(row: Json) -> str:
     return "" if row["io"] == "tensor" else f" {row['io']}"
 
 
-def _caveat(row: Json) -> str:
+def _remarks(row: Json) -> str:
+    """Returns the remarks on an artefact for the notes below the table; empty without remarks."""
     caveat = (row["verified"] or {}).get("caveat") or (row["latency"] or {}).get("caveat")
-    other = row["normaliser"] and f"ION is divided by {row['normaliser']}"
-    return "; ".join(filter(None, (caveat, other, row["doubt"])))
+    normaliser = row["normaliser"] and f"ION is divided by {row['normaliser']}"
+    return "; ".join(filter(None, (caveat, normaliser, row["doubt"])))
 
 
 def _cells(row: Json) -> list[str]:
@@ -109,7 +125,7 @@ def _cells(row: Json) -> list[str]:
     parity = verified.get("parity") or {}
     return [
         row["model"],
-        f"{row['target']} {row['precision']}" + _takes(row) + (r" \*" if _caveat(row) else ""),
+        f"{row['target']} {row['precision']}" + _io_suffix(row) + (r" \*" if _remarks(row) else ""),
         f"{row['bytes'] / 1e6:.2f}",
         number(parity.get("max_px"), ".2g"),
         number(parity.get("max_px_faces"), ".2g"),

@@ -1,4 +1,4 @@
-"""`lmconv tune`: the fastest way to compute a network on a target, within a budget of accuracy."""
+"""`lmconv tune`: search for the fastest mix of precisions on a target within a budget of accuracy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lmconv.building.jobs import Job, convert
 from lmconv.building.limits import DRIFT_BUDGET, ION_BUDGET
 from lmconv.console import Console, Finite, Outcome, attempt, command, table
 from lmconv.errors import MissingRuntime, UsageError
-from lmconv.options import SourceOptions, source_options
+from lmconv.options import OUT, SPLIT, TO, WEIGHTS, SourceOptions, source_options
 from lmconv.plugins import TARGETS
 from lmconv.types import DEFAULT_TARGET
 from lmconv.visual.tables import number
@@ -22,18 +22,19 @@ from lmconv.visual.tables import number
 if TYPE_CHECKING:
     from lmconv.types import Json
 
-HELP = """Looks for the fastest way to compute MODEL on a target that loses no more than a budget, and exports it.
+HELP = """Searches for the fastest mix of precisions for MODEL within a budget of accuracy, and exports the result.
 
-Everything the target has is timed on this machine, on the compacted graph: fp32, fp16, bf16, int8, and int8 with some
-layers left in float, where that is faster or loses less. What each loses is measured on the faces of --calibration: the
-paired difference of their ION to the source network's, and the drift of their points. int8 is cross-fitted: in five
-folds, every face is judged by a network that was calibrated without it. The mean has to be within the budget, and its
-95 % interval below twice as much (--strict: within it, too); where there are too few faces to tell, it says how many
-would do.
+The search times all precisions of a target on this machine, on the compacted graph: fp32, fp16, bf16, int8, and int8
+with some layers in float if that is faster or loses less. The loss is measured on the faces of --calibration: the
+paired difference of the ION to the source network's ION, and the drift of the points. int8 is cross-fitted in five
+folds: each face is judged by a network that was calibrated without this face.
 
-The artefact goes to OUT/MODEL/TARGET-mixed/, whatever is in it; OUT/MODEL/tune-TARGET/ has every measurement, two
-pictures (front.svg: time against drift; layers.svg: what int8 and float cost each layer) and tuned.json. A search that
-was interrupted goes on where it was, and another budget reuses its measurements.
+Both means must be within the budget, and the 95 % interval of the ION difference below twice the budget (--strict:
+within the budget). If there are too few faces for a verdict, the command says how many faces would be enough.
+
+The artefact is written to OUT/MODEL/TARGET-mixed/, even if all layers have the same precision. OUT/MODEL/tune-TARGET/
+has all measurements, tuned.json and two pictures: front.svg shows time against drift, layers.svg shows drift and time
+of every layer. An interrupted search continues from its measurements; a search with another budget reuses them.
 
 \b
 Examples:
@@ -44,27 +45,33 @@ Examples:
 
 @command(name="tune", help=HELP, short_help="Find the fastest artefact within a budget of accuracy.")
 @click.argument("model")
-@click.option(
-    "--to", "targets", multiple=True, default=(DEFAULT_TARGET,), show_default=True, help="Target; may be repeated."
-)
+@click.option("--to", "targets", multiple=True, default=(DEFAULT_TARGET,), show_default=True, help=TO)
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
     envvar="LMCONV_FACES",
     show_envvar=True,
-    help="Folder of annotated faces, none of them among those that ION will be reported on.",
+    help="Folder or file of annotated training faces; do not use the same faces to report ION.",
 )
-@click.option("--split", type=click.Choice(["train", "test", "all"]), default="train", show_default=True)
+@click.option("--split", type=click.Choice(["train", "test", "all"]), default="train", show_default=True, help=SPLIT)
 @click.option(
-    "--budget-ion", type=Finite(0), default=ION_BUDGET, show_default=True, help="Rise of the mean ION, points."
+    "--budget-ion",
+    type=Finite(0),
+    default=ION_BUDGET,
+    show_default=True,
+    help="Largest rise of the mean ION, ION points.",
 )
-@click.option("--budget-drift", type=Finite(0), default=DRIFT_BUDGET, show_default=True, help="Mean drift, ION points.")
-@click.option("--strict", is_flag=True, help="The 95 % interval of the rise of ION has to be within the budget too.")
-@click.option("--time", "limit", default="5m", show_default=True, help="Search so long, such as 90s, 10m or 1h.")
-@click.option("--fresh", is_flag=True, help="Measure anew what an earlier search has measured.")
-@click.option("--layers", is_flag=True, help="Show what int8 and float cost each layer.")
-@click.option("--out", type=click.Path(path_type=Path), default="build", show_default=True, help="Where artefacts go.")
-@click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
+@click.option(
+    "--budget-drift", type=Finite(0), default=DRIFT_BUDGET, show_default=True, help="Largest mean drift, ION points."
+)
+@click.option("--strict", is_flag=True, help="Require the 95 % interval of the ION rise to be within the budget.")
+@click.option(
+    "--time", "limit", default="5m", show_default=True, help="Time for the search of a target, such as 90s, 10m or 1h."
+)
+@click.option("--fresh", is_flag=True, help="Discard the measurements of earlier searches.")
+@click.option("--layers", is_flag=True, help="Print the drift and time of every layer.")
+@click.option("--out", type=click.Path(path_type=Path), default="build", show_default=True, help=OUT)
+@click.option("--weights", type=click.Path(path_type=Path), help=WEIGHTS)
 @source_options
 def plugin(console: Console, **options: Any) -> Outcome:
     return _tune(console, TuneRequest(**options))
@@ -72,7 +79,7 @@ def plugin(console: Console, **options: Any) -> Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuneRequest(SourceOptions):
-    """The options of `lmconv tune`; a field has the name of its option, or of the option's variable."""
+    """Options of `lmconv tune`; each field has the name of its option, or of the option's variable."""
 
     model: str
     targets: tuple[str, ...]
@@ -88,7 +95,7 @@ class TuneRequest(SourceOptions):
 
 
 def _tune(console: Console, request: TuneRequest) -> Outcome:
-    """Checks the whole request, then searches for each target and exports the choice."""
+    """Checks the whole request before any work, then searches for each target and exports the chosen mix."""
     from lmconv.building.request import Choices
     from lmconv.faces.lookup import find_dataset
     from lmconv.faces.training import TrainingFaces
@@ -104,11 +111,12 @@ def _tune(console: Console, request: TuneRequest) -> Outcome:
     for name in request.targets:
         target = TARGETS.load(name)
         if Precision.MIXED not in target.precisions:
-            raise UsageError(f"target {name} cannot be tuned", hint="see `lmconv doctor`")
+            hint = "choose a target with precision mixed in `lmconv doctor`"
+            raise UsageError(f"target {name} cannot be tuned, because it has no precision mixed", hint=hint)
     source.check_options(request.model, **options)
     if request.calibration is None:
         hint = "give --calibration DIR, a folder of annotated training faces"
-        raise UsageError("tuning is judged on real faces, and none are named", hint=hint)
+        raise UsageError("tuning needs real faces, and no faces are given", hint=hint)
     find_dataset(request.calibration)
     with writing(request.out):
         request.out.mkdir(parents=True, exist_ok=True)
@@ -138,17 +146,22 @@ def _tune(console: Console, request: TuneRequest) -> Outcome:
 
 
 def _require(target: str) -> bool:
+    """Returns True if the target's runtime is installed.
 
+    Raises:
+        MissingRuntime: The runtime is missing.
+    """
     if missing := TARGETS.load(target).requires():
         raise MissingRuntime(f"target {target} cannot be built here", hint=missing)
     return True
 
 
 def _seconds(text: str) -> float:
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text)
-    if not found:
-        raise UsageError(f"--time {text!r} is not a time", hint="such as --time 90s, 10m or 1h")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+    """Parses a duration such as `90s`, `10m` or `1h`; a number without a unit means seconds."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text)
+    if not match:
+        raise UsageError(f"--time {text!r} is not a duration", hint="give a duration such as --time 90s, 10m or 1h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def _text(row: Json, with_layers: bool) -> str:
@@ -163,8 +176,8 @@ def _text(row: Json, with_layers: bool) -> str:
     parts = [
         title,
         table(header, rows, left=2),
-        f"*: nothing beats it in both time and drift. Chosen: {_chosen(tuned)['name']}: {tuned['why']}.\n"
-        f"{row['path']}, searched for {tuned['seconds']:.0f} s; pictures and measurements: {tuned['folder']}",
+        f"*: no other row has both less time and less drift. Chosen: {_chosen(tuned)['name']}: {tuned['why']}.\n"
+        f"{row['path']}; the search took {tuned['seconds']:.0f} s; pictures and measurements: {tuned['folder']}",
     ]
     if with_layers and tuned["layers"]:
         parts.insert(2, _layers(tuned["layers"]))
@@ -172,8 +185,8 @@ def _text(row: Json, with_layers: bool) -> str:
 
 
 def _chosen(tuned: Json) -> Json:
-    found: Json = next(point for point in tuned["points"] if point["chosen"])
-    return found
+    chosen: Json = next(point for point in tuned["points"] if point["chosen"])
+    return chosen
 
 
 def _point(point: Json) -> list[str]:
@@ -193,7 +206,7 @@ def _point(point: Json) -> list[str]:
 
 
 def _layers(rows: list[Json]) -> str:
-    header = ["layer", "in", "drift, it alone in int8", "time of it in float, ms"]
+    header = ["layer", "in", "drift, only this layer int8", "extra time in float, ms"]
     return table(
         header,
         [

@@ -1,47 +1,58 @@
-"""`lmconv verify`: parity with the source network, ION on annotated faces, gates."""
+"""`lmconv verify`: parity with the source network, ION on annotated faces, and gates on both."""
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lmconv.console import Console, Finite, Outcome, attempt, command, table
 from lmconv.data import DATASETS
-from lmconv.options import TRUST
+from lmconv.options import OWN_MODEL, SOURCE_WEIGHTS, SPLIT, TRUST
 from lmconv.sources import usercode
 from lmconv.visual.tables import interval, ion, number
 
 if TYPE_CHECKING:
+    from lmconv.detecting.loading import LoadedDetector
+    from lmconv.judging.face_errors import FaceErrors
+    from lmconv.judging.verification import Verifier
     from lmconv.types import Json
 
-HELP = """Holds artefacts against the network they came from.
+HELP = """Compares artefacts with their source network.
 
-Without --data, on seeded random inputs. With it, on every annotated face too: drift, and ION of the artefact and of its
-source with 95 % bootstrap intervals. The source network is found by its sha256; without it, or without PyTorch, the
-outputs kept in reference.npz stand in for it. An artefact that was calibrated on any of these faces is refused: name
-others.
+Without --data, the comparison uses seeded random inputs. With --data, every annotated face is used too: the result then
+has the drift, and the ION of artefact and source with 95 % bootstrap intervals. lmconv finds the source network by its
+sha256. If the network or PyTorch is missing, the artefact is compared with the stored outputs in reference.npz. An
+artefact that was calibrated on any of the faces is refused: use other faces.
 
-An artefact that takes a frame gets seeded frames with boxes, and whole pictures; its fp32 gate is max_px <= 0.05 in
-place of max_abs (heatmaps: max_map <= 0.01 and, on faces, mean_px <= 0.05).
+An artefact that takes a frame is compared on seeded frames with boxes, and on whole pictures. A face detector has no
+ION: its raw outputs are compared. A detector that takes any size is also compared at an odd size.
 
-A face detector has no ION: its raw outputs are compared, at an odd size too where it takes any. Its gates are fp32
-max_abs <= 1e-4, fp16 max_map <= 0.01 and bf16 max_map <= 0.05.
+--data is a folder in the layout of a data set, or an annotation file (docs/datasets.md). --normaliser is the length by
+which errors are divided: inter-ocular, inter-pupil, box-diagonal or box-side, if defined for the points
+(docs/points.md). --curve writes the cumulative error curves of all artefacts and their sources.
 
---data is a folder in the layout of a data set, or a file of annotations (docs/datasets.md). What errors are divided by
-is --normaliser: inter-ocular, inter-pupil, box-diagonal or box-side, as far as the points have it (docs/points.md).
---curve writes the cumulative error curves of all artefacts and their sources.
+--boxes detector:NAME crops each face around a box of a detector, as in use, where no face is annotated. The box is the
+detected box with the largest IoU with the box of the landmarks; the IoU must be above 0.3. Faces without a box are
+listed, and counted in "of". These figures are not stored in the artefact's manifest.
 
-With --boxes detector:NAME faces are cut around the detector's box that overlaps most with that of their landmarks, by
-more than 0.3: what they are cut around where nobody has annotated them. Faces that it does not find are named, and
-counted in "of". These figures are not kept in the artefact's manifest.
+\b
+Default gates:
+  fp32           max_abs <= 1e-5 (tensorrt 1e-4); heatmaps also max_map <= 1e-4
+  fp32, frames   max_px <= 0.05; heatmaps max_map <= 0.01, mean_px <= 0.05
+  fp16           max_px <= 0.1; heatmaps max_map <= 0.01, mean_px <= 0.1
+  bf16           ion_loss <= 5 %
+  int8, mixed    ion_loss <= 5 % (onnx 10 %)
+  detectors      fp32 max_abs <= 1e-4; fp16 max_map <= 0.01; bf16 max_map <= 0.05
 
-With -v every subset is shown, with failure rate and AUC at 10 and at 8 %. Default gates: fp32 max_abs <= 1e-5 (tensorrt
-1e-4); fp16 max_px <= 0.1; bf16 and int8 ion_loss <= 5 % (int8 on onnx 10 %). Of heatmaps: fp32 max_map <= 1e-4 too;
-fp16 max_map <= 0.01 and, on faces, mean_px <= 0.1. A gate that needs faces is not judged without them, and then the
-artefact has not passed. Of random weights no ION is given.
+mean_px, ion_loss and drift need faces. A gate that needs faces is not judged without faces; the artefact has then not
+passed. ION is not computed for random weights. For an fp32 artefact of export --compact-px, the only default gate is
+the bound on the distance of a point on faces (for frames, the bound plus 0.05).
+
+-v shows every subset, with failure rate and AUC at 10 % and 8 %.
 
 \b
 Examples:
@@ -52,7 +63,7 @@ Examples:
 """
 
 
-@command(name="verify", help=HELP, short_help="Compare artefacts with the network they came from.")
+@command(name="verify", help=HELP, short_help="Compare artefacts with their source network.")
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ARTIFACT...")
 @click.option(
     "--data",
@@ -61,110 +72,161 @@ Examples:
     show_envvar=True,
     help="Folder or file of annotated faces.",
 )
-@click.option("--dataset", help="Layout of --data, such as dlib_xml, where more than one would fit.")
-@click.option("--split", type=click.Choice(["test", "train", "all"]), default="test", show_default=True)
-@click.option("--most", type=click.IntRange(1), help="At most so many faces, evenly spread over the data set.")
-@click.option("--normaliser", help="What errors are divided by; default: what is usual with the points.")
-@click.option("--curve", type=click.Path(path_type=Path), help="Write cumulative error curves: FILE.csv or FILE.svg.")
+@click.option("--dataset", help="Layout of --data, such as dlib_xml, if several layouts match.")
+@click.option("--split", type=click.Choice(["test", "train", "all"]), default="test", show_default=True, help=SPLIT)
+@click.option("--most", type=click.IntRange(1), help="Largest number of faces, evenly spread over the data set.")
+@click.option("--normaliser", help="Length by which errors are divided.  [default: the usual length for the points]")
+@click.option(
+    "--curve", type=click.Path(path_type=Path), help="File for cumulative error curves: FILE.csv or FILE.svg."
+)
 @click.option(
     "--boxes",
     metavar="BOXES",
     default="landmarks",
     show_default=True,
-    help="What faces are cut around: their landmarks, or detector:NAME, or detector:ARTIFACT,... of its networks.",
+    help="Boxes to crop faces around: landmarks, detector:NAME, or detector:ARTIFACT,... with all its networks.",
 )
-@click.option("--weights", type=click.Path(path_type=Path), help="The checkpoint, or a folder to look in first.")
-@click.option("--model", help="FILE.py:NAME of a network of your own; its code runs only when you name it.")
+@click.option("--weights", type=click.Path(path_type=Path), help=SOURCE_WEIGHTS)
+@click.option("--model", help=OWN_MODEL)
 @click.option("--trust", is_flag=True, help=TRUST)
 @click.option(
-    "--max-abs", type=Finite(0), help="Largest difference of a coordinate, fractions of the input; or of a raw output."
+    "--max-abs",
+    type=Finite(0),
+    help="Limit of the largest difference of a coordinate, fractions of the input, or of a raw output.",
 )
-@click.option("--max-px", type=Finite(0), help="Largest distance of a point, pixels of the network's input.")
-@click.option("--max-mean-px", type=Finite(0), help="Mean distance of a point on faces, pixels of the network's input.")
 @click.option(
-    "--max-map", type=Finite(0), help="Largest difference of a heatmap, or raw output, fractions of its range."
+    "--max-px", type=Finite(0), help="Limit of the largest distance of a point, pixels of the network's input."
 )
-@click.option("--max-ion-loss", type=Finite(-100), help="Rise of the mean ION over the source's, percent of it.")
-@click.option("--max-drift", type=Finite(0), help="Mean drift on faces, ION points.")
-def plugin(
-    console: Console,
-    *,
-    artifacts: tuple[Path, ...],
-    data: Path | None,
-    dataset: str | None,
-    split: str,
-    most: int | None,
-    normaliser: str | None,
-    curve: Path | None,
-    boxes: str,
-    weights: Path | None,
-    model: str | None,
-    trust: bool,
-    max_abs: float | None,
-    max_px: float | None,
-    max_mean_px: float | None,
-    max_map: float | None,
-    max_ion_loss: float | None,
-    max_drift: float | None,
-) -> Outcome:
-    if model:
-        usercode.require_factory(model)
-    _check(dataset, normaliser, curve)
-    from lmconv.detecting.loading import load_boxes_option
-    from lmconv.judging.face_errors import FaceErrors
-    from lmconv.judging.verification import Verifier, to_json
-    from lmconv.visual import curves
+@click.option(
+    "--max-mean-px",
+    type=Finite(0),
+    help="Limit of the mean distance of a point on faces, pixels of the network's input.",
+)
+@click.option(
+    "--max-map",
+    type=Finite(0),
+    help="Limit of the largest difference of a heatmap, or of a raw output, fractions of its range.",
+)
+@click.option(
+    "--max-ion-loss", type=Finite(-100), help="Limit of the rise of the mean ION, percent of the source network's ION."
+)
+@click.option("--max-drift", type=Finite(0), help="Limit of the mean drift on faces, ION points.")
+def plugin(console: Console, **options: Any) -> Outcome:
+    return _verify(console, VerifyRequest(**options))
 
-    given = {"max_abs": max_abs, "max_px": max_px, "mean_px": max_mean_px, "max_map": max_map}
-    given |= {"ion_loss": max_ion_loss, "drift": max_drift}
-    outcome, drawn = Outcome(document={"artifacts": []}), list[FaceErrors]()
-    with load_boxes_option(boxes, weights=weights, trust=trust) as finder:
-        verifier = Verifier(
-            data=data,
-            split=split,
-            dataset=dataset,
-            most=most,
-            normaliser=normaliser,
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyRequest:
+    """Options of `lmconv verify`; each field has the name of its option or argument."""
+
+    artifacts: tuple[Path, ...]
+    data: Path | None
+    dataset: str | None
+    split: str
+    most: int | None
+    normaliser: str | None
+    curve: Path | None
+    boxes: str
+    weights: Path | None
+    model: str | None
+    trust: bool
+    max_abs: float | None
+    max_px: float | None
+    max_mean_px: float | None
+    max_map: float | None
+    max_ion_loss: float | None
+    max_drift: float | None
+
+    def limits(self) -> dict[str, float | None]:
+        """Returns the limits by name of the gate; None keeps the default."""
+        return {
+            "max_abs": self.max_abs,
+            "max_px": self.max_px,
+            "mean_px": self.max_mean_px,
+            "max_map": self.max_map,
+            "ion_loss": self.max_ion_loss,
+            "drift": self.max_drift,
+        }
+
+    def verifier(self, finder: LoadedDetector | None) -> Verifier:
+        """Returns the verifier of all artefacts; `finder` is the detector of `--boxes`, None for landmarks."""
+        from lmconv.judging.verification import Verifier
+
+        return Verifier(
+            data=self.data,
+            split=self.split,
+            dataset=self.dataset,
+            most=self.most,
+            normaliser=self.normaliser,
             finder=finder,
-            weights=weights,
-            model=model,
-            trust=trust,
-            limits=given,
+            weights=self.weights,
+            model=self.model,
+            trust=self.trust,
+            limits=self.limits(),
         )
-        with console.progress(len(artifacts), "verifying") as step:
-            for path in artifacts:
-                row = attempt(console, functools.partial(verifier.verify, path), outcome.errors, path=path)
-                outcome.document["artifacts"] += [to_json(row)] if row else []
-                drawn += row.curves if row else ()
+
+
+def _verify(console: Console, request: VerifyRequest) -> Outcome:
+    """Checks the whole request before any work, then verifies every artefact."""
+    _check(request)
+    from lmconv.detecting.loading import load_boxes_option
+    from lmconv.judging.verification import to_json
+
+    outcome = Outcome(document={"artifacts": []})
+    curves: list[FaceErrors] = []
+    with load_boxes_option(request.boxes, weights=request.weights, trust=request.trust) as finder:
+        verifier = request.verifier(finder)
+        with console.progress(len(request.artifacts), "verifying") as step:
+            for path in request.artifacts:
+                result = attempt(console, functools.partial(verifier.verify, path), outcome.errors, path=path)
+                outcome.document["artifacts"] += [to_json(result)] if result else []
+                curves += result.curves if result else ()
                 step()
-    if curve and drawn:
-        curves.write(curve, drawn)
-    elif curve:
-        console.note(f"{curve} is not written: no ION was measured")
-    for note in verifier.notes:
-        console.note(note)
+    if request.curve:
+        _write_curves(console, request.curve, curves)
     rows = outcome.document["artifacts"]
-    if data is None and any(
-        row["trained"] and not row["caveat"] and "not judged" in row["gates"].values() for row in rows
-    ):
-        console.note("gates on ION are not judged: name annotated faces with --data")
+    for note in (*verifier.notes, *_missing_faces(rows, request)):
+        console.note(note)
     outcome.failed = any("failed" in row["gates"].values() for row in rows)
     outcome.text = "\n\n".join([_text(rows), *([_subsets(rows)] if console.verbose else [])])
     return outcome
 
 
-def _check(dataset: str | None, normaliser: str | None, curve: Path | None) -> None:
-    """Refuses unknown names before any work."""
-    if dataset:
-        DATASETS.load(dataset)
-    if normaliser:
+def _check(request: VerifyRequest) -> None:
+    """Refuses unknown names and file types before any work.
+
+    Raises:
+        UsageError: An option is refused.
+    """
+    if request.model:
+        usercode.require_factory(request.model)
+    if request.dataset:
+        DATASETS.load(request.dataset)
+    if request.normaliser:
         from lmconv.scheme import check_normaliser
 
-        check_normaliser(normaliser)
-    if curve:
+        check_normaliser(request.normaliser)
+    if request.curve:
         from lmconv.visual.curves import check
 
-        check(curve)
+        check(request.curve)
+
+
+def _write_curves(console: Console, path: Path, curves: list[FaceErrors]) -> None:
+    from lmconv.visual.curves import write
+
+    if curves:
+        write(path, curves)
+    else:
+        console.note(f"{path} is not written: no ION was measured")
+
+
+def _missing_faces(rows: list[Json], request: VerifyRequest) -> list[str]:
+    """Returns a note if a gate is not judged only because no faces are given."""
+    unjudged = [row for row in rows if "not judged" in row["gates"].values() and row["trained"] and not row["caveat"]]
+    if request.data is None and unjudged:
+        return ["gates on faces are not judged: give annotated faces with --data"]
+    return []
 
 
 def _text(rows: list[Json]) -> str:
@@ -184,15 +246,15 @@ def _text(rows: list[Json]) -> str:
 
 
 def _cells(row: Json) -> list[str]:
-    gap = row["parity"]
+    parity = row["parity"]
     return [
         row["path"],
-        gap["against"],
-        number(gap["max_px"], ".2g") + (f" ({gap['undecided']} undecided)" if gap["undecided"] else ""),
-        number(gap["mean_px"], ".2g"),
-        number(gap["max_px_faces"], ".2g"),
-        number(gap["mean_px_faces"], ".2g"),
-        number(gap["mean_ion"], ".3f"),
+        parity["against"],
+        number(parity["max_px"], ".2g") + (f" ({parity['undecided']} undecided)" if parity["undecided"] else ""),
+        number(parity["mean_px"], ".2g"),
+        number(parity["max_px_faces"], ".2g"),
+        number(parity["mean_px_faces"], ".2g"),
+        number(parity["mean_ion"], ".3f"),
         ion(row["ion"]) if row["trained"] else "no trained weights",
         ion(row["source_ion"]),
         ", ".join(_gate(name, verdict, row) for name, verdict in row["gates"].items()),
@@ -200,22 +262,22 @@ def _cells(row: Json) -> list[str]:
 
 
 def _subsets(rows: list[Json]) -> str:
-    """Every subset of every artefact, for -v."""
+    """Returns a table of every subset of every artefact, for `-v`."""
     header = ["artefact", "subset", "faces", "ION %", "source", "difference"]
     header += ["> 10 %", "> 8 %", "AUC 10", "AUC 8"]
     cells = [
         [
             row["path"],
             name,
-            f"{found['n']}/{found['of']}",
-            interval({name: found}, ".3f"),
+            f"{accuracy['n']}/{accuracy['of']}",
+            interval({name: accuracy}, ".3f"),
             interval({name: row["source_ion"][name]} if row["source_ion"] else None, ".3f"),
             interval({name: row["delta_ion"][name]} if row["delta_ion"] else None, "+.3f"),
-            *(number(found.get(name), ".1f") for name in ("failure_rate", "failure_rate_8")),
-            *(number(found.get(name), ".3f") for name in ("auc", "auc_8")),
+            *(number(accuracy.get(key), ".1f") for key in ("failure_rate", "failure_rate_8")),
+            *(number(accuracy.get(key), ".3f") for key in ("auc", "auc_8")),
         ]
         for row in rows
-        for name, found in (row["ion"] or {}).items()
+        for name, accuracy in (row["ion"] or {}).items()
     ]
     return table(header, cells, left=2) if cells else ""
 

@@ -1,4 +1,4 @@
-"""The faces that a search judges by: each is judged by a network that was calibrated without it."""
+"""Annotated faces for a search, in folds for cross-fitting: each face is judged without being calibrated on."""
 
 from __future__ import annotations
 
@@ -21,75 +21,76 @@ from lmconv.scheme import scheme
 from lmconv.types import Float32, ModelSpec
 
 FOLDS = 5
-FEWEST = 10
-"""Faces without which nothing can be said of any other."""
-MOST = 600
-"""Faces judged by at most: what they leave uncertain is small beside what training left."""
+"""Number of folds."""
+MIN_FACES = 10
+"""Smallest number of faces for a search; a result on fewer faces does not carry over to other faces."""
+MAX_FACES = 600
+"""Largest number of faces to judge on; the remaining sampling error is small beside the error of a trained network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Faces:
-    """Annotated faces in folds.
+class FoldedFaces:
+    """Annotated faces, dealt into folds.
 
     Attributes:
-        crops: The n faces.
-        expected: What the source says of them.
-        fold: (n,) ints, which fold each is in.
-        digest: Tells these faces from others.
-        calibration: Network inputs to calibrate on: of all but those of a fold, or of all where it is None.
+        crops: The n face crops with their annotation.
+        expected: Outputs of the source network's plain graph for the crops.
+        folds: (n,) int64, index of the fold of each face, 0 to `FOLDS` - 1.
+        digest: Hex sha256 of the crops and their annotated landmarks; identifies the set of faces.
+        calibration: Returns network inputs for calibration, (count, 3, h, w) float32, normalised. The argument is the
+            fold to leave out; None uses all faces.
     """
 
     crops: FaceCrops
     expected: Outputs
-    fold: NDArray[np.int64]
+    folds: NDArray[np.int64]
     digest: str
     calibration: Callable[[int | None], Float32]
 
-    def part(self, fold: int | None) -> tuple[FaceCrops, Outputs]:
-        """The faces of a fold, or all, with what the source says of them."""
+    def of_fold(self, fold: int | None) -> tuple[FaceCrops, Outputs]:
+        """Returns the faces of a fold, or all faces for None, and the expected outputs for these faces."""
         if fold is None:
             return self.crops, self.expected
-        chosen = np.flatnonzero(self.fold == fold)
+        indices = np.flatnonzero(self.folds == fold)
         images, squares, truth = self.crops.images, self.crops.squares, self.crops.truth
-        crops = replace(self.crops, images=images[chosen], squares=squares[chosen], truth=truth[chosen])
-        return crops, Outputs(landmarks=self.expected.landmarks[chosen])
+        crops = replace(self.crops, images=images[indices], squares=squares[indices], truth=truth[indices])
+        return crops, Outputs(landmarks=self.expected.landmarks[indices])
 
 
-def load(folder: Path, split: str, spec: ModelSpec, model: bytes, count: int) -> Faces:
-    """Cuts the faces out, asks the source's plain graph about them, and deals them to folds.
+def load_faces(folder: Path, split: str, spec: ModelSpec, model: bytes, count: int) -> FoldedFaces:
+    """Crops the faces, runs the plain graph on the crops, and deals the faces into folds in a seeded random order.
 
     Args:
-        folder: Holds annotated faces.
-        split: Which of them.
-        spec: The network's.
-        model: Its plain graph, serialised.
-        count: How many crops are calibrated on.
+        folder: Folder of annotated faces.
+        split: Split of the data set: "train", "test" or "all".
+        spec: Spec of the network.
+        model: Serialised plain ONNX graph of the network.
+        count: Largest number of crops for one calibration.
 
     Raises:
-        InputError: There are none, or too few of them.
-        UsageError: ION is not defined for these points.
+        InputError: The folder holds no faces, or fewer than `MIN_FACES`.
+        UsageError: ION is not defined for the network's number of points.
     """
     if scheme(spec.landmarks) is None:
-        hint = "lmconv export --precision int8 needs no ION; docs/points.md says how to define it"
-        raise UsageError(f"ION is not defined for {spec.landmarks} points: there is nothing to tune by", hint=hint)
-    found = load_face_crops(folder, spec, split, most=MOST)
-    if len(found.names) < FEWEST:
-        raise InputError(
-            f"{folder} has {len(found.names)} faces, and tuning needs {FEWEST} at least", hint="name a larger folder"
-        )
-    order = np.argsort(np.random.default_rng(0).random(len(found.names)), kind="stable")
-    fold = np.empty(len(order), np.int64)
-    fold[order] = np.arange(len(order)) % FOLDS
+        hint = "use lmconv export --precision int8, which needs no ION, or define ION (docs/points.md)"
+        raise UsageError(f"ION is not defined for {spec.landmarks} points, and tuning needs ION", hint=hint)
+    crops = load_face_crops(folder, spec, split, most=MAX_FACES)
+    if len(crops.names) < MIN_FACES:
+        message = f"{folder} has {len(crops.names)} faces, and tuning needs at least {MIN_FACES}"
+        raise InputError(message, hint="name a folder with more faces")
+    order = np.argsort(np.random.default_rng(0).random(len(crops.names)), kind="stable")
+    folds = np.empty(len(order), np.int64)
+    folds[order] = np.arange(len(order)) % FOLDS
     with OrtSession(model) as session:
-        expected = parity.on_faces(session, spec, found)
-    names = np.array(found.names)
-    kept: dict[int | None, Float32] = {}
+        expected = parity.on_faces(session, spec, crops)
+    names = np.array(crops.names)
+    cache: dict[int | None, Float32] = {}
 
     def calibration(left_out: int | None) -> Float32:
-        if left_out not in kept:
-            without = frozenset() if left_out is None else frozenset(names[fold == left_out].tolist())
-            kept[left_out] = sample(calibration_inputs(folder, spec, split, without=without), count)
-        return kept[left_out]
+        if left_out not in cache:
+            without = frozenset() if left_out is None else frozenset(names[folds == left_out].tolist())
+            cache[left_out] = sample(calibration_inputs(folder, spec, split, without=without), count)
+        return cache[left_out]
 
-    told = hashlib.sha256(found.images.tobytes() + found.truth.tobytes()).hexdigest()
-    return Faces(crops=found, expected=expected, fold=fold, digest=told, calibration=calibration)
+    digest = hashlib.sha256(crops.images.tobytes() + crops.truth.tobytes()).hexdigest()
+    return FoldedFaces(crops=crops, expected=expected, folds=folds, digest=digest, calibration=calibration)

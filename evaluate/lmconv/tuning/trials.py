@@ -1,6 +1,7 @@
-"""Measures mixes of one network on one target: how long they take, and what they lose on faces.
+"""Measures time, and loss on faces, of the mixes of one network on one target.
 
-Times are those of the process on one thread: what else the machine does then counts for little.
+Times are processor times of this process on one thread: other load on the machine then has little influence. A target
+that builds engines for a GPU is timed in wall time instead.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmconv.building.optimise import Optimised
-from lmconv.building.recipe import PRECISION_PASSES, resolve
+from lmconv.building.recipe import PRECISION_PASSES, precision_hint, resolve
 from lmconv.building.request import Choices, Conversion
 from lmconv.building.steps import steps
 from lmconv.building.trial import opened, timed
@@ -26,185 +27,208 @@ from lmconv.quantise.observe import ActivationStatistics, observe
 from lmconv.quantise.partial import Partial, prepare
 from lmconv.quantise.plan import QuantiserOptions, read
 from lmconv.quantise.static import quantise
-from lmconv.store.files import canonical, finite
-from lmconv.tuning.faces import FOLDS, Faces
+from lmconv.store.files import canonical
+from lmconv.tuning.faces import FOLDS, FoldedFaces
 from lmconv.tuning.memo import Memo
 from lmconv.types import Artifact, Float64, Json, MixedPrecision, ModelSpec, PassContext, Precision, Target, Variant
 
 if TYPE_CHECKING:
     import onnx
 
-HOPELESS = 2.0
-"""A drift of so many times the budget on the first folds is not measured on the others."""
-SLOW_S = 20.0
-"""How long slow graphs are timed, seconds, where it matters."""
-ROUGH = 8
-"""How many crops are enough for numbers that only time shall be measured with."""
-LOW = 0.25
-"""Which quantile of times is compared where many graphs are screened: what others do on a machine only adds to it."""
+MAX_DRIFT_RATIO = 2.0
+"""Multiple of the drift budget above which the remaining folds are skipped."""
+RACE_SECONDS = 20.0
+"""Time limit for the final timing of all candidates, seconds."""
+TIMING_CROPS = 8
+"""Number of calibration crops for graphs that are only timed: the values of scales do not change the time."""
+SCREENING_QUANTILE = 0.25
+"""Quantile of the times that screening compares. A low quantile, because other load only makes times longer."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Trials:
-    """One network on one target.
+    """Measurements of one network on one target.
 
     Attributes:
         conversion: The network and its options.
         target: The target that runs the graphs.
-        faces: What losses are measured on.
-        settings: The quantiser's, as the target wants them.
-        memo: What has been measured already.
+        faces: Faces for calibration and for the loss.
+        settings: Options of the quantiser for the target's int8 scheme.
+        memo: Store of all measurements.
     """
 
     conversion: Conversion
     target: Target
-    faces: Faces
+    faces: FoldedFaces
     settings: QuantiserOptions
     memo: Memo
-    _partials: dict[tuple[str, bool], Partial] = field(default_factory=dict)
-    _seen: dict[tuple[str, int | None], ActivationStatistics] = field(default_factory=dict)
+    _quantisable: dict[tuple[str, bool], Partial] = field(default_factory=dict)
+    _statistics: dict[tuple[str, int | None], ActivationStatistics] = field(default_factory=dict)
 
     @property
     def spec(self) -> ModelSpec:
-        """The network's."""
+        """Spec of the network."""
         return self.artifact.spec
 
     @property
     def artifact(self) -> Artifact:
-        """The plain graph's artefact."""
+        """Artefact of the plain graph."""
         return self.conversion.base.artifact
 
     def float_graph(self, mix: MixedPrecision) -> onnx.ModelProto:
-        """What the passes of a mix make of the plain graph, before those of its precision."""
+        """Returns the float graph of a mix: the plain graph after all passes except the passes of the precision."""
         return self._optimised(Precision.MIXED, replace(self.conversion.choices, mix=_in_float(mix))).model
 
     def _optimised(self, precision: Precision, choices: Choices) -> Optimised:
-        """Result of the passes of a precision."""
+        """Returns the result of all passes of a precision."""
         recipe = resolve(Variant(target=self.target.name, precision=precision), self.target, choices)
         *_, last = steps(replace(self.conversion, choices=choices), self.target, recipe)
         return last
 
-    def partial(self, mix: MixedPrecision, *, rough: bool = True) -> Partial:
-        """The same, ready to have any of its layers in int8; rough numbers are good for timing it only."""
-        name = (key(_in_float(mix)), rough)
-        if name not in self._partials:
-            crops, settings = self.faces.calibration(None), self.settings
-            if rough:
-                crops, settings = crops[:ROUGH], replace(settings, adaptive_rounding=False, correct_bias=False)
-            self._partials[name] = prepare(self.float_graph(mix), crops, settings)
-        return self._partials[name]
+    def quantisable(self, mix: MixedPrecision, *, timing_only: bool = True) -> Partial:
+        """Returns the float graph of a mix with quantisation parameters for any selection of int8 layers.
 
-    def widths(self) -> list[Json]:
-        """What `compact` can decide: first what it does for this target in fp32, then other numbers of channels."""
+        Args:
+            mix: The mix; only its rewrites and decisions matter.
+            timing_only: True for parameters from few crops and without error correction, which are good enough for
+                timing.
+        """
+        cache_key = (key(_in_float(mix)), timing_only)
+        if cache_key not in self._quantisable:
+            crops, settings = self.faces.calibration(None), self.settings
+            if timing_only:
+                crops, settings = crops[:TIMING_CROPS], replace(settings, adaptive_rounding=False, correct_bias=False)
+            self._quantisable[cache_key] = prepare(self.float_graph(mix), crops, settings)
+        return self._quantisable[cache_key]
+
+    def compact_decisions(self) -> list[Json]:
+        """Returns the alternative decisions of `compact`, each with another multiple for the numbers of channels.
+
+        The first entry is the decision for fp32 on this target; the only entry is empty if `compact` decided nothing.
+        """
 
         def measure() -> Json:
-            made = self._optimised(Precision.FP32, self.conversion.choices)
-            decided = {step["pass"]: step["decisions"] for step in made.recipe}.get("compact") or {}
-            others = made.measured.get("compact", {}).get("faster than multiple 1", {})
-            chosen = decided.get("multiple")
-            multiples = [chosen, *(width for width in map(int, others) if width != chosen)] if chosen else []
+            result = self._optimised(Precision.FP32, self.conversion.choices)
+            decisions = {step["pass"]: step["decisions"] for step in result.recipe}.get("compact") or {}
+            alternatives = result.measured.get("compact", {}).get("faster than multiple 1", {})
+            chosen = decisions.get("multiple")
+            multiples = (
+                [chosen, *(multiple for multiple in map(int, alternatives) if multiple != chosen)] if chosen else []
+            )
             return {"multiples": multiples}
 
-        found = self.memo.get("widths", measure)["multiples"]
-        return [{"compact": {"multiple": width}} for width in found] or [{}]
+        multiples = self.memo.get("widths", measure)["multiples"]
+        return [{"compact": {"multiple": multiple}} for multiple in multiples] or [{}]
 
-    def kinds(self, mix: MixedPrecision) -> list[tuple[str, ...]]:
-        """The layers that are alike: depthwise convolutions, 1x1 convolutions, and the rest."""
-        partial = self.partial(mix)
+    def layers_by_kind(self, mix: MixedPrecision) -> list[tuple[str, ...]]:
+        """Returns the layers that can be int8, by kind: grouped or dense, with a 1x1 or a larger kernel.
+
+        A kind that has all layers is left out.
+        """
+        network = self.quantisable(mix)
         kinds: dict[tuple[bool, bool], list[str]] = {}
-        for node in partial.graph.proto.node:
-            if node.output[0] in partial.parameters.layers:
-                shape = partial.graph.constants[node.input[1]].shape
+        for node in network.graph.proto.node:
+            if node.output[0] in network.parameters.layers:
+                shape = network.graph.constants[node.input[1]].shape
                 kinds.setdefault((attribute(node, "group", 1) > 1, set(shape[2:]) <= {1}), []).append(node.output[0])
-        return [tuple(layers) for layers in kinds.values() if len(layers) < len(partial.layers)]
+        return [tuple(layers) for layers in kinds.values() if len(layers) < len(network.layers)]
 
-    def quick(self, mix: MixedPrecision) -> onnx.ModelProto:
-        """A graph that takes the time that the one of this mix will; int8 numbers are those of each layer alone."""
+    def timing_graph(self, mix: MixedPrecision) -> onnx.ModelProto:
+        """Returns a graph for timing only: the same operators as the graph of the mix, with cheap int8 parameters."""
         if mix.precision != Precision.INT8:
             return self.graph(mix)
-        partial = self.partial(mix)
-        return partial.graph_of(set(partial.layers) - set(mix.settings.get("float_layers", ())))
+        network = self.quantisable(mix)
+        return network.graph_of(set(network.layers) - set(mix.settings.get("float_layers", ())))
 
     def graph(self, mix: MixedPrecision, fold: int | None = None) -> onnx.ModelProto:
-        """The graph of a mix, calibrated without a fold."""
+        """Returns the graph of a mix; int8 is calibrated without the faces of `fold`, or on all faces for None."""
         model = self.float_graph(mix)
         if mix.precision == Precision.INT8:
-            crops, place = self.faces.calibration(fold), (key(_in_float(mix)), fold)
-            if place not in self._seen:
-                self._seen[place] = observe(Graph.of(model), crops)
-            return quantise(model, crops, read(mix.settings, self.settings), self._seen[place])[0]
-        for name in PRECISION_PASSES.get(mix.precision, ()):
+            crops, cache_key = self.faces.calibration(fold), (key(_in_float(mix)), fold)
+            if cache_key not in self._statistics:
+                self._statistics[cache_key] = observe(Graph.of(model), crops)
+            return quantise(model, crops, read(mix.settings, self.settings), self._statistics[cache_key])[0]
+        for pass_name in PRECISION_PASSES.get(mix.precision, ()):
             context = PassContext(spec=self.spec)
             copy = type(model)()
             copy.CopyFrom(model)
-            model = PASSES.load(name).apply(copy, context)[0]
+            model = PASSES.load(pass_name).apply(copy, context)[0]
         return model
 
     def caveat(self, mix: MixedPrecision) -> str:
-        """What this machine does instead of what a mix says; else empty."""
-        with opened(self.artifact, self.target, self.quick(mix), told(mix)) as session:
+        """Returns the runtime's caveat if this machine does not compute as the mix says; otherwise an empty text."""
+        with opened(self.artifact, self.target, self.timing_graph(mix), precision_hint(mix)) as session:
             return session.execution_mismatch
 
     def loss(self, mix: MixedPrecision, drift: float | None) -> Loss:
-        """What a mix loses on faces; int8 is cross-fitted: each face is judged by numbers that were found without it.
+        """Returns the loss of a mix on faces. int8 is cross-fitted: each face is judged without being calibrated on.
 
-        One whose drift is hopeless beside `drift` is not measured on all.
+        Args:
+            mix: The mix.
+            drift: Budget of the mean drift, ION points; None for no limit. If the mean drift of the first folds exceeds
+                `MAX_DRIFT_RATIO` times the budget, the other folds are skipped.
         """
         if mix.precision != Precision.INT8:
             return loss(self._losses(mix, None))
         ion, drifts = np.empty(0), np.empty(0)
         for fold in range(FOLDS):
-            found = self._losses(mix, fold)
-            ion, drifts = np.append(ion, found.ion), np.append(drifts, found.drift)
-            if drift is not None and not np.mean(drifts) <= HOPELESS * drift:
+            part = self._losses(mix, fold)
+            ion, drifts = np.append(ion, part.ion), np.append(drifts, part.drift)
+            if drift is not None and not np.mean(drifts) <= MAX_DRIFT_RATIO * drift:
                 break
         return loss(Losses(ion=ion, drift=drifts))
 
     def _losses(self, mix: MixedPrecision, fold: int | None) -> Losses:
-        """Of the faces of a fold, calibrated without them; or of all."""
+        """Returns the losses on the faces of a fold, calibrated without this fold; on all faces for None."""
 
         def measure() -> Json:
-            crops, expected = self.faces.part(fold)
-            with opened(self.artifact, self.target, self.graph(mix, fold), told(mix)) as session:
-                found = losses(parity.on_faces(session, self.spec, crops), expected, crops)
-            figures: Json = finite({"ion": found.ion.tolist(), "drift": found.drift.tolist()})
-            return figures
+            crops, expected = self.faces.of_fold(fold)
+            with opened(self.artifact, self.target, self.graph(mix, fold), precision_hint(mix)) as session:
+                measured = losses(parity.on_faces(session, self.spec, crops), expected, crops)
+            figures = {"ion": measured.ion.tolist(), "drift": measured.drift.tolist()}
+            return {name: [x if np.isfinite(x) else None for x in values] for name, values in figures.items()}
 
-        found = self.memo.get(f"losses {fold} {key(mix)}", measure)
-        ion, drift = (np.array([np.inf if x is None else x for x in found[name]]) for name in ("ion", "drift"))
+        stored = self.memo.get(f"losses {fold} {key(mix)}", measure)
+        ion, drift = (np.array([np.inf if x is None else x for x in stored[name]]) for name in ("ion", "drift"))
         return Losses(ion=ion, drift=drift)
 
-    def rough(self, mixes: Sequence[MixedPrecision], seconds: float) -> list[float]:
-        """About how long each takes, milliseconds, timed in turn: good for comparing them with each other only."""
-        times = self._timed(mixes, seconds)
-        return [float(value) for value in np.quantile(times, LOW, axis=1)]
+    def screening_times(self, mixes: Sequence[MixedPrecision], seconds: float) -> list[float]:
+        """Times mixes interleaved, for about `seconds`.
 
-    def drifts(self, mix: MixedPrecision) -> Iterator[tuple[str, float]]:
-        """What the quantisation of each layer alone adds: its name and the mean drift on faces, ION points."""
-        partial = self.partial(mix, rough=False)
+        Returns:
+            One low quantile of the times per mix, milliseconds. Compare only values of the same call.
+        """
+        times = self._times(mixes, seconds)
+        return [float(value) for value in np.quantile(times, SCREENING_QUANTILE, axis=1)]
+
+    def layer_drifts(self, mix: MixedPrecision) -> Iterator[tuple[str, float]]:
+        """Yields each layer's name, and the mean drift on faces if only this layer is int8, ION points."""
+        network = self.quantisable(mix, timing_only=False)
 
         def measure(layer: str) -> Json:
-            with OrtSession(partial.graph_of([layer]).SerializeToString()) as session:
-                found = parity.on_faces(session, self.spec, self.faces.crops)
-            drift = parity.drift(found, self.faces.expected, self.faces.crops)
+            with OrtSession(network.graph_of([layer]).SerializeToString()) as session:
+                outputs = parity.on_faces(session, self.spec, self.faces.crops)
+            drift = parity.drift(outputs, self.faces.expected, self.faces.crops)
             return {"drift": float(np.mean(drift))}
 
-        for layer in partial.layers:
+        for layer in network.layers:
             name = f"alone {layer} {key(_in_float(mix))}"
             yield layer, self.memo.get(name, functools.partial(measure, layer))["drift"]
 
-    def timed(self, mixes: Sequence[MixedPrecision]) -> Float64:
-        """Times mixes in turn: (mixes, samples) float64, milliseconds, one thread; 300 samples unless that is slow."""
-        return self._timed(mixes, SLOW_S)
+    def race_times(self, mixes: Sequence[MixedPrecision]) -> Float64:
+        """Times mixes interleaved on one thread, 300 times each; slow graphs less often, for about `RACE_SECONDS`.
 
-    def _timed(self, mixes: Sequence[MixedPrecision], seconds: float) -> Float64:
-        models = [self.quick(mix) for mix in mixes]
-        return timed(self.artifact, self.target, models, [told(mix) for mix in mixes], seconds, self.target.clock)
+        Returns:
+            (mixes, samples) float64, milliseconds.
+        """
+        return self._times(mixes, RACE_SECONDS)
 
-
-def told(mix: MixedPrecision) -> Precision:
-    """What the runtime is told for a mix."""
-    return Precision.BF16 if mix.floats == Precision.BF16 else mix.precision
+    def _times(self, mixes: Sequence[MixedPrecision], seconds: float) -> Float64:
+        models = [self.timing_graph(mix) for mix in mixes]
+        # Processor time does not depend on other load, but does not include the time of a GPU.
+        return timed(
+            self.artifact, self.target, models, [precision_hint(mix) for mix in mixes], seconds, self.target.clock
+        )
 
 
 def _in_float(mix: MixedPrecision) -> MixedPrecision:
@@ -212,5 +236,5 @@ def _in_float(mix: MixedPrecision) -> MixedPrecision:
 
 
 def key(mix: MixedPrecision) -> str:
-    """Tells a mix from others."""
+    """Returns the canonical JSON of a mix; identifies the mix in the names of measurements."""
     return canonical(asdict(mix))

@@ -1,4 +1,4 @@
-"""What `lmconv tune` does, and `lmconv export --precision mixed` where nothing has been tuned yet."""
+"""Tuning of one network for one target: the work of `lmconv tune`, and of `lmconv export --precision mixed`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from lmconv.passes.int8 import settings_of
 from lmconv.plugins import TARGETS
 from lmconv.store import artifact as artifacts
 from lmconv.store.files import canonical, writing
-from lmconv.tuning.faces import FOLDS, load
+from lmconv.tuning.faces import FOLDS, load_faces
 from lmconv.tuning.memo import Memo
-from lmconv.tuning.search import Found, Point, Search
+from lmconv.tuning.search import Candidate, Search, SearchResult
 from lmconv.tuning.trials import Trials
 from lmconv.types import Json, MixedPrecision
 from lmconv.visual import tuning as pictures
 
 TUNED = "tuned.json"
+"""File of the search's document."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ class FaceTuner:
     fresh: bool = False
 
     def tune(self, conversion: Conversion, target: str, note: Callable[[str], object]) -> tuple[MixedPrecision, Json]:
-        """Searches, and writes `tuned.json` and two pictures to `folder(…)` beside the artefacts.
+        """Searches for the fastest mix within the budget; writes `tuned.json` and two pictures to `search_folder`.
 
         Args:
             conversion: The network and its options.
@@ -52,17 +53,17 @@ class FaceTuner:
             note: Receives messages about the progress.
 
         Returns:
-            The choice, and the document of the search, with the identities of the faces as `pictures`.
+            The chosen mix, and the document of the search; `pictures` holds the identities of the faces' pictures.
 
         Raises:
-            UsageError: The weights are random, or ION is not defined for the points.
-            InputError: There are too few faces, or a folder cannot be written.
+            UsageError: The weights are random, or ION is not defined for the network's number of points.
+            InputError: The data set has too few faces, or the folder cannot be written.
         """
         return _tune(self, conversion, target, note)
 
 
-def folder(out: Path, model: str, target: str) -> Path:
-    """Folder of the measurements, tables and pictures of a search."""
+def search_folder(out: Path, model: str, target: str) -> Path:
+    """Returns the folder for the measurements, the document and the pictures of a search."""
     return out / model / f"tune-{target}"
 
 
@@ -73,42 +74,44 @@ def _tune(
     base, choices = conversion.base, conversion.choices
     spec = base.artifact.spec
     if not artifacts.trained(base.artifact):
-        raise UsageError(f"{spec.name} has random weights, and no ION to tune by", hint="give trained weights")
+        message = f"{spec.name} has random weights, and tuning measures ION, which needs trained weights"
+        raise UsageError(message, hint="give --weights FILE")
     plugin = TARGETS.load(target)
     settings = settings_of(plugin.scheme(choices.quantised_for))
-    judged = load(tuner.faces.folder, tuner.faces.split, spec, base.model.SerializeToString(), settings.crops)
-    kept = folder(conversion.out, spec.name, target)
-    here = machine.describe()
-    about: Json = {
+    faces = load_faces(tuner.faces.folder, tuner.faces.split, spec, base.model.SerializeToString(), settings.crops)
+    folder = search_folder(conversion.out, spec.name, target)
+    this_machine = machine.describe()
+    conditions: Json = {
         "source": base.artifact.parents["source"]["sha256"],
         "plain": base.artifact.files["model.onnx"],
-        "faces": judged.digest,
-        "versions": here["versions"],
-        "cpu": [here["cpu"], here["cores"], here["features"]],
+        "faces": faces.digest,
+        "versions": this_machine["versions"],
+        "cpu": [this_machine["cpu"], this_machine["cores"], this_machine["features"]],
         "without": sorted(choices.without),
         "compact_px": choices.compact_px,
         "settings": canonical({**asdict(settings), "float_layers": []}),
         "rewrites": {str(precision): list(passes) for precision, passes in plugin.rewrites.items()},
     }
-    memo = Memo.open(kept, about, fresh=tuner.fresh)
-    if memo.known:
-        note(f"{len(memo.known)} measurements of an earlier search are taken over (--fresh makes them anew)")
-    trials = Trials(conversion=conversion, target=plugin, faces=judged, settings=settings, memo=memo)
-    found = Search(trials=trials, budget=tuner.budget, seconds=tuner.seconds, note=note).run()
-    document = _document(found, base, tuner.budget, len(judged.crops.truth))
-    document |= {"model": spec.name, "target": target, "folder": str(kept), "reused": memo.reused}
-    document["pictures"] = list(judged.crops.pictures())
+    memo = Memo.load(folder, conditions, fresh=tuner.fresh)
+    if memo.measurements:
+        note(f"{len(memo.measurements)} measurements of an earlier search can be reused (--fresh measures again)")
+    trials = Trials(conversion=conversion, target=plugin, faces=faces, settings=settings, memo=memo)
+    result = Search(trials=trials, budget=tuner.budget, seconds=tuner.seconds, note=note).run()
+    document = _document(result, base, tuner.budget, len(faces.crops.truth))
+    document |= {"model": spec.name, "target": target, "folder": str(folder), "reused": memo.reused}
+    document["pictures"] = list(faces.crops.pictures())
     document["seconds"] = round(time.perf_counter() - start, 1)
     title = f"{spec.name}, {target}"
-    with writing(kept):
-        (kept / TUNED).write_text(canonical(document), encoding="utf-8")
+    with writing(folder):
+        (folder / TUNED).write_text(canonical(document), encoding="utf-8")
         front = pictures.front(title, document["points"], tuner.budget.drift)
-        (kept / "front.svg").write_text(front, encoding="utf-8")
-        (kept / "layers.svg").write_text(pictures.layers(title, document["layers"]), encoding="utf-8")
-    return found.chosen.mix, document
+        (folder / "front.svg").write_text(front, encoding="utf-8")
+        (folder / "layers.svg").write_text(pictures.layers(title, document["layers"]), encoding="utf-8")
+    return result.chosen.mix, document
 
 
-def _document(found: Found, base: Plain, budget: Budget, faces: int) -> Json:
+def _document(result: SearchResult, base: Plain, budget: Budget, faces: int) -> Json:
+    """Returns the document of a search; `faces` is the number of faces."""
     modules = artifacts.modules(base.artifact)
     return {
         "budget": asdict(budget),
@@ -116,19 +119,19 @@ def _document(found: Found, base: Plain, budget: Budget, faces: int) -> Json:
         "folds": FOLDS,
         "points": [
             {
-                "name": point.name,
-                "mix": asdict(point.mix),
-                "ms": point.ms,
-                "faster": point.faster.to_json(),
-                "loss": point.loss.to_json(),
-                "verdict": point.verdict,
-                "why": point.why,
-                "front": _on_front(point, found.points),
-                "chosen": point is found.chosen,
+                "name": candidate.name,
+                "mix": asdict(candidate.mix),
+                "ms": candidate.ms,
+                "faster": candidate.faster.to_json(),
+                "loss": candidate.loss.to_json(),
+                "verdict": candidate.verdict,
+                "why": candidate.why,
+                "front": _is_pareto_optimal(candidate, result.candidates),
+                "chosen": candidate is result.chosen,
             }
-            for point in found.points
+            for candidate in result.candidates
         ],
-        "why": found.why,
+        "why": result.why,
         "layers": [
             {
                 "layer": modules.get(layer.name, layer.name),
@@ -137,11 +140,12 @@ def _document(found: Found, base: Plain, budget: Budget, faces: int) -> Json:
                 "cost_ms": layer.cost_ms,
                 "int8": layer.int8,
             }
-            for layer in found.layers
+            for layer in result.layers
         ],
     }
 
 
-def _on_front(point: Point, points: tuple[Point, ...]) -> bool:
-    """Whether no other is both faster and loses less."""
-    return not any(other.ms < point.ms and other.loss.drift.mean < point.loss.drift.mean for other in points)
+def _is_pareto_optimal(candidate: Candidate, candidates: tuple[Candidate, ...]) -> bool:
+    """True if no other candidate has both a smaller time and a smaller mean drift."""
+    drift = candidate.loss.drift.mean
+    return not any(other.ms < candidate.ms and other.loss.drift.mean < drift for other in candidates)

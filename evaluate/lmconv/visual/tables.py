@@ -1,4 +1,4 @@
-"""Figures as cells of a table. JSON comes first; whatever a person reads is made from it."""
+"""Cells of tables, made from the JSON documents of the commands."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ if TYPE_CHECKING:
     from lmconv.types import Json
 
 HEADLINES = ("full", "common", "challenge")
-"""Subsets whose ION is shown where there is room for one, first choice first."""
+"""Subsets to show if a table has room for only one subset; the first available subset is shown."""
 
 
 def number(value: float | None, form: str) -> str:
-    """A figure, or a dash where it was not measured."""
+    """Formats a figure; returns a dash for None, a figure that was not measured."""
     return "-" if value is None else format(value, form)
 
 
 def headline(subsets: Json) -> str:
-    """The first of `HEADLINES` that is there, else the first subset."""
+    """Returns the name of the first available subset of `HEADLINES`, otherwise of the first subset."""
     return next((name for name in HEADLINES if name in subsets), next(iter(subsets)))
 
 
 def interval(subsets: Json | None, form: str) -> str:
-    """A mean and its interval, of the headline subset."""
+    """Formats the mean and the interval of the headline subset."""
     if not subsets:
         return "-"
     row = subsets[headline(subsets)]
@@ -31,7 +31,7 @@ def interval(subsets: Json | None, form: str) -> str:
 
 
 def ion(subsets: Json | None) -> str:
-    """ION with its interval and the number of faces, of the headline subset."""
+    """Formats the ION of the headline subset: mean, interval, name of the subset, number of faces."""
     if not subsets:
         return "-"
     name = headline(subsets)
@@ -39,7 +39,7 @@ def ion(subsets: Json | None) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its columns aligned for whoever reads the source."""
+    """Returns a Markdown table with aligned columns, so that the source is readable too."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import pytest
 from tests.helpers import Cli
 
 from lmconv.benching import gpu as gpu_benching
-from lmconv.benching.cpu import Settings
+from lmconv.benching.cpu import TimingOptions
 from lmconv.benching.gpu import SWEEP, accepted_batches, as_error, figures, gpu_ms, ratio, remarks
 from lmconv.errors import Bug, InputError, LmconvError, MissingRuntime
 from lmconv.store import artifact as artifacts
@@ -137,8 +137,8 @@ def test_a_rehearsal_on_the_cpu_times_all_contestants_and_records_them(own_build
     place = Path(shutil.copytree(own_build, tmp_path / "own"))
     artifact = artifacts.read(place / ARTIFACT)
     steps: list[None] = []
-    settings = Settings(device="gpu", samples=64, model=f"{own_build / 'flat.py'}:Flat")
-    rows = gpu_benching.bench([artifact], settings, (1, 4), lambda: steps.append(None), where="cpu")
+    options = TimingOptions(device="gpu", samples=64, model=f"{own_build / 'flat.py'}:Flat")
+    rows = gpu_benching.bench([artifact], options, (1, 4), lambda: steps.append(None), where="cpu")
     assert rows.failed == {}
     assert [(row["path"], row["batch"]) for row in rows.artifacts] == [(str(artifact.path), 1), (str(artifact.path), 4)]
     timed = {row["target"] for row in rows.baselines}
@@ -165,7 +165,7 @@ def test_the_command_prints_and_writes_what_was_found(
     place = Path(shutil.copytree(own_build, tmp_path / "own"))
     gpu = {"gpu": "NVIDIA T1", "compute_capability": "7.5", "cuda": "12.4", "tensorrt": None}
     monkeypatch.setattr(gpu_benching, "ready", lambda: {"gpu": gpu, "states": [state("start", busy=30)]})
-    monkeypatch.setattr(gpu_benching, "load", lambda path, settings, batches: artifacts.read(path))
+    monkeypatch.setattr(gpu_benching, "load", lambda path, options, batches: artifacts.read(path))
     monkeypatch.setattr(gpu_benching, "bench", functools.partial(gpu_benching.bench, where="cpu"))
     line = ("bench", place / ARTIFACT, "--device", "gpu", "--batch", "2", "--samples", "64")
     ran = cli(*line, "--json")
@@ -187,7 +187,7 @@ def test_an_artefact_that_fails_is_an_error_and_the_others_are_timed(own_build: 
     shutil.copytree(place / ARTIFACT, place / "flat-Flat" / "other")
     group = [artifacts.read(place / ARTIFACT), artifacts.read(place / "flat-Flat" / "other")]
     (place / "flat-Flat" / "other" / "model.onnx").write_bytes(b"broken meanwhile")
-    rows = gpu_benching.bench(group, Settings(device="gpu", samples=64), (1,), where="cpu")
+    rows = gpu_benching.bench(group, TimingOptions(device="gpu", samples=64), (1,), where="cpu")
     assert [row["path"] for row in rows.artifacts] == [str(group[0].path)]
     (error,) = rows.failed.values()
     assert (error.exit_code, error.hint) == (4, "export again")
@@ -197,7 +197,9 @@ def test_an_artefact_that_fails_is_an_error_and_the_others_are_timed(own_build: 
 def test_without_pytorch_and_plain_graph_the_ratios_are_null_and_it_is_said(own_build: Path, tmp_path: Path) -> None:
     place = Path(shutil.copytree(own_build, tmp_path / "own"))
     shutil.rmtree(place / "flat-Flat" / "plain")
-    rows = gpu_benching.bench([artifacts.read(place / ARTIFACT)], Settings(device="gpu", samples=64), (2,), where="cpu")
+    rows = gpu_benching.bench(
+        [artifacts.read(place / ARTIFACT)], TimingOptions(device="gpu", samples=64), (2,), where="cpu"
+    )
     (row,) = rows.artifacts
     assert (row["ratio_torch"], row["ratio_compiled"], row["ratio_plain"]) == (None, None, None)
     assert any("ratio_torch is null" in note for note in rows.notes)

@@ -312,7 +312,7 @@ def test_force_writes_what_is_refused_and_everyone_says_so(cli: Cli, tiny: Path,
     assert said in cli("verify", path, "--weights", tiny).err
     assert said in cli("bench", path, "--samples", "64").err
     assert said in cli("report", "build").out
-    assert "written all the same (--force)" in cli("inspect", path).out
+    assert "written despite the refusal (--force)" in cli("inspect", path).out
 
 
 def test_force_marks_nothing_that_would_not_be_refused(cli: Cli, tiny: Path) -> None:
@@ -330,7 +330,7 @@ def test_no_guard_judges_nothing_and_says_so(cli: Cli, tiny: Path, passes: Json,
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--force", "--no-guard"), "leave one out"),
+        (("--force", "--no-guard"), "omit one of the two"),
         (("--budget-ion", "0.1"), "real faces"),
         (("--budget-drift", "0.1", "--no-guard", "--calibration", "faces"), "contradict"),
         (("--budget-ion", "-1"), "--budget-ion"),

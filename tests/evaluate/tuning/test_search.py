@@ -15,7 +15,7 @@ import pytest
 
 from lmconv.judging.loss import Budget, Loss, Losses, loss
 from lmconv.tuning.memo import Memo
-from lmconv.tuning.search import Found, Search
+from lmconv.tuning.search import Search, SearchResult
 from lmconv.tuning.trials import Trials
 from lmconv.types import Float64, Json, MixedPrecision, Precision
 
@@ -45,13 +45,13 @@ class World:
     def target(self) -> Any:
         return SimpleNamespace(precisions=self.precisions, rewrites={})
 
-    def partial(self, mix: MixedPrecision) -> Any:
+    def quantisable(self, mix: MixedPrecision) -> Any:
         return SimpleNamespace(layers=self.names)
 
-    def widths(self) -> list[Json]:
+    def compact_decisions(self) -> list[Json]:
         return [{}]
 
-    def kinds(self, mix: MixedPrecision) -> list[tuple[str, ...]]:
+    def layers_by_kind(self, mix: MixedPrecision) -> list[tuple[str, ...]]:
         return []
 
     def caveat(self, mix: MixedPrecision) -> str:
@@ -66,13 +66,13 @@ class World:
         times = [b if flag else a for a, b, flag in zip(self.float_ms, self.int8_ms, flags, strict=True)]
         return 1.0 + sum(times) + self.change_ms * sum(a != b for a, b in pairwise(flags))
 
-    def rough(self, mixes: Sequence[MixedPrecision], seconds: float) -> list[float]:
+    def screening_times(self, mixes: Sequence[MixedPrecision], seconds: float) -> list[float]:
         return [self.ms(mix) for mix in mixes]
 
-    def timed(self, mixes: Sequence[MixedPrecision]) -> Float64:
+    def race_times(self, mixes: Sequence[MixedPrecision]) -> Float64:
         return np.array([[self.ms(mix)] * 50 for mix in mixes])
 
-    def drifts(self, mix: MixedPrecision) -> Iterator[tuple[str, float]]:
+    def layer_drifts(self, mix: MixedPrecision) -> Iterator[tuple[str, float]]:
         yield from zip(self.names, self.drift, strict=True)
 
     def loss(self, mix: MixedPrecision, drift: float | None) -> Loss:
@@ -87,32 +87,32 @@ class World:
     __hash__ = object.__hash__
 
 
-def search(world: World, *, drift: float | None = 0.4, seconds: float = 60.0) -> Found:
+def search(world: World, *, drift: float | None = 0.4, seconds: float = 60.0) -> SearchResult:
     return Search(trials=cast("Trials", world), budget=Budget(drift=drift), seconds=seconds).run()
 
 
 @pytest.fixture
 def memo(tmp_path: Path) -> Memo:
-    return Memo.open(tmp_path, {})
+    return Memo.load(tmp_path, {})
 
 
 def test_where_int8_is_faster_and_within_the_budget_every_layer_is_int8(memo: Memo) -> None:
     world = World(float_ms=[1.0] * 8, int8_ms=[0.5] * 8, drift=[0.1] * 8, memo=memo)
-    found = search(world)
-    assert world.int8(found.chosen.mix) == [True] * 8
-    assert found.chosen.faster.median == pytest.approx(9 / 5)
+    result = search(world)
+    assert world.int8(result.chosen.mix) == [True] * 8
+    assert result.chosen.faster.median == pytest.approx(9 / 5)
 
 
 def test_where_int8_is_slower_everywhere_nothing_is_int8(memo: Memo) -> None:
-    found = search(World(float_ms=[0.5] * 8, int8_ms=[1.0] * 8, drift=[0.1] * 8, memo=memo))
-    assert found.chosen.mix.precision in (Precision.FP32, Precision.FP16)
+    result = search(World(float_ms=[0.5] * 8, int8_ms=[1.0] * 8, drift=[0.1] * 8, memo=memo))
+    assert result.chosen.mix.precision in (Precision.FP32, Precision.FP16)
 
 
 @pytest.mark.parametrize("slow", [[2], [2, 3, 4, 5], [0, 7]])
 def test_layers_that_int8_makes_slower_stay_float(memo: Memo, slow: list[int]) -> None:
     int8_ms = [2.0 if index in slow else 0.3 for index in range(8)]
-    found = search(World(float_ms=[1.0] * 8, int8_ms=int8_ms, drift=[0.01] * 8, memo=memo))
-    assert [layer.name for layer in found.layers if not layer.int8] == [f"layer{index}" for index in slow]
+    result = search(World(float_ms=[1.0] * 8, int8_ms=int8_ms, drift=[0.01] * 8, memo=memo))
+    assert [layer.name for layer in result.layers if not layer.int8] == [f"layer{index}" for index in slow]
 
 
 def test_a_run_of_layers_is_flipped_where_single_ones_would_cost_more_than_they_save(memo: Memo) -> None:
@@ -128,25 +128,25 @@ def test_a_network_that_is_faster_in_float_gets_int8_where_that_helps(memo: Memo
 def test_of_layers_that_save_the_same_those_that_lose_most_go_back_to_float(memo: Memo) -> None:
     drift = [0.05] * 8
     drift[3], drift[6] = 0.5, 0.6
-    found = search(World(float_ms=[1.0] * 8, int8_ms=[0.5] * 8, drift=drift, memo=memo))
-    assert [layer.name for layer in found.layers if not layer.int8] == ["layer3", "layer6"]
-    assert found.chosen.verdict == "within"
-    assert "is faster, but drift" in found.why
+    result = search(World(float_ms=[1.0] * 8, int8_ms=[0.5] * 8, drift=drift, memo=memo))
+    assert [layer.name for layer in result.layers if not layer.int8] == ["layer3", "layer6"]
+    assert result.chosen.verdict == "within"
+    assert "is faster, but drift" in result.why
 
 
 def test_of_layers_that_lose_the_same_those_that_save_least_go_back_to_float(memo: Memo) -> None:
     int8_ms = [0.1, 0.9, 0.1, 0.9, 0.1, 0.9, 0.1, 0.9]
-    found = search(World(float_ms=[1.0] * 8, int8_ms=int8_ms, drift=[0.18] * 8, memo=memo))
-    assert {layer.name for layer in found.layers if not layer.int8} <= {"layer1", "layer3", "layer5", "layer7"}
-    assert found.chosen.loss.drift.mean <= 0.4
+    result = search(World(float_ms=[1.0] * 8, int8_ms=int8_ms, drift=[0.18] * 8, memo=memo))
+    assert {layer.name for layer in result.layers if not layer.int8} <= {"layer1", "layer3", "layer5", "layer7"}
+    assert result.chosen.loss.drift.mean <= 0.4
 
 
 def test_fp32_is_left_where_nothing_else_is_allowed(memo: Memo) -> None:
     world = World(
         float_ms=[1.0] * 4, int8_ms=[0.5] * 4, drift=[5.0] * 4, memo=memo, precisions=(Precision.FP32, Precision.INT8)
     )
-    found = search(world)
-    assert found.chosen.mix.precision == Precision.FP32
+    result = search(world)
+    assert result.chosen.mix.precision == Precision.FP32
     assert len(world.judged) < 8
 
 
@@ -157,18 +157,18 @@ def test_stops_looking_at_faces_once_the_fastest_is_within_the_budget(memo: Memo
 
 
 def test_a_search_without_time_still_ends_with_what_is_allowed(memo: Memo) -> None:
-    found = search(World(float_ms=[1.0] * 8, int8_ms=[0.5] * 8, drift=[0.3] * 8, memo=memo), seconds=0.0)
-    assert found.chosen.verdict == "within"
+    result = search(World(float_ms=[1.0] * 8, int8_ms=[0.5] * 8, drift=[0.3] * 8, memo=memo), seconds=0.0)
+    assert result.chosen.verdict == "within"
 
 
 def test_a_network_without_a_layer_that_int8_may_have_is_left_in_float(memo: Memo) -> None:
-    found = search(World(float_ms=[], int8_ms=[], drift=[], memo=memo))
-    assert found.layers == ()
-    assert {point.mix.precision for point in found.points} == {Precision.FP32, Precision.FP16}
+    result = search(World(float_ms=[], int8_ms=[], drift=[], memo=memo))
+    assert result.layers == ()
+    assert {candidate.mix.precision for candidate in result.candidates} == {Precision.FP32, Precision.FP16}
 
 
 def test_points_come_fastest_first(memo: Memo) -> None:
-    found = search(World(float_ms=[1.0] * 8, int8_ms=[0.5] * 8, drift=[0.2] * 8, memo=memo))
-    times = [point.ms for point in found.points]
+    result = search(World(float_ms=[1.0] * 8, int8_ms=[0.5] * 8, drift=[0.2] * 8, memo=memo))
+    times = [candidate.ms for candidate in result.candidates]
     assert times == sorted(times)
-    assert found.chosen in found.points
+    assert result.chosen in result.candidates
