@@ -101,7 +101,7 @@ def test_a_reader_beside_a_writer_sees_whole_artefacts_only(tmp_path: Path, cont
             while not path.exists():
                 assert process.poll() is None
                 time.sleep(0.001)
-            names = []
+            names: list[str] = []
             deadline = time.monotonic() + 60
             while len(names) < 30 or (len(set(names)) < 2 and time.monotonic() < deadline):
                 names.append(artifacts.read(path).recipe["name"])  # checks the sha256 of every file
