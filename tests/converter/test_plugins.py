@@ -11,7 +11,7 @@ from lmconv.errors import MissingRuntime, UsageError
 from lmconv.plugins import PASSES, TARGETS
 
 
-def test_names_are_sorted_and_load_nothing() -> None:
+def test_names_are_sorted_and_listed_without_loading() -> None:
     names = TARGETS.names()
     assert names == sorted(names)
     assert {"onnx", "openvino", "tensorrt"} <= set(names)
@@ -21,7 +21,7 @@ def test_names_are_sorted_and_load_nothing() -> None:
     assert python(code).out.strip() == "False"
 
 
-def test_an_unknown_name_suggests_the_nearest_or_lists_all() -> None:
+def test_an_unknown_name_is_refused_with_a_suggestion_or_all_names() -> None:
     with pytest.raises(UsageError, match=r"unknown pass 'simplfy' \(did you mean simplify\?\)"):
         PASSES.load("simplfy")
     with pytest.raises(UsageError, match=r"unknown dataset 'zzz' \(known: dlib_xml, "):
@@ -34,7 +34,7 @@ def test_a_name_is_never_a_path(name: str) -> None:
         TARGETS.load(name)
 
 
-def test_another_package_brings_a_command_by_entry_point(tmp_path: Path) -> None:
+def test_another_package_can_add_a_command_by_entry_point(tmp_path: Path) -> None:
     module = """
 from lmconv.console import Outcome, command
 
@@ -48,7 +48,7 @@ def plugin(console):
     assert "hello" in python(COMMAND, "--help", env=env).out
 
 
-def test_ours_come_before_those_of_other_packages(tmp_path: Path) -> None:
+def test_built_in_plug_ins_win_over_plug_ins_of_other_packages(tmp_path: Path) -> None:
     env = other_package(tmp_path, "[lmconv.schemes]\nibug68 = lmconv_other:plugin\n", "plugin = 'an impostor'\n")
     code = """
 from lmconv.scheme import SCHEMES
@@ -57,7 +57,7 @@ print(SCHEMES.load("ibug68").name, SCHEMES.names().count("ibug68"))
     assert python(code, env=env).out.split() == ["ibug68", "1"]
 
 
-def test_a_plug_in_that_needs_what_is_not_here_says_what_to_install(tmp_path: Path) -> None:
+def test_a_plug_in_with_a_missing_package_names_the_package_to_install(tmp_path: Path) -> None:
     env = other_package(tmp_path, "[lmconv.passes]\nnice = lmconv_other:plugin\n", "import surely_not_installed\n")
     code = """
 from lmconv.errors import MissingRuntime
@@ -67,11 +67,13 @@ try:
 except MissingRuntime as error:
     print(error)
 """
-    said = python(code, env=env).out.strip()
-    assert said == ("pass nice needs surely_not_installed, which is not installed (pip install surely_not_installed)")
+    message = python(code, env=env).out.strip()
+    assert message == (
+        "pass nice needs surely_not_installed, which is not installed (pip install surely_not_installed)"
+    )
 
 
-def test_a_broken_import_of_our_own_is_not_called_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_import_within_lmconv_is_not_reported_as_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib
 
     def fail(name: str) -> object:
@@ -84,7 +86,7 @@ def test_a_broken_import_of_our_own_is_not_called_missing(monkeypatch: pytest.Mo
     assert not isinstance(error.value, MissingRuntime)
 
 
-def test_a_plug_in_can_be_added_in_this_process_and_hides_one_of_its_name() -> None:
+def test_a_plug_in_added_in_this_process_hides_a_plug_in_of_the_same_name() -> None:
     real = PASSES.load("dead")
     mine = replace(real, summary="mine")
     with PASSES.using(dead=mine, other=mine):

@@ -134,7 +134,6 @@ def _verified(file: Path, model: str | None) -> Json:
         UsageError: The network is unknown.
     """
     from lmconv.sources import checkpoints
-
     from lmconv.sources.pytorch import identify
     from lmconv.sources.resolve import is_onnx, open_source, resolve
     from lmconv.store.files import sha256

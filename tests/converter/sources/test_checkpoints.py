@@ -32,9 +32,9 @@ def expected(seeded: Path) -> np.ndarray:
 
 
 def outputs(path: Path) -> np.ndarray:
-    found = source.resolve("pfld", weights=path)
-    with source.open_source(found) as session:
-        return np.asarray(session.run({"input": noise(found.spec, 2, 0)})["landmarks"])
+    resolved = source.resolve("pfld", weights=path)
+    with source.open_source(resolved) as session:
+        return np.asarray(session.run({"input": noise(resolved.spec, 2, 0)})["landmarks"])
 
 
 def refused(path: Path, model: str = "pfld") -> InputError:
@@ -45,7 +45,7 @@ def refused(path: Path, model: str = "pfld") -> InputError:
     return error.value
 
 
-# What loads
+# Accepted checkpoints
 
 
 def test_loads_a_dict_with_a_state_dict_and_other_entries(tmp_path: Path, state: checkpoints.State) -> None:
@@ -59,7 +59,7 @@ def test_loads_a_bare_state_dict(tmp_path: Path, state: checkpoints.State, expec
     np.testing.assert_array_equal(outputs(tmp_path / "x.pth"), expected)
 
 
-def test_loads_what_dataparallel_saved(tmp_path: Path, state: checkpoints.State, expected: np.ndarray) -> None:
+def test_loads_a_checkpoint_of_dataparallel(tmp_path: Path, state: checkpoints.State, expected: np.ndarray) -> None:
     torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "x.pth")
     np.testing.assert_array_equal(outputs(tmp_path / "x.pth"), expected)
 
@@ -69,19 +69,23 @@ def test_loads_safetensors(tmp_path: Path, state: checkpoints.State, expected: n
     np.testing.assert_array_equal(outputs(tmp_path / "x.safetensors"), expected)
 
 
-def test_loads_the_format_before_zip_files(tmp_path: Path, state: checkpoints.State, expected: np.ndarray) -> None:
+def test_loads_the_format_of_torch_save_before_zip_files(
+    tmp_path: Path, state: checkpoints.State, expected: np.ndarray
+) -> None:
     torch.save(dict(state), tmp_path / "x.pth", _use_new_zipfile_serialization=False)
     np.testing.assert_array_equal(outputs(tmp_path / "x.pth"), expected)
 
 
-def test_batchnorms_step_counter_may_be_missing(tmp_path: Path, state: checkpoints.State, expected: np.ndarray) -> None:
+def test_loads_a_checkpoint_without_step_counters_of_batchnorm(
+    tmp_path: Path, state: checkpoints.State, expected: np.ndarray
+) -> None:
     old = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     assert len(old) < len(state)
     torch.save(old, tmp_path / "x.pth")
     np.testing.assert_array_equal(outputs(tmp_path / "x.pth"), expected)
 
 
-# What is refused
+# Refused checkpoints
 
 
 def test_refuses_a_missing_key_and_names_the_first_three(tmp_path: Path, state: checkpoints.State) -> None:
@@ -107,14 +111,12 @@ def test_refuses_a_checkpoint_for_another_number_of_points(tmp_path: Path, state
     assert "use --landmarks 98" in error.hint
 
 
-def test_loads_a_checkpoint_for_another_number_of_points_that_is_named(
-    tmp_path: Path, state: checkpoints.State
-) -> None:
+def test_loads_a_checkpoint_for_the_number_of_points_in_the_option(tmp_path: Path, state: checkpoints.State) -> None:
     wide = {**state, "fc.weight": torch.zeros(196, 176), "fc.bias": torch.full((196,), 0.25)}
     torch.save(wide, tmp_path / "x.pth")
-    found = source.resolve("pfld", weights=tmp_path / "x.pth", landmarks=98)
-    with source.open_source(found) as session:
-        points = session.run({"input": noise(found.spec, 2, 0)})["landmarks"]
+    resolved = source.resolve("pfld", weights=tmp_path / "x.pth", landmarks=98)
+    with source.open_source(resolved) as session:
+        points = session.run({"input": noise(resolved.spec, 2, 0)})["landmarks"]
     assert points.shape == (2, 98, 2)
     np.testing.assert_allclose(points, 0.25)
 
@@ -127,7 +129,7 @@ def test_refuses_numbers_that_are_not_finite(tmp_path: Path, state: checkpoints.
     assert "NaN or infinity in fc.bias" in refused(tmp_path / "x.pth").message
 
 
-def test_the_hint_names_the_network_whose_weights_these_are(seeded: Path) -> None:
+def test_the_hint_names_the_network_that_the_weights_belong_to(seeded: Path) -> None:
     assert (
         refused(seeded / "mobilefacenet_model_best.pth.tar").hint == "these are the weights of mobilefacenet, 68 points"
     )
@@ -136,7 +138,7 @@ def test_the_hint_names_the_network_whose_weights_these_are(seeded: Path) -> Non
     )
 
 
-def test_refuses_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_refuses_a_missing_file(tmp_path: Path) -> None:
     assert "does not exist" in refused(tmp_path / "gone.pth").message
 
 
@@ -168,7 +170,7 @@ def test_refuses_a_truncated_file(tmp_path: Path, state: checkpoints.State, suff
     [b"not a checkpoint at all", bytes(1000), b"PK\x03\x04" + bytes(100), b"\x80\x02}q\x00."],
     ids=["text", "zeros", "a broken zip", "an empty pickle"],
 )
-def test_refuses_what_is_not_a_checkpoint(tmp_path: Path, content: bytes) -> None:
+def test_refuses_a_file_that_is_not_a_checkpoint(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.pth").write_bytes(content)
     refused(tmp_path / "x.pth")
 
@@ -186,7 +188,7 @@ def test_refuses_a_file_without_a_state_dict(tmp_path: Path, content: object) ->
 
 
 class Attack:
-    """Makes a file when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -213,17 +215,17 @@ def test_never_runs_code_from_a_file(tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["torch.save", "old torch.save", "pickle"])
-def test_the_attack_would_work_on_a_careless_loader(tmp_path: Path, form: str) -> None:
+def test_the_attack_works_on_a_loader_that_runs_pickled_code(tmp_path: Path, form: str) -> None:
     path, trace = tmp_path / "x.pth", tmp_path / "was_here"
     attack(path, trace, form)
     if form == "pickle":
-        pickle.load(io.BytesIO(path.read_bytes()))  # noqa: S301  what the test above must not do
+        pickle.load(io.BytesIO(path.read_bytes()))  # noqa: S301  a checkpoint must never be loaded like this
     else:
         torch.load(path, weights_only=False)
     assert trace.is_dir()
 
 
-def test_refuses_code_whatever_the_suffix_says(tmp_path: Path) -> None:
+def test_refuses_code_in_a_file_with_the_suffix_safetensors(tmp_path: Path) -> None:
     path, trace = tmp_path / "x.safetensors", tmp_path / "was_here"
     attack(path, trace, "torch.save")
     refused(path)
@@ -231,7 +233,7 @@ def test_refuses_code_whatever_the_suffix_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_refuses_a_key_that_is_no_name(tmp_path: Path, state: checkpoints.State, alone: bool) -> None:
+def test_refuses_a_key_that_is_not_a_string(tmp_path: Path, state: checkpoints.State, alone: bool) -> None:
     content: dict[str | int, torch.Tensor] = {5: torch.zeros(1)}
     if not alone:
         content.update(state)
@@ -244,12 +246,12 @@ def test_refuses_complex_numbers(tmp_path: Path, state: checkpoints.State) -> No
     assert "fc.bias" in refused(tmp_path / "x.pth").message
 
 
-def test_refuses_numbers_that_float32_cannot_hold(tmp_path: Path, state: checkpoints.State) -> None:
+def test_refuses_numbers_beyond_the_range_of_float32(tmp_path: Path, state: checkpoints.State) -> None:
     torch.save({**state, "fc.bias": torch.full((136,), 1e300, dtype=torch.float64)}, tmp_path / "x.pth")
     assert "fc.bias" in refused(tmp_path / "x.pth").message
 
 
-# Where they are found
+# Search for checkpoints
 
 
 def test_a_checkpoint_is_found_by_its_published_name_two_levels_deep(
@@ -290,12 +292,12 @@ def test_a_checkpoint_is_found_by_its_sha256_under_another_name(tmp_path: Path, 
     assert checkpoints.find_digest("0" * 64, "pfld_model_best.pth.tar", extra=tmp_path) is None
 
 
-def test_a_checkpoint_that_is_nowhere_is_asked_for_by_its_published_name() -> None:
+def test_a_missing_checkpoint_is_named_by_its_published_file_name() -> None:
     with pytest.raises(InputError, match=r"no checkpoint of pfld .*pfld_model_best\.pth\.tar"):
         source.resolve("pfld")
 
 
-def test_every_published_checkpoint_belongs_to_a_network_and_has_whole_sums() -> None:
+def test_every_published_checkpoint_belongs_to_a_network_and_has_complete_sums() -> None:
 
     for name, known in checkpoints.known().items():
         assert name in BACKBONES.names()

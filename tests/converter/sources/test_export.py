@@ -51,14 +51,14 @@ def test_the_graph_has_opset_18_and_passes_the_checker(graph: onnx.ModelProto) -
 
 
 def test_inputs_and_outputs_have_the_names_types_and_shapes_of_the_spec(graph: onnx.ModelProto) -> None:
-    (taken,), (given,) = graph.graph.input, graph.graph.output
-    assert (taken.name, shape(taken)) == ("input", ["N", 3, 112, 112])
-    assert (given.name, shape(given)) == ("landmarks", ["N", 68, 2])
-    for value in (taken, given):
+    (input_,), (output,) = graph.graph.input, graph.graph.output
+    assert (input_.name, shape(input_)) == ("input", ["N", 3, 112, 112])
+    assert (output.name, shape(output)) == ("landmarks", ["N", 68, 2])
+    for value in (input_, output):
         assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
 
-def test_the_spec_in_the_manifest_says_the_same(pfld_build: Path) -> None:
+def test_the_spec_in_the_manifest_has_the_same_inputs_and_outputs(pfld_build: Path) -> None:
     spec = artifacts.read(pfld_build / "pfld" / "onnx-fp32").spec
     assert spec.inputs == (TensorSpec(name="input", dtype="float32", shape=("N", 3, 112, 112), layout="NCHW"),)
     assert spec.outputs == (TensorSpec(name="landmarks", dtype="float32", shape=("N", 68, 2), layout="NLC"),)
@@ -81,31 +81,31 @@ def test_bn8_which_is_never_called_is_not_in_the_graph(graph: onnx.ModelProto) -
 
 @pytest.mark.parametrize("name", TARGET_NAMES)
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_a_free_batch_really_runs_at_any_size(pfld_build: Path, name: str, batch: int) -> None:
+def test_a_free_batch_runs_at_any_size(pfld_build: Path, name: str, batch: int) -> None:
     images = noise(artifacts.read(pfld_build / "pfld" / name).spec, 5, 3)
     with opened(pfld_build / "pfld" / name) as session:
-        found = session.run({"input": images[:batch]})["landmarks"]
+        points = session.run({"input": images[:batch]})["landmarks"]
         alone = np.concatenate([session.run({"input": image[None]})["landmarks"] for image in images[:batch]])
-    assert found.shape == (batch, 68, 2)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, alone, rtol=0, atol=1e-6)
+    assert points.shape == (batch, 68, 2)
+    assert points.dtype == np.float32
+    np.testing.assert_allclose(points, alone, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", TARGET_NAMES)
 def test_artefacts_give_the_recorded_landmarks(pfld_build: Path, name: str) -> None:
     with opened(pfld_build / "pfld" / name) as session:
-        found = session.run({"input": make.images()})["landmarks"]
+        points = session.run({"input": make.images()})["landmarks"]
     recorded = np.load(make.FOLDER / "pfld.npz")["landmarks"]
-    np.testing.assert_allclose(found, recorded, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(points, recorded, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TARGET_NAMES)
 def test_mobilefacenets_artefacts_give_the_recorded_landmarks(mobilefacenet_build: Path, name: str) -> None:
     with opened(mobilefacenet_build / "mobilefacenet" / name) as session:
-        found = session.run({"input": make.images()})["landmarks"]
+        points = session.run({"input": make.images()})["landmarks"]
     recorded = np.load(make.FOLDER / "mobilefacenet.npz")["landmarks"]
-    np.testing.assert_allclose(found, recorded, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(points, recorded, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -114,13 +114,13 @@ def test_mobilefacenets_features_are_not_exported(mobilefacenet_build: Path) -> 
     assert [value.name for value in model.graph.output] == ["landmarks"]
 
 
-# What a file must not tell
+# No traces of the machine in files
 
 
 MACHINE = re.compile(rb"/(home|tmp|usr|opt|work|root|mnt|var|Users)/|site-packages|\.py\b|stack_trace|pkg\.torch")
 
 
-def test_no_file_holds_a_path_or_a_stack_trace(pfld_build: Path) -> None:
+def test_no_file_contains_a_path_or_a_stack_trace(pfld_build: Path) -> None:
     files = [path for path in pfld_build.rglob("*") if path.is_file() and path.name != ".lock"]
     assert len(files) >= 10
     for path in files:
@@ -151,14 +151,14 @@ def test_every_weighted_node_has_the_path_of_its_module(pfld_build: Path, module
     nodes = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
     assert len(nodes) > 40
     for node in nodes:
-        # A convolution and its BatchNorm become one node, which goes by the name of the latter's output.
+        # A convolution and its BatchNorm become one node, which has the output name of the BatchNorm.
         prefix = modules[node.output[0]].rpartition(".")[0]
         assert not prefix or any(name.startswith(prefix) for name in node.input), (modules[node.output[0]], node.input)
 
 
-def test_paths_are_those_of_the_networks_modules(modules: dict[str, str]) -> None:
-    known = {name for name, _ in make.seeded("pfld").named_modules()}
-    assert set(modules.values()) <= known
+def test_paths_are_names_of_modules_of_the_network(modules: dict[str, str]) -> None:
+    expected = {name for name, _ in make.seeded("pfld").named_modules()}
+    assert set(modules.values()) <= expected
     assert {"conv1_extra", "conv3_1.conv.0", "block3_2", "avg_pool1", "fc"} <= set(modules.values())
 
 
@@ -171,18 +171,18 @@ def test_an_onnx_source_has_an_empty_table(tiny_build: Path) -> None:
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_a_fixed_batch_is_in_the_graph_and_in_the_spec(tiny: Path, tmp_path: Path, target: str) -> None:
-    made = convert(source.resolve(str(tiny)), target, Precision.FP32, out=tmp_path, batch=4)
-    assert made.spec.batch == 4
-    assert made.recipe["batch"] == 4
-    images = noise(made.spec, 6, 3)
-    with opened(made.path) as session:
+    artifact = convert(source.resolve(str(tiny)), target, Precision.FP32, out=tmp_path, batch=4)
+    assert artifact.spec.batch == 4
+    assert artifact.recipe["batch"] == 4
+    images = noise(artifact.spec, 6, 3)
+    with opened(artifact.path) as session:
         assert session.run({"input": images[:4]})["landmarks"].shape == (4, 68, 2)
         with pytest.raises(Exception, match=r"(?i)dimension|shape"):
             session.run({"input": images[:3]})
-        found = landmarks(session, made.spec, images)
+        points = landmarks(session, artifact.spec, images)
     with source.open_source(source.resolve(str(tiny))) as original:
-        expected = landmarks(original, made.spec, images)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+        expected = landmarks(original, artifact.spec, images)
+    np.testing.assert_allclose(points, expected, rtol=0, atol=1e-5)
 
 
 def test_a_fixed_batch_leaves_the_plain_graph_free(tiny: Path, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_an_onnx_file_is_renamed_reshaped_and_freed(tiny: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new"), [("data", "landmarks"), ("points", "input"), ("a", "input"), ("b", "landmarks")]
 )
-def test_values_of_the_source_may_have_our_names(tmp_path: Path, old: str, new: str) -> None:
+def test_values_of_the_source_may_have_names_of_the_exported_graph(tmp_path: Path, old: str, new: str) -> None:
     model = tiny_onnx()
     for node in model.graph.node:
         for names in (node.input, node.output):
@@ -216,53 +216,53 @@ def test_values_of_the_source_may_have_our_names(tmp_path: Path, old: str, new: 
     for value in [*model.graph.input, *model.graph.output]:
         value.name = new if value.name == old else value.name
     (tmp_path / "named.onnx").write_bytes(model.SerializeToString())
-    found = source.resolve(str(tmp_path / "named.onnx"))
-    images = noise(found.spec, 3, 0)
-    with source.open_source(found) as original:
+    resolved = source.resolve(str(tmp_path / "named.onnx"))
+    images = noise(resolved.spec, 3, 0)
+    with source.open_source(resolved) as original:
         expected = original.run({"input": images})["landmarks"]
-    with OrtSession(export.export(found)[0].SerializeToString()) as session:
+    with OrtSession(export.export(resolved)[0].SerializeToString()) as session:
         np.testing.assert_allclose(session.run({"input": images})["landmarks"], expected, rtol=0, atol=1e-6)
 
 
-def as_the_source(found: Source) -> onnx.ModelProto:
-    """The exported graph, after it gave in ONNX Runtime what the source gives."""
-    images = noise(found.spec, 3, 0)
-    with source.open_source(found) as original:
+def export_like_source(resolved: Source) -> onnx.ModelProto:
+    """Exports a source; asserts that the graph computes the outputs of the source in ONNX Runtime."""
+    images = noise(resolved.spec, 3, 0)
+    with source.open_source(resolved) as original:
         expected = original.run({"input": images})["landmarks"]
-    exported, _ = export.export(found)
+    exported, _ = export.export(resolved)
     with OrtSession(exported.SerializeToString()) as session:
         alone = [session.run({"input": image[None]})["landmarks"] for image in images]
     np.testing.assert_allclose(np.concatenate(alone), expected, rtol=0, atol=1e-6)
     return exported
 
 
-OURS = ("landmarks_shape", "landmarks_flat", "landmarks_flat_flat", "landmarks_slice_axes", "landmarks_2")
+NEW_NAMES = ("landmarks_shape", "landmarks_flat", "landmarks_flat_flat", "landmarks_slice_axes", "landmarks_2")
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", NEW_NAMES)
 @pytest.mark.parametrize("what", ["a", "fc.weight"])
-def test_values_may_have_the_names_of_what_is_appended(tmp_path: Path, what: str, name: str) -> None:
+def test_values_of_the_source_may_have_names_of_appended_nodes(tmp_path: Path, what: str, name: str) -> None:
     model = tiny_onnx()
     naming.rename(model.graph, what, name)
     (tmp_path / "named.onnx").write_bytes(model.SerializeToString())
-    as_the_source(source.resolve(str(tmp_path / "named.onnx"), output_slice=(0, 100)))
+    export_like_source(source.resolve(str(tmp_path / "named.onnx"), output_slice=(0, 100)))
 
 
-def test_names_that_we_would_give_to_strangers_may_be_taken(tmp_path: Path) -> None:
+def test_alternative_names_may_be_taken_too(tmp_path: Path) -> None:
     model = tiny_onnx()
     for old, new in (("a", "input"), ("b", "input_"), ("c", "landmarks_"), ("points", "landmarks")):
         naming.rename(model.graph, old, new)
     (tmp_path / "named.onnx").write_bytes(model.SerializeToString())
-    as_the_source(source.resolve(str(tmp_path / "named.onnx")))
+    export_like_source(source.resolve(str(tmp_path / "named.onnx")))
 
 
 def test_a_branch_may_read_the_input(tmp_path: Path) -> None:
     model = tiny_onnx(opset=18)
     shape, kind = [1, 3, SIZE, SIZE], onnx.TensorProto.FLOAT
-    given = [onnx.helper.make_tensor_value_info(name, kind, shape) for name in ("one", "other")]
+    outputs = [onnx.helper.make_tensor_value_info(name, kind, shape) for name in ("one", "other")]
     one, other = onnx.helper.make_node("Relu", ["data"], ["one"]), onnx.helper.make_node("Neg", ["data"], ["other"])
     branches = [
-        onnx.helper.make_graph([node], "branch", [], [out]) for node, out in zip((one, other), given, strict=True)
+        onnx.helper.make_graph([node], "branch", [], [out]) for node, out in zip((one, other), outputs, strict=True)
     ]
     model.graph.node[0].input[0] = "chosen"
     for node in (
@@ -273,59 +273,59 @@ def test_a_branch_may_read_the_input(tmp_path: Path) -> None:
         model.graph.node.insert(0, node)
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.float32), "fc.bias_0"))
     (tmp_path / "if.onnx").write_bytes(model.SerializeToString())
-    as_the_source(source.resolve(str(tmp_path / "if.onnx")))
+    export_like_source(source.resolve(str(tmp_path / "if.onnx")))
 
 
-def test_weights_may_be_listed_as_inputs_as_in_ir_3(tmp_path: Path) -> None:
+def test_weights_may_be_inputs_as_in_ir_version_3(tmp_path: Path) -> None:
     model = tiny_onnx()
     model.ir_version = 3
     for tensor in model.graph.initializer:
         model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     (tmp_path / "old.onnx").write_bytes(model.SerializeToString())
-    exported = as_the_source(source.resolve(str(tmp_path / "old.onnx")))
+    exported = export_like_source(source.resolve(str(tmp_path / "old.onnx")))
     assert [value.name for value in exported.graph.input] == ["input"]
 
 
-def beside(path: Path, seed: int) -> Path:
-    """Writes the tiny network with its weights in a file beside it."""
-    path.with_suffix(".data").unlink(missing_ok=True)  # to which ONNX would append
+def with_external_weights(path: Path, seed: int) -> Path:
+    """Writes the tiny network with its weights in a second file."""
+    path.with_suffix(".data").unlink(missing_ok=True)  # ONNX would append to an existing file
     onnx.save(tiny_onnx(seed), path, save_as_external_data=True, location=f"{path.stem}.data", size_threshold=0)
     return path
 
 
-def test_a_file_without_others_beside_it_is_known_by_its_own_sha256(tiny: Path) -> None:
+def test_a_file_without_external_weights_is_identified_by_its_sha256(tiny: Path) -> None:
     assert source.resolve(str(tiny)).sha256 == sha256(tiny)
 
 
-def test_weights_in_a_file_beside_are_part_of_what_a_source_is_known_by(tmp_path: Path) -> None:
-    path = beside(tmp_path / "beside.onnx", 0)
+def test_external_weights_are_part_of_the_identity_of_a_source(tmp_path: Path) -> None:
+    path = with_external_weights(tmp_path / "beside.onnx", 0)
     before, own = source.resolve(str(path)), sha256(path)
-    kept = plain_graph(before, tmp_path / "build")
-    assert source.recover(kept.artifact, tmp_path) == before
-    beside(path, 1)
+    first = plain_graph(before, tmp_path / "build")
+    assert source.recover(first.artifact, tmp_path) == before
+    with_external_weights(path, 1)
     assert sha256(path) == own
     after = source.resolve(str(path))
     assert after.sha256 != before.sha256
-    made = plain_graph(after, tmp_path / "build")
-    assert made.artifact.files["model.onnx"] != kept.artifact.files["model.onnx"]
-    assert source.recover(kept.artifact, tmp_path) is None
+    second = plain_graph(after, tmp_path / "build")
+    assert second.artifact.files["model.onnx"] != first.artifact.files["model.onnx"]
+    assert source.recover(first.artifact, tmp_path) is None
     path.with_suffix(".data").unlink()
-    assert source.recover(made.artifact, tmp_path) is None
+    assert source.recover(second.artifact, tmp_path) is None
 
 
-def test_weights_that_begin_as_ours_do_in_pytorch_keep_their_names(tmp_path: Path) -> None:
+def test_weights_with_the_prefix_net_keep_their_names(tmp_path: Path) -> None:
     model = tiny_onnx()
     for old in ("a", "fc.weight"):
         naming.rename(model.graph, old, f"net.{old}")
     (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
-    as_the_source(source.resolve(str(tmp_path / "net.onnx")))
+    export_like_source(source.resolve(str(tmp_path / "net.onnx")))
 
 
-def test_what_is_exported_can_be_a_source_again(tiny_build: Path) -> None:
-    as_the_source(source.resolve(str(tiny_build / "tiny" / "onnx-fp32" / "model.onnx"), name="again"))
+def test_an_exported_model_can_be_a_source(tiny_build: Path) -> None:
+    export_like_source(source.resolve(str(tiny_build / "tiny" / "onnx-fp32" / "model.onnx"), name="again"))
 
 
-def test_only_the_points_are_cut_out_of_a_longer_output(tmp_path: Path) -> None:
+def test_an_output_slice_selects_the_points_of_a_longer_output(tmp_path: Path) -> None:
     path = tmp_path / "long.onnx"
     path.write_bytes(tiny_onnx(points=74).SerializeToString())
     whole, part = source.resolve(str(path)), source.resolve(str(path), output_slice=(4, 140))
@@ -334,42 +334,42 @@ def test_only_the_points_are_cut_out_of_a_longer_output(tmp_path: Path) -> None:
     with source.open_source(whole) as session:
         expected = session.run({"input": images})["landmarks"].reshape(3, -1)[:, 4:140]
     with OrtSession(export.export(part)[0].SerializeToString()) as session:
-        found = session.run({"input": images})["landmarks"]
-    np.testing.assert_allclose(found.reshape(3, -1), expected, rtol=0, atol=1e-6)
+        points = session.run({"input": images})["landmarks"]
+    np.testing.assert_allclose(points.reshape(3, -1), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("part", [(0, 135), (4, 4), (10, 8), (0, 138)])
-def test_refuses_a_slice_that_holds_no_points(tiny: Path, part: tuple[int, int]) -> None:
+def test_refuses_a_slice_without_points(tiny: Path, part: tuple[int, int]) -> None:
     with pytest.raises(UsageError, match="are not points"):
         source.resolve(str(tiny), output_slice=part)
 
 
-def test_a_batch_that_cannot_be_freed_stays_one(tmp_path: Path) -> None:
+def test_a_batch_that_cannot_be_freed_stays_fixed_to_1(tmp_path: Path) -> None:
     model = tiny_onnx()
     flatten = model.graph.node[2]
     flatten.op_type = "Reshape"
     flatten.input.append("shape")
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 128], np.int64), "shape"))
     (tmp_path / "fixed.onnx").write_bytes(model.SerializeToString())
-    found = source.resolve(str(tmp_path / "fixed.onnx"))
-    made = convert(found, "onnx", Precision.FP32, out=tmp_path / "out")
-    assert made.spec.batch == 1
-    images = noise(made.spec, 3, 0)
-    with opened(made.path) as session, source.open_source(found) as original:
+    resolved = source.resolve(str(tmp_path / "fixed.onnx"))
+    artifact = convert(resolved, "onnx", Precision.FP32, out=tmp_path / "out")
+    assert artifact.spec.batch == 1
+    images = noise(artifact.spec, 3, 0)
+    with opened(artifact.path) as session, source.open_source(resolved) as original:
         expected = original.run({"input": images})["landmarks"]
-        np.testing.assert_allclose(landmarks(session, made.spec, images), expected, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(landmarks(session, artifact.spec, images), expected, rtol=0, atol=1e-6)
 
 
-def test_a_batch_that_cannot_be_freed_is_not_fixed_to_another_size(tmp_path: Path) -> None:
+def test_a_batch_that_cannot_be_freed_cannot_be_fixed_to_another_size(tmp_path: Path) -> None:
     model = tiny_onnx()
     flatten = model.graph.node[2]
     flatten.op_type = "Reshape"
     flatten.input.append("shape")
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 128], np.int64), "shape"))
     (tmp_path / "fixed.onnx").write_bytes(model.SerializeToString())
-    found = source.resolve(str(tmp_path / "fixed.onnx"))
+    resolved = source.resolve(str(tmp_path / "fixed.onnx"))
     with pytest.raises((UsageError, InputError)):
-        convert(found, "onnx", Precision.FP32, out=tmp_path / "out", batch=4)
+        convert(resolved, "onnx", Precision.FP32, out=tmp_path / "out", batch=4)
 
 
 @pytest.mark.parametrize("content", [b"", b"not onnx", bytes(100)], ids=["empty", "text", "zeros"])
@@ -385,7 +385,7 @@ def test_refuses_a_truncated_onnx_file(tmp_path: Path, tiny: Path) -> None:
         source.resolve(str(tmp_path / "x.onnx"))
 
 
-def test_refuses_an_onnx_network_that_takes_no_picture(tmp_path: Path) -> None:
+def test_refuses_an_onnx_network_without_a_picture_as_input(tmp_path: Path) -> None:
     model = tiny_onnx()
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
     model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.zeros((8, 1, 8, 8), np.float32), "conv.weight"))
@@ -394,7 +394,7 @@ def test_refuses_an_onnx_network_that_takes_no_picture(tmp_path: Path) -> None:
         source.resolve(str(tmp_path / "grey.onnx"))
 
 
-def test_an_onnx_network_may_use_our_names_for_other_things(tmp_path: Path) -> None:
+def test_an_onnx_network_may_use_the_names_input_and_landmarks_for_other_values(tmp_path: Path) -> None:
     model = tiny_onnx()
     first, last = model.graph.node[0], model.graph.node[-1]
     names = {model.graph.input[0].name: "landmarks", first.output[0]: "input", last.output[0]: "landmarks_"}
@@ -404,9 +404,9 @@ def test_an_onnx_network_may_use_our_names_for_other_things(tmp_path: Path) -> N
     for value in (model.graph.input[0], model.graph.output[0]):
         value.name = names[value.name]
     (tmp_path / "names.onnx").write_bytes(model.SerializeToString())
-    found = source.resolve(str(tmp_path / "names.onnx"))
-    exported, _ = export.export(found)
-    images = noise(found.spec, 2, 0)
-    with source.open_source(found) as original, OrtSession(exported.SerializeToString()) as session:
+    resolved = source.resolve(str(tmp_path / "names.onnx"))
+    exported, _ = export.export(resolved)
+    images = noise(resolved.spec, 2, 0)
+    with source.open_source(resolved) as original, OrtSession(exported.SerializeToString()) as session:
         expected = original.run({"input": images})["landmarks"]
         np.testing.assert_allclose(session.run({"input": images})["landmarks"], expected, rtol=0, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Random weights: the same bytes for the same seed, landmarks that differ, and runtimes that agree on them."""
+"""Random weights: the same bytes for the same seed, landmarks that differ, and agreement of the runtimes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MODELS = [name for name in BACKBONES.names() if BACKBONES.load(name).spec.task =
 
 @pytest.fixture
 def threads() -> Iterator[None]:
-    """Puts PyTorch's number of threads back."""
+    """Restores PyTorch's number of threads."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -51,7 +51,7 @@ def digest(network: nn.Module) -> str:
 
 
 def answer(network: nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A network's first output, flat: (N, …) float32."""
+    """First output of a network, flattened: (N, …) float32."""
     with torch.inference_mode():
         out = network(torch.from_numpy(images))
     first: NDArray[np.float32] = (out[0] if isinstance(out, tuple) else out).flatten(1).numpy()
@@ -59,14 +59,14 @@ def answer(network: nn.Module, images: NDArray[np.float32]) -> NDArray[np.float3
 
 
 def images(seed: int = 1) -> NDArray[np.float32]:
-    """(4, 3, *SIZE) float32 in [0, 1): noise, half of it in squares of eight pixels."""
+    """(4, 3, *SIZE) float32 in [0, 1): two images of pixel noise, two of noise in squares of 8 pixels."""
     random = np.random.default_rng(seed)
     coarse = random.random((2, 3, SIZE[0] // 8, SIZE[1] // 8)).repeat(8, 2).repeat(8, 3)
     return np.concatenate([random.random((2, 3, *SIZE)), coarse]).astype(np.float32)
 
 
 class Plain(nn.Module):
-    """Deep, without BatchNorm; casts, a constant of its own, and a second head that comes later."""
+    """A deep network without BatchNorm, with casts, a constant buffer, and a second head."""
 
     grid: Tensor
 
@@ -86,7 +86,7 @@ class Plain(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Attention, LayerNorm, a parameter that belongs to no layer."""
+    """A network with attention, LayerNorm, and a parameter outside any layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Transformer(nn.Module):
 
 
 class Upwards(nn.Module):
-    """Heatmaps from a transposed convolution, decoded by a soft arg-max."""
+    """A network with heatmaps from a transposed convolution, decoded by a soft arg-max."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ FOREIGN = [Plain, Transformer, Upwards]
 
 
 @pytest.mark.parametrize("build", [*FOREIGN, lambda: BACKBONES.load(SMALL).module(68)])
-def test_the_seed_alone_decides_every_byte(build: Any, threads: None) -> None:
+def test_the_seed_determines_every_byte(build: Any, threads: None) -> None:
     digests = []
     for seed, count in ((0, 1), (0, 2), (1, 2)):
         torch.set_num_threads(count)
@@ -130,20 +130,20 @@ def test_the_seed_alone_decides_every_byte(build: Any, threads: None) -> None:
     assert digests[1] != digests[2]
 
 
-def test_what_the_weights_were_before_does_not_matter() -> None:
+def test_earlier_weights_do_not_matter() -> None:
     network = randomised(SMALL, seed=1)
     randomise(network, (SIDE, SIDE), 0)
     assert digest(network) == digest(randomised(SMALL))
 
 
 @pytest.mark.parametrize("build", FOREIGN)
-def test_a_network_of_any_kind_gives_finite_landmarks_that_differ(build: type[nn.Module]) -> None:
+def test_every_kind_of_network_computes_finite_landmarks_that_differ(build: type[nn.Module]) -> None:
     network = build()
     randomise(network, SIZE, 0)
-    found = answer(network.eval(), images())
-    assert np.isfinite(found).all()
-    assert found.std(0).mean() > 1e-3
-    assert ((found > 0) & (found < 1)).mean() > 0.9
+    points = answer(network.eval(), images())
+    assert np.isfinite(points).all()
+    assert points.std(0).mean() > 1e-3
+    assert ((points > 0) & (points < 1)).mean() > 0.9
 
 
 def test_landmarks_of_a_head_without_bias_are_scaled() -> None:
@@ -153,7 +153,7 @@ def test_landmarks_of_a_head_without_bias_are_scaled() -> None:
     assert 1e-3 < answer(network, images()).std(0).mean() < 0.1
 
 
-def test_nothing_but_the_network_changes() -> None:
+def test_only_the_weights_of_the_network_change() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Conv2d(4, 2, 3))
     network[1].eval()
     torch.manual_seed(7)
@@ -167,7 +167,7 @@ def test_nothing_but_the_network_changes() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network)
 
 
-def test_buffers_that_are_not_statistics_stay() -> None:
+def test_buffers_other_than_statistics_stay() -> None:
     network = Plain()
     randomise(network, SIZE, 0)
     assert torch.equal(network.grid, torch.arange(64.0))
@@ -206,7 +206,7 @@ def test_the_number_of_threads_does_not_matter(model: str, threads: None) -> Non
 
 
 def runtimes(network: nn.Module, size: tuple[int, int], folder: Path) -> tuple[OrtSession, OpenVinoSession]:
-    """A network in ONNX Runtime and in OpenVINO at f32; its first output is `first`."""
+    """Opens a network in ONNX Runtime and in OpenVINO at f32; the first output is called `first`."""
 
     class First(nn.Module):
         def __init__(self) -> None:
@@ -238,11 +238,11 @@ def runtimes(network: nn.Module, size: tuple[int, int], folder: Path) -> tuple[O
     "model",
     [pytest.param(name, marks=pytest.mark.exhaustive if name in LARGE else pytest.mark.slow) for name in MODELS],
 )
-def test_runtimes_agree_on_landmarks_that_could_disagree(model: str, tmp_path: Path, record_property: Any) -> None:
+def test_runtimes_agree_on_landmarks_that_vary(model: str, tmp_path: Path, record_property: Any) -> None:
     spec = BACKBONES.load(model).spec
     network = randomised(model)
-    given = noise(spec, 8, 123)
-    expected = answer(network, given)
+    inputs = noise(spec, 8, 123)
+    expected = answer(network, inputs)
     assert np.isfinite(expected).all()
     span = 1.0
     if model == HEATMAPS:
@@ -252,7 +252,7 @@ def test_runtimes_agree_on_landmarks_that_could_disagree(model: str, tmp_path: P
         assert 0.01 < expected.std(0).mean() < 0.1
     ort, openvino = runtimes(network, spec.input_size, tmp_path)
     for name, session in (("ort", ort), ("openvino", openvino)):
-        found = session.run({"input": given})["first"]
-        gap = float(np.abs(found - expected).max()) / span
+        output = session.run({"input": inputs})["first"]
+        gap = float(np.abs(output - expected).max()) / span
         record_property(name, gap)
         assert gap <= TOLERANCE

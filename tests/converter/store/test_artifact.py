@@ -22,32 +22,32 @@ NAMES = ["plain", "onnx-fp32", "openvino-fp32"]
 
 
 def flips(path: Path, count: int) -> Iterator[tuple[int, int]]:
-    """Seeded places in a file, its first and last byte among them, and what to change each by."""
+    """Yields seeded positions in a file, including the first and the last byte, and a change for each position."""
     size = path.stat().st_size
     random = np.random.default_rng(size)
     for place in [0, size - 1, *random.integers(0, size, count - 2).tolist()]:
         yield place, int(random.integers(1, 256))
 
 
-# What a manifest says
+# Content of a manifest
 
 
-def test_an_artefact_is_read_back_as_it_was_written(small: Path) -> None:
-    found = artifacts.read(small / "onnx-fp32")
-    assert (found.target, found.precision) == ("onnx", Precision.FP32)
-    assert sorted(found.files) == ["model.onnx", "reference.npz"]
-    assert found.spec.name == "tiny"
-    assert found.parents["source"]["file"] == "tiny.onnx"
-    assert found.parents["plain"]["sha256"] == artifacts.read(small / "plain").files["model.onnx"]
-    assert found.recipe["opset"] == 18
-    target = TARGETS.load(found.target)
-    passes = resolve(artifacts.variant_of(found), target, Choices()).passes
-    assert [step["pass"] for step in found.recipe["passes"]] == ["simplify", *passes]
-    assert found.parameters == 8 * 3 * 64 + 8 + 136 * 128 + 136
-    assert found.flops == 2 * (8 * 16 * 3 * 64 + 136 * 128)
+def test_an_artefact_is_read_as_it_was_written(small: Path) -> None:
+    artifact = artifacts.read(small / "onnx-fp32")
+    assert (artifact.target, artifact.precision) == ("onnx", Precision.FP32)
+    assert sorted(artifact.files) == ["model.onnx", "reference.npz"]
+    assert artifact.spec.name == "tiny"
+    assert artifact.parents["source"]["file"] == "tiny.onnx"
+    assert artifact.parents["plain"]["sha256"] == artifacts.read(small / "plain").files["model.onnx"]
+    assert artifact.recipe["opset"] == 18
+    target = TARGETS.load(artifact.target)
+    passes = resolve(artifacts.variant_of(artifact), target, Choices()).passes
+    assert [step["pass"] for step in artifact.recipe["passes"]] == ["simplify", *passes]
+    assert artifact.parameters == 8 * 3 * 64 + 8 + 136 * 128 + 136
+    assert artifact.flops == 2 * (8 * 16 * 3 * 64 + 136 * 128)
 
 
-def test_the_digest_covers_everything_but_what_was_measured(small: Path) -> None:
+def test_the_digest_covers_everything_except_measurements(small: Path) -> None:
     document = json.loads((small / "onnx-fp32" / "manifest.json").read_text(encoding="utf-8"))
     body = {key: value for key, value in document.items() if key not in ("digest", "seal", "measured")}
     assert document["digest"] == digest(body)
@@ -60,12 +60,12 @@ def test_every_field_of_an_artefact_is_in_the_manifest(small: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
-def test_execution_says_what_the_runtime_is_told(small: Path, target: str) -> None:
-    told = {
+def test_execution_has_the_settings_of_the_runtime(small: Path, target: str) -> None:
+    expected = {
         "onnx": {"tf32": False},
         "openvino": {"device": "CPU", "INFERENCE_PRECISION_HINT": "f32", "static_batch": 1},
     }
-    assert artifacts.read(small / f"{target}-fp32").execution == told[target]
+    assert artifacts.read(small / f"{target}-fp32").execution == expected[target]
 
 
 def test_bf16_is_a_hint_to_openvino_on_the_same_graph(small: Path) -> None:
@@ -75,7 +75,7 @@ def test_bf16_is_a_hint_to_openvino_on_the_same_graph(small: Path) -> None:
     assert half.digest != full.digest
 
 
-def test_a_spec_goes_through_json_unchanged() -> None:
+def test_a_spec_is_unchanged_by_json() -> None:
     spec = landmark_spec(
         "x",
         "pfld",
@@ -106,7 +106,7 @@ def test_one_changed_byte_in_any_file_is_noticed(small: Path, name: str) -> None
     artifacts.read(small / name)
 
 
-def test_every_changed_byte_of_the_manifest_is_noticed(small: Path) -> None:
+def test_a_changed_byte_of_the_manifest_is_noticed(small: Path) -> None:
     path = small / "onnx-fp32" / "manifest.json"
     content = path.read_bytes()
     for place, change in flips(path, 300):
@@ -117,7 +117,7 @@ def test_every_changed_byte_of_the_manifest_is_noticed(small: Path) -> None:
     artifacts.read(small / "onnx-fp32")
 
 
-def test_every_whitespace_of_the_manifest_counts(small: Path) -> None:
+def test_changed_whitespace_of_the_manifest_is_noticed(small: Path) -> None:
     path = small / "onnx-fp32" / "manifest.json"
     text = path.read_text(encoding="utf-8")
     places = [place for place, letter in enumerate(text) if letter in " \n"]
@@ -148,7 +148,7 @@ def test_a_changed_measurement_is_noticed(small: Path) -> None:
     ["", "{}", "[]", "null", "3", '{"format": 1}', '{"format": "1"}', "{", "\x00", "[" * 100_000],
     ids=lambda text: repr(text[:9]),
 )
-def test_a_manifest_that_is_something_else_is_refused(small: Path, content: str) -> None:
+def test_a_manifest_with_other_content_is_refused(small: Path, content: str) -> None:
     (small / "onnx-fp32" / "manifest.json").write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=r"manifest\.json"):
         artifacts.read(small / "onnx-fp32")
@@ -175,12 +175,12 @@ def test_a_missing_file_is_named(small: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "nothing"])
-def test_a_folder_that_is_no_artefact_says_so(small: Path, name: str) -> None:
+def test_a_folder_that_is_not_an_artefact_is_refused(small: Path, name: str) -> None:
     with pytest.raises(InputError, match="is not an artefact"):
         artifacts.read(small / name)
 
 
-def test_a_file_that_is_no_artefact_says_so(small: Path) -> None:
+def test_a_file_that_is_not_an_artefact_is_refused(small: Path) -> None:
     with pytest.raises(InputError):
         artifacts.read(small / "onnx-fp32" / "model.onnx")
 
@@ -188,7 +188,7 @@ def test_a_file_that_is_no_artefact_says_so(small: Path) -> None:
 # Measurements
 
 
-def test_recording_keeps_the_digest_and_earlier_measurements(small: Path) -> None:
+def test_a_new_measurement_keeps_the_digest_and_earlier_measurements(small: Path) -> None:
     before = artifacts.read(small / "onnx-fp32")
     after = artifacts.record(before, latency={"median_ms": 1.5})
     assert after.digest == before.digest
@@ -197,7 +197,7 @@ def test_recording_keeps_the_digest_and_earlier_measurements(small: Path) -> Non
     assert strays(small) == []
 
 
-def test_recording_on_a_read_only_file_system_is_no_error(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measurement_on_a_read_only_file_system_is_dropped(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, text: str) -> None:
         raise OSError(30, "Read-only file system")
 
@@ -216,7 +216,7 @@ def test_an_artefact_in_a_read_only_folder_is_read(small: Path) -> None:
         folder.chmod(0o755)
 
 
-# Swapping in
+# Replacing an artefact
 
 
 def put(path: Path, text: str) -> None:
@@ -225,7 +225,7 @@ def put(path: Path, text: str) -> None:
         (new / "manifest.json").write_text("{}", encoding="utf-8")
 
 
-def test_a_new_artefact_replaces_the_old_one_whole(tmp_path: Path) -> None:
+def test_a_new_artefact_replaces_every_file_of_the_old_artefact(tmp_path: Path) -> None:
     put(tmp_path / "a" / "x", "old")
     (tmp_path / "a" / "x" / "extra").touch()
     put(tmp_path / "a" / "x", "new")
@@ -260,7 +260,7 @@ def test_a_failure_leaves_the_old_artefact_as_it_was(tmp_path: Path) -> None:
     ],
     ids=["whole", "while building", "between the renames", "before the old one is gone", "after a lost rename"],
 )
-def test_whatever_a_dying_process_left_is_repaired(tmp_path: Path, here: list[str], expected: str) -> None:
+def test_an_interrupted_replacement_is_repaired(tmp_path: Path, here: list[str], expected: str) -> None:
     for name in here:
         put(tmp_path / "store" / "y", name)
         (tmp_path / "store" / "y").rename(tmp_path / "store" / name)
@@ -269,7 +269,7 @@ def test_whatever_a_dying_process_left_is_repaired(tmp_path: Path, here: list[st
     assert strays(tmp_path / "store") == []
 
 
-def test_find_leaves_plain_graphs_and_strays_out(small: Path) -> None:
+def test_find_lists_neither_plain_graphs_nor_temporary_folders(small: Path) -> None:
     (small / "onnx-fp32").rename(small / ".onnx-fp32.old")
     assert [path.name for path in artifacts.find(small.parent)] == ["openvino-bf16", "openvino-fp32"]
 
@@ -293,7 +293,7 @@ def test_every_command_refuses_a_newer_artefact(cli: Cli, small: Path) -> None:
         cli(command, small / "onnx-fp32").refused(4, "has format 2", "update lmconv")
 
 
-# What somebody made by hand
+# Artefacts made by hand
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_a_sealed_manifest_of_another_shape_is_refused_by_every_command(small: P
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "model.onnx"])
-def test_what_would_be_read_for_ever_is_not_read(small: Path, cli: Cli, name: str) -> None:
+def test_an_endless_file_is_not_read(small: Path, cli: Cli, name: str) -> None:
     (small / "onnx-fp32" / name).unlink()
     (small / "onnx-fp32" / name).symlink_to("/dev/zero")
     cli("inspect", small / "onnx-fp32").refused(4, "no regular file")

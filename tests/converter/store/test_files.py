@@ -13,12 +13,12 @@ from lmconv.store import files
 FULL = """
 import resource, signal, sys
 from lmconv.cli import run
-import lmconv.pipeline, onnxsim, openvino  # what they cache on disk is not our business
+import lmconv.pipeline, onnxsim, openvino  # imported first, because their caches on disk are not part of the test
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 sys.exit(run(sys.argv[2:]))
 """
-"""A disk with room for files of so many bytes: what the system says then is what a full one makes it say."""
+"""Limits the size of files: the error of the operating system is then handled like the error of a full disk."""
 
 
 def export_on_full_disk(limit: int, *arguments: str | Path) -> Ran:
@@ -30,21 +30,21 @@ def test_the_same_value_gives_the_same_text() -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_a_number_that_json_has_not_is_refused(number: float) -> None:
+def test_nan_and_infinity_are_refused(number: float) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.canonical({"x": number})
 
 
-def test_numbers_that_json_has_not_become_null_however_deep_they_are() -> None:
+def test_nan_and_infinity_become_null_at_any_depth() -> None:
     value = {"a": [1, float("nan"), (float("-inf"), "inf")], "b": {"c": float("inf"), "d": None, "e": True}}
     assert files.finite(value) == {"a": [1, None, [None, "inf"]], "b": {"c": None, "d": None, "e": True}}
 
 
-def test_numbers_that_json_has_not_may_become_words() -> None:
+def test_nan_and_infinity_may_become_words() -> None:
     assert files.finite([float("nan"), float("-inf"), 0.5], otherwise=str) == ["nan", "-inf", 0.5]
 
 
-def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_replacement_leaves_only_the_old_file(tmp_path: Path) -> None:
     def fail() -> None:
         with files.replacing(tmp_path / "x") as beside:
             beside.write_bytes(b"half")
@@ -56,7 +56,7 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert contents(tmp_path) == {"x": b"old"}
 
 
-def test_files_of_dead_writers_of_the_same_path_are_swept(tmp_path: Path) -> None:
+def test_temporary_files_of_dead_writers_are_removed(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
     for name in (".a[1].json.123", ".b.json.123"):
@@ -67,7 +67,7 @@ def test_files_of_dead_writers_of_the_same_path_are_swept(tmp_path: Path) -> Non
     assert contents(place) == {".b.json.123": b"half", "a[1].json": b"two"}
 
 
-def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+def test_a_text_that_cannot_be_encoded_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "place" / "x.json"
     path.parent.mkdir()
     path.write_text("old", encoding="utf-8")
@@ -76,7 +76,7 @@ def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     assert contents(path.parent) == {"x.json": b"old"}
 
 
-def test_what_the_system_refuses_is_an_input_error_that_names_the_place(tmp_path: Path) -> None:
+def test_an_os_error_becomes_an_input_error_that_names_the_path(tmp_path: Path) -> None:
     def fail() -> None:
         with files.writing(tmp_path / "place"):
             raise OSError(28, "No space left on device")
@@ -86,7 +86,7 @@ def test_what_the_system_refuses_is_an_input_error_that_names_the_place(tmp_path
 
 
 @pytest.mark.parametrize("deeper", ["", "below", "below/further"])
-def test_refuses_an_output_folder_that_cannot_be_made(cli: Cli, tiny: Path, tmp_path: Path, deeper: str) -> None:
+def test_refuses_an_output_folder_that_cannot_be_created(cli: Cli, tiny: Path, tmp_path: Path, deeper: str) -> None:
     (tmp_path / "file").write_bytes(b"mine")
     out = tmp_path / "file" / deeper
     ran = cli("export", tiny, "--out", out, "--json")
@@ -106,9 +106,9 @@ def test_a_full_disk_leaves_nothing_half_written(tiny: Path, tmp_path: Path, tar
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
-def test_a_disk_that_is_full_at_the_artefact_leaves_the_old_one(cli: Cli, small: Path, tiny: Path, target: str) -> None:
+def test_a_disk_that_becomes_full_leaves_the_old_artefact(cli: Cli, small: Path, tiny: Path, target: str) -> None:
     before = contents(small / f"{target}-fp32")
-    # The plain graph is kept, so the first thing to be written is the artefact's model.
+    # The plain graph is reused, and the first file to be written is the model of the artefact.
     ran = export_on_full_disk(30_000, tiny, "--to", target, "--out", small.parent, "--quiet")
     ran.refused(4, "cannot write", "free space there")
     assert contents(small / f"{target}-fp32") == before
@@ -116,7 +116,7 @@ def test_a_disk_that_is_full_at_the_artefact_leaves_the_old_one(cli: Cli, small:
     assert cli("verify", small / f"{target}-fp32").code == 0
 
 
-def test_a_jpeg_without_an_end_is_told() -> None:
+def test_a_truncated_jpeg_is_detected() -> None:
     whole = cv2.imencode(".jpg", np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3))[1].tobytes()
     assert not files.jpeg_breaks_off(whole)
     assert not files.jpeg_breaks_off(whole + b"what a camera adds")

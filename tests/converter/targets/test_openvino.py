@@ -1,4 +1,4 @@
-"""Static shapes: the file is tied to one input, a session to none."""
+"""Static shapes: the file has batch size 1; a session accepts any batch size."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def network(bias: Float32 | None = None) -> onnx.ModelProto:
 
 
 def written(model: onnx.ModelProto, folder: Path, spec: ModelSpec = SPEC) -> tuple[Path, bool]:
-    """The model file, and whether it is tied to one input."""
+    """Writes the model file; returns its path, and True if its batch size is fixed to 1."""
     built = build(model, folder, spec, Precision.FP32)
     return folder / "model.xml", STATIC in built.execution
 
@@ -38,14 +38,14 @@ def shapes(path: Path) -> list[str]:
     return [str(value.get_partial_shape()) for value in openvino.Core().read_model(path).inputs]
 
 
-def test_a_free_batch_is_one_in_the_file(tmp_path: Path) -> None:
+def test_a_free_batch_is_fixed_to_1_in_the_file(tmp_path: Path) -> None:
     path, static = written(network(), tmp_path)
     assert static
     assert shapes(path) == ["[1,8,6,6]"]
 
 
 @pytest.mark.parametrize("sizes", [[1, 64, 1], [2, 3, 4, 5, 6, 1, 2], [64, 9, 64, 9]])
-def test_a_session_takes_any_number_of_inputs_and_holds_few_networks(sizes: list[int], tmp_path: Path) -> None:
+def test_a_session_accepts_any_batch_size_and_keeps_few_networks(sizes: list[int], tmp_path: Path) -> None:
     model = network()
     path, _ = written(model, tmp_path)
     with OpenVinoSession(path, "f32", 1, free_inputs(SPEC)) as session, OrtSession(model.SerializeToString()) as ort:
@@ -55,7 +55,7 @@ def test_a_session_takes_any_number_of_inputs_and_holds_few_networks(sizes: list
         assert len(session._requests) <= SIZES + 1
 
 
-def test_a_fixed_batch_is_left_alone(tmp_path: Path) -> None:
+def test_a_fixed_batch_stays_fixed(tmp_path: Path) -> None:
     model = network()
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
     path, static = written(model, tmp_path, with_batch(SPEC, 4))
@@ -63,7 +63,7 @@ def test_a_fixed_batch_is_left_alone(tmp_path: Path) -> None:
     assert shapes(path) == ["[4,8,6,6]"]
 
 
-def test_a_network_that_cannot_be_reshaped_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_network_that_cannot_be_reshaped_keeps_its_free_batch(tmp_path: Path) -> None:
     model = network(normal(3, 4, 1, 1))
     path, static = written(model, tmp_path)
     assert not static
@@ -72,7 +72,7 @@ def test_a_network_that_cannot_be_reshaped_stays_as_it_is(tmp_path: Path) -> Non
         assert session.run({"x": normal(3, 8, 6, 6)})["y"].shape == (3, 4, 4, 4)
 
 
-def test_a_network_that_computes_with_its_batch_size_still_takes_any(tmp_path: Path) -> None:
+def test_a_network_that_computes_with_its_batch_size_accepts_any_batch_size(tmp_path: Path) -> None:
     nodes = [
         node("Conv", "x weight", "a"),
         node("Shape", "a", "shape", start=0, end=1),
@@ -87,7 +87,7 @@ def test_a_network_that_computes_with_its_batch_size_still_takes_any(tmp_path: P
             assert session.run({"x": normal(size, 8, 6, 6)})["y"].shape == (size, 4, 16)
 
 
-def test_only_a_batch_is_fixed_not_another_free_axis(tmp_path: Path) -> None:
+def test_only_the_batch_is_fixed_and_other_axes_stay_free(tmp_path: Path) -> None:
     frame = TensorSpec(name="frame", dtype="float32", shape=("H", "W"), layout="HW")
     spec = replace(SPEC, inputs=(*SPEC.inputs, frame))
     nodes = [node("Conv", "x weight", "a"), node("ReduceMean", "frame", "b"), node("Mul", "a b", "y")]
@@ -97,7 +97,7 @@ def test_only_a_batch_is_fixed_not_another_free_axis(tmp_path: Path) -> None:
     assert shapes(path) == ["[1,8,6,6]", "[?,?]"]
 
 
-def test_an_operator_that_openvino_has_not_is_named_in_one_line(tmp_path: Path) -> None:
+def test_an_operator_that_openvino_lacks_is_named_in_one_line(tmp_path: Path) -> None:
     nodes = [
         make_node("MaxPool", ["x"], ["a", "places"], kernel_shape=[2, 2], strides=[2, 2]),
         make_node("MaxUnpool", ["a", "places"], ["b"], kernel_shape=[2, 2], strides=[2, 2]),

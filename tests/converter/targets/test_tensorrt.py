@@ -1,6 +1,6 @@
-"""The TensorRT target as far as it goes without TensorRT: what is recorded, refused, split, and said.
+"""The TensorRT target without TensorRT: manifest, refusals, splitting of batches, and messages.
 
-Where a test puts something in the place of the build, it is about what lmconv does before and after.
+Tests that replace the build test the work of lmconv before and after the build.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ SPEC = landmark_spec("tiny", "onnx", size=(32, 32), landmarks=68)
 
 @pytest.fixture
 def builder(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
-    """A machine that builds `engine of N bytes` at once, and times two kernels; gives how it was asked."""
-    asked: list[Options] = []
+    """Replaces TensorRT's build by an instant build of `engine of N bytes`; returns the list of received options."""
+    received: list[Options] = []
 
     def build(onnx: bytes, options: Options) -> Plan:
-        asked.append(options)
+        received.append(options)
         engine = f"engine of {len(onnx)} bytes".encode()
         return Plan(engine=engine, cache=b"2 kernels", seconds=0.1, layers=3, memory=0, warnings=())
 
     monkeypatch.setattr(tensorrt, "build_plan", build)
     monkeypatch.setattr(device, "describe", lambda: dict(HERE))
-    return asked
+    return received
 
 
 # Building
 
 
-def test_what_decides_an_engine_is_recorded(builder: list[Options], tmp_path: Path) -> None:
+def test_the_options_of_an_engine_are_recorded(builder: list[Options], tmp_path: Path) -> None:
     options = BuildOptions(profile=(1, 4, 16), workspace=1 << 28, builder_level=5, version_compatible=True)
     built = tensorrt.build(tiny_onnx(), tmp_path, SPEC, Precision.FP16, options)
     assert built.recipe == {
@@ -72,10 +72,10 @@ def test_what_decides_an_engine_is_recorded(builder: list[Options], tmp_path: Pa
         }
     }
     assert built.execution == {"tf32": False, "batches": [1, 4, 16]}
-    told = {name: HERE[name] for name in ("gpu", "compute_capability", "tensorrt", "cuda", "driver", "platform")}
-    assert built.machine == told | {"version_compatible": True, "hardware_compatible": False}
-    wanted = Options(profile=(1, 4, 16), workspace=1 << 28, level=5, version_compatible=True)
-    assert builder == [wanted]
+    machine = {name: HERE[name] for name in ("gpu", "compute_capability", "tensorrt", "cuda", "driver", "platform")}
+    assert built.machine == machine | {"version_compatible": True, "hardware_compatible": False}
+    expected = Options(profile=(1, 4, 16), workspace=1 << 28, level=5, version_compatible=True)
+    assert builder == [expected]
 
 
 def test_a_fixed_batch_has_no_profile(builder: list[Options], tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_fixed_batch_has_no_profile(builder: list[Options], tmp_path: Path) ->
     assert built.execution == {"tf32": False}
 
 
-def test_who_builds_an_engine_knows_it(builder: list[Options], tmp_path: Path) -> None:
+def test_a_built_engine_is_added_to_the_ledger(builder: list[Options], tmp_path: Path) -> None:
     tensorrt.build(tiny_onnx(), tmp_path, SPEC, Precision.FP32)
     assert ledger.known(hashlib.sha256((tmp_path / "model.engine").read_bytes()).hexdigest())
 
@@ -92,12 +92,12 @@ def test_who_builds_an_engine_knows_it(builder: list[Options], tmp_path: Path) -
 def test_a_timing_cache_is_kept_for_each_version_and_gpu(builder: list[Options], tmp_path: Path) -> None:
     for _ in range(2):
         tensorrt.build(tiny_onnx(), tmp_path, SPEC, Precision.FP32, BuildOptions(cache=tmp_path))
-    kept = tmp_path / "tensorrt-11.4.0-NVIDIA-H100-80GB-HBM3.cache"
-    assert kept.read_bytes() == b"2 kernels"
-    assert [asked.cache for asked in builder] == [None, b"2 kernels"]
+    cache = tmp_path / "tensorrt-11.4.0-NVIDIA-H100-80GB-HBM3.cache"
+    assert cache.read_bytes() == b"2 kernels"
+    assert [options.cache for options in builder] == [None, b"2 kernels"]
 
 
-def test_a_locked_cache_lets_through_what_does_not_change_it(builder: list[Options], tmp_path: Path) -> None:
+def test_a_locked_cache_allows_a_build_that_does_not_change_it(builder: list[Options], tmp_path: Path) -> None:
     cache = tmp_path / "my.cache"
     cache.write_bytes(b"2 kernels")
     tensorrt.build(tiny_onnx(), tmp_path, SPEC, Precision.FP32, BuildOptions(cache=cache, locked=True))
@@ -105,15 +105,16 @@ def test_a_locked_cache_lets_through_what_does_not_change_it(builder: list[Optio
 
 
 @pytest.mark.parametrize(
-    ("before", "said"), [(b"1 kernel", "kernels were timed that .* does not have"), (None, "there is no timing cache")]
+    ("before", "message"),
+    [(b"1 kernel", "kernels were timed that .* does not have"), (None, "there is no timing cache")],
 )
 def test_a_locked_cache_that_would_change_is_refused(
-    builder: list[Options], tmp_path: Path, before: bytes | None, said: str
+    builder: list[Options], tmp_path: Path, before: bytes | None, message: str
 ) -> None:
     cache = tmp_path / "my.cache"
     if before:
         cache.write_bytes(before)
-    with pytest.raises(GateFailed, match=said):
+    with pytest.raises(GateFailed, match=message):
         tensorrt.build(tiny_onnx(), tmp_path, SPEC, Precision.FP32, BuildOptions(cache=cache, locked=True))
     assert not (tmp_path / "model.engine").exists()
     assert (cache.read_bytes() if cache.exists() else None) == before
@@ -131,14 +132,14 @@ def test_a_locked_cache_that_would_change_is_refused(
         ("shape", InputError),
     ],
 )
-def test_a_fault_is_one_of_our_errors(kind: str, error: type[LmconvError]) -> None:
-    with pytest.raises(LmconvError) as found, tensorrt.faults():
+def test_a_fault_becomes_an_lmconv_error(kind: str, error: type[LmconvError]) -> None:
+    with pytest.raises(LmconvError) as raised, tensorrt.faults():
         raise Fault(kind, "what", "do this")
-    assert type(found.value) is error
-    assert str(found.value) == "what (do this)"
+    assert type(raised.value) is error
+    assert str(raised.value) == "what (do this)"
 
 
-def test_every_kind_of_fault_is_one_of_our_errors() -> None:
+def test_every_kind_of_fault_has_an_lmconv_error() -> None:
     assert set(tensorrt.ERRORS) == set(KINDS)
 
 
@@ -155,7 +156,7 @@ def test_a_fault_names_the_module_of_the_network(
         tensorrt.build(tiny_onnx(), tmp_path, SPEC, Precision.FP32, options)
 
 
-# Any number of inputs
+# Splitting of batches
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,9 @@ def test_a_fault_names_the_module_of_the_network(
         (3, None, [3]),
     ],
 )
-def test_inputs_are_run_in_parts_that_fit(count: int, batches: tuple[int, int, int] | None, sizes: list[int]) -> None:
+def test_inputs_are_split_into_batches_of_the_profile(
+    count: int, batches: tuple[int, int, int] | None, sizes: list[int]
+) -> None:
     ran = []
 
     def run(arrays: Arrays) -> dict[str, NDArray[Any]]:
@@ -177,15 +180,15 @@ def test_inputs_are_run_in_parts_that_fit(count: int, batches: tuple[int, int, i
         return {"y": arrays["x"] * 2}
 
     x = np.arange(count * 3.0).reshape(count, 3)
-    found = tensorrt.in_portions(run, {"x": x}, batches)["y"]
+    outputs = tensorrt.in_portions(run, {"x": x}, batches)["y"]
     assert ran == sizes
-    np.testing.assert_array_equal(found, x * 2)
+    np.testing.assert_array_equal(outputs, x * 2)
 
 
 # The ledger
 
 
-def test_only_what_was_noted_is_known() -> None:
+def test_only_noted_engines_are_known() -> None:
     first, second = "a" * 64, "b" * 64
     assert not ledger.known(first)
     ledger.note(first)
@@ -196,7 +199,7 @@ def test_only_what_was_noted_is_known() -> None:
     assert ledger.path().read_text() == f"{first}\n{second}\n"
 
 
-def test_half_a_line_of_a_process_that_died_spoils_no_other() -> None:
+def test_an_incomplete_line_in_the_ledger_affects_no_other_line() -> None:
     ledger.note("a" * 64)
     with ledger.path().open("a") as file:
         file.write("b" * 20)
@@ -220,7 +223,7 @@ def test_a_ledger_that_cannot_be_read_or_written_is_one_clear_error() -> None:
 # Loading
 
 
-def test_rubbish_in_the_ledger_trusts_nothing_and_hinders_nothing() -> None:
+def test_invalid_bytes_in_the_ledger_are_ignored() -> None:
     ledger.path().parent.mkdir(parents=True, exist_ok=True)
     ledger.path().write_bytes(b"\xff\xfe\x00" * 1000)
     assert not ledger.known("a" * 64)
@@ -229,7 +232,7 @@ def test_rubbish_in_the_ledger_trusts_nothing_and_hinders_nothing() -> None:
 
 
 def engine(small: Path, machine: Mapping[str, object], **recipe: object) -> Path:
-    """An artefact of the tiny network that says it is an engine."""
+    """Turns an artefact of the tiny network into an artefact with an engine; returns its folder."""
     folder = small / "tensorrt-fp32"
     (small / "onnx-fp32").rename(folder)
     (folder / "model.onnx").rename(folder / "model.engine")
@@ -243,7 +246,7 @@ BATCHES = {"engine": {"batches": [1, 4, 32], "workspace": 1 << 29, "builder_leve
 
 
 @pytest.mark.parametrize("command", ["verify", "bench"])
-def test_an_engine_of_another_machine_is_3_with_the_exact_remedy(
+def test_an_engine_of_another_machine_ends_with_exit_code_3_and_the_command_to_rebuild_it(
     cli: Cli, small: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setattr(tensorrt, "requires", lambda: None)
@@ -259,7 +262,7 @@ def test_an_engine_of_another_machine_is_3_with_the_exact_remedy(
 
 
 @pytest.mark.skipif(device.missing() is None, reason="TensorRT and a GPU are here")
-def test_an_engine_that_fits_is_loaded_only_where_a_device_is(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_matching_engine_needs_a_device(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt, "requires", lambda: None)
     monkeypatch.setattr(device, "describe", lambda: dict(HERE))
     artifact = artifacts.read(engine(small, HERE))
@@ -267,7 +270,7 @@ def test_an_engine_that_fits_is_loaded_only_where_a_device_is(small: Path, monke
         tensorrt.open_artifact(artifact, OpenOptions(trust=True))
 
 
-def test_what_a_manifest_says_cannot_command_a_terminal(cli: Cli, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_control_characters_of_a_manifest_are_escaped(cli: Cli, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt, "requires", lambda: None)
     monkeypatch.setattr(device, "describe", lambda: dict(HERE))
     folder = engine(small, HERE | {"gpu": "A10\x9b2J\nerror: all is well\x08"})
@@ -277,25 +280,25 @@ def test_what_a_manifest_says_cannot_command_a_terminal(cli: Cli, small: Path, m
 # The command that makes an artefact again
 
 
-def test_the_remedy_makes_the_same_model_again(cli: Cli, small: Path, tiny: Path, tmp_path: Path) -> None:
-    made = artifacts.read(small / "onnx-fp32")
-    lmconv, *arguments = shlex.split(remedy.command(made))
+def test_the_rebuild_command_makes_the_same_model(cli: Cli, small: Path, tiny: Path, tmp_path: Path) -> None:
+    artifact = artifacts.read(small / "onnx-fp32")
+    lmconv, *arguments = shlex.split(remedy.command(artifact))
     assert lmconv == "lmconv"
     Path("tiny.onnx").write_bytes(tiny.read_bytes())
     assert cli(*arguments, "--out", tmp_path / "again", "--no-guard").code == 0
     again = artifacts.read(tmp_path / "again" / "tiny" / "onnx-fp32")
-    assert again.files == made.files
+    assert again.files == artifact.files
 
 
-def test_the_remedy_names_what_the_manifest_tells(small: Path) -> None:
-    made = artifacts.read(small / "onnx-fp32")
+def test_the_rebuild_command_has_all_options_of_the_manifest(small: Path) -> None:
+    artifact = artifacts.read(small / "onnx-fp32")
     other = replace(
-        made,
+        artifact,
         target="tensorrt",
         precision=Precision.INT8,
-        spec=replace(made.spec, backbone="pfld", name="mine", io="image"),
+        spec=replace(artifact.spec, backbone="pfld", name="mine", io="image"),
         parents={"source": {"file": "my weights.pth", "sha256": ""}},
-        recipe={**made.recipe, "faces": ["0123"], "engine": {"batches": [1, 8, 64], "hardware_compatible": True}},
+        recipe={**artifact.recipe, "faces": ["0123"], "engine": {"batches": [1, 8, 64], "hardware_compatible": True}},
     )
     assert remedy.command(other) == (
         "lmconv export pfld --weights 'my weights.pth' --name mine --to tensorrt --precision int8 --io image "
@@ -303,12 +306,12 @@ def test_the_remedy_names_what_the_manifest_tells(small: Path) -> None:
     )
 
 
-def test_the_remedy_of_a_network_of_ones_own_says_how_it_is_read(small: Path) -> None:
-    made = artifacts.read(small / "onnx-fp32")
-    how = Preprocess(colour="RGB", scale=0.5, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))
-    spec = replace(made.spec, backbone="nets.py:build", name="build", preprocess=how)
+def test_the_rebuild_command_of_a_user_network_has_its_input_options(small: Path) -> None:
+    artifact = artifacts.read(small / "onnx-fp32")
+    preprocess = Preprocess(colour="RGB", scale=0.5, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))
+    spec = replace(artifact.spec, backbone="nets.py:build", name="build", preprocess=preprocess)
     spec = with_batch(replace(spec, heatmaps=Decode(method="soft-argmax", beta=2)), 4)
-    other = replace(made, spec=spec, parents={"source": {"file": None, "sha256": "", "seed": 3}})
+    other = replace(artifact, spec=spec, parents={"source": {"file": None, "sha256": "", "seed": 3}})
     assert remedy.command(other) == (
         "lmconv export nets.py:build --random-weights --seed 3 --name build --input 3x32x32 --landmarks 68 "
         "--preprocess RGB,0.5,0.1:0.2:0.3,1.0 --decode soft-argmax:2 --to onnx --precision fp32 --batch 4"

@@ -1,4 +1,4 @@
-"""A contestant in a process of its own: `python contestant.py WAY`, where the way is what goes wrong."""
+"""A contestant in a process of its own: `python contestant.py FAILURE`, where FAILURE selects the failure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lmconv.trt.faults import Fault
 from lmconv.trt.timing import Timer
 from lmconv.trt.worker import serve
 
-WAY = sys.argv[1]
+FAILURE = sys.argv[1]
 
 
 class Sleep:
-    """Steps that take a millisecond."""
+    """Steps whose computation takes a millisecond."""
 
     stream = None
 
@@ -40,63 +40,63 @@ class Sleep:
 
 
 class Contestant:
-    """Fails at the second batch size or in the second block, in the middle of the timing."""
+    """A contestant that fails in the second block of the timing."""
 
     blocks = 0
 
     def about(self) -> dict[str, Any]:
         sys.stdout.write("a library prints to standard output\n")
         os.write(1, b"from C, too\n")
-        return {"pid": os.getpid(), "way": WAY, "said": os.environ.get("SAID")}
+        return {"pid": os.getpid(), "way": FAILURE, "said": os.environ.get("SAID")}
 
     def timer(self, batch: int) -> Timer:
-        made = Timer(Sleep(), {"batch": batch})
-        if WAY != "well":
-            self._spoil(made)
-        return made
+        timer = Timer(Sleep(), {"batch": batch})
+        if FAILURE != "well":
+            self._let_fail(timer)
+        return timer
 
-    def _spoil(self, made: Timer) -> None:
-        measure = made.measure
+    def _let_fail(self, timer: Timer) -> None:
+        measure = timer.measure
 
-        def spoilt(samples: int) -> dict[str, list[float]]:
+        def failing(samples: int) -> dict[str, list[float]]:
             self.blocks += 1
             if self.blocks == 2:
-                go_wrong()
+                fail()
             return measure(samples)
 
-        made.measure = spoilt  # type: ignore[method-assign]
+        timer.measure = failing  # type: ignore[method-assign]
 
     def close(self) -> None:
-        if WAY == "clings":
+        if FAILURE == "clings":
             time.sleep(60)
 
 
-def go_wrong() -> None:
+def fail() -> None:
     sys.stderr.write("it is getting worse\n")
     sys.stderr.flush()
-    if WAY == "killed":
+    if FAILURE == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    if WAY == "exits":
+    if FAILURE == "exits":
         sys.stderr.write("something: out of luck\n")
         sys.stderr.flush()
         os._exit(7)
-    if WAY == "hangs":
+    if FAILURE == "hangs":
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
         time.sleep(60)
-    if WAY == "raises":
+    if FAILURE == "raises":
         raise ValueError("no such thing\nin two lines")
 
 
-if WAY == "rubbish":
+if FAILURE == "rubbish":
     sys.stdout.write("Traceback? No: {oh}\n")
     sys.stdout.flush()
     sys.stdin.readline()
     sys.exit()
-if WAY == "fails to open":
+if FAILURE == "fails to open":
 
-    def opened() -> Contestant:
+    def open_contestant() -> Contestant:
         raise Fault("load", "it cannot be loaded", "build it again")
 
-    serve(opened)
+    serve(open_contestant)
 else:
     serve(Contestant)

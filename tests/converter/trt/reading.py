@@ -1,6 +1,6 @@
-"""Which names of TensorRT a file uses, told from its syntax; and the project's own list of those it may use.
+"""Names of TensorRT that a file uses, from its syntax tree; and names.toml, the list of the permitted names.
 
-What is TensorRT's is known from `trt.…`, from annotations, and from what methods give, which names.toml says.
+A value is TensorRT's because of `trt.…`, because of an annotation, or because names.toml gives the class of a result.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ TREE = Path(__file__).parents[3] / "converter" / "lmconv" / "trt"
 FILES = sorted(TREE.rglob("*.py"))
 MARK = re.compile(r"# trt: (\d+(?:, \d+)*)$")
 ENUMERATIONS = frozenset({"DataType", "ILogger.Severity"})
-"""Their members have a `name`, as those of every enumeration of pybind11."""
+"""Enumerations: their members have an attribute `name`, as in every enumeration of pybind11."""
 
 Kind: TypeAlias = str | tuple["Kind", ...] | None
-"""The class of a value, of each of several, or that it is not TensorRT's. Lists are as their elements."""
+"""Class of a value, or a tuple of classes; None for other classes. A list has the class of its elements."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Name:
-    """What names.toml says of a name: the major versions that have it, and the class of what it gives."""
+    """Entry of names.toml: the major versions with the name, and the class of its value or result."""
 
     versions: frozenset[int]
     gives: str
@@ -33,7 +33,7 @@ class Name:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
-    """A name where it is used, and the major versions that the line is for."""
+    """A used name with its line, and the major versions for which the line is marked."""
 
     name: str
     line: int
@@ -41,47 +41,47 @@ class Use:
 
 
 def listed() -> dict[str, Name]:
-    """The project's own list."""
+    """Reads names.toml."""
     document = tomllib.loads(Path(__file__).with_name("names.toml").read_text(encoding="utf-8"))
     majors = {version: int(version.partition(".")[0]) for version in document["versions"]}
-    found = {
+    names = {
         name: Name(versions=frozenset(majors.values()), gives=gives) for name, gives in document["everywhere"].items()
     }
     for name, versions in document["some"].items():
-        found[name] = Name(versions=frozenset(majors[version] for version in versions), gives="")
-    return found
+        names[name] = Name(versions=frozenset(majors[version] for version in versions), gives="")
+    return names
 
 
 def complaints(source: str, names: dict[str, Name]) -> list[str]:
-    """What is wrong with the names in a file."""
-    found = []
+    """Names in a file that names.toml does not permit, as messages."""
+    messages = []
     for use in uses(source, names):
         if use.name not in names:
-            found.append(f"line {use.line}: {use.name} is not in names.toml")
+            messages.append(f"line {use.line}: {use.name} is not in names.toml")
         elif lacking := use.versions - names[use.name].versions:
-            found.append(f"line {use.line}: {use.name} is not in {', '.join(map(str, sorted(lacking)))}")
-    return found
+            messages.append(f"line {use.line}: {use.name} is not in {', '.join(map(str, sorted(lacking)))}")
+    return messages
 
 
 def marks(source: str) -> dict[int, frozenset[int]]:
-    """The major versions that marked lines are for, by line."""
-    found = ((line, MARK.search(text)) for line, text in enumerate(source.splitlines(), 1))
-    return {line: frozenset(map(int, mark[1].split(", "))) for line, mark in found if mark}
+    """Major versions of marked lines, by line number."""
+    matches = ((line, MARK.search(text)) for line, text in enumerate(source.splitlines(), 1))
+    return {line: frozenset(map(int, mark[1].split(", "))) for line, mark in matches if mark}
 
 
 def uses(source: str, names: dict[str, Name]) -> list[Use]:
     """Every name of TensorRT in a file."""
     reader = Reader(names)
     tree = ast.parse(source)
-    for _ in range(3):  # what a function gives, and what a method keeps, may be told further down
-        reader.found = []
+    for _ in range(3):  # results of functions and attributes of self may be defined further down
+        reader.names_used = []
         reader.visit(tree)
     marked, every = marks(source), frozenset({8, 10, 11})
-    return [Use(name=name, line=line, versions=marked.get(line, every)) for name, line in reader.found]
+    return [Use(name=name, line=line, versions=marked.get(line, every)) for name, line in reader.names_used]
 
 
 def is_class(name: str) -> bool:
-    """Whether a name is a class, and not a member of one."""
+    """True if a name is a class, not a member of a class."""
     return name[:1].isupper() and ("." not in name or name in ENUMERATIONS)
 
 
@@ -90,15 +90,15 @@ class Reader(ast.NodeVisitor):
     """Follows the classes of values through a file."""
 
     names: dict[str, Name]
-    found: list[tuple[str, int]] = field(default_factory=list)
+    names_used: list[tuple[str, int]] = field(default_factory=list)
     scopes: list[dict[str, Kind]] = field(default_factory=lambda: [{}])
     results: dict[str, Kind] = field(default_factory=dict)
 
     def kind(self, node: ast.expr | None) -> Kind:
-        """The class of what an expression gives."""
+        """Class of the value of an expression."""
         if isinstance(node, ast.Name):
-            known = (scope[node.id] for scope in reversed(self.scopes) if node.id in scope)
-            return "" if node.id == "trt" else next(known, None)
+            kinds = (scope[node.id] for scope in reversed(self.scopes) if node.id in scope)
+            return "" if node.id == "trt" else next(kinds, None)
         if isinstance(node, ast.Attribute):
             if isinstance(node.value, ast.Name) and node.value.id == "self":
                 return self.scopes[0].get(f"self.{node.attr}")
@@ -120,8 +120,8 @@ class Reader(ast.NodeVisitor):
             return None, self.kind(node.args[0])
         called = self.kind(node.func)
         if isinstance(called, str):
-            given = self.names.get(called)
-            return called if is_class(called) else (given.gives or None) if given else None
+            entry = self.names.get(called)
+            return called if is_class(called) else (entry.gives or None) if entry else None
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
         return self.results.get(name)
 
@@ -136,8 +136,8 @@ class Reader(ast.NodeVisitor):
         if isinstance(target, ast.Tuple):
             fits = isinstance(kind, tuple) and len(kind) == len(target.elts)
             parts = kind if isinstance(kind, tuple) and fits else (None,) * len(target.elts)
-            for each, part in zip(target.elts, parts, strict=True):
-                self.bind(each, part)
+            for element, part in zip(target.elts, parts, strict=True):
+                self.bind(element, part)
         elif isinstance(target, ast.Name):
             self.scopes[-1][target.id] = kind
         elif isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "self":
@@ -146,7 +146,7 @@ class Reader(ast.NodeVisitor):
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         self.results[node.name] = self.annotated(node.returns)
         arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-        self.scopes.append({each.arg: self.annotated(each.annotation) for each in arguments})
+        self.scopes.append({argument.arg: self.annotated(argument.annotation) for argument in arguments})
         self.generic_visit(node)
         self.scopes.pop()
 
@@ -180,11 +180,11 @@ class Reader(ast.NodeVisitor):
         owner, name = self.kind(node.value), self.member(node)
         common = node.attr.startswith("__") or (owner in ENUMERATIONS and node.attr == "name")
         if isinstance(name, str) and not common:
-            self.found.append((name, node.lineno))
+            self.names_used.append((name, node.lineno))
         self.generic_visit(node)
 
 
 def names_in(files: list[Path]) -> Iterator[str]:
-    """Names that files use."""
+    """Yields the names of TensorRT that files use."""
     for file in files:
         yield from (use.name for use in uses(file.read_text(encoding="utf-8"), listed()))

@@ -1,4 +1,4 @@
-"""What a GPU host finds of engines, as far as no GPU is needed: `scripts/gpu_check.py rehearse` does the rest."""
+"""The check on a GPU host, as far as no GPU is needed; `scripts/gpu_check.py rehearse` tests the other steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lmconv.trt import check, device
 from lmconv.trt.faults import Fault
 
 CASE = {"limit": 0.01, "judged": "landmarks"}
-HELD = {
+GOOD = {
     "off": {"max": 0.005, "mean": 0.001},
     "batches": {"1": {"max": 0.0, "mean": 0.0}},
     "cache_changed": False,
@@ -23,7 +23,7 @@ HELD = {
 
 
 class Doubles:
-    """Doubles what it is given, and notes how many it was given."""
+    """Doubles its inputs, and records the batch sizes."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -34,19 +34,19 @@ class Doubles:
 
 
 @pytest.mark.parametrize(("size", "sizes"), [(2, [2, 2, 2]), (5, [5]), (8, [8]), (1, [1] * 5)])
-def test_inputs_are_run_in_full_batches_and_what_filled_them_is_cut_off(size: int, sizes: list[int]) -> None:
+def test_inputs_run_in_full_batches_and_outputs_of_the_padding_are_removed(size: int, sizes: list[int]) -> None:
     inputs, runs = np.arange(5.0)[:, None], Doubles()
-    found = check.in_chunks(runs, inputs, size)
+    outputs = check.in_chunks(runs, inputs, size)
     assert runs.sizes == sizes
-    np.testing.assert_array_equal(found["landmarks"], inputs * 2)
+    np.testing.assert_array_equal(outputs["landmarks"], inputs * 2)
 
 
-def test_what_holds_is_not_complained_of() -> None:
-    assert check.complaints(HELD, CASE) == []
+def test_results_within_the_limits_have_no_complaint() -> None:
+    assert check.complaints(GOOD, CASE) == []
 
 
 @pytest.mark.parametrize(
-    ("part", "said"),
+    ("part", "message"),
     [
         ({"off": {"max": 0.02, "mean": 0.0}}, "landmarks differ from the source network by 0.02"),
         ({"off": {"max": float("nan"), "mean": 0.0}}, "landmarks differ from the source network by nan"),
@@ -56,12 +56,14 @@ def test_what_holds_is_not_complained_of() -> None:
     ],
     ids=["off", "not a number", "another batch", "another cache", "a leak"],
 )
-def test_what_does_not_hold_is_said(part: dict[str, Any], said: str) -> None:
-    (found,) = check.complaints(HELD | part, CASE)
-    assert said in found
+def test_a_result_outside_a_limit_has_a_complaint(part: dict[str, Any], message: str) -> None:
+    (complaint,) = check.complaints(GOOD | part, CASE)
+    assert message in complaint
 
 
-def test_without_a_gpu_it_ends_with_3_and_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_gpu_the_check_ends_with_exit_code_3_and_names_what_is_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     if device.missing() is None:
         pytest.skip("a GPU is here")
     assert check.main(["nowhere"]) == 3
@@ -85,22 +87,22 @@ def host(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_case_that_cannot_be_built_leaves_the_others_their_turn(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_case_does_not_stop_the_other_cases(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def check_case(case: dict[str, Any], *_: object) -> tuple[dict[str, Any], dict[str, Any], Path]:
         if case["name"] == "first":
             raise ValueError("nobody expected it")
         return {"failed": []}, {"landmarks": np.ones(2)}, host / "second.engine"
 
-    asked: list[list[str]] = []
+    timed: list[list[str]] = []
     monkeypatch.setattr(check, "check_case", check_case)
-    monkeypatch.setattr(check, "time_contestants", lambda commands, batch: asked.append(list(commands)))
+    monkeypatch.setattr(check, "time_contestants", lambda commands, batch: timed.append(list(commands)))
     row, arrays = check.check_model(MODEL, host, None)
     assert row["cases"]["first"]["failed"] == ["ValueError: nobody expected it"]
     assert list(arrays) == ["second/landmarks"]
-    assert asked == [["second"]]
+    assert timed == [["second"]]
 
 
-def test_where_nothing_could_be_built_nothing_is_timed(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_timed_if_no_engine_was_built(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def check_case(*_: object) -> None:
         raise Fault("build", "it has no such operator")
 
@@ -111,17 +113,17 @@ def test_where_nothing_could_be_built_nothing_is_timed(host: Path, monkeypatch: 
     assert "all" not in row["latency"]["1"]["faults"]
 
 
-def test_what_was_begun_and_not_ended_is_known_to_the_next_call(host: Path) -> None:
+def test_an_interrupted_network_is_known_to_the_next_run(host: Path) -> None:
     check.Found(host, {"gpu": "one"}).begin("net")
     again = check.Found(host, {"gpu": "one"})
     assert again.begun == ["net"]
     assert again.models == {}
 
 
-def test_mistakes_that_were_taken_are_failures(host: Path) -> None:
-    found = check.Found(host, {})
-    found.document["mistakes"] = {"a file that is no engine": {"ok": False, "said": "no error"}}
-    assert found.failures() == ["a file that is no engine: no error"]
+def test_an_accepted_mistake_is_a_failure(host: Path) -> None:
+    results = check.Found(host, {})
+    results.document["mistakes"] = {"a file that is no engine": {"ok": False, "said": "no error"}}
+    assert results.failures() == ["a file that is no engine: no error"]
 
 
 CASES = {
@@ -133,7 +135,7 @@ CASES = {
 
 @pytest.fixture
 def copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A machine that says it has a GPU, and a folder to which not all was copied."""
+    """Simulates a GPU; returns a folder to which not all files were copied."""
     monkeypatch.setattr(device, "missing", lambda: None)
     monkeypatch.setattr(device, "describe", lambda: {"gpu": "NVIDIA A10"})
     (tmp_path / "cases.json").write_text(json.dumps(CASES), encoding="utf-8")
@@ -148,18 +150,18 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     return captured.err
 
 
-def test_models_that_are_not_there_are_not_passed(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_model_is_refused(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main([str(copied), "--only", "tinny"]) == 2
     assert "no model matches --only tinny (models: tiny)" in said(capsys)
 
 
-def test_a_part_that_was_not_copied_is_missed_before_any_work(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_is_reported_before_any_work(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main([str(copied)]) == 4
     assert "lacks tiny-fp32.onnx" in said(capsys)
 
 
 @pytest.mark.parametrize("name", ["cases.json", "found.json"])
-def test_half_a_file_is_4(copied: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_a_truncated_file_ends_with_exit_code_4(copied: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     (copied / name).write_text('{"digest": ', encoding="utf-8")
     assert check.main([str(copied)]) == 4
     assert "cannot read the files of `gpu_check.py prepare`" in said(capsys)

@@ -18,11 +18,11 @@ H100 = A10 | {"gpu": "NVIDIA H100", "compute_capability": "9.0", "tensorrt": "11
 T4 = A10 | {"gpu": "Tesla T4", "compute_capability": "7.5"}
 
 
-def test_the_same_machine_fits_whatever_its_driver() -> None:
+def test_the_same_machine_matches_with_another_driver() -> None:
     assert mismatch(A10, A10 | {"driver": "580.1", "cuda": "13.0"}) is None
 
 
-def test_another_machine_is_told_in_one_line() -> None:
+def test_another_machine_is_described_in_one_line() -> None:
     assert mismatch(A10, H100) == (
         "built for NVIDIA A10 (sm_86) with TensorRT 10.9.0; here NVIDIA H100 (sm_90) with TensorRT 11.4.0: "
         "the engine needs the same compute capability, the engine needs the same TensorRT version"
@@ -50,19 +50,21 @@ def test_another_machine_is_told_in_one_line() -> None:
         ({"hardware_compatible": True}, {"tensorrt": "10.9.1"}, "the engine needs the same TensorRT version"),
     ],
 )
-def test_what_fits_and_what_does_not(built: dict[str, object], here: dict[str, object], reason: str | None) -> None:
-    found = mismatch(A10 | built, A10 | here)
-    assert found is None if reason is None else reason in (found or "")
+def test_an_engine_matches_or_the_reason_is_given(
+    built: dict[str, object], here: dict[str, object], reason: str | None
+) -> None:
+    message = mismatch(A10 | built, A10 | here)
+    assert message is None if reason is None else reason in (message or "")
 
 
 @pytest.mark.parametrize("key", ["gpu", "compute_capability", "tensorrt", "platform"])
-def test_what_the_manifest_does_not_tell_does_not_fit(key: str) -> None:
+def test_a_missing_entry_of_the_manifest_does_not_match(key: str) -> None:
     assert mismatch({name: value for name, value in A10.items() if name != key}, A10)
     assert mismatch({}, A10)
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("10.16.1.11", (10, 16, 1, 11)), ("8.6.1.post1", (8, 6, 1)), (None, ()), ("", ()), ("x", ())]
+    ("text", "expected"), [("10.16.1.11", (10, 16, 1, 11)), ("8.6.1.post1", (8, 6, 1)), (None, ()), ("", ()), ("x", ())]
 )
-def test_a_version_is_read_as_far_as_it_is_numbers(text: object, found: tuple[int, ...]) -> None:
-    assert numbers(text) == found
+def test_a_version_is_read_up_to_the_first_part_that_is_no_number(text: object, expected: tuple[int, ...]) -> None:
+    assert numbers(text) == expected

@@ -1,4 +1,4 @@
-"""An ONNX file read without onnx, against onnx."""
+"""The reader of ONNX files that does not need onnx, compared with onnx."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def halved(tiny: Path, tmp_path: Path) -> onnx.ModelProto:
 
 
 def island() -> onnx.ModelProto:
-    """float16, but for a float32 island of two nodes between casts, and integers beside it."""
+    """A float16 graph with three float32 nodes between casts, and with integers."""
     nodes = [
         helper.make_node("Cast", ["x"], ["h"], name="down", to=TensorProto.FLOAT16),
         helper.make_node("Relu", ["h"], ["r"], name="half"),
@@ -46,7 +46,7 @@ def island() -> onnx.ModelProto:
 
 
 def expected(model: onnx.ModelProto) -> list[str]:
-    """The nodes that touch float32, by onnx's own inference."""
+    """Names of the nodes with a float32 input or output, by the type inference of onnx."""
     inferred = shape_inference.infer_shapes(model).graph
     kinds = {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.input)}
     kinds |= {value.name: value.type.tensor_type.elem_type for value in inferred.output}
@@ -60,36 +60,36 @@ def expected(model: onnx.ModelProto) -> list[str]:
     ]
 
 
-def test_nodes_are_those_of_onnx() -> None:
+def test_nodes_agree_with_onnx() -> None:
     model = tiny_onnx()
-    model.graph.node[2].input.append("")  # an optional input left out
-    found = graph.nodes(model.SerializeToString())
-    assert [(node.name, node.operator, node.inputs, node.outputs) for node in found] == [
+    model.graph.node[2].input.append("")  # an omitted optional input
+    nodes = graph.nodes(model.SerializeToString())
+    assert [(node.name, node.operator, node.inputs, node.outputs) for node in nodes] == [
         (node.name, node.op_type, tuple(filter(None, node.input)), tuple(node.output)) for node in model.graph.node
     ]
 
 
-def test_a_node_without_a_name_is_called_after_what_it_computes() -> None:
+def test_a_node_without_a_name_is_labelled_by_its_output() -> None:
     model = tiny_onnx()
     model.graph.node[1].name = ""
-    found = graph.nodes(model.SerializeToString())
-    assert [node.label for node in found] == ["conv", "b", "flatten", "fc"]
-    assert [node.layer for node in found] == ["conv", "node_of_b", "flatten", "fc"]
+    nodes = graph.nodes(model.SerializeToString())
+    assert [node.label for node in nodes] == ["conv", "b", "flatten", "fc"]
+    assert [node.layer for node in nodes] == ["conv", "node_of_b", "flatten", "fc"]
 
 
 def test_the_float32_nodes_of_a_float16_graph_are_found() -> None:
     model = island()
-    found = [node.name for node in graph.float32_nodes(model.SerializeToString())]
-    assert found == expected(model) == ["exact", "exact_too", "place"]
+    names = [node.name for node in graph.float32_nodes(model.SerializeToString())]
+    assert names == expected(model) == ["exact", "exact_too", "place"]
 
 
-def test_they_are_those_that_onnx_finds_in_a_converted_network(tiny: Path, tmp_path: Path) -> None:
+def test_float32_nodes_of_a_converted_network_agree_with_onnx(tiny: Path, tmp_path: Path) -> None:
     model = halved(tiny, tmp_path)
     assert [node.name for node in graph.float32_nodes(model.SerializeToString())] == expected(model)
     assert any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
 
 
-def test_what_8_has_to_be_permitted_is_in_the_graph(tiny: Path, tmp_path: Path) -> None:
+def test_float16_and_quantisation_are_detected_for_the_flags_of_tensorrt_8(tiny: Path, tmp_path: Path) -> None:
     half, plain = halved(tiny, tmp_path).SerializeToString(), tiny_onnx().SerializeToString()
     assert graph.holds_float16(half)
     assert not graph.holds_float16(plain)
@@ -99,12 +99,12 @@ def test_what_8_has_to_be_permitted_is_in_the_graph(tiny: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("damage", [b"\x0a\xff", b"\x07", b"\xff" * 9])
-def test_what_is_no_onnx_file_is_a_value_error(damage: bytes) -> None:
+def test_a_damaged_onnx_file_raises_a_value_error(damage: bytes) -> None:
     with pytest.raises(ValueError, match="ONNX file"):
         graph.nodes(damage)
 
 
-def test_big_tensors_are_skipped_not_read() -> None:
+def test_big_tensors_are_skipped() -> None:
     model = tiny_onnx()
     big = onnx.numpy_helper.from_array(np.zeros((1000, 1000), np.float32), "big")
     model.graph.initializer.append(big)
@@ -124,17 +124,17 @@ NAMES = ["features.0/Conv", "conv", "conv_1"]
         ("conv_2", "", None),
     ],
 )
-def test_a_layer_belongs_to_the_node_that_it_is_called_after(layer: str, metadata: str, owner: str | None) -> None:
+def test_a_layer_belongs_to_the_node_in_its_name_or_metadata(layer: str, metadata: str, owner: str | None) -> None:
     assert graph.owner(layer, metadata, NAMES) == owner
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "names"),
     [
         ("Error Code 10: Could not find any implementation for node {ForeignNode[conv...conv_1]}.", ("conv", "conv_1")),
         ("Could not find any implementation for node features.0/Conv + relu.", ("features.0/Conv",)),
         ("Conv_12 convolves", ()),
     ],
 )
-def test_the_nodes_that_a_message_names_are_found(text: str, found: tuple[str, ...]) -> None:
-    assert graph.names_in(text, NAMES) == found
+def test_nodes_in_a_message_are_recognised(text: str, names: tuple[str, ...]) -> None:
+    assert graph.names_in(text, NAMES) == names

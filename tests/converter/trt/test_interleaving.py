@@ -47,30 +47,33 @@ def gone(pid: int) -> bool:
 def test_every_worker_gives_all_its_samples(stack: ExitStack) -> None:
     steps: list[None] = []
     workers = [worker(stack, "well", name) for name in "AB"]
-    found = time_interleaved(workers, 8, 21, 4, state=lambda: {"temperature": 40}, step=lambda: steps.append(None))
-    assert {name: len(kinds["wall"]) for name, kinds in found.times.items()} == {"A": 21, "B": 21}
-    assert all(1 <= milliseconds < 1000 for kinds in found.times.values() for milliseconds in kinds["wall"])
-    assert found.faults == {}
-    assert found.warm_up["A"]["settled"] in (True, False)
-    assert found.left_out["B"]["graph"] == "it runs on the CPU"
-    assert [state["when"] for state in found.states] == ["before", *(f"after block {one}" for one in range(1, 5))]
-    assert all(state["temperature"] == 40 for state in found.states)
+    result = time_interleaved(workers, 8, 21, 4, state=lambda: {"temperature": 40}, step=lambda: steps.append(None))
+    assert {name: len(kinds["wall"]) for name, kinds in result.times.items()} == {"A": 21, "B": 21}
+    assert all(1 <= milliseconds < 1000 for kinds in result.times.values() for milliseconds in kinds["wall"])
+    assert result.faults == {}
+    assert result.warm_up["A"]["settled"] in (True, False)
+    assert result.left_out["B"]["graph"] == "it runs on the CPU"
+    assert [state["when"] for state in result.states] == [
+        "before",
+        *(f"after block {number}" for number in range(1, 5)),
+    ]
+    assert all(state["temperature"] == 40 for state in result.states)
     assert len(steps) == 8
 
 
-def test_a_worker_is_another_process_with_an_environment_of_its_own(stack: ExitStack) -> None:
+def test_a_worker_is_a_process_with_its_own_environment(stack: ExitStack) -> None:
     about = worker(stack, "well").ask(do="about")["about"]
     assert about["pid"] != os.getpid()
     assert about["said"] == "so"
 
 
-def test_a_worker_ends_with_its_block() -> None:
+def test_a_worker_ends_with_its_context() -> None:
     with ExitStack() as opened:
         pid = worker(opened, "well").ask(do="about")["about"]["pid"]
     assert gone(pid)
 
 
-def test_a_worker_that_will_not_close_is_ended(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_does_not_close_is_killed(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lmconv.trt.interleaving.CLOSE_TIMEOUT", 0.5)
     with ExitStack() as opened:
         pid = worker(opened, "clings").ask(do="about")["about"]["pid"]
@@ -86,33 +89,31 @@ def test_a_worker_that_will_not_close_is_ended(stack: ExitStack, monkeypatch: py
         ("raises", "raises: ValueError: no such thing"),
     ],
 )
-def test_a_worker_that_fails_half_way_is_one_clear_error_and_the_others_go_on(
-    stack: ExitStack, way: str, message: str
-) -> None:
-    found = timed(stack, "well", way)
-    assert len(found.times["well"]["wall"]) == 20
-    assert set(found.times) == set(found.warm_up) == set(found.left_out) == {"well"}
-    assert found.faults.keys() == {way}
-    assert found.faults[way].message == message
-    assert found.faults[way].kind == "run"
+def test_a_worker_that_fails_is_one_error_and_the_others_continue(stack: ExitStack, way: str, message: str) -> None:
+    result = timed(stack, "well", way)
+    assert len(result.times["well"]["wall"]) == 20
+    assert set(result.times) == set(result.warm_up) == set(result.left_out) == {"well"}
+    assert result.faults.keys() == {way}
+    assert result.faults[way].message == message
+    assert result.faults[way].kind == "run"
 
 
 @pytest.mark.slow
-def test_a_worker_that_hangs_is_ended_after_its_time_with_all_that_it_started(stack: ExitStack) -> None:
+def test_a_worker_that_hangs_is_killed_with_its_children_after_the_timeout(stack: ExitStack) -> None:
     hanging = worker(stack, "hangs")
     pid = hanging.ask(do="about")["about"]["pid"]
     hanging.timeout = 3
     start = time.monotonic()
-    found = time_interleaved([worker(stack, "well"), hanging], 8, 20, 4, state=dict)
+    result = time_interleaved([worker(stack, "well"), hanging], 8, 20, 4, state=dict)
     assert time.monotonic() - start < 30
-    message = found.faults["hangs"].message
+    message = result.faults["hangs"].message
     assert message.startswith("hangs: the worker process has not answered for 3 s: ")
     assert message.endswith("from C, too / it is getting worse")
-    assert len(found.times["well"]["wall"]) == 20
+    assert len(result.times["well"]["wall"]) == 20
     assert gone(pid)
 
 
-def test_a_worker_says_what_is_wrong_and_can_be_asked_again(stack: ExitStack) -> None:
+def test_a_worker_reports_an_error_and_accepts_the_next_request(stack: ExitStack) -> None:
     well = worker(stack, "well")
     with pytest.raises(Fault, match="it takes up to 32 inputs a run, not 64") as raised:
         well.ask(do="time", batch=64, samples=1)
@@ -122,10 +123,10 @@ def test_a_worker_says_what_is_wrong_and_can_be_asked_again(stack: ExitStack) ->
         well.ask(do="dance")
 
 
-def test_what_cannot_be_loaded_is_a_fault_of_its_kind(stack: ExitStack) -> None:
-    found = timed(stack, "fails to open", "well")
-    assert (found.faults["fails to open"].kind, found.faults["fails to open"].hint) == ("load", "build it again")
-    assert "well" in found.times
+def test_a_contestant_that_cannot_be_loaded_is_a_fault_of_kind_load(stack: ExitStack) -> None:
+    result = timed(stack, "fails to open", "well")
+    assert (result.faults["fails to open"].kind, result.faults["fails to open"].hint) == ("load", "build it again")
+    assert "well" in result.times
 
 
 def test_a_command_that_does_not_exist_is_a_fault() -> None:
@@ -137,7 +138,7 @@ def served(stack: ExitStack, engine: Path, *sha256: str) -> Worker:
     return stack.enter_context(Worker(module_command("lmconv.trt.worker", engine, *sha256), "engine"))
 
 
-def test_another_engine_than_the_one_that_was_checked_is_refused_unread(stack: ExitStack, tmp_path: Path) -> None:
+def test_an_engine_that_changed_after_its_check_is_refused(stack: ExitStack, tmp_path: Path) -> None:
     (tmp_path / "model.engine").write_bytes(b"swapped")
     with pytest.raises(Fault, match=r"model\.engine has changed since its sha256 was checked") as raised:
         served(stack, tmp_path / "model.engine", hashlib.sha256(b"checked").hexdigest()).ask(do="about")
@@ -145,27 +146,27 @@ def test_another_engine_than_the_one_that_was_checked_is_refused_unread(stack: E
 
 
 @pytest.mark.skipif(device.missing() is None, reason="TensorRT and a GPU are here")
-def test_an_engine_without_tensorrt_or_a_gpu_is_one_clear_fault(stack: ExitStack, tmp_path: Path) -> None:
+def test_an_engine_without_tensorrt_or_a_gpu_is_a_fault(stack: ExitStack, tmp_path: Path) -> None:
     (tmp_path / "model.engine").write_bytes(b"an engine")
     with pytest.raises(Fault, match="engine: engines cannot be used on this machine: ") as raised:
         served(stack, tmp_path / "model.engine", hashlib.sha256(b"an engine").hexdigest()).ask(do="about")
     assert raised.value.kind == "device"
 
 
-def test_blocks_differ_in_order_and_no_worker_follows_itself() -> None:
-    found = schedule(3, 103, 20)
-    assert sum(count for count, _ in found) == 103
-    assert all(sorted(order) == [0, 1, 2] for _, order in found)
-    sequence = [index for _, order in found for index in order]
+def test_blocks_have_different_orders_and_no_worker_follows_itself() -> None:
+    blocks = schedule(3, 103, 20)
+    assert sum(count for count, _ in blocks) == 103
+    assert all(sorted(order) == [0, 1, 2] for _, order in blocks)
+    sequence = [index for _, order in blocks for index in order]
     assert all(first != second for first, second in pairwise(sequence))
-    assert len({tuple(order) for _, order in found}) > 3
-    assert schedule(3, 103, 20) == found
-    assert schedule(3, 103, 20, seed=1) != found
+    assert len({tuple(order) for _, order in blocks}) > 3
+    assert schedule(3, 103, 20) == blocks
+    assert schedule(3, 103, 20, seed=1) != blocks
 
 
 def test_the_number_of_blocks_is_at_most_the_number_of_samples() -> None:
     assert [count for count, _ in schedule(2, 3, 10)] == [1, 1, 1]
 
 
-def test_without_workers_there_is_nobody_to_order() -> None:
+def test_without_workers_every_block_is_empty() -> None:
     assert schedule(0, 10, 5) == [(2, [])] * 5

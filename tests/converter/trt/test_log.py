@@ -7,31 +7,31 @@ import pytest
 from lmconv.trt import log
 
 
-def test_errors_and_warnings_are_kept_and_all_is_passed_on(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG, "lmconv.tensorrt"), log.collect() as said:
+def test_errors_and_warnings_are_kept_and_all_messages_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "lmconv.tensorrt"), log.collect() as messages:
         for severity in ("VERBOSE", "INFO", "WARNING", "ERROR", "INTERNAL_ERROR"):
             log.forward(severity, f"{severity} of 100%")
-    assert said.errors == ["ERROR of 100%", "INTERNAL_ERROR of 100%"]
-    assert said.warnings == ["WARNING of 100%"]
+    assert messages.errors == ["ERROR of 100%", "INTERNAL_ERROR of 100%"]
+    assert messages.warnings == ["WARNING of 100%"]
     assert [record.levelno for record in caplog.records] == [10, 20, 30, 40, 50]
 
 
 def test_the_reason_is_the_first_error_in_one_line() -> None:
-    with log.collect() as said:
+    with log.collect() as messages:
         log.forward("WARNING", "mind this")
-        assert said.reason == "mind this"
+        assert messages.reason == "mind this"
         log.forward("ERROR", "first\n  of two")
         log.forward("ERROR", "second")
-    assert said.reason == "first of two"
+    assert messages.reason == "first of two"
 
 
-def test_silence_is_told_as_such() -> None:
-    with log.collect() as said:
+def test_without_an_error_the_reason_says_that_there_is_none() -> None:
+    with log.collect() as messages:
         log.forward("INFO", "all is well")
-    assert said.reason == "TensorRT gives no reason (-v shows its log)"
+    assert messages.reason == "TensorRT gives no reason (-v shows its log)"
 
 
-def test_each_listener_hears_its_own_time() -> None:
+def test_each_listener_collects_messages_while_it_is_active() -> None:
     with log.collect() as outer:
         with log.collect() as inner:
             log.forward("ERROR", "inside")

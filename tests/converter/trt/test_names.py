@@ -1,4 +1,4 @@
-"""Every name of TensorRT that is used exists in 8.6, 10 and 11, or stands on a line marked for those that have it."""
+"""Every used name of TensorRT exists in 8.6, 10 and 11, or is on a line marked for the versions with the name."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import pytest
 from tests.converter.trt.reading import FILES, MARK, TREE, complaints, listed, marks, names_in
 
 FIRST = {"8.6.0": 8, "10.0.1": 10, "10.16.1": 10, "11.4.0": 11}
-"""The lists of names that lie beside the repository, and their major versions."""
+"""Versions with a list of names beside the repository, and their major versions."""
 
 
 def used(line: str, *, marked: str = "") -> list[str]:
-    """What is said of a line of a function that has a builder's configuration."""
+    """Complaints about a line in a function with a builder configuration."""
     source = f"import tensorrt as trt\n\ndef f(config: trt.IBuilderConfig) -> None:\n    {line}{marked}\n"
     return complaints(source, listed())
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_name_is_listed_and_in_the_versions_that_its_line_is_for(file: Path) -> None:
+def test_every_name_is_listed_and_exists_in_the_versions_of_its_line(file: Path) -> None:
     assert complaints(file.read_text(encoding="utf-8"), listed()) == []
 
 
@@ -32,14 +32,14 @@ def test_every_listed_name_is_used() -> None:
     assert sorted(set(listed()) - set(names_in(FILES))) == []
 
 
-def test_few_lines_are_for_some_versions_only() -> None:
-    found = {file.stem: len(marks(file.read_text(encoding="utf-8"))) for file in FILES}
-    assert {stem for stem, count in found.items() if count} == {"build", "engine"}
-    assert sum(found.values()) <= 10
+def test_few_lines_are_marked_for_some_versions() -> None:
+    counts = {file.stem: len(marks(file.read_text(encoding="utf-8"))) for file in FILES}
+    assert {stem for stem, count in counts.items() if count} == {"build", "engine"}
+    assert sum(counts.values()) <= 10
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("config.max_workspace_size = 1 << 30", "IBuilderConfig.max_workspace_size is not in names.toml"),
         ("config.set_flag(trt.BuilderFlag.FP16)", "BuilderFlag.FP16 is not in 11"),
@@ -51,17 +51,17 @@ def test_few_lines_are_for_some_versions_only() -> None:
         ("[layer.precision for layer in config.get_timing_cache().layers]", "ITimingCache.layers is not in names.toml"),
     ],
 )
-def test_a_name_that_some_version_lacks_is_found(line: str, said: str) -> None:
-    assert [said in complaint for complaint in used(line)] == [True]
+def test_a_name_that_a_version_lacks_is_a_complaint(line: str, message: str) -> None:
+    assert [message in complaint for complaint in used(line)] == [True]
 
 
-def test_a_marked_line_may_use_what_its_versions_have() -> None:
+def test_a_marked_line_may_use_names_of_its_versions() -> None:
     line = "config.set_flag(trt.BuilderFlag.FP16)"
     assert used(line, marked="  # trt: 8") == []
     assert used(line, marked="  # trt: 10, 11") == ["line 4: BuilderFlag.FP16 is not in 11"]
 
 
-# With the lists and stubs that lie beside the repository
+# With the lists and stubs beside the repository
 
 
 @pytest.fixture(scope="session")
@@ -78,10 +78,10 @@ def members(document: Any) -> set[str]:
 
 
 @pytest.mark.realdata
-def test_the_list_agrees_with_tensorrt(tensorrt: Path) -> None:
-    found = {path.stem: json.loads(path.read_text()) for path in (tensorrt / "api").glob("[0-9]*.json")}
-    assert set(found) == set(FIRST)
-    lists = {version: members(document) for version, document in found.items()}
+def test_names_toml_agrees_with_tensorrt(tensorrt: Path) -> None:
+    documents = {path.stem: json.loads(path.read_text()) for path in (tensorrt / "api").glob("[0-9]*.json")}
+    assert set(documents) == set(FIRST)
+    lists = {version: members(document) for version, document in documents.items()}
     for name, entry in listed().items():
         having = {FIRST[version] for version, names in lists.items() if name in names}
         assert having == entry.versions, name
@@ -90,10 +90,10 @@ def test_the_list_agrees_with_tensorrt(tensorrt: Path) -> None:
 
 
 def checked(tensorrt: Path, major: int, cache: Path, file: Path = TREE) -> list[str]:
-    """What mypy says of the tree with the stubs of a version, but of lines that are for others."""
+    """Errors of mypy in the tree with the stubs of a version, without lines that are marked for other versions."""
     environment = {**os.environ, "MYPYPATH": os.pathsep.join([str(tensorrt / "typing" / f"v{major}"), "converter"])}
     flags = ["--config-file=", "--python-version=3.12", "--explicit-package-bases", "--check-untyped-defs"]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "mypy", *flags, "--ignore-missing-imports", f"--cache-dir={cache}", str(file)],
         cwd=TREE.parents[2],
         env=environment,
@@ -101,13 +101,13 @@ def checked(tensorrt: Path, major: int, cache: Path, file: Path = TREE) -> list[
         text=True,
         check=False,
     )
-    assert done.returncode in (0, 1), done.stdout + done.stderr
-    found = [line for line in done.stdout.splitlines() if ": error: " in line]
-    return [line for line in found if major in _versions(line)]
+    assert process.returncode in (0, 1), process.stdout + process.stderr
+    errors = [line for line in process.stdout.splitlines() if ": error: " in line]
+    return [line for line in errors if major in _versions(line)]
 
 
 def _versions(complaint: str) -> set[int]:
-    """The versions that the line of a complaint is for."""
+    """Versions for which the line of an error is marked."""
     place = re.match(r"(.*?):(\d+):", complaint)
     assert place
     path = TREE.parents[2] / place[1]
@@ -119,7 +119,7 @@ def _versions(complaint: str) -> set[int]:
 @pytest.mark.realdata
 @pytest.mark.slow
 @pytest.mark.parametrize("major", [10, 11])
-def test_the_types_are_those_of_tensorrt(tensorrt: Path, tmp_path: Path, major: int) -> None:
+def test_the_types_agree_with_the_stubs_of_tensorrt(tensorrt: Path, tmp_path: Path, major: int) -> None:
     assert checked(tensorrt, major, tmp_path) == []
     removed = tmp_path / "removed.py"
     removed.write_text("import tensorrt as trt\ntrt.Builder(trt.Logger()).max_batch_size = 1\n", encoding="utf-8")

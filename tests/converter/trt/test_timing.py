@@ -16,7 +16,7 @@ from lmconv.trt.faults import Fault
     ("medians", "expected"),
     [
         ([], False),
-        ([5.0, 5.0, 5.0], False),  # nothing to compare these three with
+        ([5.0, 5.0, 5.0], False),  # no earlier window
         ([5.0, 5.0, 5.0, 5.0], True),
         ([5.0, 4.0, 3.0, 2.0], False),
         ([9.0, 5.0, 5.0, 5.0, 4.9], False),  # 2 % better than before
@@ -25,12 +25,12 @@ from lmconv.trt.faults import Fault
         ([5.0, 6.0, 7.0, 4.0], False),
     ],
 )
-def test_clocks_have_settled_when_three_windows_in_a_row_gain_nothing(medians: list[float], expected: bool) -> None:
+def test_times_have_settled_after_three_windows_without_a_gain(medians: list[float], expected: bool) -> None:
     assert timing.settled(medians) is expected
 
 
 class Time:
-    """Seconds that pass only while something runs."""
+    """A clock in seconds that advances only while a run is simulated."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -45,27 +45,27 @@ def test_a_warm_up_ends_when_runs_stop_getting_faster() -> None:
     def run() -> None:
         clock.now += next(costs)
 
-    found = timing.warm_up(run, clock=clock)
-    assert found["settled"] is True
-    assert 100 < found["runs"] < 150
-    assert found["seconds"] == pytest.approx(clock.now)
-    assert found["windows"][-1] == pytest.approx(10.0)
-    assert found["windows"][0] > 19
+    result = timing.warm_up(run, clock=clock)
+    assert result["settled"] is True
+    assert 100 < result["runs"] < 150
+    assert result["seconds"] == pytest.approx(clock.now)
+    assert result["windows"][-1] == pytest.approx(10.0)
+    assert result["windows"][0] > 19
 
 
-def test_a_warm_up_that_never_settles_ends_after_its_time_and_says_so() -> None:
+def test_a_warm_up_that_never_settles_ends_after_its_time_limit() -> None:
     clock, costs = Time(), (0.1 * 0.95**index + 0.001 for index in itertools.count())
 
     def run() -> None:
         clock.now += next(costs)
 
-    found = timing.warm_up(run, max_seconds=1.0, clock=clock)
-    assert found["settled"] is False
-    assert 1.0 <= found["seconds"] < 2.0
+    result = timing.warm_up(run, max_seconds=1.0, clock=clock)
+    assert result["settled"] is False
+    assert 1.0 <= result["seconds"] < 2.0
 
 
 class OnTheCpu:
-    """Steps without a GPU; notes their order."""
+    """Steps without a GPU; records the order of the calls."""
 
     stream: Any = None
 
@@ -92,7 +92,7 @@ class OnTheCpu:
         return {}
 
 
-def test_on_the_cpu_there_is_wall_time_alone_and_the_others_say_why() -> None:
+def test_on_the_cpu_only_wall_time_is_measured_and_the_reason_is_given() -> None:
     steps = OnTheCpu()
     timed = timing.Timer(steps, {}, state=lambda: {"temperature": 40})
     assert set(timed.measure(7)) == {"wall"}
@@ -103,14 +103,14 @@ def test_on_the_cpu_there_is_wall_time_alone_and_the_others_say_why() -> None:
     timed.close()
 
 
-def test_wall_time_is_of_the_whole_way_from_the_host_and_back() -> None:
+def test_wall_time_includes_the_copies_from_and_to_the_host() -> None:
     steps = OnTheCpu()
     timing.Timer(steps, {}).close()
     assert steps.done[:12] == ["set", "copy_in", "execute", "copy_out", "wait", "results"] * 2
 
 
 class Ticks:
-    """Stands for `driver.Event`: each that is recorded is a millisecond after the one before."""
+    """Replaces `driver.Event`: every recorded event is a millisecond after the previous event."""
 
     now = 0
 
@@ -133,7 +133,7 @@ class OnAStream(OnTheCpu):
 
 
 class Captured:
-    """A graph that may fail to launch."""
+    """A CUDA graph that may fail to launch."""
 
     def __init__(self, steps: OnTheCpu, fault: Fault | None = None) -> None:
         self.steps, self.fault, self.closed = steps, fault, False
@@ -148,14 +148,14 @@ class Captured:
 
 
 def test_all_kinds_are_timed_in_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is put between which events; that they are right on a GPU, this cannot show."""
+    """Tests the work between events; only a GPU can test the measured times."""
     monkeypatch.setattr("lmconv.trt.driver.Event", Ticks)
     steps = OnAStream()
     graph = Captured(steps)
     timed = timing.Timer(steps, {}, capture=lambda: graph)
     steps.done.clear()
     times = timed.measure(3)
-    assert {kind: len(found) for kind, found in times.items()} == dict.fromkeys(timing.KINDS, 3)
+    assert {kind: len(values) for kind, values in times.items()} == dict.fromkeys(timing.KINDS, 3)
     assert {times[kind][0] for kind in ("execute", "graph", "copy_in", "copy_out")} == {1.0}
     whole = ["set", "copy_in", "execute", "copy_out", "wait", "results"]
     assert steps.done[-13:] == [*whole, *whole[:-1], "launch", "wait"]
@@ -164,7 +164,7 @@ def test_all_kinds_are_timed_in_each_round(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("when", ["captured", "launched"])
-def test_a_graph_that_fails_is_left_out_and_says_why(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+def test_a_failed_cuda_graph_is_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     monkeypatch.setattr("lmconv.trt.driver.Event", Ticks)
     fault = Fault("run", "cuStreamEndCapture: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED")
 
@@ -179,7 +179,7 @@ def test_a_graph_that_fails_is_left_out_and_says_why(monkeypatch: pytest.MonkeyP
 
 
 def test_without_a_cuda_driver_an_event_is_a_fault() -> None:
-    """Such as of a machine without a GPU; where there is one, this shows nothing."""
+    """On a machine with a GPU this tests nothing."""
     from lmconv.trt import driver
 
     try:

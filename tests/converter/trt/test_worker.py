@@ -1,4 +1,4 @@
-"""What a worker answers, without a process."""
+"""Replies of a worker, without a process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lmconv.trt.worker import answer, noise
 
 
 class Contestant:
-    """Fails as lmconv's own errors do."""
+    """A contestant whose timer raises an error of lmconv."""
 
     closed = False
 
@@ -31,7 +31,7 @@ class Contestant:
 
 def replies(contestant: Contestant, *requests: object) -> list[dict[str, Any]]:
     out = io.StringIO()
-    answer([one if isinstance(one, str) else json.dumps(one) for one in requests], out, lambda: contestant)
+    answer([item if isinstance(item, str) else json.dumps(item) for item in requests], out, lambda: contestant)
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
@@ -44,7 +44,7 @@ def test_requests_are_answered_one_by_one() -> None:
     assert contestant.closed
 
 
-def test_the_end_of_requests_closes_it() -> None:
+def test_the_end_of_the_requests_closes_the_contestant() -> None:
     contestant = Contestant()
     replies(contestant, {"do": "about"})
     assert contestant.closed
@@ -56,13 +56,13 @@ def test_an_error_of_lmconv_keeps_its_kind_and_hint() -> None:
 
 
 @pytest.mark.parametrize("request_", ["nonsense", "[]", "{}", '{"do": "time"}'])
-def test_a_request_that_is_none_is_answered_too(request_: str) -> None:
+def test_an_invalid_request_gets_an_error_reply(request_: str) -> None:
     first, second = replies(Contestant(), request_, {"do": "about"})
     assert first["ok"] is False
     assert second["ok"] is True
 
 
-def test_inputs_are_seeded_and_a_free_axis_is_the_batch() -> None:
+def test_inputs_are_seeded_and_a_free_axis_gets_the_batch_size() -> None:
     pictures = noise(np.dtype(np.uint8), (-1, 4, 4, 3), 5)
     assert (pictures.shape, pictures.dtype, pictures.max() > 128) == ((5, 4, 4, 3), np.uint8, True)
     half = noise(np.dtype(np.float16), (2, 3), 5)

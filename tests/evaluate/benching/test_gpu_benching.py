@@ -1,4 +1,4 @@
-"""`lmconv bench --device gpu` as far as a machine without a GPU shows it: figures, choices, a rehearsal on the CPU."""
+"""`lmconv bench --device gpu` on a machine without a GPU: figures, choices, and a rehearsal on the CPU."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ WARM = {"seconds": 0.5, "runs": 40, "settled": True, "windows": [1.0], "before":
 
 
 def interleaved(**times: dict[str, float]) -> InterleavedTimes:
-    found = {name: {kind: [value] * 64 for kind, value in kinds.items()} for name, kinds in times.items()}
-    return InterleavedTimes(found, dict.fromkeys(times, WARM), {name: {} for name in times}, {}, [])
+    samples = {name: {kind: [value] * 64 for kind, value in kinds.items()} for name, kinds in times.items()}
+    return InterleavedTimes(samples, dict.fromkeys(times, WARM), {name: {} for name in times}, {}, [])
 
 
 ENGINE = {"execute": 0.2, "graph": 0.1, "wall": 0.5, "copy_in": 0.02, "copy_out": 0.01}
 EAGER = {"execute": 0.6, "graph": 0.3, "wall": 0.9, "copy_in": 0.02, "copy_out": 0.01}
 
 
-def test_a_row_has_the_hosts_time_and_apart_from_it_the_gpus() -> None:
+def test_a_row_has_host_time_and_gpu_time() -> None:
     row = figures(interleaved(engine=ENGINE, torch=EAGER), "engine", 8)
     assert (row["batch"], row["samples"], row["median_ms"]) == (8, 64, 0.5)
     assert {kind: row["gpu"][kind]["median_ms"] for kind in ("execute", "graph", "copy_in", "copy_out")} == {
@@ -47,7 +47,7 @@ def test_a_row_has_the_hosts_time_and_apart_from_it_the_gpus() -> None:
     assert row["warm_up"] == {key: value for key, value in WARM.items() if key != "windows"}
 
 
-def test_throughput_and_ratios_are_of_the_gpus_time_as_a_graph_against_what_is_launched() -> None:
+def test_throughput_and_ratios_use_the_gpu_time_of_the_cuda_graph() -> None:
     row = figures(interleaved(engine=ENGINE, torch=EAGER, plain={"execute": 0.4, "wall": 1.0}), "engine", 8)
     assert row["throughput"] == pytest.approx(8 / 0.1 * 1000)
     assert row["ratio_torch"] == pytest.approx(0.6 / 0.1)
@@ -55,16 +55,16 @@ def test_throughput_and_ratios_are_of_the_gpus_time_as_a_graph_against_what_is_l
     assert row["ratio_compiled"] is None
 
 
-def test_what_was_not_timed_is_null_and_says_why() -> None:
-    found = interleaved(engine={"execute": 0.2, "wall": 0.5, "copy_in": 0.02, "copy_out": 0.01})
-    found.left_out["engine"] = {"graph": "cuStreamEndCapture: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"}
-    row = figures(found, "engine", 1)
+def test_a_kind_that_was_not_timed_is_null_with_the_reason() -> None:
+    times = interleaved(engine={"execute": 0.2, "wall": 0.5, "copy_in": 0.02, "copy_out": 0.01})
+    times.left_out["engine"] = {"graph": "cuStreamEndCapture: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"}
+    row = figures(times, "engine", 1)
     assert row["gpu"]["graph"] is None
-    assert row["gpu"]["left_out"] == found.left_out["engine"]
+    assert row["gpu"]["left_out"] == times.left_out["engine"]
     assert row["throughput"] == pytest.approx(1 / 0.2 * 1000)
 
 
-def test_the_gpus_time_is_that_of_the_graph_then_that_of_kernels_then_the_hosts() -> None:
+def test_the_gpu_time_comes_from_graph_or_kernels_or_host() -> None:
     assert gpu_ms({"wall": [3.0], "execute": [2.0], "graph": [1.0]}) == 1.0
     assert gpu_ms({"wall": [3.0], "execute": [2.0]}) == 2.0
     assert gpu_ms({"wall": [3.0]}) == 3.0
@@ -81,7 +81,7 @@ def test_the_gpus_time_is_that_of_the_graph_then_that_of_kernels_then_the_hosts(
         (3, None, []),
     ],
 )
-def test_a_sweep_is_of_the_batches_that_an_artefact_takes(
+def test_a_sweep_has_the_batch_sizes_that_an_artefact_accepts(
     fixed: int | None, profile: tuple[int, int, int] | None, expected: list[int]
 ) -> None:
     assert accepted_batches(SWEEP, fixed, profile) == expected
@@ -95,22 +95,22 @@ def state(when: str, *throttle: str, busy: float = 0) -> dict[str, Any]:
     return {"when": when, "throttle": list(throttle), "utilisation_percent": busy}
 
 
-def test_slowed_clocks_are_remarked() -> None:
-    (said,) = remarks([state("start"), state("after block 1", "software power cap", "idle"), state("after block 2")])
-    assert said == (
+def test_lowered_clocks_give_a_remark() -> None:
+    (remark,) = remarks([state("start"), state("after block 1", "software power cap", "idle"), state("after block 2")])
+    assert remark == (
         "the GPU's clocks were lowered (software power cap) in 1 of 2 readings: "
         "ratios stay valid, but times may be too long"
     )
 
 
-def test_others_on_the_gpu_are_remarked() -> None:
-    (said,) = remarks([state("start", busy=40), state("after block 1", busy=90)])
-    assert "a load of 40 % before timing" in said
+def test_use_of_the_gpu_by_others_gives_a_remark() -> None:
+    (remark,) = remarks([state("start", busy=40), state("after block 1", busy=90)])
+    assert "a load of 40 % before timing" in remark
 
 
-def test_a_gpu_that_is_idle_before_and_busy_meanwhile_is_as_it_should_be() -> None:
+def test_a_gpu_that_is_idle_before_and_busy_during_timing_gives_no_remark() -> None:
     assert remarks([state("start", "idle"), state("before"), state("after block 1", busy=99)]) == []
-    assert remarks([{"when": "start"}, {"when": "after block 1", "throttle": None}]) == []  # nvidia-smi is not there
+    assert remarks([{"when": "start"}, {"when": "after block 1", "throttle": None}]) == []  # without nvidia-smi
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_workers_fault_has_an_exit_code(kind: str, expected: type[LmconvError]
 
 @pytest.mark.slow
 def test_a_rehearsal_on_the_cpu_times_all_contestants_and_records_them(own_build: Path, tmp_path: Path) -> None:
-    """Everything but the GPU is real: processes, PyTorch, ONNX Runtime, rows, the manifest."""
+    """Only the GPU is missing: processes, PyTorch, ONNX Runtime, rows and manifest are real."""
     place = Path(shutil.copytree(own_build, tmp_path / "own"))
     artifact = artifacts.read(place / ARTIFACT)
     steps: list[None] = []
@@ -142,7 +142,7 @@ def test_a_rehearsal_on_the_cpu_times_all_contestants_and_records_them(own_build
     assert rows.failed == {}
     assert [(row["path"], row["batch"]) for row in rows.artifacts] == [(str(artifact.path), 1), (str(artifact.path), 4)]
     timed = {row["target"] for row in rows.baselines}
-    assert timed >= {"torch", "plain"}  # "compiled" takes a compiler
+    assert timed >= {"torch", "plain"}  # "compiled" needs a compiler
     for row in (*rows.artifacts, *rows.baselines):
         assert 0 < row["low_ms"] <= row["median_ms"] <= row["high_ms"]
         assert row["throughput"] == pytest.approx(row["batch"] / row["median_ms"] * 1000)
@@ -150,18 +150,18 @@ def test_a_rehearsal_on_the_cpu_times_all_contestants_and_records_them(own_build
         assert row["gpu"]["left_out"]["execute"] == "it runs on the CPU"
         assert row["ratio_torch"] > 0
         assert row["ratio_plain"] > 0
-    assert {seen["batch"] for seen in rows.states} == {1, 4}
-    kept = artifacts.read(artifact.path).measured["latency_gpu"]["rows"]
-    assert [row["median_ms"] for row in kept] == [row["median_ms"] for row in rows.artifacts]
-    assert np.isfinite([row["throughput"] for row in kept]).all()
+    assert {reading["batch"] for reading in rows.states} == {1, 4}
+    recorded = artifacts.read(artifact.path).measured["latency_gpu"]["rows"]
+    assert [row["median_ms"] for row in recorded] == [row["median_ms"] for row in rows.artifacts]
+    assert np.isfinite([row["throughput"] for row in recorded]).all()
     assert len(steps) >= 2 * 3 * 10
 
 
 @pytest.mark.slow
-def test_the_command_prints_and_writes_what_was_found(
+def test_the_command_prints_the_table_and_the_document(
     cli: Cli, own_build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same rehearsal through the command line; what the GPU is, is made up."""
+    """The same rehearsal through the command line, with an invented description of the GPU."""
     place = Path(shutil.copytree(own_build, tmp_path / "own"))
     gpu = {"gpu": "NVIDIA T1", "compute_capability": "7.5", "cuda": "12.4", "tensorrt": None}
     monkeypatch.setattr(gpu_benching, "ready", lambda: {"gpu": gpu, "states": [state("start", busy=30)]})
@@ -173,7 +173,11 @@ def test_the_command_prints_and_writes_what_was_found(
     (row,) = ran.document["rows"]
     assert (row["device"], row["threads"], row["batch"]) == ("gpu", None, 2)
     assert ran.document["machine"]["gpu"] == gpu
-    assert [seen["when"] for seen in ran.document["machine"]["states"]][:3] == ["start", "before", "after block 1"]
+    assert [reading["when"] for reading in ran.document["machine"]["states"]][:3] == [
+        "start",
+        "before",
+        "after block 1",
+    ]
     assert "a load of 30 %" in ran.err
     out = cli(*line).out
     assert "onnx-fp32" in out
@@ -182,7 +186,7 @@ def test_the_command_prints_and_writes_what_was_found(
 
 
 @pytest.mark.slow
-def test_an_artefact_that_fails_is_an_error_and_the_others_are_timed(own_build: Path, tmp_path: Path) -> None:
+def test_a_failed_artefact_is_an_error_and_the_others_are_timed(own_build: Path, tmp_path: Path) -> None:
     place = Path(shutil.copytree(own_build, tmp_path / "own"))
     shutil.copytree(place / ARTIFACT, place / "flat-Flat" / "other")
     group = [artifacts.read(place / ARTIFACT), artifacts.read(place / "flat-Flat" / "other")]
@@ -194,7 +198,7 @@ def test_an_artefact_that_fails_is_an_error_and_the_others_are_timed(own_build: 
     assert "model.onnx was changed after it was written" in error.message
 
 
-def test_without_pytorch_and_plain_graph_the_ratios_are_null_and_it_is_said(own_build: Path, tmp_path: Path) -> None:
+def test_without_baselines_the_ratios_are_null_with_a_note(own_build: Path, tmp_path: Path) -> None:
     place = Path(shutil.copytree(own_build, tmp_path / "own"))
     shutil.rmtree(place / "flat-Flat" / "plain")
     rows = gpu_benching.bench(

@@ -1,4 +1,4 @@
-"""PyTorch and ONNX Runtime in turn, in processes of their own, on the CPU: all but the GPU is real."""
+"""PyTorch and ONNX Runtime as contestants: interleaved, in processes of their own, on the CPU."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def graph(stack: ExitStack, artifact: Path) -> Worker:
     return stack.enter_context(Worker(module_command("lmconv.contestants.ort", artifact, "--device", "cpu"), "graph"))
 
 
-def test_pytorch_and_onnx_runtime_take_turns(stack: ExitStack, own_build: Path) -> None:
+def test_pytorch_and_onnx_runtime_are_timed_interleaved(stack: ExitStack, own_build: Path) -> None:
     one, two = network(stack, own_build), graph(stack, folder(own_build))
-    found = time_interleaved([one, two], 2, 12, 3, state=dict)
-    assert found.faults == {}
-    assert {name: len(kinds["wall"]) for name, kinds in found.times.items()} == {"torch": 12, "graph": 12}
-    assert all(min(kinds["wall"]) > 0 for kinds in found.times.values())
+    result = time_interleaved([one, two], 2, 12, 3, state=dict)
+    assert result.faults == {}
+    assert {name: len(kinds["wall"]) for name, kinds in result.times.items()} == {"torch": 12, "graph": 12}
+    assert all(min(kinds["wall"]) > 0 for kinds in result.times.values())
     assert one.ask(do="about")["about"]["on"] == "cpu"
     assert two.ask(do="about")["about"]["providers"] == ["CPUExecutionProvider"]
 
 
-def test_one_that_is_killed_half_way_leaves_the_other(stack: ExitStack, own_build: Path) -> None:
+def test_a_killed_contestant_does_not_stop_the_other(stack: ExitStack, own_build: Path) -> None:
     one, two = network(stack, own_build), graph(stack, folder(own_build))
     steps: list[None] = []
 
@@ -69,13 +69,13 @@ def test_one_that_is_killed_half_way_leaves_the_other(stack: ExitStack, own_buil
         if len(steps) == 2:
             os.kill(one.pid, signal.SIGKILL)
 
-    found = time_interleaved([one, two], 1, 12, 3, state=dict, step=step)
-    assert found.faults["torch"].message.startswith("torch: the worker process ended by SIGKILL")
-    assert set(found.times) == {"graph"}
-    assert len(found.times["graph"]["wall"]) == 12
+    result = time_interleaved([one, two], 1, 12, 3, state=dict, step=step)
+    assert result.faults["torch"].message.startswith("torch: the worker process ended by SIGKILL")
+    assert set(result.times) == {"graph"}
+    assert len(result.times["graph"]["wall"]) == 12
 
 
-def test_a_network_that_is_not_at_hand_is_missing(stack: ExitStack, own_build: Path) -> None:
+def test_an_unavailable_network_is_a_fault_of_kind_missing(stack: ExitStack, own_build: Path) -> None:
     line = module_command("lmconv.contestants.pytorch", folder(own_build), "--device", "cpu")
     with pytest.raises(Fault, match="torch: the artefact's PyTorch network is not available") as raised:
         stack.enter_context(Worker(line, "torch")).ask(do="about")
@@ -83,40 +83,42 @@ def test_a_network_that_is_not_at_hand_is_missing(stack: ExitStack, own_build: P
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_gpu_that_is_not_here_is_missing(stack: ExitStack, own_build: Path) -> None:
+def test_an_unavailable_gpu_is_a_fault_of_kind_missing(stack: ExitStack, own_build: Path) -> None:
     line = module_command("lmconv.contestants.pytorch", folder(own_build), "--device", "cuda")
     with pytest.raises(Fault, match="PyTorch finds no CUDA device") as raised:
         stack.enter_context(Worker(line, "torch")).ask(do="about")
     assert raised.value.kind == "missing"
 
 
-def test_the_steps_of_pytorch_compute_what_the_source_computes(own_build: Path) -> None:
+def test_the_steps_of_pytorch_compute_the_outputs_of_the_source(own_build: Path) -> None:
     artifact, model = artifacts.read(folder(own_build)), f"{own_build / 'flat.py'}:Flat"
     options = Namespace(artifact=artifact.path, device="cpu", compiled=False, weights=None, model=model)
-    found = source.recover(artifact, model=model)
-    assert found is not None
+    resolved = source.recover(artifact, model=model)
+    assert resolved is not None
     contestant = pytorch.Network(options)
     steps = contestant.steps()
     for count in (3, 2):
         inputs = {"input": noise(artifact.spec, count, 5)}
-        assert np.array_equal(ran(steps, inputs)["landmarks"], source.open_source(found).run(inputs)["landmarks"])
+        assert np.array_equal(
+            run_steps(steps, inputs)["landmarks"], source.open_source(resolved).run(inputs)["landmarks"]
+        )
     contestant.close()
 
 
-def test_the_steps_of_onnx_runtime_compute_what_its_session_computes(own_build: Path) -> None:
+def test_the_steps_of_onnx_runtime_compute_the_outputs_of_its_session(own_build: Path) -> None:
     artifact = artifacts.read(folder(own_build))
     with TARGETS.load("onnx").open(artifact, OpenOptions()) as session:
         assert isinstance(session, OrtSession)
         steps = ort.Steps(session.session, None)
         for count in (3, 2, 2):
             inputs = {"input": noise(artifact.spec, count, count)}
-            assert np.array_equal(ran(steps, inputs)["landmarks"], session.run(inputs)["landmarks"])
+            assert np.array_equal(run_steps(steps, inputs)["landmarks"], session.run(inputs)["landmarks"])
 
 
 Inputs = dict[str, NDArray[Any]]
 
 
-def ran(steps: ort.Steps | pytorch.Steps, inputs: Inputs) -> Inputs:
+def run_steps(steps: ort.Steps | pytorch.Steps, inputs: Inputs) -> Inputs:
     steps.set(inputs)
     steps.copy_in()
     steps.execute()
@@ -125,9 +127,9 @@ def ran(steps: ort.Steps | pytorch.Steps, inputs: Inputs) -> Inputs:
     return steps.results()
 
 
-def test_a_compiled_network_takes_turns_too(stack: ExitStack, own_build: Path) -> None:
+def test_a_compiled_network_is_timed(stack: ExitStack, own_build: Path) -> None:
     compiled = network(stack, own_build, "--compiled")
-    found = time_interleaved([compiled], 2, 6, 2, state=dict)
-    assert found.faults == {}
-    assert len(found.times["torch"]["wall"]) == 6
+    result = time_interleaved([compiled], 2, 6, 2, state=dict)
+    assert result.faults == {}
+    assert len(result.times["torch"]["wall"]) == 6
     assert compiled.ask(do="about")["about"]["compiled"] is True

@@ -1,4 +1,4 @@
-"""Tiny data sets in the layouts their authors distribute, for tests of the readers and of all that reads them."""
+"""Tiny data sets in the layouts of their authors, for tests of the readers and of the commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZE = (60, 80)
 
 
 def points(count: int, seed: int = 0, *, left: float = 20.0) -> Float64:
-    """(count, 2) points of a face that is 30 pixels wide, one decimal."""
+    """(count, 2) float64: points of a face 30 pixels wide, pixels, rounded to one decimal."""
     return np.round(np.random.default_rng(seed).uniform((left, 12), (left + 30, 45), (count, 2)), 1)
 
 
@@ -33,7 +33,7 @@ def write_pts(path: Path, points: Float64) -> None:
 
 
 def pair(path: Path, count: int, seed: int = 0) -> None:
-    """A picture with its `.pts` file."""
+    """Writes a picture and its `.pts` file."""
     picture(path, seed)
     path.with_suffix(".pts").write_text(text_of(points(count, seed)), encoding="utf-8")
 
@@ -53,7 +53,7 @@ def menpo(root: Path) -> Path:
 
 
 def video(path: Path, frames: int = 3) -> Path:
-    """A film whose n-th frame is of one grey, 60 n."""
+    """Writes a video whose n-th frame, from 0, has the grey level 60 n + 10 everywhere."""
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, SIZE[::-1])
     for number in range(frames):
@@ -78,7 +78,7 @@ def wflw_line(name: str, flags: str, seed: int) -> str:
 
 
 def wflw(root: Path) -> Path:
-    """Two faces in the first picture; the flags are pose, expression, illumination, make-up, occlusion, blur."""
+    """Writes lists with two faces in one picture; flags: pose, expression, illumination, make-up, occlusion, blur."""
     lists = root / "WFLW_annotations" / "list_98pt_rect_attr_train_test"
     lists.mkdir(parents=True)
     soccer, parade = "37--Soccer/37_Soccer_soccer_ball_37_45.jpg", "0--Parade/0_Parade_marchingband_1_116.jpg"
@@ -107,7 +107,7 @@ def box(at: Float64, ignore: str = "") -> str:
 
 
 def xml(images: dict[str, Sequence[str]], before: str = "") -> str:
-    """The text of an imglab file: boxes by picture."""
+    """Returns the text of an imglab file with boxes by picture."""
     body = "".join(f"<image file='{name}'>\n{''.join(boxes)}</image>\n" for name, boxes in images.items())
     sheet = "<?xml-stylesheet type='text/xsl' href='image_metadata_stylesheet.xsl'?>"
     head = f"<?xml version='1.0' encoding='ISO-8859-1'?>\n{sheet}\n{before}"
@@ -115,7 +115,7 @@ def xml(images: dict[str, Sequence[str]], before: str = "") -> str:
 
 
 def dlib(root: Path) -> Path:
-    """A picture with two faces, a box without points and one to be ignored; another picture for training."""
+    """Writes a test picture with two faces, a box without points and an ignored box; and a training picture."""
     picture(root / "helen" / "testset" / "1.jpg")
     picture(root / "afw" / "2_mirror.jpg", 1)
     boxes = [box(points(68, 1)), box(points(68, 2)), "<box top='1' left='1' width='2' height='2'/>\n"]
@@ -182,4 +182,4 @@ BUILDERS: dict[str, tuple[Callable[[Path], Path], int]] = {
     "plain_list": (plain_list, 68),
     "ljson": (ljson, 68),
 }
-"""A tiny set of every data set that is here, and the points of the faces in it."""
+"""By data set: the function that writes a tiny set, and the number of points of its faces."""

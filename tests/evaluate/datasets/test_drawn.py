@@ -45,7 +45,7 @@ def test_the_layout_is_that_of_300w(drawn: Path) -> None:
     assert (lines[:3], lines[-1], len(lines)) == (["version: 1", "n_points: 68", "{"], "}", 72)
 
 
-def test_what_was_drawn_is_read_again(drawn: Path) -> None:
+def test_drawn_faces_are_read_as_they_were_written(drawn: Path) -> None:
     listing = plugin.faces(drawn, "test")
     assert listing.problems == ()
     assert [face.name for face in listing.faces] == ["drawn/testset/00000.png", "drawn/testset/00001.png"]
@@ -55,19 +55,19 @@ def test_what_was_drawn_is_read_again(drawn: Path) -> None:
         np.testing.assert_array_equal(read_image(face.image), image)
 
 
-def test_its_figures_never_stand_under_the_names_of_300w(drawn: Path) -> None:
+def test_drawn_faces_are_never_in_subsets_of_300w(drawn: Path) -> None:
     for split in ("test", "train", "all"):
         listing = plugin.faces(drawn, split)
         assert listing.totals == {}
         assert {subset for face in listing.faces for subset in face.subsets} <= {"drawn/testset", "drawn/trainset"}
 
 
-@pytest.mark.parametrize("given", [".", "drawn", "drawn/testset", "drawn/trainset"])
-def test_it_is_found_from_above_and_from_inside(drawn: Path, given: str) -> None:
-    assert find_dataset(drawn / given) is plugin
+@pytest.mark.parametrize("place", [".", "drawn", "drawn/testset", "drawn/trainset"])
+def test_the_data_set_is_recognised_from_above_and_from_inside(drawn: Path, place: str) -> None:
+    assert find_dataset(drawn / place) is plugin
 
 
-def test_faces_of_300w_are_none_of_its_own(tmp_path: Path) -> None:
+def test_faces_of_300w_are_not_read_as_drawn_faces(tmp_path: Path) -> None:
     (tmp_path / "ibug").mkdir()
     (tmp_path / "ibug" / "a.pts").touch()
     assert not plugin.matches(tmp_path)
@@ -82,14 +82,14 @@ def test_a_split_that_was_not_drawn_is_named(tmp_path: Path) -> None:
         plugin.faces(tmp_path, "train")
 
 
-def test_98_points_are_read_too(tmp_path: Path) -> None:
+def test_faces_with_98_points_are_read(tmp_path: Path) -> None:
     write(tmp_path, {"testset": 1}, landmarks=98)
     spec = landmark_spec("toy", "toy", size=(32, 32), landmarks=98)
     assert load_face_crops(tmp_path, spec).truth.shape == (1, 98, 2)
 
 
 @pytest.mark.parametrize("count", [12, pytest.param(60, marks=pytest.mark.slow)])
-def test_the_shipped_network_finds_the_points_of_faces_drawn_now(tmp_path: Path, count: int) -> None:
+def test_drawn68_predicts_the_points_of_newly_drawn_faces(tmp_path: Path, count: int) -> None:
     write(tmp_path, {"testset": count}, seed=2026)
     resolved = source.resolve("drawn68", weights=SHIPPED)
     faces = load_face_crops(tmp_path, resolved.spec)

@@ -16,7 +16,7 @@ FRAMED = f"version: 1\nn_points:  68\n{{\n{BARE}}}"
 
 
 def add(folder: Path, *stems: str, picture: str = ".jpg", annotation: str = ".pts", text: str = FRAMED) -> Path:
-    """Writes faces; the pictures need no content, as nothing here decodes them."""
+    """Writes faces with empty pictures, because these tests do not decode pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     for stem in stems:
         if picture:
@@ -62,12 +62,12 @@ def test_a_face_has_its_files_its_points_and_its_subsets(layout: Path) -> None:
         ("all", ["afw", "helen/testset", "helen/trainset", "ibug", "lfpw/testset", "lfpw/trainset"]),
     ],
 )
-def test_a_split_takes_its_parts_only(layout: Path, split: str, parts: list[str]) -> None:
+def test_a_split_has_only_its_parts(layout: Path, split: str, parts: list[str]) -> None:
     assert names(plugin.faces(layout, split)) == [f"{part}/face_1.jpg" for part in parts]
 
 
 @pytest.mark.parametrize(
-    ("given", "parts"),
+    ("place", "parts"),
     [
         ("..", ["helen/testset", "ibug", "lfpw/testset"]),
         ("helen", ["helen/testset"]),
@@ -76,18 +76,18 @@ def test_a_split_takes_its_parts_only(layout: Path, split: str, parts: list[str]
         ("helen/../ibug", ["ibug"]),
     ],
 )
-def test_the_layout_is_found_from_above_and_from_inside(layout: Path, given: str, parts: list[str]) -> None:
-    assert plugin.matches(layout / given)
-    assert names(plugin.faces(layout / given, "test")) == [f"{part}/face_1.jpg" for part in parts]
+def test_the_layout_is_recognised_from_above_and_from_inside(layout: Path, place: str, parts: list[str]) -> None:
+    assert plugin.matches(layout / place)
+    assert names(plugin.faces(layout / place, "test")) == [f"{part}/face_1.jpg" for part in parts]
 
 
-def test_the_layout_may_start_two_levels_below_and_no_deeper(tmp_path: Path) -> None:
+def test_the_layout_may_start_up_to_two_levels_below(tmp_path: Path) -> None:
     add(tmp_path / "one" / "two" / "helen" / "testset", "near")
     add(tmp_path / "one" / "two" / "three" / "ibug", "far")
     assert names(plugin.faces(tmp_path, "test")) == ["helen/testset/near.jpg"]
 
 
-def test_layouts_beside_each_other_are_one_and_a_face_counts_once(tmp_path: Path) -> None:
+def test_layouts_beside_each_other_are_merged_and_a_face_counts_once(tmp_path: Path) -> None:
     add(tmp_path / "a" / "ibug", "face_1", "face_2")
     add(tmp_path / "b" / "ibug", "face_2", "face_3")
     listing = plugin.faces(tmp_path, "test")
@@ -115,17 +115,17 @@ def test_totals_are_those_of_the_published_set(layout: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["test", "train", "all"])
-def test_a_folder_without_the_layout_is_one_part_of_every_split(tmp_path: Path, split: str) -> None:
+def test_a_folder_without_the_layout_is_one_part_in_every_split(tmp_path: Path, split: str) -> None:
     folder = add(tmp_path / "common", "b", "a")
     assert not plugin.matches(folder)
     assert plugin.matches_bare(folder)
     listing = plugin.faces(folder, split)
     assert names(listing) == ["common/a.jpg", "common/b.jpg"]
-    assert listing.totals == {}, "a name alone makes no published subset"
+    assert listing.totals == {}, "the name of a folder does not make a published subset"
 
 
 @pytest.mark.parametrize(("picture", "annotation"), [(".JPG", ".PTS"), (".jpeg", ".pts"), (".Png", ".Pts")])
-def test_endings_are_read_in_any_letter_case(tmp_path: Path, picture: str, annotation: str) -> None:
+def test_file_name_endings_may_be_in_upper_or_lower_case(tmp_path: Path, picture: str, annotation: str) -> None:
     add(tmp_path / "ibug", "a", picture=picture, annotation=annotation)
     assert names(plugin.faces(tmp_path, "test")) == [f"ibug/a{picture}"]
 
@@ -146,7 +146,7 @@ def test_faces_without_a_partner_are_left_out_and_reported(tmp_path: Path) -> No
     )
 
 
-def test_a_broken_annotation_stops_the_reading(layout: Path) -> None:
+def test_a_broken_annotation_is_refused(layout: Path) -> None:
     add(layout / "ibug", "face_2", text="not points")
     with pytest.raises(InputError, match=r"face_2\.pts:1: "):
         plugin.faces(layout, "test")
@@ -156,13 +156,15 @@ def test_a_broken_annotation_stops_the_reading(layout: Path) -> None:
     ("part", "split", "message"),
     [("ibug", "train", "no train faces of 300-W, only ibug"), ("afw", "test", "no test faces of 300-W, only afw")],
 )
-def test_a_split_that_leaves_nothing_says_what_is_there(tmp_path: Path, part: str, split: str, message: str) -> None:
+def test_an_empty_split_is_refused_with_the_available_parts(
+    tmp_path: Path, part: str, split: str, message: str
+) -> None:
     add(tmp_path / part, "a")
     with pytest.raises(InputError, match=message):
         plugin.faces(tmp_path, split)
 
 
-def test_refuses_a_split_it_does_not_know(layout: Path) -> None:
+def test_refuses_an_unknown_split(layout: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown split 'tset'.*did you mean test"):
         plugin.faces(layout, "tset")
 
@@ -179,7 +181,7 @@ def test_refuses_pictures_without_any_annotation(tmp_path: Path) -> None:
         plugin.faces(tmp_path, "test")
 
 
-def test_refuses_a_folder_that_is_not_there_and_a_file(tmp_path: Path) -> None:
+def test_refuses_a_missing_folder_and_a_file(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     assert not plugin.matches(tmp_path / "gone")
@@ -194,7 +196,7 @@ def test_refuses_a_folder_that_is_not_there_and_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.realdata
-def test_reads_the_real_faces_exactly(shared: Path) -> None:
+def test_reads_real_faces_exactly(shared: Path) -> None:
     golden = np.load(shared / "golden" / "300w_common.npz")
     listing = plugin.faces(shared / "faces" / "300w_common", "test")
     assert listing.problems == ()
@@ -205,7 +207,7 @@ def test_reads_the_real_faces_exactly(shared: Path) -> None:
 
 
 @pytest.mark.realdata
-def test_real_training_and_test_faces_side_by_side_stay_apart(shared: Path) -> None:
+def test_real_training_and_test_faces_beside_each_other_are_separated(shared: Path) -> None:
     train = plugin.faces(shared / "faces", "train")
     assert {face.subsets for face in train.faces} == {("afw",), ("helen/trainset",), ("lfpw/trainset",)}
     assert len(train.faces) == 102

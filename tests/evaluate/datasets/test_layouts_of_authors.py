@@ -1,4 +1,4 @@
-"""What each reader makes of its authors' layout, and what it says of mistakes in it."""
+"""Readers of the layouts of the authors, and errors for mistakes in the files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def names(listing: Listing) -> list[str]:
     return [face.name for face in listing.faces]
 
 
-# Each of them
+# Each layout
 
 
 def test_the_private_test_of_300w_is_a_subset_of_600(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_the_private_test_of_300w_is_a_subset_of_600(tmp_path: Path) -> None:
     assert listing.totals["private"] == 600
 
 
-def test_menpo_serves_networks_of_either_number_of_points(tmp_path: Path) -> None:
+def test_menpo_has_faces_for_networks_with_68_and_39_points(tmp_path: Path) -> None:
     builders.menpo(tmp_path)
     for landmarks, kind, other in ((68, "semifrontal", 39), (39, "profile", 68)):
         crops = load_face_crops(tmp_path, landmark_spec("toy", "toy", size=(32, 32), landmarks=landmarks))
@@ -56,7 +56,7 @@ def test_menpos_profile_has_39_points(tmp_path: Path) -> None:
         read("menpo2d", tmp_path)
 
 
-def test_300vw_has_categories_and_every_face_is_its_frame(tmp_path: Path) -> None:
+def test_300vw_has_categories_and_every_frame_is_a_face(tmp_path: Path) -> None:
     builders.videos(tmp_path)
     listing = read("w300vw", tmp_path)
     assert [face.subsets for face in listing.faces[::3]] == [
@@ -78,7 +78,7 @@ def test_a_sample_of_a_video_skips_frames(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", None], ids=["zero bytes", "too short"])
-def test_a_video_that_ends_early_names_itself_and_the_annotation(tmp_path: Path, content: bytes | None) -> None:
+def test_a_video_that_ends_early_is_refused_with_its_annotation(tmp_path: Path, content: bytes | None) -> None:
     builders.videos(tmp_path)
     if content is None:
         builders.video(tmp_path / "114" / "vid.avi", frames=2)
@@ -88,7 +88,7 @@ def test_a_video_that_ends_early_names_itself_and_the_annotation(tmp_path: Path,
         load_face_crops(tmp_path / "114", SPEC68)
 
 
-def test_wflw_has_attributes_and_several_faces_in_a_picture(tmp_path: Path) -> None:
+def test_wflw_has_attributes_and_several_faces_per_picture(tmp_path: Path) -> None:
     listing = read("wflw", builders.wflw(tmp_path))
     assert names(listing) == [
         "wflw/test/0--Parade/0_Parade_marchingband_1_116.jpg",
@@ -112,7 +112,7 @@ def test_jd_landmark_is_split_by_the_names_of_its_folders(tmp_path: Path) -> Non
     assert len(read("jd106", tmp_path, "all").faces) == 2
 
 
-def test_dlibs_xml_may_be_a_folder_or_a_file(tmp_path: Path) -> None:
+def test_dlib_xml_may_be_a_folder_or_a_file(tmp_path: Path) -> None:
     builders.dlib(tmp_path)
     listing = read("dlib_xml", tmp_path)
     stem = "labels_ibug_300W_test"
@@ -123,7 +123,7 @@ def test_dlibs_xml_may_be_a_folder_or_a_file(tmp_path: Path) -> None:
     assert len(read("dlib_xml", tmp_path / "labels_ibug_300W_train.xml").faces) == 1
 
 
-def test_a_table_may_be_csv_or_json_and_say_subset_and_split(tmp_path: Path) -> None:
+def test_a_table_may_be_csv_or_json_with_subset_and_split(tmp_path: Path) -> None:
     assert names(read("table", builders.csv(tmp_path / "c"))) == ["landmarks/a.png", "landmarks/a.png#2"]
     listing = read("table", builders.json_list(tmp_path / "j") / "landmarks.json")
     assert names(listing) == ["mine/a.png", "mine/a.png#2"]
@@ -137,12 +137,12 @@ def test_a_table_may_be_csv_or_json_and_say_subset_and_split(tmp_path: Path) -> 
     assert [len(read("table", path, split).faces) for split in ("train", "test", "all")] == [2, 2, 3]
 
 
-def test_ljson_is_turned_to_x_before_y(tmp_path: Path) -> None:
+def test_coordinates_of_ljson_are_swapped_to_x_before_y(tmp_path: Path) -> None:
     (face,) = read("ljson", builders.ljson(tmp_path)).faces
     np.testing.assert_array_equal(face.points, builders.points(68, 1))
 
 
-def test_a_file_that_several_know_or_none_is_refused(tmp_path: Path) -> None:
+def test_a_place_of_several_data_sets_or_of_none_is_refused(tmp_path: Path) -> None:
     builders.csv(tmp_path)
     builders.dlib(tmp_path)
     with pytest.raises(InputError, match=r"holds faces of dlib_xml and table .*--dataset"):
@@ -245,7 +245,7 @@ MISTAKES: dict[str, tuple[str, Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_names_file_and_line(name: str, tmp_path: Path) -> None:
+def test_a_mistake_is_refused_with_file_and_line(name: str, tmp_path: Path) -> None:
     dataset, build, message = MISTAKES[name]
     builders.picture(tmp_path / "a.png")
     build(tmp_path)
@@ -253,7 +253,7 @@ def test_a_mistake_names_file_and_line(name: str, tmp_path: Path) -> None:
         read(dataset, tmp_path)
 
 
-def test_a_list_line_of_another_length_is_refused(tmp_path: Path) -> None:
+def test_a_line_of_a_list_with_another_length_is_refused(tmp_path: Path) -> None:
     path = builders.plain_list(tmp_path)
     text = path.read_text(encoding="utf-8")
     path.write_text(text + text.replace(" ", "", 1), encoding="utf-8")
@@ -261,7 +261,7 @@ def test_a_list_line_of_another_length_is_refused(tmp_path: Path) -> None:
         read("plain_list", path)
 
 
-def test_pictures_that_are_not_here_are_counted_and_none_at_all_is_an_error(tmp_path: Path) -> None:
+def test_missing_pictures_are_counted_and_a_set_without_pictures_is_refused(tmp_path: Path) -> None:
     builders.wflw(tmp_path)
     gone = tmp_path / "WFLW_images" / "37--Soccer" / "37_Soccer_soccer_ball_37_45.jpg"
     gone.unlink()
@@ -274,7 +274,7 @@ def test_pictures_that_are_not_here_are_counted_and_none_at_all_is_an_error(tmp_
         read("wflw", tmp_path)
 
 
-def test_annotations_of_another_picture_are_refused_with_their_line(tmp_path: Path) -> None:
+def test_annotations_of_another_picture_are_refused_with_the_line(tmp_path: Path) -> None:
     builders.csv(tmp_path)
     change(tmp_path / "landmarks.csv", builders.row("a.png", builders.points(68, 2)), ROW)
     far = builders.row("a.png", builders.points(68) + 500)
@@ -283,11 +283,11 @@ def test_annotations_of_another_picture_are_refused_with_their_line(tmp_path: Pa
         load_face_crops(tmp_path, SPEC68)
 
 
-# The real pieces
+# Real files
 
 
 @pytest.mark.realdata
-def test_reads_dlibs_own_example(shared: Path) -> None:
+def test_reads_the_example_of_dlib(shared: Path) -> None:
     listing = read("dlib_xml", shared / "faces" / "dlib", "all")
     assert {len(face.points) for face in listing.faces} == {68}
     assert len({face.name for face in listing.faces}) == len(listing.faces) > 3
@@ -295,7 +295,7 @@ def test_reads_dlibs_own_example(shared: Path) -> None:
 
 
 @pytest.mark.realdata
-def test_reads_the_annotation_list_of_300w_as_the_pts_files_say(shared: Path, tmp_path: Path) -> None:
+def test_the_annotation_list_of_300w_agrees_with_the_pts_files(shared: Path, tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
     for path in (shared / "faces" / "300w_common").rglob("image_*.png"):
         (tmp_path / "test" / path.name).symlink_to(path)
@@ -308,7 +308,7 @@ def test_reads_the_annotation_list_of_300w_as_the_pts_files_say(shared: Path, tm
 
 
 @pytest.mark.realdata
-def test_reads_menpos_own_ljson(shared: Path) -> None:
+def test_reads_the_example_ljson_of_menpo(shared: Path) -> None:
     (face,) = read("ljson", shared / "faces" / "menpo").faces
     assert face.name == "menpo/lenna.png"
     assert face.points.shape == (68, 2)

@@ -13,22 +13,22 @@ from lmconv.errors import InputError, UsageError
 
 
 @pytest.mark.parametrize("words", ["", "detector", "detector:", "box:rfb320", "landmark"])
-def test_boxes_are_those_of_landmarks_or_a_detector(words: str) -> None:
+def test_an_unknown_source_of_boxes_is_refused(words: str) -> None:
     with pytest.raises(UsageError, match="is not a source of boxes"), load_boxes_option(words):
         pass
 
 
-def test_a_name_that_is_nearly_one_is_suggested() -> None:
+def test_a_similar_name_is_suggested() -> None:
     with pytest.raises(UsageError, match="did you mean rfb320"), load_detector("rfb32"):
         pass
 
 
-def test_artefacts_that_detect_nothing_are_no_detector(small: Path) -> None:
+def test_artefacts_of_landmark_networks_are_refused_as_a_detector(small: Path) -> None:
     with pytest.raises(UsageError, match="not the networks of a detector"), load_detector(str(small / "onnx-fp32")):
         pass
 
 
-def test_a_detector_whose_weights_are_not_here_says_what_is_missing() -> None:
+def test_a_detector_without_weights_names_the_missing_file() -> None:
     with pytest.raises(InputError, match="version-RFB-320"), load_detector("rfb320"):
         pass
     with pytest.raises(InputError, match="face_detection_yunet"), load_detector("yunet"):
@@ -36,23 +36,26 @@ def test_a_detector_whose_weights_are_not_here_says_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize(("words", "code"), [("detector:rfb", 2), ("eyes", 2), ("detector:rfb320", 4)])
-def test_verify_says_what_is_wrong_with_boxes(small: Path, cli: Cli, words: str, code: int) -> None:
+def test_verify_reports_an_error_in_the_option_boxes(small: Path, cli: Cli, words: str, code: int) -> None:
     ran = cli("verify", small / "onnx-fp32", "--boxes", words)
     assert ran.code == code
     assert "Traceback" not in ran.err
 
 
 @pytest.mark.realdata
-def test_an_artefact_of_its_network_finds_the_same_faces(shared: Path, tmp_path: Path) -> None:
+def test_a_detector_on_an_artefact_detects_the_same_faces(shared: Path, tmp_path: Path) -> None:
     import cv2
 
     from lmconv.pipeline import convert
     from lmconv.sources.resolve import resolve
     from lmconv.types import Precision
 
-    made = convert(resolve("rfb320", weights=shared / "detectors"), "onnx", Precision.FP32, out=tmp_path)
+    artifact = convert(resolve("rfb320", weights=shared / "detectors"), "onnx", Precision.FP32, out=tmp_path)
     path = next((shared / "faces" / "300w_common").rglob("*.png"))
     picture = np.asarray(cv2.imread(str(path)), np.uint8)
-    with load_detector(str(made.path)) as converted, load_detector("rfb320", weights=shared / "detectors") as published:
+    with (
+        load_detector(str(artifact.path)) as converted,
+        load_detector("rfb320", weights=shared / "detectors") as published,
+    ):
         detections, expected = converted(picture), published(picture)
     np.testing.assert_allclose(detections.boxes, expected.boxes, rtol=0, atol=0.1)

@@ -31,21 +31,21 @@ def boxes(*rows: tuple[float, float, float, float]) -> Detections:
     return detections(np.array(rows, np.float32).reshape(-1, 4), np.linspace(0.9, 0.8, len(rows)))
 
 
-# Which box is whose
+# Matching boxes to faces
 
 
-def test_a_face_gets_the_box_that_overlaps_most_with_its_points() -> None:
+def test_a_face_gets_the_box_with_the_largest_overlap() -> None:
     match = box_matcher(lambda picture: boxes((0, 0, 80, 80), (12, 8, 33, 30), (60, 8, 80, 30)))
     assert match(face("a", 11), PICTURE) == pytest.approx([12, 8, 33, 30])
     assert match(face("b", 60), PICTURE) == pytest.approx([60, 8, 80, 30])
 
 
-def test_a_face_without_a_box_that_overlaps_by_more_than_0_3_is_not_found() -> None:
+def test_a_face_without_a_box_of_iou_above_0_3_has_no_match() -> None:
     assert box_matcher(lambda picture: boxes((30, 10, 50, 30)))(face("a", 10), PICTURE) is None
     assert box_matcher(lambda picture: boxes())(face("a", 10), PICTURE) is None
 
 
-def test_a_picture_is_searched_once_and_every_frame_of_a_video() -> None:
+def test_a_picture_is_searched_once_and_every_frame_of_a_video_once() -> None:
     searched = []
 
     def detect(picture: Uint8) -> Detections:
@@ -53,12 +53,18 @@ def test_a_picture_is_searched_once_and_every_frame_of_a_video() -> None:
         return boxes((10, 10, 30, 30))
 
     match = box_matcher(detect)
-    for one in (face("a", 10), face("b", 50), face("c", 10, "two.png"), face("d", 10, frame=0), face("e", 10, frame=1)):
-        match(one, PICTURE)
+    for annotated in (
+        face("a", 10),
+        face("b", 50),
+        face("c", 10, "two.png"),
+        face("d", 10, frame=0),
+        face("e", 10, frame=1),
+    ):
+        match(annotated, PICTURE)
     assert len(searched) == 4
 
 
-# Crops around them
+# Crops around boxes
 
 
 def dataset(folder: Path, *faces: Face) -> Dataset:
@@ -73,11 +79,11 @@ def dataset(folder: Path, *faces: Face) -> Dataset:
     )
 
 
-def test_a_detectors_box_is_cut_to_whole_pixels_towards_zero() -> None:
+def test_corners_of_a_detected_box_are_truncated_to_whole_pixels() -> None:
     assert around((-3.7, 10.9, 20.9, 30.2), SQUARE) == around((-3, 10, 20, 30), SQUARE) == (-3, 8, 24)
 
 
-def test_crops_are_cut_around_the_boxes_and_who_has_none_still_counts(tmp_path: Path) -> None:
+def test_crops_are_cut_around_boxes_and_faces_without_a_box_still_count(tmp_path: Path) -> None:
     path = str(tmp_path / "one.png")
     mine = dataset(tmp_path, face("a", 10, path), face("b", 60, path))
     faces = load_face_crops(tmp_path, SPEC, dataset=mine, boxes=box_matcher(lambda picture: boxes((12.5, 8, 33, 30))))
@@ -88,12 +94,12 @@ def test_crops_are_cut_around_the_boxes_and_who_has_none_still_counts(tmp_path: 
     assert [scene.boxes.tolist() for scene in faces.scenes()] == [[[12, 8, 33, 30]]]
 
 
-def test_without_boxes_a_spec_for_those_of_a_detector_has_no_crops(tmp_path: Path) -> None:
+def test_a_spec_with_crops_around_detected_boxes_needs_a_detector(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="around a detector's box, and no detector"):
         load_face_crops(tmp_path, SPEC, dataset=dataset(tmp_path, face("a", 10, str(tmp_path / "one.png"))))
 
 
-def test_where_no_face_is_found_there_is_nothing_to_measure(tmp_path: Path) -> None:
+def test_a_data_set_without_any_detected_face_is_refused(tmp_path: Path) -> None:
     mine = dataset(tmp_path, face("a", 10, str(tmp_path / "one.png")))
     with pytest.raises(InputError, match="none of the 1 annotated faces"):
         load_face_crops(tmp_path, SPEC, dataset=mine, boxes=box_matcher(lambda picture: boxes()))

@@ -1,4 +1,4 @@
-"""The detectors on real pictures, held to the boxes of the published system with its defects repaired."""
+"""Detectors on real pictures, compared with the boxes of the published system after repair of its defects."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ RECORDED = {
     "rfb320": "rfb320",
     "slim320": "slim320",
 }
-"""What the golden file calls the boxes of a detector; RetinaFace was given pictures in full size."""
+"""Name of each detector in the golden file; RetinaFace got pictures in full size."""
 GROUPS = {"mtcnn": (23, 26, 8), "retinaface": (23, 27, 8), "faceboxes": (23, 26, 8), "rfb320": (22, 26, 8)}
-FOUND = {"mtcnn": 111, "retinaface": 113, "faceboxes": 107, "rfb320": 107, "slim320": 105}
-"""Boxes on the 73 pictures."""
+COUNTS = {"mtcnn": 111, "retinaface": 113, "faceboxes": 107, "rfb320": 107, "slim320": 105}
+"""Number of boxes on the 73 pictures."""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def picture(shared: Path, name: str) -> Uint8:
 
 @contextmanager
 def opened(name: str, shared: Path) -> Iterator[LoadedDetector]:
-    """A detector with its published weights."""
+    """Opens a detector with its published weights."""
     model, _, unlimited = name.partition(", ")
     if not unlimited:
         with load_detector(model, weights=shared / "detectors") as detector:
@@ -69,34 +69,34 @@ def opened(name: str, shared: Path) -> Iterator[LoadedDetector]:
 
 
 def recorded(golden: dict[str, Any], name: str, index: int) -> tuple[Float64, Float64 | None]:
-    """(n, 5) boxes with scores, and (n, 5, 2) points, of the published system on one picture."""
+    """Boxes with scores (n, 5) and points (n, 5, 2) of the published system on one picture, pixels."""
     key = RECORDED[name]
     rows = slice(*golden[f"{key}_start"][index : index + 2])
     boxes, points = golden[f"{key}_boxes"][rows].astype(np.float64), golden.get(f"{key}_landmarks")
-    if name == "faceboxes":  # it maps back by the scale from which it computed sizes, before rounding them
+    if name == "faceboxes":  # the published script maps boxes back by the scale before it rounded the sizes
         width, height = golden["size_wh"][index].tolist()
         scale, taken = min(1, 720 / height, 1080 / width), retinaface.limited(height, width)
         boxes[:, :4] *= np.tile([width * scale / taken[1], height * scale / taken[0]], 2)
     return boxes, None if points is None else points[rows]
 
 
-def agree(found: Detections, boxes: Float64, points: Float64 | None) -> None:
-    """Every box within 1 px, with its score and points; of two that a network is wholly sure of, either."""
-    assert len(found.boxes) == len(boxes)
+def agree(result: Detections, boxes: Float64, points: Float64 | None) -> None:
+    """Asserts that every box is within 1 px, with its score and points; of two boxes with score 1, either may stay."""
+    assert len(result.boxes) == len(boxes)
     if not len(boxes):
         return
-    apart = np.abs(boxes[:, None, :4] - found.boxes).max(-1)
-    nearest = apart.argmin(1)
+    distances = np.abs(boxes[:, None, :4] - result.boxes).max(-1)
+    nearest = distances.argmin(1)
     assert sorted(nearest) == list(range(len(boxes)))
-    np.testing.assert_allclose(found.scores[nearest], boxes[:, 4], rtol=0, atol=1e-3)
-    certain = (boxes[:, 4] > 1 - 1e-6) & (overlap(boxes[:, :4], found.boxes[nearest]) > 0.8)
-    assert ((apart.min(1) <= 1) | certain).all()
-    if points is not None and found.points is not None:
-        np.testing.assert_allclose(found.points[nearest], points, rtol=0, atol=1)
+    np.testing.assert_allclose(result.scores[nearest], boxes[:, 4], rtol=0, atol=1e-3)
+    certain = (boxes[:, 4] > 1 - 1e-6) & (overlap(boxes[:, :4], result.boxes[nearest]) > 0.8)
+    assert ((distances.min(1) <= 1) | certain).all()
+    if points is not None and result.points is not None:
+        np.testing.assert_allclose(result.points[nearest], points, rtol=0, atol=1)
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_boxes_are_those_of_the_published_system(name: str, shared: Path, golden: dict[str, Any]) -> None:
+def test_boxes_agree_with_the_published_system(name: str, shared: Path, golden: dict[str, Any]) -> None:
     smallest = int(golden["size_wh"].prod(1).argmin())
     with opened(name, shared) as detect:
         agree(detect(picture(shared, str(golden["name"][smallest]))), *recorded(golden, name, smallest))
@@ -104,7 +104,7 @@ def test_boxes_are_those_of_the_published_system(name: str, shared: Path, golden
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECORDED)
-def test_boxes_on_some_pictures_are_those_of_the_published_system(
+def test_boxes_on_some_pictures_agree_with_the_published_system(
     name: str, shared: Path, golden: dict[str, Any]
 ) -> None:
     with opened(name, shared) as find:
@@ -118,27 +118,27 @@ def everywhere(request: pytest.FixtureRequest, shared: Path, once: Once) -> dict
 
     def make(folder: Path) -> None:
         with np.load(shared / "golden" / "detectors.npz") as file, opened(request.param, shared) as find:
-            found = {str(title): find(picture(shared, str(title))) for title in file["name"]}
-        (folder / "found.pickle").write_bytes(pickle.dumps(found))
+            results = {str(title): find(picture(shared, str(title))) for title in file["name"]}
+        (folder / "found.pickle").write_bytes(pickle.dumps(results))
 
     place = once(f"found-{request.param}", make) / "found.pickle"
-    found: dict[str, Detections] = pickle.loads(place.read_bytes())  # noqa: S301  our own
-    return found
+    results: dict[str, Detections] = pickle.loads(place.read_bytes())  # noqa: S301  written above
+    return results
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("everywhere", "name"), [(name, name) for name in RECORDED], indirect=["everywhere"])
-def test_boxes_on_every_picture_are_those_of_the_published_system(
+def test_boxes_on_every_picture_agree_with_the_published_system(
     everywhere: dict[str, Detections], name: str, golden: dict[str, Any]
 ) -> None:
-    for index, found in enumerate(everywhere.values()):
-        agree(found, *recorded(golden, name, index))
+    for index, result in enumerate(everywhere.values()):
+        agree(result, *recorded(golden, name, index))
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("everywhere", "name"), [(name, name) for name in FOUND], indirect=["everywhere"])
-def test_every_annotated_face_is_found(everywhere: dict[str, Detections], name: str, shared: Path) -> None:
-    """As the golden file counts them."""
+@pytest.mark.parametrize(("everywhere", "name"), [(name, name) for name in COUNTS], indirect=["everywhere"])
+def test_every_annotated_face_is_detected(everywhere: dict[str, Detections], name: str, shared: Path) -> None:
+    """Counts as the golden file does: IoU above 0.4 with the box of the landmarks, widened by 8 %."""
     faces = find_dataset(shared / "faces" / "300w_common").faces(shared / "faces" / "300w_common", "test").faces
     count, boxes = 0, 0
     for face in faces:
@@ -147,12 +147,12 @@ def test_every_annotated_face_is_found(everywhere: dict[str, Detections], name: 
         here = everywhere[face.image.relative_to(shared / "faces").as_posix()].boxes
         boxes += len(here)
         count += bool((overlap(wide, here) > 0.4).any())
-    assert (count, boxes) == (73, FOUND[name])
+    assert (count, boxes) == (73, COUNTS[name])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GROUPS)
-def test_groups_are_found(name: str, shared: Path, golden: dict[str, Any]) -> None:
+def test_groups_are_detected(name: str, shared: Path, golden: dict[str, Any]) -> None:
     titles = {Path(title).stem[-3:]: title for title in map(str, golden["name"]) if title.startswith("group/")}
     least = 0 if name == "retinaface" else 1
     with opened(name, shared) as find:
@@ -167,7 +167,7 @@ def test_groups_are_found(name: str, shared: Path, golden: dict[str, Any]) -> No
         *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("faceboxes", "rfb320", "slim320")),
     ],
 )
-def test_boxes_of_artefacts_are_those_of_the_published_system(
+def test_boxes_of_artefacts_agree_with_the_published_system(
     name: str, shared: Path, golden: dict[str, Any], tmp_path: Path
 ) -> None:
     networks = DETECTORS.load(name).networks

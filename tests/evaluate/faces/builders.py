@@ -13,14 +13,14 @@ SPEC = landmark_spec("toy", "toy", size=(32, 32), landmarks=68)
 
 
 def box_points(x1: float, y1: float, x2: float, y2: float) -> Float64:
-    """68 points whose tight box is the given one, the outer eye corners among them apart."""
+    """(68, 2) float64: points with this tight box, pixels; the outer eye corners differ."""
     points = np.random.default_rng(0).uniform((x1, y1), (x2, y2), (68, 2))
     points[0], points[1] = (x1, y1), (x2, y2)
     return points
 
 
 def noise(height: int, width: int, seed: int = 0) -> Uint8:
-    """A picture without a black pixel, so that black can only be padding."""
+    """(height, width, 3) uint8: a picture without a black pixel, to recognise black padding."""
     return np.random.default_rng(seed).integers(1, 256, (height, width, 3), dtype=np.uint8)
 
 

@@ -16,7 +16,7 @@ from lmconv.types import Float32, landmark_spec
 
 @pytest.fixture
 def training(tmp_path: Path) -> Path:
-    """Five training faces, and one for testing that calibration must not see."""
+    """A folder with five training faces, and a test face that calibration must not use."""
     for number in range(5):
         add_face(tmp_path / "afw", f"face_{number}", noise(60, 80, number), box_points(20, 10, 50 + number, 45))
     add_face(tmp_path / "ibug", "test", noise(60, 80, 9), box_points(20, 10, 50, 45))
@@ -27,16 +27,16 @@ def rows(array: Float32) -> list[bytes]:
     return [row.tobytes() for row in array]
 
 
-def test_calibration_begins_with_every_training_face_as_it_is(training: Path) -> None:
+def test_calibration_starts_with_every_training_face_unchanged(training: Path) -> None:
     plain = network_input(load_face_crops(training, SPEC, "train").images, SPEC.preprocess)
     inputs = calibration_inputs(training, SPEC, count=12)
     assert inputs.shape == (12, 3, 32, 32)
     assert inputs.dtype == np.float32
     assert set(rows(inputs[:5])) == set(rows(plain))
-    assert len(set(rows(inputs))) == 12, "every later crop is a new one"
+    assert len(set(rows(inputs))) == 12, "every later crop is different"
 
 
-def test_calibration_of_fewer_crops_than_faces_takes_different_faces_unchanged(training: Path) -> None:
+def test_calibration_with_fewer_crops_than_faces_uses_different_faces_unchanged(training: Path) -> None:
     plain = network_input(load_face_crops(training, SPEC, "train").images, SPEC.preprocess)
     inputs = rows(calibration_inputs(training, SPEC, count=3))
     assert len(set(inputs)) == 3
@@ -49,18 +49,18 @@ def test_calibration_is_the_same_for_the_same_seed_only(training: Path) -> None:
     assert set(rows(first[5:])).isdisjoint(rows(calibration_inputs(training, SPEC, count=12, seed=1)[5:]))
 
 
-def test_more_calibration_crops_begin_with_the_same_ones(training: Path) -> None:
+def test_more_calibration_crops_start_with_the_same_crops(training: Path) -> None:
     few, many = calibration_inputs(training, SPEC, count=7), calibration_inputs(training, SPEC, count=12)
     np.testing.assert_array_equal(few, many[:7])
 
 
-def test_refuses_to_calibrate_on_nothing(training: Path) -> None:
+def test_refuses_calibration_on_no_crops(training: Path) -> None:
     with pytest.raises(UsageError, match="0 calibration crops"):
         calibration_inputs(training, SPEC, count=0)
 
 
-def test_a_varied_crop_stays_within_its_limits(tmp_path: Path) -> None:
-    # A picture whose blue is x / 2 and green y / 2: each crop tells where it was cut. Red tells how it was lit.
+def test_an_augmented_crop_stays_within_its_limits(tmp_path: Path) -> None:
+    # Blue is x / 2 and green is y / 2: a crop shows its position. Red is constant and shows the brightness.
     image = np.full((240, 240, 3), 200, np.uint8)
     image[..., 0], image[..., 1] = np.arange(240) // 2, np.arange(240)[:, None] // 2
     points = box_points(90, 90, 150, 150)

@@ -19,7 +19,7 @@ from lmconv.types import Crop, Float64, Preprocess, Uint8, landmark_spec
 
 
 def reference_crop(image: Uint8, square: squares.Square, size: tuple[int, int]) -> Uint8:
-    """The slow way: pad the whole picture by the side, then slice."""
+    """Cuts a crop in a simple and slow way: pads the whole picture by the side, then slices."""
     left, top, side = square
     padded = np.pad(image, ((side, side), (side, side), (0, 0)))
     inside = padded[top + side : top + 2 * side, left + side : left + 2 * side]
@@ -35,17 +35,17 @@ def test_a_square_is_the_longer_side_times_the_scale_in_whole_pixels() -> None:
     assert landmark_square(points, Crop()) == (10 + 20 - 48, 20 + 40 - 48, 97)
 
 
-def test_a_square_may_take_the_shorter_side_and_another_scale() -> None:
+def test_a_square_may_use_the_shorter_side_and_another_scale() -> None:
     points = box_points(10.2, 20.7, 49.5, 99.1)
     assert landmark_square(points, Crop(side="min", scale=1.0)) == (10 + 20 - 20, 20 + 40 - 20, 41)
 
 
-def test_a_square_rounds_outwards_beyond_the_border_too() -> None:
+def test_a_square_beyond_the_border_is_rounded_outwards_too() -> None:
     # x from -4 to 6, y from -11 to -1: 11 pixels each; int(11 * 1.2) = 13.
     assert landmark_square(box_points(-3.5, -10.5, 5.5, -1.5), Crop()) == (-4 + 5 - 6, -11 + 5 - 6, 13)
 
 
-def test_a_detectors_box_does_not_come_from_landmarks() -> None:
+def test_a_crop_around_a_detected_box_is_not_computed_from_landmarks() -> None:
     with pytest.raises(UsageError, match="detector's box"):
         landmark_square(box_points(0, 0, 9, 9), Crop(box="detector"))
 
@@ -53,7 +53,7 @@ def test_a_detectors_box_does_not_come_from_landmarks() -> None:
 # Cutting
 
 
-def test_a_crop_of_the_same_size_is_the_picture_itself() -> None:
+def test_a_crop_of_the_same_size_is_the_part_of_the_picture() -> None:
     image = noise(40, 60)
     np.testing.assert_array_equal(squares.cut(image, (7, 3, 20), (20, 20)), image[3:23, 7:27])
 
@@ -68,7 +68,7 @@ def test_a_crop_is_padded_with_black_and_resized_bilinearly(square: squares.Squa
     np.testing.assert_array_equal(squares.cut(image, square, (16, 24)), reference_crop(image, square, (16, 24)))
 
 
-def test_black_begins_exactly_where_the_picture_ends() -> None:
+def test_black_padding_begins_exactly_at_the_border() -> None:
     crop = squares.cut(noise(40, 60), (-3, 30, 20), (20, 20))
     assert not crop[:, :3].any()
     assert not crop[10:].any()
@@ -80,7 +80,7 @@ def test_a_crop_beside_the_picture_is_black(square: squares.Square) -> None:
     assert not squares.cut(noise(40, 60), square, (8, 8)).any()
 
 
-def test_a_small_crop_of_a_large_picture_takes_little_memory() -> None:
+def test_a_small_crop_of_a_large_picture_needs_little_memory() -> None:
     image = np.ones((3000, 3000, 3), np.uint8)
     squares.cut(image, (-50, -50, 100), (8, 8))
     tracemalloc.start()
@@ -111,7 +111,7 @@ def test_mean_and_std_are_in_the_networks_colour_order() -> None:
     assert result.ravel().tolist() == [(5 - 1) / 2, (10 - 2) / 4, (15 - 3) / 8]
 
 
-def test_points_go_back_by_side_and_corner() -> None:
+def test_points_are_mapped_back_by_side_and_corner() -> None:
     fractions = np.array([[[0.0, 0.0], [1.0, 0.5]], [[0.25, 0.75], [0.5, 0.5]]], np.float32)
     places = np.array([[10, 20, 100], [-8, -4, 40]])
     result = squares.to_picture(fractions, places)
@@ -119,9 +119,9 @@ def test_points_go_back_by_side_and_corner() -> None:
     assert result.tolist() == [[[10.0, 20.0], [110.0, 70.0]], [[2.0, 26.0], [12.0, 16.0]]]
 
 
-def test_points_of_a_border_face_go_back_to_their_own_pixels(tmp_path: Path) -> None:
-    # Blue is x and green is y: every pixel of the crop tells where it was. Mapped back by the square clipped to the
-    # picture, as the reference scripts do, they would land up to 27 pixels away.
+def test_points_of_a_face_at_the_border_are_mapped_back_to_their_pixels(tmp_path: Path) -> None:
+    # Blue is x and green is y: every pixel of the crop shows its position. The reference scripts map points back by
+    # the square clipped to the picture: the points are then up to 27 pixels off.
     image = np.full((100, 100, 3), 255, np.uint8)
     image[..., 0], image[..., 1] = np.arange(100), np.arange(100)[:, None]
     add_face(tmp_path / "ibug", "border", image, box_points(-12, 2, 70, 60))
@@ -163,19 +163,19 @@ def test_points_partly_outside_the_picture_are_valid(tmp_path: Path) -> None:
     assert load_face_crops(tmp_path, SPEC).names == ("ibug/a.png",)
 
 
-def test_annotated_pixels_are_the_stored_ones_whatever_exif_says(tmp_path: Path) -> None:
+def test_annotations_refer_to_stored_pixels_without_exif_rotation(tmp_path: Path) -> None:
     image = np.zeros((40, 80, 3), np.uint8)
     image[:, 40:] = 255
     add_face(tmp_path / "ibug", "a", image, box_points(41, 1, 70, 30), ending=".jpg")
     path = tmp_path / "ibug" / "a.jpg"
     upright = load_face_crops(tmp_path, SPEC).images
-    entry = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)  # orientation: turn by 90 degrees
+    entry = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)  # orientation: rotate by 90 degrees
     exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + bytes(4)
     jpeg = path.read_bytes()
     path.write_bytes(jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:])
     turned = cv2.imread(str(path))
     assert turned is not None
-    assert turned.shape == (80, 40, 3), "OpenCV itself would turn it"
+    assert turned.shape == (80, 40, 3), "OpenCV rotates the picture by default"
     np.testing.assert_array_equal(load_face_crops(tmp_path, SPEC).images, upright)
 
 
@@ -216,7 +216,7 @@ def test_a_picture_with_several_faces_is_decoded_once(tmp_path: Path, monkeypatc
     ],
     ids=["right of it", "above it", "one place", "a line", "huge", "beyond any integer"],
 )
-def test_refuses_a_face_that_is_not_in_its_picture(tmp_path: Path, points: Float64, message: str) -> None:
+def test_refuses_a_face_outside_its_picture(tmp_path: Path, points: Float64, message: str) -> None:
     add_face(tmp_path / "ibug", "a", noise(60, 80), points)
     with pytest.raises(InputError, match=message) as error:
         load_face_crops(tmp_path, SPEC)
@@ -224,7 +224,7 @@ def test_refuses_a_face_that_is_not_in_its_picture(tmp_path: Path, points: Float
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n" + bytes(20)])
-def test_refuses_a_picture_that_cannot_be_read_and_names_it(tmp_path: Path, content: bytes) -> None:
+def test_refuses_a_picture_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
     add_face(tmp_path / "ibug", "a", noise(40, 40), box_points(5, 5, 30, 30))
     (tmp_path / "ibug" / "a.png").write_bytes(content)
     with pytest.raises(InputError, match=r"a\.png: not a picture"):
@@ -236,7 +236,7 @@ def test_refuses_a_folder_without_a_known_layout(tmp_path: Path) -> None:
         load_face_crops(tmp_path, SPEC)
 
 
-def test_refuses_a_folder_that_is_not_there_and_a_file(tmp_path: Path) -> None:
+def test_refuses_a_missing_folder_and_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="gone does not exist"):
         load_face_crops(tmp_path / "gone", SPEC)
@@ -244,14 +244,14 @@ def test_refuses_a_folder_that_is_not_there_and_a_file(tmp_path: Path) -> None:
         load_face_crops(tmp_path / "file", SPEC)
 
 
-def test_refuses_faces_with_other_points_than_the_network_finds(tmp_path: Path) -> None:
+def test_refuses_faces_with_another_number_of_points_than_the_network(tmp_path: Path) -> None:
     add_face(tmp_path / "ibug", "a", noise(40, 40), box_points(5, 5, 30, 30))
     spec = landmark_spec("toy", "toy", size=(32, 32), landmarks=98)
     with pytest.raises(UsageError, match=r"toy finds 98 points, the faces in .* have 68"):
         load_face_crops(tmp_path, spec)
 
 
-def test_a_network_that_wants_a_detectors_box_needs_a_detector(tmp_path: Path) -> None:
+def test_a_network_with_crops_around_detected_boxes_needs_a_detector(tmp_path: Path) -> None:
     add_face(tmp_path / "ibug", "a", noise(40, 40), box_points(5, 5, 30, 30))
     with pytest.raises(UsageError, match="detector's box"):
         load_face_crops(tmp_path, replace(SPEC, crop=Crop(box="detector")))

@@ -1,4 +1,4 @@
-"""One `.pts` file; `datasets/test_ibug300w.py` has folders of them."""
+"""Reading and writing one `.pts` file; `datasets/test_ibug300w.py` tests folders."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_reads_points_as_stored_with_and_without_the_frame(tmp_path: Path, text:
 
 
 def lines(*changes: tuple[int, str], of: str = FRAMED) -> str:
-    """The file with some lines, counted from 1, replaced."""
+    """The text `of` a file with some lines, counted from 1, replaced."""
     result = of.splitlines()
     for number, line in changes:
         result[number - 1] = line
@@ -72,13 +72,13 @@ def test_refuses_a_binary_file(tmp_path: Path) -> None:
         read_pts(path, 68)
 
 
-def test_refuses_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_refuses_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.pts: No such file"):
         read_pts(tmp_path / "gone.pts", 68)
 
 
 @pytest.mark.parametrize("text", [FRAMED, BARE], ids=["framed", "bare"])
-def test_without_a_wanted_number_the_file_says_it(tmp_path: Path, text: str) -> None:
+def test_without_an_expected_number_every_number_of_points_is_read(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.pts"
     path.write_text(text, encoding="utf-8")
     np.testing.assert_array_equal(read_pts(path), POINTS)
@@ -93,7 +93,7 @@ def test_without_a_wanted_number_the_file_says_it(tmp_path: Path, text: str) -> 
         ("n_points: 0\n{\n}", 3, "0 points"),
     ],
 )
-def test_a_file_must_keep_its_own_word(tmp_path: Path, text: str, line: int, what: str) -> None:
+def test_the_number_of_points_must_agree_with_the_header(tmp_path: Path, text: str, line: int, what: str) -> None:
     path = tmp_path / "broken.pts"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError) as error:
@@ -103,7 +103,7 @@ def test_a_file_must_keep_its_own_word(tmp_path: Path, text: str, line: int, wha
 
 
 @pytest.mark.parametrize("landmarks", [68, 98])
-def test_what_is_written_is_read_again_to_a_thousandth(tmp_path: Path, landmarks: int) -> None:
+def test_written_points_are_read_to_a_thousandth_of_a_pixel(tmp_path: Path, landmarks: int) -> None:
     points = 256 * np.random.default_rng(0).random((landmarks, 2)) - 20
     (tmp_path / "a.pts").write_text(text_of(points), encoding="utf-8")
     np.testing.assert_allclose(read_pts(tmp_path / "a.pts", landmarks), points, rtol=0, atol=0.00051)

@@ -16,12 +16,12 @@ def numbers(ended: list[str], most: int = 1000) -> Generator[int]:
         ended.append(threading.current_thread().name)
 
 
-def test_items_come_in_their_order() -> None:
+def test_items_keep_their_order() -> None:
     with prefetch(numbers([], 100), 3) as items:
         assert list(items) == list(range(100))
 
 
-def test_the_generator_is_closed_in_its_own_thread_when_nobody_wants_more() -> None:
+def test_the_generator_is_closed_in_its_own_thread_at_the_end() -> None:
     ended: list[str] = []
     with prefetch(numbers(ended), 2) as items:
         assert next(items) == 0
@@ -29,7 +29,7 @@ def test_the_generator_is_closed_in_its_own_thread_when_nobody_wants_more() -> N
     assert ended != [threading.current_thread().name]
 
 
-def test_no_more_is_done_than_may_wait() -> None:
+def test_the_generator_waits_while_the_queue_is_full() -> None:
     done: list[int] = []
 
     def work() -> Generator[int]:
@@ -43,7 +43,7 @@ def test_no_more_is_done_than_may_wait() -> None:
         assert len(done) <= 4
 
 
-def test_an_error_comes_after_the_items_before_it() -> None:
+def test_an_error_is_raised_after_the_items_before_it() -> None:
     def work() -> Generator[int]:
         yield 1
         raise ValueError("no more")

@@ -15,7 +15,7 @@ CROP = Crop()
 
 
 def face(x: float, y: float, side: float = 100) -> Float64:
-    """Landmarks whose tight box is a square around a place."""
+    """(5, 2) float64: landmarks whose tight box is a square around (x, y), pixels."""
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [0, 0]])
     return np.array([x, y]) + side / 2 * corners
 
@@ -27,12 +27,12 @@ def region(x: float, y: float, side: float = 120) -> Region:
 
 @dataclass
 class World:
-    """Frames with faces at places: a detector that sees all of them, and a network that finds the nearest."""
+    """Simulated frames: the detector detects all faces; the network predicts the landmarks of the nearest face."""
 
     places: list[tuple[float, float]]
     side: float = 100
     looks: int = 0
-    asked: list[int] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
     blind: bool = False
 
     def detect(self) -> list[Region] | None:
@@ -40,7 +40,7 @@ class World:
         return None if self.blind else [region(x, y) for x, y in self.places]
 
     def predict(self, squares: Sequence[Square]) -> Float64:
-        self.asked.append(len(squares))
+        self.batches.append(len(squares))
         points = [self._nearest(left + side / 2, top + side / 2) for left, top, side in squares]
         return np.array(points).reshape(-1, 5, 2)
 
@@ -55,14 +55,14 @@ class World:
 
 
 def numbers(tracks: Tracks) -> list[int | None]:
-    return [each.track for each in tracks.faces]
+    return [tracked.track for tracked in tracks.faces]
 
 
 def centres(tracks: Tracks) -> list[float]:
-    return [float(each.landmarks[-1, 0]) for each in tracks.faces]
+    return [float(tracked.landmarks[-1, 0]) for tracked in tracks.faces]
 
 
-def test_the_detector_looks_at_first_and_then_every_so_often() -> None:
+def test_the_detector_runs_on_the_first_frame_and_then_periodically() -> None:
     world, tracks, looks = World([(100, 100)]), Tracks(), []
     for _ in range(11):
         tracks = world.step(tracks)
@@ -71,17 +71,17 @@ def test_the_detector_looks_at_first_and_then_every_so_often() -> None:
     assert numbers(tracks) == [0]
 
 
-def test_faces_that_move_keep_their_numbers() -> None:
+def test_moving_faces_keep_their_numbers() -> None:
     world, tracks = World([(100, 100), (400, 200)]), Tracks()
     for _ in range(20):
         world.places = [(x + 8, y + 3) for x, y in world.places]
         tracks = world.step(tracks)
         assert numbers(tracks) == [0, 1]
     assert centres(tracks) == [260, 560]
-    assert set(world.asked) <= {0, 2}  # all faces in one call
+    assert set(world.batches) <= {0, 2}  # all faces in one call
 
 
-def test_a_new_face_gets_a_new_number_when_the_detector_looks() -> None:
+def test_a_new_face_gets_a_new_number_when_the_detector_runs() -> None:
     world, tracks = World([(100, 100)]), Tracks()
     tracks = world.step(tracks)
     world.places.insert(0, (400, 200))
@@ -93,7 +93,7 @@ def test_a_new_face_gets_a_new_number_when_the_detector_looks() -> None:
     assert centres(tracks) == [100, 400]
 
 
-def test_a_face_that_jumps_is_lost_and_looked_for_at_once() -> None:
+def test_a_face_that_jumps_is_lost_and_the_detector_runs_at_once() -> None:
     world = World([(100, 100)])
     tracks = world.step(Tracks())
     world.places = [(500, 300)]
@@ -102,7 +102,7 @@ def test_a_face_that_jumps_is_lost_and_looked_for_at_once() -> None:
     assert (numbers(tracks), centres(tracks)) == ([1], [500])
 
 
-def test_a_face_that_leaves_is_lost_and_looked_for_on_every_frame() -> None:
+def test_after_a_face_has_left_the_detector_runs_on_every_frame() -> None:
     world = World([(100, 100)])
     tracks = world.step(Tracks())
     world.places = []
@@ -112,7 +112,7 @@ def test_a_face_that_leaves_is_lost_and_looked_for_on_every_frame() -> None:
     assert world.looks == 4
 
 
-def test_a_face_of_another_size_is_lost_and_one_in_its_place_keeps_the_number() -> None:
+def test_a_face_of_another_size_is_detected_again_and_keeps_its_number() -> None:
     world = World([(100, 100)])
     tracks = world.step(Tracks())
     world.side = 170
@@ -132,7 +132,7 @@ def test_a_face_that_grows_without_end_is_lost() -> None:
     assert tracks.faces == ()
 
 
-def test_what_the_detector_does_not_confirm_is_lost() -> None:
+def test_a_face_that_the_detector_does_not_confirm_is_lost() -> None:
     world = World([(100, 100), (400, 200)])
     tracks = world.step(Tracks())
     detector = [region(400, 200)]
@@ -141,7 +141,7 @@ def test_what_the_detector_does_not_confirm_is_lost() -> None:
     assert numbers(tracks) == [1]
 
 
-def test_a_face_that_drifted_is_cut_out_anew_when_the_detector_looks() -> None:
+def test_a_face_that_drifted_gets_the_box_of_the_detector() -> None:
     world = World([(100, 100)])
     tracks = world.step(Tracks())
     world.side = 70
@@ -151,7 +151,7 @@ def test_a_face_that_drifted_is_cut_out_anew_when_the_detector_looks() -> None:
     assert tracks.faces[0].region.score == 0.9
 
 
-def test_two_that_became_one_are_one() -> None:
+def test_two_tracks_on_one_face_become_one_track() -> None:
     world = World([(100, 100), (180, 100)])
     tracks = world.step(Tracks())
     world.places = [(140, 100)]
@@ -159,7 +159,7 @@ def test_two_that_became_one_are_one() -> None:
     assert len(tracks.faces) == 1
 
 
-def test_where_nobody_knows_the_faces_those_that_are_followed_stay() -> None:
+def test_without_detections_tracked_faces_stay() -> None:
     world = World([(100, 100)])
     tracks = world.step(Tracks())
     world.blind = True
@@ -168,17 +168,17 @@ def test_where_nobody_knows_the_faces_those_that_are_followed_stay() -> None:
     assert numbers(tracks) == [0]
 
 
-def test_without_following_faces_are_cut_out_where_they_are_found_and_keep_their_numbers() -> None:
+def test_without_tracking_faces_are_cropped_at_detections_and_keep_their_numbers() -> None:
     world, tracks = World([(100, 100), (400, 200)]), Tracks()
     for _ in range(5):
         world.places = [(x + 8, y) for x, y in reversed(world.places)]
         tracks = world.step(tracks, every=1, follow=False)
-        assert {each.region.score for each in tracks.faces} == {0.9}
+        assert {tracked.region.score for tracked in tracks.faces} == {0.9}
     assert world.looks == 5
     assert sorted(zip(numbers(tracks), centres(tracks), strict=True)) in ([(0, 140), (1, 440)], [(0, 440), (1, 140)])
 
 
-def test_boxes_are_matched_by_the_greatest_overlap_first() -> None:
+def test_boxes_are_matched_in_order_of_overlap() -> None:
     boxes = [np.array([0.0, 0, 10, 10]), np.array([4.0, 0, 14, 10])]
     others = [np.array([5.0, 0, 15, 10]), np.array([30.0, 0, 40, 10])]
     assert match_boxes(boxes, others) == [(1, 0)]

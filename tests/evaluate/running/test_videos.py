@@ -24,7 +24,7 @@ def test_a_video_ends_after_its_last_frame() -> None:
     assert len(list(read_frames(item, cv2.VideoCapture("clip.mp4")))) == 5
 
 
-def test_a_camera_never_ends_by_itself() -> None:
+def test_a_camera_that_ends_is_an_error() -> None:
     frames = read_frames(camera(0), cv2.VideoCapture(str(clip(5))))
     for _ in range(5):
         assert next(frames).shape == (48, 64, 3)

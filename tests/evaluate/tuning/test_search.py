@@ -1,4 +1,4 @@
-"""What a search does in worlds where the time and the loss of every mix are known exactly."""
+"""The search of `lmconv tune` in simulated worlds with exact times and losses of every mix."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ FACES = 100
 
 @dataclass(kw_only=True)
 class World:
-    """A network of layers, each with a time in float and in int8, and a drift that its quantisation alone adds.
+    """A simulated network.
 
-    Whenever the precision changes from a layer to the next, that takes time too. Errors are independent.
+    Each layer has a time in float, a time in int8, and the drift that its quantisation adds. A change of precision
+    between two layers takes time too. Errors are independent.
     """
 
     float_ms: Sequence[float]
@@ -58,8 +59,8 @@ class World:
         return ""
 
     def int8(self, mix: MixedPrecision) -> list[bool]:
-        left = mix.settings.get("float_layers", ())
-        return [mix.precision == Precision.INT8 and name not in left for name in self.names]
+        float_layers = mix.settings.get("float_layers", ())
+        return [mix.precision == Precision.INT8 and name not in float_layers for name in self.names]
 
     def ms(self, mix: MixedPrecision) -> float:
         flags = self.int8(mix)
@@ -79,7 +80,7 @@ class World:
         flags = self.int8(mix)
         return self.memo_loss(float(np.sqrt(sum(d**2 for d, flag in zip(self.drift, flags, strict=True) if flag))))
 
-    @functools.cache  # noqa: B019  a world lives as long as its test
+    @functools.cache  # noqa: B019  a world exists as long as its test
     def memo_loss(self, drift: float) -> Loss:
         self.judged.append(1)
         return loss(Losses(ion=np.zeros(FACES), drift=np.full(FACES, drift)))
@@ -96,36 +97,36 @@ def memo(tmp_path: Path) -> Memo:
     return Memo.load(tmp_path, {})
 
 
-def test_where_int8_is_faster_and_within_the_budget_every_layer_is_int8(memo: Memo) -> None:
+def test_every_layer_is_int8_if_int8_is_faster_and_within_the_budget(memo: Memo) -> None:
     world = World(float_ms=[1.0] * 8, int8_ms=[0.5] * 8, drift=[0.1] * 8, memo=memo)
     result = search(world)
     assert world.int8(result.chosen.mix) == [True] * 8
     assert result.chosen.faster.median == pytest.approx(9 / 5)
 
 
-def test_where_int8_is_slower_everywhere_nothing_is_int8(memo: Memo) -> None:
+def test_no_layer_is_int8_if_int8_is_slower_everywhere(memo: Memo) -> None:
     result = search(World(float_ms=[0.5] * 8, int8_ms=[1.0] * 8, drift=[0.1] * 8, memo=memo))
     assert result.chosen.mix.precision in (Precision.FP32, Precision.FP16)
 
 
 @pytest.mark.parametrize("slow", [[2], [2, 3, 4, 5], [0, 7]])
-def test_layers_that_int8_makes_slower_stay_float(memo: Memo, slow: list[int]) -> None:
+def test_layers_that_are_slower_in_int8_stay_float(memo: Memo, slow: list[int]) -> None:
     int8_ms = [2.0 if index in slow else 0.3 for index in range(8)]
     result = search(World(float_ms=[1.0] * 8, int8_ms=int8_ms, drift=[0.01] * 8, memo=memo))
     assert [layer.name for layer in result.layers if not layer.int8] == [f"layer{index}" for index in slow]
 
 
-def test_a_run_of_layers_is_flipped_where_single_ones_would_cost_more_than_they_save(memo: Memo) -> None:
+def test_a_run_of_layers_is_switched_together_if_single_layers_gain_nothing(memo: Memo) -> None:
     world = World(float_ms=[1.0] * 8, int8_ms=[0.5] * 4 + [1.2] * 4, drift=[0.01] * 8, change_ms=0.15, memo=memo)
     assert world.int8(search(world).chosen.mix) == [True] * 4 + [False] * 4
 
 
-def test_a_network_that_is_faster_in_float_gets_int8_where_that_helps(memo: Memo) -> None:
+def test_a_network_that_is_faster_in_float_gets_int8_in_layers_that_gain(memo: Memo) -> None:
     world = World(float_ms=[1.0] * 8, int8_ms=[0.5] * 2 + [1.6] * 6, drift=[0.01] * 8, memo=memo)
     assert world.int8(search(world).chosen.mix) == [True] * 2 + [False] * 6
 
 
-def test_of_layers_that_save_the_same_those_that_lose_most_go_back_to_float(memo: Memo) -> None:
+def test_of_layers_with_equal_gain_the_layers_with_most_drift_return_to_float(memo: Memo) -> None:
     drift = [0.05] * 8
     drift[3], drift[6] = 0.5, 0.6
     result = search(World(float_ms=[1.0] * 8, int8_ms=[0.5] * 8, drift=drift, memo=memo))
@@ -134,14 +135,14 @@ def test_of_layers_that_save_the_same_those_that_lose_most_go_back_to_float(memo
     assert "is faster, but drift" in result.why
 
 
-def test_of_layers_that_lose_the_same_those_that_save_least_go_back_to_float(memo: Memo) -> None:
+def test_of_layers_with_equal_drift_the_layers_with_least_gain_return_to_float(memo: Memo) -> None:
     int8_ms = [0.1, 0.9, 0.1, 0.9, 0.1, 0.9, 0.1, 0.9]
     result = search(World(float_ms=[1.0] * 8, int8_ms=int8_ms, drift=[0.18] * 8, memo=memo))
     assert {layer.name for layer in result.layers if not layer.int8} <= {"layer1", "layer3", "layer5", "layer7"}
     assert result.chosen.loss.drift.mean <= 0.4
 
 
-def test_fp32_is_left_where_nothing_else_is_allowed(memo: Memo) -> None:
+def test_fp32_is_chosen_if_nothing_else_is_within_the_budget(memo: Memo) -> None:
     world = World(
         float_ms=[1.0] * 4, int8_ms=[0.5] * 4, drift=[5.0] * 4, memo=memo, precisions=(Precision.FP32, Precision.INT8)
     )
@@ -150,24 +151,24 @@ def test_fp32_is_left_where_nothing_else_is_allowed(memo: Memo) -> None:
     assert len(world.judged) < 8
 
 
-def test_stops_looking_at_faces_once_the_fastest_is_within_the_budget(memo: Memo) -> None:
+def test_judging_stops_once_the_fastest_graph_is_within_the_budget(memo: Memo) -> None:
     world = World(float_ms=[1.0] * 8, int8_ms=[0.5] * 8, drift=[0.01] * 8, memo=memo)
     search(world)
     assert len(world.judged) == 2  # int8, and no loss at all
 
 
-def test_a_search_without_time_still_ends_with_what_is_allowed(memo: Memo) -> None:
+def test_a_search_without_time_still_chooses_a_graph_within_the_budget(memo: Memo) -> None:
     result = search(World(float_ms=[1.0] * 8, int8_ms=[0.5] * 8, drift=[0.3] * 8, memo=memo), seconds=0.0)
     assert result.chosen.verdict == "within"
 
 
-def test_a_network_without_a_layer_that_int8_may_have_is_left_in_float(memo: Memo) -> None:
+def test_a_network_without_layers_for_int8_stays_float(memo: Memo) -> None:
     result = search(World(float_ms=[], int8_ms=[], drift=[], memo=memo))
     assert result.layers == ()
     assert {candidate.mix.precision for candidate in result.candidates} == {Precision.FP32, Precision.FP16}
 
 
-def test_points_come_fastest_first(memo: Memo) -> None:
+def test_points_are_ordered_fastest_first(memo: Memo) -> None:
     result = search(World(float_ms=[1.0] * 8, int8_ms=[0.5] * 8, drift=[0.2] * 8, memo=memo))
     times = [candidate.ms for candidate in result.candidates]
     assert times == sorted(times)

@@ -12,7 +12,7 @@ def black(height: int = 60, width: int = 80) -> Uint8:
     return np.zeros((height, width, 3), np.uint8)
 
 
-def test_a_point_is_a_disc_at_its_place_in_its_colour() -> None:
+def test_a_point_is_a_disc_of_the_colour_at_its_position() -> None:
     picture = black()
     overlay.draw_landmarks(picture, np.array([[30.0, 20.0]]), colour=(10, 200, 30))
     assert picture[20, 30].tolist() == [10, 200, 30]
@@ -21,13 +21,13 @@ def test_a_point_is_a_disc_at_its_place_in_its_colour() -> None:
     assert np.abs(painted - (20, 30)).max() <= 3
 
 
-def test_points_are_joined_as_their_groups_say() -> None:
+def test_points_of_a_group_are_joined() -> None:
     picture = black()
     corners = np.array([[10.0, 10.0], [60.0, 10.0], [60.0, 50.0]])
     overlay.draw_landmarks(picture, corners, groups=[Group(points=(0, 1, 2))])
     assert picture[10, 35].any()
     assert picture[30, 60].any()
-    assert not picture[30, 35].any(), "an open line does not go back to its beginning"
+    assert not picture[30, 35].any(), "an open line does not return to its first point"
     overlay.draw_landmarks(picture, corners, groups=[Group(points=(0, 1, 2), closed=True)])
     assert picture[30, 35].any()
 
@@ -40,7 +40,7 @@ def test_marks_grow_with_the_face_and_never_vanish() -> None:
 
 
 @pytest.mark.parametrize("wild", [np.nan, np.inf, -np.inf, 1e30, -1e30])
-def test_points_that_are_nowhere_or_far_away_harm_nothing(wild: float) -> None:
+def test_points_that_are_not_finite_or_far_away_are_ignored(wild: float) -> None:
     points: Float64 = np.array([[20.0, 20.0], [wild, 5.0]])
     picture = black()
     overlay.draw_landmarks(picture, points, groups=[Group(points=(0, 1))], size=1)
@@ -49,7 +49,7 @@ def test_points_that_are_nowhere_or_far_away_harm_nothing(wild: float) -> None:
     assert picture[20, 20].any()
 
 
-def test_a_line_goes_from_each_point_to_its_counterpart() -> None:
+def test_a_line_joins_each_point_with_its_counterpart() -> None:
     picture = black()
     overlay.draw_lines(picture, np.array([[10.0, 10.0], [10.0, 40.0]]), np.array([[50.0, 10.0], [50.0, 40.0]]))
     assert picture[10, 30].any()
@@ -57,7 +57,7 @@ def test_a_line_goes_from_each_point_to_its_counterpart() -> None:
     assert not picture[25, 30].any()
 
 
-def test_a_box_has_its_label_inside_the_picture() -> None:
+def test_the_label_of_a_box_is_inside_the_picture() -> None:
     picture = black()
     overlay.draw_box(picture, np.array([-5.0, -5.0, 70.0, 50.0]), label="0.97")
     assert picture[:15, :40].any()
@@ -66,4 +66,4 @@ def test_a_box_has_its_label_inside_the_picture() -> None:
     assert picture[-10:].any()
     white = np.full((60, 80, 3), 255, np.uint8)
     overlay.draw_text(white, "white", (5, 30))
-    assert (white < 128).any(), "white words stay readable on white"
+    assert (white < 128).any(), "white text has a dark outline"

@@ -11,7 +11,7 @@ def subset(mean: float, n: int = 3) -> dict[str, Any]:
     return {"mean": mean, "low": mean - 0.5, "high": mean + 0.5, "n": n, "of": 9}
 
 
-def test_what_was_not_measured_is_a_dash() -> None:
+def test_a_missing_figure_is_a_dash() -> None:
     assert number(None, ".2f") == ion(None) == interval({}, ".2f") == "-"
 
 
@@ -23,7 +23,7 @@ def test_what_was_not_measured_is_a_dash() -> None:
         ({"menpo": subset(2.0)}, "2.000 [1.500, 2.500] menpo 3/9"),
     ],
 )
-def test_the_widest_published_subset_stands_for_all(subsets: dict[str, Any], shown: str) -> None:
+def test_the_table_shows_the_largest_published_subset(subsets: dict[str, Any], shown: str) -> None:
     assert ion(subsets) == shown
 
 
