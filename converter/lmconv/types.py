@@ -1,4 +1,4 @@
-"""The few core types. Everything else may import this module; it imports nothing of ours."""
+"""Core types. Every other module may import this module, which imports no module of lmconv."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Float64: TypeAlias = NDArray[np.float64]
     Uint8: TypeAlias = NDArray[np.uint8]
     Arrays: TypeAlias = Mapping[str, NDArray[Any]]
-else:  # not worth importing numpy for an annotation: `lmconv --help` answers without it
+else:  # annotations must not import numpy: `lmconv --help` runs without numpy
     Float32 = Float64 = Uint8 = Arrays = Any
 
 Json: TypeAlias = dict[str, Any]
@@ -30,7 +30,7 @@ DEFAULT_TARGET = "onnx"
 ONNX = "onnx"
 """The `backbone` of a spec whose source is an ONNX file."""
 OPSET = 18
-"""The opset of every graph between export and target."""
+"""Opset of every graph between export and target."""
 
 Io: TypeAlias = Literal["tensor", "image", "frame"]
 """Input of an artefact: the network's own, uint8 crops, or one uint8 frame and boxes; see `networks/interfaces`."""
@@ -41,7 +41,7 @@ Cpu: TypeAlias = Literal["x86", "arm"]
 
 
 class Precision(StrEnum):
-    """What an artefact computes in; what it does not name stays float32."""
+    """Data type in which an artefact computes; all other values stay float32."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -52,10 +52,10 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One artefact of a network: target, precision, input and batch size.
+    """An artefact of a network, by target, precision, input and batch size.
 
     Attributes:
-        target: Name of the target, such as `"openvino"`.
+        target: Name of the target, for example `"openvino"`.
         precision: Precision of the artefact.
         io: Input of the artefact.
         batch: A fixed batch size; None for a free one.
@@ -69,9 +69,9 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
-    """One input or output of a network.
+    """An input or output of a network.
 
-    `shape` holds integers, and a name where an axis is free: `("N", 3, 112, 112)`.
+    `shape` holds integers, and names for free axes: `("N", 3, 112, 112)`.
     """
 
     name: str
@@ -82,7 +82,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """From a uint8 crop to the network's input: `(pixel * scale - mean) / std`, per channel in `colour` order."""
+    """Rule from a uint8 crop to the network's input: `(pixel * scale - mean) / std`, per channel in `colour` order."""
 
     colour: Literal["BGR", "RGB"] = "BGR"
     scale: float = 1 / 255
@@ -92,7 +92,7 @@ class Preprocess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crop:
-    """The square cut around a face: the longer (`max`) or shorter (`min`) side of `box`, times `scale`."""
+    """Rule for the square around a face: the longer (`max`) or shorter (`min`) side of `box`, times `scale`."""
 
     box: Literal["landmarks", "detector"] = "landmarks"
     side: Literal["max", "min"] = "max"
@@ -101,7 +101,7 @@ class Crop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decode:
-    """How heatmaps become points, see `lmconv.networks.heatmaps.decode`; `beta` is for `soft-argmax` alone."""
+    """Rule from heatmaps to landmarks, see `lmconv.networks.heatmaps.decode`; only `soft-argmax` uses `beta`."""
 
     method: Literal["argmax", "soft-argmax"] = "argmax"
     beta: float = 1.0
@@ -109,22 +109,27 @@ class Decode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """Everything needed to use a network, apart from its weights.
+    """Everything needed to use a network, except the weights.
+
+    `lmconv.networks.heads.head_of` and `lmconv.networks.interfaces.interface_of` return the behaviour of a spec.
 
     Attributes:
-        name: What the user calls it; names the artefact's folder.
-        backbone: Name of the backbone plug-in, `"onnx"` where the source is an ONNX file, `FILE.py:NAME` for a user's
-            own network.
-        landmarks: Number of points L; the output `landmarks` is (N, L, 2) float32. 0 of a network for detection, whose
-            outputs are raw: `scores`, `boxes` and perhaps `points`, as its backbone says.
-        sample: (height, width) at which a network that takes pictures of any size is compared, timed and counted.
-        decode: The network's unit of points: `"fraction"` of its input's width and height, or `"pixels"` of it.
-        heatmaps: How the network's maps become points, where it gives maps; they are then the output `heatmaps`,
-            (N, L, h, w) float32.
-        output_slice: For an ONNX source, the half-open range of its flat output that holds the points, or of its
-            channels that hold the heatmaps.
-        io: What the artefact takes; `inputs`, `outputs` and `decode` are always the network's own, and `takes` and
-            `unit` are the artefact's.
+        name: Name of the model and of the folder of its artefacts.
+        backbone: Name of the backbone plug-in; `"onnx"` for an ONNX file, `FILE.py:NAME` for a user's own network.
+        landmarks: Number of points L; the output `landmarks` is (N, L, 2) float32. 0 for a detector, whose outputs are
+            raw: `scores`, `boxes` and perhaps `points`, as its backbone defines them.
+        inputs: Inputs of the network itself, whatever the input of the artefact.
+        outputs: Outputs of the network itself.
+        task: Kind of the network; a detector has raw outputs.
+        sample: (height, width) at which a network for pictures of any size is compared, timed and counted.
+        preprocess: Rule from a crop to the network's input.
+        decode: Unit of the network's points: `"fraction"` of the input's width and height, or `"pixels"` of the input.
+        heatmaps: Rule from heatmaps to landmarks; the network then has the output `heatmaps`, (N, L, h, w) float32.
+            None for a network without heatmaps.
+        crop: Rule for the square around a face.
+        output_slice: For an ONNX file, the half-open range of the flat output that holds the points, or of the channels
+            that hold the heatmaps.
+        io: Input of the artefact.
     """
 
     name: str
@@ -143,13 +148,13 @@ class ModelSpec:
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """(height, width) of the network's input, pixels; `sample` where it is free."""
+        """(height, width) of the network's input, pixels; `sample` if the size is free."""
         height, width = self.sample or self.inputs[0].shape[2:]
         return int(height), int(width)
 
     @property
     def batch(self) -> int | None:
-        """The batch size a static graph is tied to, None where it is free."""
+        """Fixed batch size of the graph; None if the batch is free."""
         size = self.inputs[0].shape[0]
         return size if isinstance(size, int) else None
 
@@ -157,7 +162,7 @@ class ModelSpec:
 def landmark_spec(
     name: str, backbone: str, *, size: tuple[int, int], landmarks: int, heatmaps: Decode | None = None, **settings: Any
 ) -> ModelSpec:
-    """The spec of an ordinary landmark network: `input` (N, 3, *size) float32 to `landmarks` (N, landmarks, 2)."""
+    """Returns the spec of a landmark network: `input` (N, 3, *size) float32 to `landmarks` (N, landmarks, 2)."""
     maps = TensorSpec(name="heatmaps", dtype="float32", shape=("N", landmarks, "h", "w"), layout="NLHW")
     return ModelSpec(
         name=name,
@@ -174,7 +179,7 @@ def landmark_spec(
 
 
 SAMPLE = (240, 320)
-"""`ModelSpec.sample` of the detectors here: the size that the ultra-light ones are made for, so that times compare."""
+"""`ModelSpec.sample` of the built-in detectors: the size of the ultra-light detectors, so that times are comparable."""
 
 
 def detection_spec(
@@ -184,13 +189,13 @@ def detection_spec(
     size: tuple[int, int] | None = None,
     **settings: Any,
 ) -> ModelSpec:
-    """The spec of a network for detection: `input` (N, 3, *size) float32, of any size where none is given.
+    """Returns the spec of a detector: `input` (N, 3, *size) float32.
 
     Args:
-        name: Of the backbone.
-        outputs: Shapes of `scores`, `boxes` and perhaps `points`, in the order in which they are computed; all float32.
-        size: (height, width) that it takes, pixels.
-        settings: See `ModelSpec`.
+        name: Name of the backbone.
+        outputs: Shapes of `scores`, `boxes` and perhaps `points`, in the order of the network's outputs; all float32.
+        size: (height, width) of the input, pixels; None for any size.
+        settings: Further fields of `ModelSpec`.
     """
     return ModelSpec(
         name=name,
@@ -211,10 +216,13 @@ def detection_spec(
 class Backbone:
     """A network architecture: the plug-in of `backbones/<one>.py`.
 
-    `build(landmarks)` gives a module in PyTorch's initial state whose forward takes (N, 3, H, W) float32 and gives
-    (N, 2 * landmarks) float32; where the spec has `heatmaps`, maps (N, landmarks, h, w); or a tuple that begins so. For
-    detection it gives a tuple in the order of the spec's outputs. None where the network was published as an ONNX file,
-    which holds architecture and weights, and has such outputs.
+    Attributes:
+        spec: Spec of the network with its usual number of landmarks.
+        build: Function from the number of landmarks to a module in PyTorch's initial state. Its forward takes
+            (N, 3, H, W) float32 and returns (N, 2 * landmarks) float32, or maps (N, landmarks, h, w) if the spec has
+            `heatmaps`, or a tuple that starts with this tensor. A detector returns a tuple in the order of the spec's
+            outputs. None for a network that was published as an ONNX file with architecture and weights.
+        summary: One line for `lmconv models`.
     """
 
     spec: ModelSpec
@@ -222,22 +230,22 @@ class Backbone:
     summary: str
 
     def module(self, landmarks: int) -> torch.nn.Module:
-        """Builds the network in PyTorch's initial state; not for a network published as an ONNX file."""
+        """Builds the network in PyTorch's initial state. A network published as an ONNX file cannot be built."""
         assert self.build, f"{self.spec.name} is published as an ONNX file"
         return self.build(landmarks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A network with its weights: what everything that is made from it is compared with.
+    """A network with its weights; every artefact of the network is compared with its source.
 
     Attributes:
-        spec: What it is.
-        path: The checkpoint or ONNX file; None where the weights are random.
-        sha256: That of the file; of random weights, that of their description.
-        seed: Of random weights.
-        factory: What builds a user's own network, as they named it: `FILE.py:NAME`; else empty.
-        kind: What runs it.
+        spec: Spec of the network.
+        path: Checkpoint or ONNX file; None for random weights.
+        sha256: sha256 of the file; for random weights, sha256 of their description.
+        seed: Seed of random weights.
+        factory: `FILE.py:NAME`, the builder of a user's own network; empty for other networks.
+        kind: Library that runs the network.
     """
 
     spec: ModelSpec
@@ -249,12 +257,12 @@ class Source:
 
     @property
     def label(self) -> str:
-        """Where the weights come from, in words."""
+        """Origin of the weights, in words."""
         return str(self.path) if self.path else f"random weights, seed {self.seed}"
 
 
 class Session(Protocol):
-    """A loaded artefact, ready to run; a context manager that frees what it holds.
+    """A loaded artefact, ready to run; a context manager that frees memory and device at the end.
 
     Attributes:
         execution_mismatch: Difference between the artefact's `execution` and this machine's actual computation; empty
@@ -264,7 +272,7 @@ class Session(Protocol):
     execution_mismatch: str
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Computes the outputs by name. Shapes and dtypes are those of the spec."""
+        """Computes the outputs, by name. Shapes and dtypes are as in the spec."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -276,17 +284,17 @@ class Session(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantScheme:
-    """How a target wants its int8 graph.
+    """Form of the int8 graph for a target.
 
     Attributes:
         activations: `"uint8"` (asymmetric) or `"int8"` (symmetric, zero point 0).
-        bracket: Whether all that a layer computes is quantised before anything reads it: ONNX Runtime has an integer
-            kernel for the layer only then; OpenVINO and TensorRT would rather fuse what follows.
-        reason: Why, in one sentence; written to the recipe.
-        weights: `"int8"`, which a DQ node reads, or the same values as `"float32"`, which pass a Q/DQ pair.
-        fuse_sums: Whether a layer that only a sum reads gives it float values, as one kernel computes both.
+        bracket: True if every output of a layer is quantised before another node reads the output. ONNX Runtime has an
+            integer kernel for the layer only in this form; OpenVINO and TensorRT prefer to fuse the following nodes.
+        reason: Reason for the form, one sentence; written to the recipe.
+        weights: `"int8"`, read by a DQ node, or the same values as `"float32"`, read by a Q/DQ pair.
+        fuse_sums: True if a layer whose only reader is a sum keeps a float output, because one kernel computes both.
         balance: Share of a channel's range that equalisation moves into the weights of a dense reader, 0 to 1.
-        float_stem: How many of the first layers stay float, at most a quarter of them all.
+        float_stem: Number of first layers that stay float, at most a quarter of all layers.
     """
 
     activations: Literal["uint8", "int8"]
@@ -300,15 +308,15 @@ class QuantScheme:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixedPrecision:
-    """How the layers of a mixed graph compute: what `lmconv tune` chose, and `--precision mixed` makes.
+    """Content of precision "mixed": chosen by `lmconv tune`, built by `--precision mixed`.
 
     Attributes:
-        precision: fp32, fp16, bf16, or int8 with some layers left in float.
-        floats: What float layers compute in, fp32 or bf16; a hint to the runtime.
-        rewrites: Passes before those of the precision, in order.
-        settings: Of the quantiser, where they are not the target's own: fields of
+        precision: fp32, fp16, bf16, or int8 with some float layers.
+        floats: Precision of the float layers, fp32 or bf16; a hint to the runtime.
+        rewrites: Passes before the passes of the precision, in order.
+        settings: Options of the quantiser that differ from the target's options: fields of
             `lmconv.quantise.plan.QuantiserOptions`, sets as sorted lists.
-        decisions: What passes would have decided by measuring, by name.
+        decisions: Decisions that passes otherwise take by measuring, by the name of the pass.
     """
 
     precision: Precision
@@ -319,7 +327,7 @@ class MixedPrecision:
 
     @classmethod
     def of(cls, document: Json) -> MixedPrecision:
-        """What a manifest says of one."""
+        """Returns the content that a manifest records under `mix`."""
         return cls(
             precision=Precision(document["precision"]),
             floats=Precision(document["floats"]),
@@ -330,23 +338,24 @@ class MixedPrecision:
 
 
 CHANNELS = (1, 4, 8, 16)
-"""Numbers of channels that vector instructions of a CPU work on at once: none, SSE, AVX2, AVX512."""
+"""Numbers of float32 channels per vector instruction of a CPU: scalar, SSE, AVX2, AVX512."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassContext:
-    """What a pass may use besides the graph.
+    """Inputs of a pass besides the graph.
 
     Attributes:
-        spec: The network's spec.
-        crops: (n, 3, H, W) float32 network inputs to calibrate on; None where none were given.
-        scheme: How the target wants int8.
-        measure: Times graphs on the target, one thread, interleaved: (graphs, samples) float64, milliseconds; None
-            where nothing can be measured.
-        compact_px: How far compaction may move a landmark on a face, input pixels; None where it has to be exact.
-        replay: What an earlier run of this pass decided by measuring: to be done again as it was.
-        settings: Of the quantiser, see `MixedPrecision`.
-        channels: See `Target`.
+        spec: Spec of the network.
+        crops: (n, 3, H, W) float32 network inputs for calibration; None without faces.
+        scheme: Form of the int8 graph for the target.
+        measure: Times graphs on the target, one thread, interleaved; returns (graphs, samples) float64, milliseconds.
+            None if the target cannot run.
+        compact_px: Largest distance that compaction may move a landmark on a face, input pixels; None for exact
+            compaction.
+        replay: Decisions that an earlier run of this pass took by measuring, to be repeated.
+        settings: Options of the quantiser, see `MixedPrecision`.
+        channels: Multiples of channels, see `Target`.
     """
 
     spec: ModelSpec
@@ -364,15 +373,18 @@ class Pass:
     """A rewrite of the ONNX graph: the plug-in of `passes/<one>.py`.
 
     Attributes:
-        apply: Gives a new model (the argument may be changed) and what it decided, for the recipe; figures that differ
-            from run to run under the key `measured`.
-        tolerance: Largest allowed mean absolute difference of the landmarks, fractions of the input, on real crops
-            (where given) and on noise; where the network gives heatmaps, of these, fractions of their range; for
-            detection, the mean over its raw outputs, each so.
-        required: Whether the artefact is impossible without it; another pass is left out when it is refused.
-        calibrated: Whether it needs real crops; it is then judged on crops alone, as noise is outside its range.
-        uses: The fields of PassContext that its result depends on, besides the spec.
-        opset: The opset of what it gives; only a pass of `Target.last` may leave another.
+        name: Name of the pass.
+        summary: One line for the documentation.
+        apply: Returns a new model (the argument may be changed) and the decisions for the recipe; figures that differ
+            from run to run are under the key `measured`.
+        tolerance: Largest allowed mean absolute difference of the landmarks, fractions of the input, on noise and on
+            real crops; of the heatmaps, fractions of their range, for a network with heatmaps; of the raw outputs, mean
+            of the differences as fractions of the range of each, for a detector.
+        required: True if the artefact is impossible without the pass; any other refused pass is left out.
+        calibrated: True if the pass needs real crops. The pass is then judged on crops only: noise is outside the
+            calibrated range.
+        uses: Fields of PassContext on which the result depends, besides the spec.
+        opset: Opset of the result; only a pass of `Target.last` may change the opset.
     """
 
     name: str
@@ -392,11 +404,18 @@ class Artifact:
     Attributes:
         path: The folder.
         digest: sha256 of the manifest without `measured`.
+        spec: Spec of the artefact.
+        target: Name of the target.
+        precision: Precision of the artefact.
         files: sha256 of every other file, by name.
-        execution: What the runtime is told, so that every command runs the same thing.
-        parents: The checkpoint (`source`) and the plain graph (`plain`) it was made from: file name and sha256.
-        recipe: Every decision that made it.
-        measured: What was measured on it, and when; outside the digest.
+        execution: Settings of the runtime, the same for every command.
+        parents: Checkpoint (`source`) and plain graph (`plain`): file name and sha256.
+        recipe: Every decision of the build.
+        versions: Versions of the tools.
+        machine: Machine to which an engine is tied; None for other artefacts.
+        parameters: Number of weights.
+        flops: Floating-point operations of one input.
+        measured: Measurements and their time; outside the digest.
     """
 
     path: Path
@@ -420,28 +439,28 @@ class Target:
     """A runtime: the plug-in of `targets/<one>.py`.
 
     Attributes:
-        suffixes: File name endings of its model files.
-        precisions: What it can be built in.
-        ios: What its artefacts can take.
-        quantisation: How it wants int8.
-        on_arm: The same for ARM CPUs, where that is another.
-        requires: What is missing here, as an instruction ("pip install …"), or None when it can be used.
-        build: Writes its files for a graph to a folder; gives `execution` and, for an engine tied to one, `machine`.
+        name: Name of the target.
+        summary: One line for `lmconv doctor`.
+        suffixes: File name endings of the model files.
+        precisions: Possible precisions.
+        quantisation: Form of the int8 graph.
+        requires: Returns an instruction to install missing packages ("pip install …"), or None if the target can run.
+        build: Writes the model files for a graph to a folder.
         open: Loads an artefact on a device with a number of threads.
-        check_loadable: Refuses an artefact that cannot or should not be loaded here, before its runtime is touched.
-        engines: Whether it builds engines, which `BuildOptions` are for.
+        check_loadable: Refuses an artefact that cannot or must not be loaded here, before the runtime is used.
+        engines: True if the target builds engines, for which `BuildOptions` are.
         fixed_size: True if an artefact needs one size of picture.
         fp32_tolerance: Largest difference of a coordinate in fp32, fractions of the input.
-        clock: Returns nanoseconds, the clock for timing graphs in a search. The default counts the work of this process
-            only, whatever else the machine does; the work of a GPU needs a wall clock.
-        contestant: Returns the Python module, and its arguments, that serves an artefact in a process of its own and
-            is timed on a GPU; called with the artefact and the device, "gpu" or "cpu". None if the target does not
-            run on a GPU.
         int8_ion_loss: Largest rise of the mean ION in int8 and mixed, percent of the source's.
-        rewrites: Passes that make it faster here, by precision, in order: each has been measured, see docs/passes.md.
-        last: Passes that the runtime found here cannot do without, after all others and after wrapping.
-        channels: Multiples of channels that compaction tries where it removes some; the first where nothing can be
-            timed.
+        clock: Returns nanoseconds, for timing graphs in a search. The default counts the work of this process only,
+            whatever else the machine does; the work of a GPU needs a wall clock.
+        contestant: Returns the Python module and the arguments of the process that serves an artefact for timing on a
+            GPU; called with the artefact and the device, "gpu" or "cpu". None if the target does not run on a GPU.
+        ios: Possible inputs of artefacts.
+        rewrites: Passes that make graphs faster on the target, by precision, in order; measured in docs/passes.md.
+        on_arm: Form of the int8 graph for ARM CPUs, if different.
+        last: Returns the passes that the installed runtime needs after all others and after wrapping.
+        channels: Multiples of channels that compaction tries; the first one if nothing can be timed.
     """
 
     name: str
@@ -466,23 +485,23 @@ class Target:
     channels: tuple[int, ...] = CHANNELS
 
     def scheme(self, cpu: Cpu) -> QuantScheme:
-        """How it wants int8 for a kind of CPU."""
+        """Returns the form of the int8 graph for a kind of CPU."""
         return self.on_arm if cpu == "arm" and self.on_arm else self.quantisation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """How an engine is built; only TensorRT has a use for it.
+    """Options for building an engine; only TensorRT uses them.
 
     Attributes:
-        profile: Smallest, best and largest batch, where the network's is free.
-        workspace: Bytes of device memory for the builder's scratch.
-        builder_level: How hard the builder looks for fast kernels, 0 to 5.
-        cache: Its timing cache, or the folder where there is one for each version and GPU; None keeps none.
-        locked: Whether to refuse what would change the timing cache.
-        version_compatible: Whether newer versions may run the engine.
-        hardware_compatible: Whether other GPUs may, from compute capability 8.0 on.
-        modules: The PyTorch module that computes each value, for errors to name.
+        profile: Smallest, optimal and largest batch of a network with a free batch.
+        workspace: Bytes of device memory for the builder.
+        builder_level: Optimisation level of the builder, 0 to 5.
+        cache: File of the timing cache, or folder with one timing cache per version and GPU; None for no cache.
+        locked: True to refuse a build that would change the timing cache.
+        version_compatible: True if newer versions of TensorRT may run the engine.
+        hardware_compatible: True if other GPUs, from compute capability 8.0 on, may run the engine.
+        modules: PyTorch module that computes each value, for error messages.
     """
 
     profile: tuple[int, int, int] = (1, 8, 64)
@@ -501,7 +520,7 @@ DEFAULT_BUILD = BuildOptions()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """What `Target.build` decided: the runtime's settings, the machine an engine is tied to, its part of the recipe."""
+    """Result of `Target.build`: settings of the runtime, machine to which an engine is tied, entries of the recipe."""
 
     execution: Json
     machine: Json | None = None
@@ -510,9 +529,12 @@ class Built:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenOptions:
-    """Where and with how many intra-op threads a session runs; 0 leaves the number to the runtime.
+    """Options for opening a session.
 
-    `trust` lets an engine be loaded that this user has not built.
+    Attributes:
+        device: Device of the session.
+        threads: Number of intra-op threads; 0 for the default of the runtime.
+        trust: True to load an engine that this user has not built.
     """
 
     device: Literal["cpu", "gpu"] = "cpu"

@@ -1,4 +1,4 @@
-"""What a graph loses on annotated faces against the network it came from, and whether a budget allows it."""
+"""Loss of a graph on annotated faces against its source network, and the budget for the loss."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from lmconv.types import Float64, Json
 
 Verdict: TypeAlias = Literal["within", "outside", "too few faces"]
 CERTAIN = 1.96
-"""Standard errors that a 95 % interval reaches from its mean, in the normal approximation."""
+"""Half-width of a 95 % interval in standard errors, in the normal approximation."""
 ROUNDING = 1e-4
-"""ION points below which all is rounding: what fp32 loses from one runtime to another."""
+"""Largest difference in ION points that rounding explains: the loss of fp32 from one runtime to another."""
 MOST = 1e5
-"""More faces than these nobody has."""
+"""Number of faces above which asking for more faces is pointless."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Losses:
-    """Of each face, in ION points.
+    """Loss of each face, ION points.
 
     Attributes:
-        ion: (n,) float64, its ION less that of the source.
+        ion: (n,) float64, ION of the face minus the source's ION.
         drift: (n,) float64, mean distance to the source's points.
     """
 
@@ -40,14 +40,14 @@ class Losses:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """What is lost on n faces: means with 95 % bootstrap intervals, ION points.
+    """Loss on n faces: means with 95 % bootstrap intervals, ION points.
 
     Attributes:
         ion: Paired difference of the ION to the source's.
         drift: Mean distance to the source's points.
-        largest: Drift of the face that is hit hardest.
+        largest: Largest drift of a face.
         deviation: Standard deviation of the paired difference.
-        n: How many faces.
+        n: Number of faces.
     """
 
     ion: Interval
@@ -57,7 +57,7 @@ class Loss:
     n: int
 
     def to_json(self) -> Json:
-        """As plain JSON; a figure that is not finite is null."""
+        """Returns plain JSON; a figure that is not finite is null."""
 
         def plain(value: object) -> object:
             if isinstance(value, dict):
@@ -68,7 +68,7 @@ class Loss:
 
     @classmethod
     def from_json(cls, document: Json) -> Loss:
-        """What `to_json` gave."""
+        """Inverse of `to_json`."""
 
         def number(value: float | None) -> float:
             return math.inf if value is None else value
@@ -87,12 +87,12 @@ class Loss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """How much may be lost on faces, ION points.
+    """Largest loss allowed on faces, ION points.
 
     Attributes:
-        ion: Largest mean of the paired difference; its 95 % interval has to exclude twice as much.
-        drift: Largest mean drift; None for any.
-        strict: Whether the interval's upper end has to be within, too.
+        ion: Largest mean of the paired difference; the 95 % interval must exclude twice this value.
+        drift: Largest mean drift; None for no limit.
+        strict: True if the upper end of the interval must be within `ion`, too.
     """
 
     ion: float = ION_BUDGET
@@ -100,8 +100,8 @@ class Budget:
     strict: bool = False
 
     def judge(self, loss: Loss) -> tuple[Verdict, str]:
-        """Whether it allows a loss, and why not: empty where it does."""
-        if not loss.ion.mean <= max(self.ion, ROUNDING):  # not a number is outside
+        """Returns the verdict on a loss, and the reason unless the loss is within the budget."""
+        if not loss.ion.mean <= max(self.ion, ROUNDING):  # NaN is outside
             return "outside", f"ION {loss.ion.mean:+.3f} points, allowed {self.ion:g}"
         if self.drift is not None and not loss.drift.mean <= max(self.drift, ROUNDING):
             return "outside", f"drift {loss.drift.mean:.3f} ION points, allowed {self.drift:g}"
@@ -117,26 +117,26 @@ class Budget:
         )
 
 
-def losses(found: Outputs, expected: Outputs, faces: FaceCrops) -> Losses:
-    """What each face loses.
+def losses(actual: Outputs, expected: Outputs, faces: FaceCrops) -> Losses:
+    """Returns the loss of each face.
 
     Args:
-        found: What the graph says of the faces.
-        expected: What the source says of them.
-        faces: The annotation.
+        actual: Outputs of the graph for the faces.
+        expected: Outputs of the source for the faces.
+        faces: The annotated faces.
     """
     return Losses(
-        ion=parity.errors(found, faces) - parity.errors(expected, faces),
-        drift=parity.drift(found, expected, faces),
+        ion=parity.errors(actual, faces) - parity.errors(expected, faces),
+        drift=parity.drift(actual, expected, faces),
     )
 
 
-def loss(of: Losses) -> Loss:
-    """Sums up n faces, at least one."""
+def loss(losses: Losses) -> Loss:
+    """Summarises the losses of at least one face."""
     return Loss(
-        ion=bootstrap(of.ion),
-        drift=bootstrap(of.drift),
-        largest=float(np.max(of.drift)),
-        deviation=float(np.std(of.ion)) if np.isfinite(of.ion).all() else math.inf,
-        n=len(of.ion),
+        ion=bootstrap(losses.ion),
+        drift=bootstrap(losses.drift),
+        largest=float(np.max(losses.drift)),
+        deviation=float(np.std(losses.ion)) if np.isfinite(losses.ion).all() else math.inf,
+        n=len(losses.ion),
     )
