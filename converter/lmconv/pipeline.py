@@ -34,7 +34,7 @@ def convert(
             an input; its plain graph is written to `out/MODEL/plain/`.
         crops: Real faces: int8 calibrates on the crops, and every pass is compared on them.
         batch: A fixed batch size; None for a free one.
-        io: Input of the artefact, see `lmconv.networks.wrapping.wrap`.
+        io: Input of the artefact, see `lmconv.networks.interfaces`.
         choices: Passes to skip, the bound for compaction, and other options.
 
     Returns:

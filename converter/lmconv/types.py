@@ -1,4 +1,4 @@
-"""Core types. Every module may import this module; this module imports nothing of lmconv."""
+"""Core types. Every other module may import this module, which imports no module of lmconv."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Float64: TypeAlias = NDArray[np.float64]
     Uint8: TypeAlias = NDArray[np.uint8]
     Arrays: TypeAlias = Mapping[str, NDArray[Any]]
-else:  # not worth importing numpy for an annotation: `lmconv --help` answers without it
+else:  # annotations must not import numpy: `lmconv --help` runs without numpy
     Float32 = Float64 = Uint8 = Arrays = Any
 
 Json: TypeAlias = dict[str, Any]
@@ -30,7 +30,7 @@ DEFAULT_TARGET = "onnx"
 ONNX = "onnx"
 """`ModelSpec.backbone` of a source that is an ONNX file."""
 OPSET = 18
-"""The opset of every graph between export and target."""
+"""Opset of every graph between export and target."""
 
 Io: TypeAlias = Literal["tensor", "image", "frame"]
 """Input of an artefact: the network's own tensor, uint8 crops, or one uint8 frame with boxes."""
@@ -41,7 +41,7 @@ Cpu: TypeAlias = Literal["x86", "arm"]
 
 
 class Precision(StrEnum):
-    """Precision of an artefact; layers that the precision does not cover stay float32."""
+    """Data type in which an artefact computes; all other values stay float32."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -52,10 +52,10 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One artefact of a network: target, precision, input and batch size.
+    """An artefact of a network, by target, precision, input and batch size.
 
     Attributes:
-        target: Name of the target, such as `"openvino"`.
+        target: Name of the target, for example `"openvino"`.
         precision: Precision of the artefact.
         io: Input of the artefact.
         batch: A fixed batch size; None for a free one.
@@ -69,13 +69,9 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
-    """One input or output of a network.
+    """An input or output of a network.
 
-    Attributes:
-        name: Name of the tensor.
-        dtype: NumPy name of the element type, such as `"float32"`.
-        shape: Sizes of the axes; a name stands for a free axis: `("N", 3, 112, 112)`.
-        layout: Letters of the axes, such as `"NCHW"`.
+    `shape` holds integers, and names for free axes: `("N", 3, 112, 112)`.
     """
 
     name: str
@@ -86,7 +82,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """Normalisation of a uint8 crop: `(pixel * scale - mean) / std`, with the channels in the order of `colour`."""
+    """Rule from a uint8 crop to the network's input: `(pixel * scale - mean) / std`, per channel in `colour` order."""
 
     colour: Literal["BGR", "RGB"] = "BGR"
     scale: float = 1 / 255
@@ -96,7 +92,7 @@ class Preprocess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crop:
-    """Square crop around a face: side = longer (`max`) or shorter (`min`) side of `box`, times `scale`."""
+    """Rule for the square around a face: the longer (`max`) or shorter (`min`) side of `box`, times `scale`."""
 
     box: Literal["landmarks", "detector"] = "landmarks"
     side: Literal["max", "min"] = "max"
@@ -105,7 +101,7 @@ class Crop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decode:
-    """Decoding of heatmaps to points, see `lmconv.networks.heatmaps.decode`; only `soft-argmax` uses `beta`."""
+    """Rule from heatmaps to landmarks, see `lmconv.networks.heatmaps.decode`; only `soft-argmax` uses `beta`."""
 
     method: Literal["argmax", "soft-argmax"] = "argmax"
     beta: float = 1.0
@@ -113,25 +109,27 @@ class Decode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """Description of a network, without its weights.
+    """Everything needed to use a network, except the weights.
+
+    `lmconv.networks.heads.head_of` and `lmconv.networks.interfaces.interface_of` return the behaviour of a spec.
 
     Attributes:
-        name: Name given by the user; also the name of the artefact's folder.
-        backbone: Name of the backbone plug-in, `"onnx"` for an ONNX file, or `FILE.py:NAME` for a user's own network.
-        inputs: Inputs of the network.
-        outputs: Outputs of the network.
-        task: `"landmarks"` or `"detection"`.
+        name: Name of the model and of the folder of its artefacts.
+        backbone: Name of the backbone plug-in; `"onnx"` for an ONNX file, `FILE.py:NAME` for a user's own network.
         landmarks: Number of points L; the output `landmarks` is (N, L, 2) float32. 0 for a detector, whose outputs are
-            raw: `scores`, `boxes` and sometimes `points`.
-        sample: (height, width) for comparing, timing and counting a network that takes pictures of any size, pixels.
-        preprocess: Normalisation of a crop.
+            raw: `scores`, `boxes` and perhaps `points`, as its backbone defines them.
+        inputs: Inputs of the network itself, whatever the input of the artefact.
+        outputs: Outputs of the network itself.
+        task: Kind of the network; a detector has raw outputs.
+        sample: (height, width) at which a network for pictures of any size is compared, timed and counted.
+        preprocess: Rule from a crop to the network's input.
         decode: Unit of the network's points: `"fraction"` of the input's width and height, or `"pixels"` of the input.
-        heatmaps: Decoding of the network's heatmaps, the output `heatmaps` (N, L, h, w) float32; None for a network
-            without heatmaps.
-        crop: Square crop around a face.
-        output_slice: Half-open range of the flat output of an ONNX file that holds the points, or of the channels that
-            hold the heatmaps.
-        io: Input of the artefact. `inputs`, `outputs` and `decode` always describe the network itself.
+        heatmaps: Rule from heatmaps to landmarks; the network then has the output `heatmaps`, (N, L, h, w) float32.
+            None for a network without heatmaps.
+        crop: Rule for the square around a face.
+        output_slice: For an ONNX file, the half-open range of the flat output that holds the points, or of the channels
+            that hold the heatmaps.
+        io: Input of the artefact.
     """
 
     name: str
@@ -156,7 +154,7 @@ class ModelSpec:
 
     @property
     def batch(self) -> int | None:
-        """Fixed batch size of the graph; None for a free batch."""
+        """Fixed batch size of the graph; None if the batch is free."""
         size = self.inputs[0].shape[0]
         return size if isinstance(size, int) else None
 
@@ -164,7 +162,7 @@ class ModelSpec:
 def landmark_spec(
     name: str, backbone: str, *, size: tuple[int, int], landmarks: int, heatmaps: Decode | None = None, **settings: Any
 ) -> ModelSpec:
-    """Spec of a landmark network: `input` (N, 3, *size) float32 to `landmarks` (N, landmarks, 2) float32."""
+    """Returns the spec of a landmark network: `input` (N, 3, *size) float32 to `landmarks` (N, landmarks, 2)."""
     maps = TensorSpec(name="heatmaps", dtype="float32", shape=("N", landmarks, "h", "w"), layout="NLHW")
     return ModelSpec(
         name=name,
@@ -181,7 +179,7 @@ def landmark_spec(
 
 
 SAMPLE = (240, 320)
-"""`ModelSpec.sample` of the built-in detectors: the input size of the ultra-light ones. Times are comparable then."""
+"""`ModelSpec.sample` of the built-in detectors: the size of the ultra-light detectors, so that times are comparable."""
 
 
 def detection_spec(
@@ -191,13 +189,13 @@ def detection_spec(
     size: tuple[int, int] | None = None,
     **settings: Any,
 ) -> ModelSpec:
-    """Returns the spec of a detector: `input` (N, 3, *size) float32; the size is free if `size` is None.
+    """Returns the spec of a detector: `input` (N, 3, *size) float32.
 
     Args:
         name: Name of the backbone.
-        outputs: Shapes of `scores`, `boxes` and sometimes `points`, in the order of the network's outputs; all float32.
-        size: (height, width) of the input, pixels.
-        settings: Other fields of `ModelSpec`.
+        outputs: Shapes of `scores`, `boxes` and perhaps `points`, in the order of the network's outputs; all float32.
+        size: (height, width) of the input, pixels; None for any size.
+        settings: Further fields of `ModelSpec`.
     """
     return ModelSpec(
         name=name,
@@ -219,11 +217,11 @@ class Backbone:
     """A network architecture: the plug-in of `backbones/<one>.py`.
 
     Attributes:
-        spec: Description of the network.
-        build: Returns a module in PyTorch's initial state for a number of landmarks. The module's forward takes
-            (N, 3, H, W) float32. A landmark network returns (N, 2 * landmarks) float32; with `spec.heatmaps`, maps
-            (N, landmarks, h, w) float32; or a tuple with these first. A detector returns a tuple in the order of
-            `spec.outputs`. None for a network that is published as an ONNX file with such outputs.
+        spec: Spec of the network with its usual number of landmarks.
+        build: Function from the number of landmarks to a module in PyTorch's initial state. Its forward takes
+            (N, 3, H, W) float32 and returns (N, 2 * landmarks) float32, or maps (N, landmarks, h, w) if the spec has
+            `heatmaps`, or a tuple that starts with this tensor. A detector returns a tuple in the order of the spec's
+            outputs. None for a network that was published as an ONNX file with architecture and weights.
         summary: One line for `lmconv models`.
     """
 
@@ -232,21 +230,21 @@ class Backbone:
     summary: str
 
     def module(self, landmarks: int) -> torch.nn.Module:
-        """Builds the network in PyTorch's initial state; not for a network published as an ONNX file."""
+        """Builds the network in PyTorch's initial state. A network published as an ONNX file cannot be built."""
         assert self.build, f"{self.spec.name} is published as an ONNX file"
         return self.build(landmarks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A network with its weights: the reference for every artefact.
+    """A network with its weights; every artefact of the network is compared with its source.
 
     Attributes:
-        spec: Description of the network.
+        spec: Spec of the network.
         path: Checkpoint or ONNX file; None for random weights.
-        sha256: Hex sha256 of the file; for random weights, of their description.
+        sha256: sha256 of the file; for random weights, sha256 of their description.
         seed: Seed of random weights.
-        factory: `FILE.py:NAME` of the function that builds a user's own network, as the user typed it; otherwise empty.
+        factory: `FILE.py:NAME`, the builder of a user's own network; empty for other networks.
         kind: Library that runs the network.
     """
 
@@ -259,12 +257,12 @@ class Source:
 
     @property
     def label(self) -> str:
-        """Origin of the weights, for messages."""
+        """Origin of the weights, in words."""
         return str(self.path) if self.path else f"random weights, seed {self.seed}"
 
 
 class Session(Protocol):
-    """A loaded artefact, ready to run; a context manager that frees its resources.
+    """A loaded artefact, ready to run; a context manager that frees memory and device at the end.
 
     Attributes:
         execution_mismatch: Difference between the artefact's `execution` and this machine's actual computation; empty
@@ -274,7 +272,7 @@ class Session(Protocol):
     execution_mismatch: str
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Returns the outputs by name; shapes and dtypes follow the spec."""
+        """Computes the outputs, by name. Shapes and dtypes are as in the spec."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -286,16 +284,16 @@ class Session(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantScheme:
-    """int8 scheme of a target.
+    """Form of the int8 graph for a target.
 
     Attributes:
         activations: `"uint8"` (asymmetric) or `"int8"` (symmetric, zero point 0).
-        bracket: True if every output of a layer is quantised before the next node. ONNX Runtime has an integer kernel
-            for the layer only then; OpenVINO and TensorRT fuse the next node instead.
-        reason: Reason for the scheme, one sentence; written to the recipe.
-        weights: `"int8"` initializers with a DQ node, or the same values as `"float32"` with a Q/DQ pair.
-        fuse_sums: True if a layer whose only consumer is a sum keeps a float output: one kernel computes both.
-        balance: Fraction of a channel's range that equalisation moves into the weights of a dense consumer, 0 to 1.
+        bracket: True if every output of a layer is quantised before another node reads the output. ONNX Runtime has an
+            integer kernel for the layer only in this form; OpenVINO and TensorRT prefer to fuse the following nodes.
+        reason: Reason for the form, one sentence; written to the recipe.
+        weights: `"int8"`, read by a DQ node, or the same values as `"float32"`, read by a Q/DQ pair.
+        fuse_sums: True if a layer whose only reader is a sum keeps a float output, because one kernel computes both.
+        balance: Share of a channel's range that equalisation moves into the weights of a dense reader, 0 to 1.
         float_stem: Number of first layers that stay float, at most a quarter of all layers.
     """
 
@@ -310,15 +308,15 @@ class QuantScheme:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixedPrecision:
-    """How the layers of a mixed graph compute: what `lmconv tune` chose, and `--precision mixed` makes.
+    """Content of precision "mixed": chosen by `lmconv tune`, built by `--precision mixed`.
 
     Attributes:
-        precision: fp32, fp16, bf16, or int8 with some layers left in float.
-        floats: What float layers compute in, fp32 or bf16; a hint to the runtime.
-        rewrites: Passes before those of the precision, in order.
-        settings: Of the quantiser, where they are not the target's own: fields of
+        precision: fp32, fp16, bf16, or int8 with some float layers.
+        floats: Precision of the float layers, fp32 or bf16; a hint to the runtime.
+        rewrites: Passes before the passes of the precision, in order.
+        settings: Options of the quantiser that differ from the target's options: fields of
             `lmconv.quantise.plan.QuantiserOptions`, sets as sorted lists.
-        decisions: What passes would have decided by measuring, by name.
+        decisions: Decisions that passes otherwise take by measuring, by the name of the pass.
     """
 
     precision: Precision
@@ -329,7 +327,7 @@ class MixedPrecision:
 
     @classmethod
     def of(cls, document: Json) -> MixedPrecision:
-        """What a manifest says of one."""
+        """Returns the content that a manifest records under `mix`."""
         return cls(
             precision=Precision(document["precision"]),
             floats=Precision(document["floats"]),
@@ -340,7 +338,7 @@ class MixedPrecision:
 
 
 CHANNELS = (1, 4, 8, 16)
-"""Multiples of channels for CPUs: vector widths of float32, without vectors, with SSE, AVX2 and AVX512."""
+"""Numbers of float32 channels per vector instruction of a CPU: scalar, SSE, AVX2, AVX512."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,14 +346,15 @@ class PassContext:
     """Inputs of a pass besides the graph.
 
     Attributes:
-        spec: Description of the network.
+        spec: Spec of the network.
         crops: (n, 3, H, W) float32 network inputs for calibration; None without faces.
-        scheme: int8 scheme of the target.
-        measure: Times graphs on the target, one thread, alternately: (graphs, samples) float64, milliseconds; None
-            if the runtime is not installed.
-        compact_px: Largest shift of a landmark on a face by compaction, input pixels; None for exact compaction.
-        replay: Recorded decisions of an earlier run of this pass, to be repeated.
-        settings: Options of the quantiser that differ from the target's.
+        scheme: Form of the int8 graph for the target.
+        measure: Times graphs on the target, one thread, interleaved; returns (graphs, samples) float64, milliseconds.
+            None if the target cannot run.
+        compact_px: Largest distance that compaction may move a landmark on a face, input pixels; None for exact
+            compaction.
+        replay: Decisions that an earlier run of this pass took by measuring, to be repeated.
+        settings: Options of the quantiser, see `MixedPrecision`.
         channels: Multiples of channels, see `Target`.
     """
 
@@ -374,17 +373,18 @@ class Pass:
     """A rewrite of the ONNX graph: the plug-in of `passes/<one>.py`.
 
     Attributes:
-        name: Name of the pass and of its file.
+        name: Name of the pass.
         summary: One line for the documentation.
-        apply: Returns a new model (the argument may be changed) and the decisions for the recipe. Figures that differ
-            from run to run stand under the key `measured`.
-        tolerance: Largest mean absolute difference, on noise and on real crops if given: of the landmarks, fractions of
-            the input; of heatmaps if the network has heatmaps, fractions of their range; for a detector the mean over
-            its raw outputs, fractions of the range of each.
-        required: True if the artefact is impossible without the pass. Another pass is left out when refused.
-        calibrated: True if the pass needs real crops. Such a pass is judged on crops only: noise is outside its range.
-        uses: Fields of `PassContext` on which the result depends, besides the spec.
-        opset: Opset of the result; only a pass of `Target.last` may leave opset 18.
+        apply: Returns a new model (the argument may be changed) and the decisions for the recipe; figures that differ
+            from run to run are under the key `measured`.
+        tolerance: Largest allowed mean absolute difference of the landmarks, fractions of the input, on noise and on
+            real crops; of the heatmaps, fractions of their range, for a network with heatmaps; of the raw outputs, mean
+            of the differences as fractions of the range of each, for a detector.
+        required: True if the artefact is impossible without the pass; any other refused pass is left out.
+        calibrated: True if the pass needs real crops. The pass is then judged on crops only: noise is outside the
+            calibrated range.
+        uses: Fields of PassContext on which the result depends, besides the spec.
+        opset: Opset of the result; only a pass of `Target.last` may change the opset.
     """
 
     name: str
@@ -403,19 +403,19 @@ class Artifact:
 
     Attributes:
         path: The folder.
-        digest: Hex sha256 of the manifest without `measured`.
-        spec: Description of the network.
+        digest: sha256 of the manifest without `measured`.
+        spec: Spec of the artefact.
         target: Name of the target.
         precision: Precision of the artefact.
-        files: Hex sha256 of every other file, by name.
-        execution: Settings of the runtime, which every command applies.
-        parents: File name and sha256 of the checkpoint (`source`) and of the plain graph (`plain`).
+        files: sha256 of every other file, by name.
+        execution: Settings of the runtime, the same for every command.
+        parents: Checkpoint (`source`) and plain graph (`plain`): file name and sha256.
         recipe: Every decision of the build.
         versions: Versions of the tools.
-        machine: Machine of an engine; None for an artefact that runs anywhere.
-        parameters: Number of weights in the graph.
-        flops: Floating-point operations for one input.
-        measured: Measurements with their time; outside the digest.
+        machine: Machine to which an engine is tied; None for other artefacts.
+        parameters: Number of weights.
+        flops: Floating-point operations of one input.
+        measured: Measurements and their time; outside the digest.
     """
 
     path: Path
@@ -439,28 +439,28 @@ class Target:
     """A runtime: the plug-in of `targets/<one>.py`.
 
     Attributes:
-        suffixes: File name endings of its model files.
-        precisions: What it can be built in.
-        ios: What its artefacts can take.
-        quantisation: How it wants int8.
-        on_arm: The same for ARM CPUs, where that is another.
-        requires: What is missing here, as an instruction ("pip install …"), or None when it can be used.
-        build: Writes its files for a graph to a folder; gives `execution` and, for an engine tied to one, `machine`.
+        name: Name of the target.
+        summary: One line for `lmconv doctor`.
+        suffixes: File name endings of the model files.
+        precisions: Possible precisions.
+        quantisation: Form of the int8 graph.
+        requires: Returns an instruction to install missing packages ("pip install …"), or None if the target can run.
+        build: Writes the model files for a graph to a folder.
         open: Loads an artefact on a device with a number of threads.
-        check_loadable: Refuses an artefact that cannot or should not be loaded here, before its runtime is touched.
-        engines: Whether it builds engines, which `BuildOptions` are for.
+        check_loadable: Refuses an artefact that cannot or must not be loaded here, before the runtime is used.
+        engines: True if the target builds engines, for which `BuildOptions` are.
         fixed_size: True if an artefact needs one size of picture.
         fp32_tolerance: Largest difference of a coordinate in fp32, fractions of the input.
-        clock: Returns nanoseconds, the clock for timing graphs in a search. The default counts the work of this process
-            only, whatever else the machine does; the work of a GPU needs a wall clock.
-        contestant: Returns the Python module, and its arguments, that serves an artefact in a process of its own and
-            is timed on a GPU; called with the artefact and the device, "gpu" or "cpu". None if the target does not
-            run on a GPU.
         int8_ion_loss: Largest rise of the mean ION in int8 and mixed, percent of the source's.
-        rewrites: Passes that make it faster here, by precision, in order: each has been measured, see docs/passes.md.
-        last: Passes that the runtime found here cannot do without, after all others and after wrapping.
-        channels: Multiples of channels that compaction tries where it removes some; the first where nothing can be
-            timed.
+        clock: Returns nanoseconds, for timing graphs in a search. The default counts the work of this process only,
+            whatever else the machine does; the work of a GPU needs a wall clock.
+        contestant: Returns the Python module and the arguments of the process that serves an artefact for timing on a
+            GPU; called with the artefact and the device, "gpu" or "cpu". None if the target does not run on a GPU.
+        ios: Possible inputs of artefacts.
+        rewrites: Passes that make graphs faster on the target, by precision, in order; measured in docs/passes.md.
+        on_arm: Form of the int8 graph for ARM CPUs, if different.
+        last: Returns the passes that the installed runtime needs after all others and after wrapping.
+        channels: Multiples of channels that compaction tries; the first one if nothing can be timed.
     """
 
     name: str
@@ -485,7 +485,7 @@ class Target:
     channels: tuple[int, ...] = CHANNELS
 
     def scheme(self, cpu: Cpu) -> QuantScheme:
-        """int8 scheme for a kind of CPU."""
+        """Returns the form of the int8 graph for a kind of CPU."""
         return self.on_arm if cpu == "arm" and self.on_arm else self.quantisation
 
 
@@ -494,13 +494,13 @@ class BuildOptions:
     """Options for building an engine; only TensorRT uses them.
 
     Attributes:
-        profile: Smallest, best and largest batch of an engine with a free batch.
-        workspace: Scratch memory of the builder on the device, bytes.
-        builder_level: Effort of the search for fast kernels, 0 to 5.
-        cache: Timing cache, or a folder with one timing cache per version and GPU; None for no cache.
+        profile: Smallest, optimal and largest batch of a network with a free batch.
+        workspace: Bytes of device memory for the builder.
+        builder_level: Optimisation level of the builder, 0 to 5.
+        cache: File of the timing cache, or folder with one timing cache per version and GPU; None for no cache.
         locked: True to refuse a build that would change the timing cache.
         version_compatible: True if newer versions of TensorRT may run the engine.
-        hardware_compatible: True if every GPU from compute capability 8.0 on may run the engine.
+        hardware_compatible: True if other GPUs, from compute capability 8.0 on, may run the engine.
         modules: PyTorch module that computes each value, for error messages.
     """
 
@@ -520,7 +520,7 @@ DEFAULT_BUILD = BuildOptions()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """Result of `Target.build`: settings of the runtime, machine of an engine, and the target's part of the recipe."""
+    """Result of `Target.build`: settings of the runtime, machine to which an engine is tied, entries of the recipe."""
 
     execution: Json
     machine: Json | None = None
@@ -532,9 +532,9 @@ class OpenOptions:
     """Options for opening a session.
 
     Attributes:
-        device: Device that runs the session.
-        threads: Number of intra-op threads; 0 leaves the number to the runtime.
-        trust: True to load an engine that this user did not build.
+        device: Device of the session.
+        threads: Number of intra-op threads; 0 for the default of the runtime.
+        trust: True to load an engine that this user has not built.
     """
 
     device: Literal["cpu", "gpu"] = "cpu"

@@ -1,4 +1,4 @@
-"""What each pass bought, measured on the target; and what the passes that were left out would have."""
+"""Measures the speed-up of each pass on the target, and of each pass that was left out."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def explain(conversion: Conversion, artifact: Artifact) -> Json:
     float32 = made[len([name for name in names if not _lowers(name)])]
     others = {name: _tried(name, float32, conversion, target) for name in _others(names)}
     distinct: dict[int, onnx.ModelProto] = {id(step.model): step.model for step in (*made, *others.values())}
-    told = precision if precision == Precision.BF16 else Precision.FP32
-    times = dict(zip(distinct, timed(base.artifact, target, list(distinct.values()), told), strict=True))
+    hint = precision if precision == Precision.BF16 else Precision.FP32
+    times = dict(zip(distinct, timed(base.artifact, target, list(distinct.values()), hint), strict=True))
 
     def gain(before: Optimised, after: Optimised) -> Json | None:
-        if after.model is before.model:  # what changes nothing gives the graph itself
+        if after.model is before.model:  # a pass without effect returns the same object
             return None
         return faster(times[id(before.model)], times[id(after.model)]).to_json()
 
@@ -66,8 +66,8 @@ def explain(conversion: Conversion, artifact: Artifact) -> Json:
             "faster": gain(made[0], made[-1]),
         },
         "left_out": [
-            {"pass": name, "why": _why(name, found, choices.without, artifact), "faster": gain(float32, found)}
-            for name, found in others.items()
+            {"pass": name, "why": _why(name, result, choices.without, artifact), "faster": gain(float32, result)}
+            for name, result in others.items()
         ],
     }
 
@@ -78,11 +78,11 @@ def _lowers(name: str) -> bool:
 
 
 def _others(names: tuple[str, ...]) -> list[str]:
-    """Passes that could be applied to a float graph, and are not."""
-    known = PASSES.load_all()
+    """Returns the passes that apply to a float graph and are not in the recipe."""
+    passes = PASSES.load_all()
     return [
         name
-        for name, step in known.items()
+        for name, step in passes.items()
         if name not in (*names, *PLAIN_PASSES) and not (step.required or step.calibrated)
     ]
 
@@ -93,8 +93,8 @@ def _tried(name: str, before: Optimised, conversion: Conversion, target: Target)
     return optimise(before.model, [name], context, before.outputs or None)
 
 
-def _why(name: str, found: Optimised, without: tuple[str, ...], artifact: Artifact) -> str:
-    if refused := found.recipe[-1]["refused"]:
+def _why(name: str, result: Optimised, without: tuple[str, ...], artifact: Artifact) -> str:
+    if refused := result.recipe[-1]["refused"]:
         return str(refused)
     if name in without:
         return f"switched off (--no-{name})"

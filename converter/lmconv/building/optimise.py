@@ -1,4 +1,4 @@
-"""Runs passes over the graph, compares each with its input, and names the guilty one."""
+"""Runs passes over the graph and compares the result of each pass with its input."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Optimised:
 
     Attributes:
         model: The graph.
-        recipe: What each pass decided.
-        measured: How long each took, and what was timed for its decisions: it differs from run to run, and is no part
-            of the recipe.
-        warnings: Passes left out, and why.
-        outputs: What the graph gives for the inputs that passes are compared on.
+        recipe: Decisions of each pass.
+        measured: Duration of each pass and times on which its decisions depend. The figures differ from run to run and
+            are not part of the recipe.
+        warnings: Passes left out, with the reason.
+        outputs: Outputs of the graph for the inputs on which passes are compared.
     """
 
     model: onnx.ModelProto
@@ -51,17 +51,17 @@ def optimise(
     context: PassContext,
     before: dict[str, Outputs] | None = None,
 ) -> Optimised:
-    """Applies passes in order; one whose result is off by more than its tolerance does not change the graph.
+    """Applies passes in order. A pass whose result differs by more than its tolerance does not change the graph.
 
     Args:
-        model: The graph; it is not changed.
-        passes: Names of passes.
-        context: What they may use.
-        before: `outputs` of the run that gave `model`, where there was one.
+        model: The graph; not changed.
+        passes: Names of the passes.
+        context: Inputs of the passes besides the graph.
+        before: `outputs` of the run that returned `model`; computed if None.
 
     Raises:
-        GateFailed: A pass without which the artefact is impossible was refused.
-        UsageError: A pass calibrates on faces and there are none.
+        GateFailed: A required pass was refused.
+        UsageError: A pass calibrates on faces, and no faces are given.
     """
     recipe: list[Json] = []
     measured: Json = {}
@@ -87,7 +87,11 @@ def optimise(
 def _attempt(
     step: Pass, model: onnx.ModelProto, context: PassContext, before: dict[str, Outputs]
 ) -> tuple[onnx.ModelProto, Json, dict[str, Outputs], str | None]:
-    """Applies a pass to a copy; gives the result, its decisions, its outputs, and why it is refused, if so."""
+    """Applies a pass to a copy of the graph.
+
+    Returns:
+        The result, the decisions, the outputs of the result, and the reason of a refusal or None.
+    """
     copy = type(model)()
     copy.CopyFrom(model)
     try:
@@ -97,7 +101,7 @@ def _attempt(
         after = _outputs(result, context)
     except (GateFailed, UsageError):
         raise
-    except Exception as error:  # a pass that breaks on a graph must not take the export with it
+    except Exception as error:  # a pass that fails on a graph must not end the export
         return model, {}, before, f"it failed with {type(error).__name__}: {first_line(error)}"
     judged = [kind for kind in before if not (step.calibrated and kind == "noise")]
     head = head_of(context.spec)

@@ -1,4 +1,4 @@
-"""Graphs tried on a target before one of them becomes an artefact."""
+"""Builds and times graphs on a target without writing artefacts."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     import onnx
 
 TIMED_S = 1.0
-"""About how long timing graphs may take, seconds, unless they are so slow that 15 rounds and a warm-up take longer."""
+"""Approximate duration of timing, seconds; slow graphs take longer, because 15 rounds and a warm-up are the minimum."""
 MOST = 300
-"""Rounds at most."""
+"""Largest number of rounds."""
 ALONE = BuildOptions(profile=(1, 1, 64))
-"""One input is what is timed."""
+"""Build options for timing: engines are optimised for one input."""
 
 
 @contextmanager
 def opened(
     artifact: Artifact, target: Target, model: onnx.ModelProto, precision: Precision, threads: int = 0
 ) -> Iterator[Session]:
-    """A graph of an artefact's network, built for a target and loaded.
+    """Yields a session on a graph, built for a target in a temporary folder.
 
     Args:
-        artifact: Whose network it is.
-        target: What runs it.
+        artifact: An artefact of the network.
+        target: The target.
         model: The graph.
-        precision: What the runtime is told.
-        threads: See `OpenOptions`.
+        precision: Precision hint passed to the runtime.
+        threads: Intra-op threads, see `OpenOptions`.
     """
     for name in target.last():
         model, _ = PASSES.load(name).apply(copied(model), PassContext(spec=artifact.spec))
@@ -60,25 +60,25 @@ def timed(
     seconds: float = TIMED_S,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> Float64:
-    """Times graphs on a target, one thread, one input or the batch size that the network is tied to, in turn.
+    """Times graphs on a target, interleaved, with one thread and one input or the fixed batch of the network.
 
     Args:
-        artifact: Whose network it is.
-        target: What runs them.
+        artifact: An artefact of the network.
+        target: The target.
         models: The graphs.
-        precision: What the runtime is told, of all or of each.
-        seconds: About how long, unless they are so slow that 15 rounds and a warm-up take longer.
-        clock: Nanoseconds. That of the process counts its work alone, whatever else the machine does.
+        precision: Precision hint passed to the runtime, one for all graphs or one for each.
+        seconds: Approximate duration, see `TIMED_S`.
+        clock: Returns nanoseconds, see `Target.clock`.
 
     Returns:
         (models, samples) float64, milliseconds.
     """
     spec = artifact.spec
     inputs = {"input": noise(spec, spec.batch or 1, 0)}
-    told = [precision] * len(models) if isinstance(precision, Precision) else precision
+    hints = [precision] * len(models) if isinstance(precision, Precision) else precision
     with ExitStack() as stack:
         runs = [
-            functools.partial(stack.enter_context(opened(artifact, target, model, each, threads=1)).run, inputs)
-            for model, each in zip(models, told, strict=True)
+            functools.partial(stack.enter_context(opened(artifact, target, model, hint, threads=1)).run, inputs)
+            for model, hint in zip(models, hints, strict=True)
         ]
         return paced(runs, seconds, MOST, clock=clock)

@@ -1,4 +1,4 @@
-"""Latency on shared machines: sessions in turn, so that what slows one slows all, and ratios hold."""
+"""Latency on shared machines: runs are interleaved, so that a disturbance slows all of them and ratios stay valid."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from lmconv.types import Float64, Json
 
 P99_SAMPLES = 662
-"""Fewest samples that bound the 99th percentile (MLPerf Inference rules, early stopping, 99 % confidence)."""
+"""Smallest sample count that bounds the 99th percentile (MLPerf Inference rules, early stopping, 99 % confidence)."""
 P90_SAMPLES = 64
-"""The same for the 90th."""
+"""Smallest number of samples that bounds the 90th percentile."""
 WARM_UP = 10
+"""Number of untimed runs before the timed runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +26,11 @@ class Latency:
 
     Attributes:
         samples: Number of timed runs.
-        median_ms: Their median, milliseconds.
-        low_ms: Lower end of the median's 95 % order-statistic interval.
-        high_ms: Upper end.
-        p90_ms: 90th percentile.
-        p99_ms: 99th percentile; None below 662 samples, which cannot bound it.
+        median_ms: Median, milliseconds.
+        low_ms: Lower end of the median's 95 % order-statistic interval, milliseconds.
+        high_ms: Upper end of the interval, milliseconds.
+        p90_ms: 90th percentile, milliseconds.
+        p99_ms: 99th percentile, milliseconds; None below 662 samples, which cannot bound the percentile.
     """
 
     samples: int
@@ -48,16 +49,16 @@ def interleaved(
     warm_up: int = WARM_UP,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> Float64:
-    """Times several runs in turn, in another seeded order each round, after a warm-up.
+    """Times several runs, interleaved, after a warm-up. Every round has another seeded order.
 
-    None comes twice in a row, where its data would still be in the cache, unless there is but one.
+    No run is timed twice in a row, with its data still in the cache, unless it is the only run.
 
     Args:
-        runs: What to time.
-        samples: How often each is timed.
+        runs: Functions to time.
+        samples: Number of timed calls of each function.
         step: Called after every round, outside the timed part.
-        warm_up: How often each is run before.
-        clock: Nanoseconds.
+        warm_up: Number of untimed calls of each function before.
+        clock: Returns nanoseconds.
 
     Returns:
         (len(runs), samples) float64, milliseconds.
@@ -81,7 +82,7 @@ def interleaved(
 
 
 FEWEST = 15
-"""Rounds below which a median has no interval worth the name."""
+"""Smallest number of rounds for a useful interval of the median."""
 
 
 def paced(
@@ -91,7 +92,13 @@ def paced(
     *,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> Float64:
-    """Times runs as `interleaved` does, for about so long: at least 15 rounds, at most so many.
+    """Times runs as `interleaved` does, for a given time.
+
+    Args:
+        runs: Functions to time.
+        seconds: Approximate duration; at least `FEWEST` rounds are timed.
+        most: Largest number of rounds.
+        clock: Returns nanoseconds.
 
     Returns:
         (len(runs), samples) float64, milliseconds.
@@ -105,7 +112,7 @@ def paced(
 
 
 def latency(times: Float64) -> Latency:
-    """Summarises (samples,) float64 milliseconds; at least 64."""
+    """Summarises (samples,) float64, milliseconds; at least 64 samples."""
     ordered = np.sort(times)
     low, high = _median_ranks(len(ordered))
     return Latency(
@@ -120,30 +127,30 @@ def latency(times: Float64) -> Latency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gain:
-    """How many times faster one run is than another: the median of paired ratios and its 95 % interval."""
+    """Speed-up of one run over another: median of the paired ratios and its 95 % interval."""
 
     median: float
     low: float
     high: float
 
     def to_json(self) -> Json:
-        """As plain JSON."""
+        """Returns plain JSON."""
         return {"median": self.median, "low": self.low, "high": self.high}
 
 
 def faster(before: Float64, after: Float64) -> Gain:
-    """How many times faster `after` is, from (samples,) float64 of the same interleaved rounds; above 1 is faster."""
+    """Returns the speed-up of `after` over `before`, both (samples,) float64 of the same rounds; above 1 is faster."""
     ratios = np.sort(before / after)
     low, high = _median_ranks(len(ratios))
     return Gain(median=float(np.median(ratios)), low=float(ratios[low]), high=float(ratios[high]))
 
 
 def _median_ranks(count: int) -> tuple[int, int]:
-    """Indices whose order statistics enclose the median with 95 % confidence (normal approximation of the binomial)."""
+    """Returns the ranks that enclose the median with 95 % confidence (normal approximation of the binomial)."""
     half = 1.96 * sqrt(count) / 2
     return max(0, floor(count / 2 - half) - 1), min(count - 1, ceil(count / 2 + half))
 
 
 def _percentile(ordered: NDArray[np.float64], percent: int) -> float:
-    """The smallest sample that at least this share of samples does not exceed (nearest rank)."""
+    """Returns a percentile by the nearest rank: the smallest sample that `percent` of the samples do not exceed."""
     return float(ordered[ceil(percent / 100 * len(ordered)) - 1])

@@ -1,4 +1,4 @@
-"""What runs an artefact, where it can be run here."""
+"""Loads the target of an artefact, if this machine can run the artefact."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from lmconv.types import Artifact, OpenOptions, Target
 
 
 def usable(artifact: Artifact, options: OpenOptions) -> Target:
-    """The target of an artefact, which can open it here.
+    """Returns the target of an artefact, which can open the artefact on this machine.
 
     Raises:
-        InputError: It must not be loaded, see `Target.check_loadable`.
-        MissingRuntime: Its runtime, or the machine it was built for, is not here.
+        InputError: The artefact must not be loaded, see `Target.check_loadable`.
+        MissingRuntime: The runtime is not installed, or the artefact was built for another machine.
     """
     target = TARGETS.load(artifact.target)
     target.check_loadable(artifact, options)

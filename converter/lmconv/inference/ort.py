@@ -1,4 +1,4 @@
-"""ONNX Runtime: on the CPU what judges every pass, and what the `onnx` target runs, there or on a GPU."""
+"""Sessions of ONNX Runtime: the target `onnx`, on CPU or GPU, and the judge of every pass, on the CPU."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 Provider: TypeAlias = tuple[str, dict[str, str]]
 CPU: Provider = ("CPUExecutionProvider", {})
 ASSIGNED = "session.record_ep_graph_assignment_info"
-"""Has a session remember which provider computes which node."""
+"""Setting that makes a session record the provider of each node."""
 
 
 class OrtSession:
-    """A `Session` on ONNX Runtime: on the provider that is named, or not at all.
+    """A `Session` on ONNX Runtime. A provider that cannot be used is an error, not a fallback to the CPU.
 
     Attributes:
-        session: What runs it.
-        providers: The providers it has; the CPU's is always there, for nodes that the one which is named has not.
+        session: The session of ONNX Runtime.
+        providers: Names of the session's providers. The CPU provider is always present: it computes the nodes that the
+            named provider does not support.
     """
 
     execution_mismatch = ""
@@ -35,7 +36,7 @@ class OrtSession:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # what goes wrong is raised, too
+        options.log_severity_level = 4  # every error is also raised
         if provider != CPU:
             options.add_session_config_entry(ASSIGNED, "1")
         source = model if isinstance(model, bytes) else str(model)
@@ -43,7 +44,7 @@ class OrtSession:
             source,
             options,
             providers=[provider],
-            enable_fallback=0,  # else it prints that it failed, and goes on on the CPU
+            enable_fallback=0,  # otherwise a failed provider is replaced by the CPU, with a printed message only
         )
         self.providers: list[str] = self.session.get_providers()
         self._outputs = [value.name for value in self.session.get_outputs()]
@@ -85,16 +86,16 @@ SHAPES = {
     "Min",
     "ReduceProd",
 }
-"""Operators that CUDA has too: ONNX Runtime computes them on the CPU where they compute shapes, as it should."""
+"""Operators that CUDA supports, and that ONNX Runtime rightly computes on the CPU if their values are shapes."""
 
 
 def on_the_cpu(session: onnxruntime.InferenceSession) -> list[tuple[str, str]]:
-    """Nodes that a session computes on the CPU although another provider was named: (operator, name) of each.
+    """Returns (operator, name) of each node that a session computes on the CPU although another provider was named.
 
-    Shapes are left out. Empty as well where this ONNX Runtime (before 1.24) cannot tell.
+    Operators on shapes are left out. The list is also empty for ONNX Runtime before 1.24, which does not report them.
     """
     if not hasattr(session, "get_provider_graph_assignment_info"):
         return []
     parts = [part for part in session.get_provider_graph_assignment_info() if part.ep_name == CPU[0]]
-    found = [(node.op_type, node.name) for part in parts for node in part.get_nodes()]
-    return [node for node in found if node[0] not in SHAPES]
+    nodes = [(node.op_type, node.name) for part in parts for node in part.get_nodes()]
+    return [node for node in nodes if node[0] not in SHAPES]

@@ -1,4 +1,4 @@
-"""Arrays in, differences out."""
+"""Differences between the outputs of two networks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lmconv.types import Float32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """How far two sets of landmarks are apart, or the raw outputs of two detectors.
+    """Difference between two sets of landmarks, or between the raw outputs of two detectors.
 
     Attributes:
         max_abs: Largest absolute difference of a coordinate, fractions of the input; or of a raw number.
         mean_abs: Mean of the same.
-        max_px: Largest distance of a point, input pixels; not a number of raw outputs.
+        max_px: Largest distance of a point, input pixels; NaN for raw outputs.
         mean_px: Mean of the same.
         n: Number of inputs.
     """
@@ -38,7 +38,7 @@ def difference(a: Float32, b: Float32, size: tuple[int, int]) -> Difference:
         size: (height, width) of the input, pixels.
 
     Returns:
-        The difference; not a number in either makes every figure infinite, so that no tolerance lets it pass.
+        The difference; NaN or infinity in an input makes every figure infinite, which no tolerance accepts.
     """
     if a.shape != b.shape:
         raise ValueError(f"landmarks of shape {a.shape} and {b.shape} cannot be compared")
@@ -56,28 +56,30 @@ def difference(a: Float32, b: Float32, size: tuple[int, int]) -> Difference:
 
 
 def raw_difference(a: Mapping[str, Float32], b: Mapping[str, Float32]) -> Difference:
-    """Compares the raw outputs of two detectors: (n, …) float32 each, by name, the same shapes in both.
+    """Compares the raw outputs of two detectors: (n, …) float32 by name, with equal shapes.
 
-    Not a number in either makes every figure infinite.
+    NaN or infinity makes every figure infinite.
     """
-    apart = {name: (a[name].shape, b[name].shape) for name in b if a[name].shape != b[name].shape}
-    if apart:
-        raise ValueError(f"outputs of other shapes cannot be compared: {apart}")
+    unequal = {name: (a[name].shape, b[name].shape) for name in b if a[name].shape != b[name].shape}
+    if unequal:
+        raise ValueError(f"outputs of other shapes cannot be compared: {unequal}")
     deltas = np.concatenate([np.abs(a[name].astype(np.float64) - b[name]).ravel() for name in b])
     worst, mean = (float(deltas.max()), float(deltas.mean())) if np.isfinite(deltas).all() else (np.inf, np.inf)
     return Difference(max_abs=worst, mean_abs=mean, max_px=np.nan, mean_px=np.nan, n=len(next(iter(b.values()))))
 
 
 def map_difference(a: Float32, b: Float32) -> tuple[float, float]:
-    """Compares heatmaps, or raw outputs: a point jumps where two cells are next to equal, and maps say by how little.
+    """Compares heatmaps, or raw outputs of a detector.
+
+    A landmark jumps between two cells of almost equal value; the difference of the maps stays small.
 
     Args:
-        a: Such as (n, L, h, w) float32.
-        b: The same shape, the reference.
+        a: Any shape, for example (n, L, h, w) float32.
+        b: Reference, the same shape.
 
     Returns:
-        Largest and mean absolute difference of a value, as fractions of the range of the reference; infinite where
-        anything is not a number.
+        Largest and mean absolute difference of a value, as fractions of the range of the reference; infinite if a
+        value is NaN or infinite.
     """
     if a.shape != b.shape:
         raise ValueError(f"heatmaps of shape {a.shape} and {b.shape} cannot be compared")

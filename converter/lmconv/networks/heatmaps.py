@@ -1,8 +1,8 @@
-"""From heatmaps to landmarks: inside the graph, and the same in NumPy for the network that it is compared with.
+"""Decodes heatmaps to landmarks: inside the graph, and in NumPy for the source network.
 
 The graph uses ArgMax, ReduceMax, GatherElements, Where, Sign, Softmax, comparisons and arithmetic, which ONNX Runtime,
-OpenVINO and TensorRT all have for the types that they meet here, and no shape that depends on the data. Coordinates
-are fractions of the map, hence of the input that it covers: the cell at column x has its centre at (x + 0.5) / W.
+OpenVINO and TensorRT all support for these types; no shape depends on the data. Coordinates are fractions of the map,
+and so of the input: the cell at column x has its centre at (x + 0.5) / W.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ ARGMAX = """
     cells = Cast <to = 1> (position)
     moved = Add (cells, shift)
 """
-"""Capitals are constants. No index is divided: in float16 that would be off beyond 2048. No clamp: TensorRT's takes no
-integers."""
+"""Names in capitals are constants. No index is divided: a division in float16 is wrong beyond 2048. There is no Clip:
+TensorRT's Clip takes no integers."""
 
 SOFT_ARGMAX = """
     sharpened = Mul (heatmaps, BETA)
@@ -67,10 +67,10 @@ FRACTIONS = """
 
 
 def parse(text: str) -> Decode:
-    """Reads `argmax` or `soft-argmax[:BETA]`, as `--decode` takes it.
+    """Reads `argmax` or `soft-argmax[:BETA]`, the value of `--decode`.
 
     Raises:
-        UsageError: It is neither.
+        UsageError: The text has another form.
     """
     method, colon, beta = text.partition(":")
     try:
@@ -86,20 +86,20 @@ def parse(text: str) -> Decode:
 
 
 def decode(heatmaps: Float32, how: Decode) -> Float32:
-    """Landmarks of heatmaps.
+    """Decodes heatmaps.
 
-    `argmax` is the rule by which stacked hourglasses (Newell et al. 2016, https://arxiv.org/abs/1603.06937) are
-    evaluated, as in `final_preds` of bearpaw/pytorch-pose, pose/utils/evaluation.py, half a cell included: the largest
-    cell, moved by a quarter of a cell towards the larger neighbour in x and in y. Equal neighbours do not move it, and
-    in a cell at any border nothing moves, in neither direction. Of equal largest cells the first counts, row by row.
-    That code also sends a point to the corner where its whole map is at most 0; this one does not.
+    `argmax` is the rule for evaluating stacked hourglasses (Newell et al. 2016, https://arxiv.org/abs/1603.06937), see
+    `final_preds` in bearpaw/pytorch-pose, pose/utils/evaluation.py, with its offset of half a cell: the largest cell,
+    moved by a quarter of a cell towards the larger neighbour in x and in y. Equal neighbours do not move the point. A
+    cell at any border does not move in either direction. Of equal largest cells the first counts, row by row. The
+    published code also moves a point to the corner if its whole map is at most 0; this function does not.
 
     `soft-argmax` is the mean position under a softmax over the map times `beta` (Sun et al. 2018,
-    https://arxiv.org/abs/1711.08229): the larger beta, the nearer to the arg-max.
+    https://arxiv.org/abs/1711.08229): a larger beta moves the result closer to the arg-max.
 
     Args:
         heatmaps: (N, L, H, W) float32; H and W at least 3 for `argmax`.
-        how: Which rule.
+        how: The rule.
 
     Returns:
         (N, L, 2) float32, x before y, fractions of the map.
@@ -124,10 +124,11 @@ def _argmax(flat: Float32, height: int, width: int) -> np.ndarray:
 
 
 def _slopes(flat: Float32, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """How much larger the neighbour right of the largest cell is than the left one, and the lower than the upper one.
+    """Returns the slopes at the largest cell of each map.
 
     Returns:
-        (N, L, 2), and (N, L) bool: whether the largest cell is at no border, where it has all four.
+        (N, L, 2): right minus left neighbour, and lower minus upper neighbour; (N, L) bool: True if the largest cell is
+        at no border and so has all four neighbours.
     """
     best = flat.argmax(2)
     row, column = np.divmod(best, width)
@@ -140,18 +141,18 @@ def _slopes(flat: Float32, height: int, width: int) -> tuple[np.ndarray, np.ndar
 
 
 SLACK = 1e-4
-"""How far two networks' values of a map may be apart, fractions of its range, by rounding alone."""
+"""Largest difference of a heatmap value that rounding alone explains, fractions of the range of the map."""
 
 
 def undecided(maps: Float32, how: Decode) -> np.ndarray:
-    """Points whose place hangs on less than rounding: an arg-max is not continuous.
+    """Returns the landmarks that rounding alone can move: an arg-max is not continuous.
 
     Args:
         maps: (N, L, H, W) float32.
         how: The rule.
 
     Returns:
-        (N, L) bool: whether another network may rightly answer another cell, or move the point another way.
+        (N, L) bool: True if rounding can select another cell or move the point in another direction.
     """
     if how.method != "argmax":
         return np.zeros(maps.shape[:2], bool)
@@ -160,21 +161,21 @@ def undecided(maps: Float32, how: Decode) -> np.ndarray:
     top = np.partition(flat, -2, axis=2)[..., -2:]
     slopes, inside = _slopes(flat, height, width)
     slack = 2 * SLACK * np.ptp(flat, axis=2)
-    near: np.ndarray = (top[..., 1] - top[..., 0] < slack) | (inside & (np.abs(slopes) < slack[..., None]).any(2))
-    return near
+    result: np.ndarray = (top[..., 1] - top[..., 0] < slack) | (inside & (np.abs(slopes) < slack[..., None]).any(2))
+    return result
 
 
 def append(
     graph: onnx.GraphProto, heatmaps: str, size: tuple[int, int], how: Decode, *, prefix: str = "decode"
 ) -> None:
-    """Appends the decode to a graph: reads (N, L, H, W) float32 `heatmaps`, gives (N, L, 2) float32 `landmarks`.
+    """Appends the decoding to a graph: from (N, L, H, W) float32 heatmaps to (N, L, 2) float32 `landmarks`.
 
     Args:
-        graph: Changed in place; its outputs are left as they are.
-        heatmaps: Name of the value.
-        size: (H, W).
-        how: Which rule.
-        prefix: Begins the names of the values in between; nothing else in the graph may begin so.
+        graph: Changed in place; its list of outputs stays unchanged.
+        heatmaps: Name of the heatmaps.
+        size: (H, W) of the heatmaps.
+        how: The rule.
+        prefix: Start of the names of all intermediate values; no other name in the graph may have this start.
     """
     from lmconv.graph.facts import parse_nodes
 

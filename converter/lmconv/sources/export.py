@@ -1,6 +1,6 @@
-"""From the source network to the hub: one ONNX graph, opset 18, `input` (N, 3, H, W) to `landmarks` (N, L, 2).
+"""Exports the source network to one ONNX graph, opset 18, `input` (N, 3, H, W) to `landmarks` (N, L, 2).
 
-A network for detection keeps its outputs. Where it takes pictures of any size, so does the graph.
+A detector keeps its raw outputs. A network for pictures of any size gives a graph for pictures of any size.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     import torch
 
 SCOPES = "pkg.torch.onnx.name_scopes"
-"""Where the exporter writes the path of modules that a node belongs to."""
+"""Metadata key under which the exporter writes the module path of a node."""
 
 
 def export(source: Source, session: Opened | None = None) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """Exports a network, nothing simplified.
+    """Exports a network without simplification.
 
     Args:
-        source: What it is.
-        session: The same, opened, where it is.
+        source: The network.
+        session: The opened network; by default the function opens the network.
 
     Returns:
-        The model with a free batch axis where the network allows one, and the module table: name of a node's
-        output to the path of the PyTorch module that computes it (empty for an ONNX source).
+        The model, with a free batch axis if the network allows a free batch, and the module table: from the name of a
+        node's output to the path of the PyTorch module that computes the output (empty for an ONNX file).
 
     Raises:
         InputError: The network cannot be exported.
@@ -73,15 +73,15 @@ def _dynamo(source: Source, network: torch.nn.Module) -> onnx.ModelProto:
     spec, dim = source.spec, torch.export.Dim
     height, width = spec.input_size
     free = {0: dim("N")}
-    if spec.sample:  # traced at another size than it is compared at, so that none is written into the graph unseen
+    if spec.sample:  # tracing at another size than the comparison reveals a size that is fixed in the graph
         height, width = height - 13, width - 21
         free |= {2: dim("H"), 3: dim("W")}
-    for name in ("torch.onnx", "torch.fx", "torch.export"):  # warn at length, of torchvision and of what is raised
+    for name in ("torch.onnx", "torch.fx", "torch.export"):  # long warnings about torchvision and raised errors
         logging.getLogger(name).setLevel(logging.CRITICAL)
     hint, theirs = "PyTorch's exporter cannot trace it; -v shows its traceback", usercode.foreign(source)
     with (
         usercode.theirs(theirs, hint=hint) if theirs else nullcontext(),
-        redirect_stdout(io.StringIO()),  # it prints whole graphs when it fails
+        redirect_stdout(io.StringIO()),  # a failing exporter prints whole graphs
         redirect_stderr(io.StringIO()),
         warnings.catch_warnings(),
         torch.inference_mode(),
@@ -89,7 +89,7 @@ def _dynamo(source: Source, network: torch.nn.Module) -> onnx.ModelProto:
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             network,
-            (torch.zeros(2, 3, height, width),),  # 0 and 1 would be taken for constants
+            (torch.zeros(2, 3, height, width),),  # the exporter treats sizes 0 and 1 as constants
             dynamo=True,
             opset_version=OPSET,
             external_data=False,
@@ -113,14 +113,14 @@ def _modules(model: onnx.ModelProto) -> dict[str, str]:
         path = scopes[-2].removeprefix("net").removeprefix(".") if len(scopes) > 1 else ""
         weights = node.input[1] if len(node.input) > 1 else ""
         if weights.startswith("net.") and weights.endswith(".weight"):
-            # A BatchNorm was folded into this layer, and the exporter names the BatchNorm.
+            # The exporter folded a BatchNorm into this layer, and names the BatchNorm.
             path = weights.removeprefix("net.").removesuffix(".weight")
         table.update({output: path for output in node.output if path})
     return table
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Removes what ties the file to the exporting machine: stack traces, paths."""
+    """Removes stack traces and paths of the exporting machine."""
     del model.metadata_props[:]
     model.doc_string = ""
     for graph in naming.graphs(model.graph):
@@ -150,7 +150,7 @@ def _from_onnx(source: Source) -> onnx.ModelProto:
     head = head_of(source.spec)
     if not head.published_outputs:
         del model.graph.output[1:]
-    # Weights are listed as inputs up to IR 3, and the converter finds them nowhere else then.
+    # Up to IR 3 weights are listed as inputs, and the converter looks for weights in this list only.
     model.ir_version = max(model.ir_version, 4)
     try:
         model = version_converter.convert_version(model, OPSET)
@@ -169,7 +169,7 @@ def _from_onnx(source: Source) -> onnx.ModelProto:
 
 
 def _free_batch(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Frees a fixed batch axis where two inputs then give what each gives alone; else leaves it at 1."""
+    """Frees the batch axis if two inputs together give the same outputs as alone; otherwise fixes the batch to 1."""
     from lmconv.inference.ort import OrtSession
     from lmconv.inference.session import noise
 
@@ -182,7 +182,7 @@ def _free_batch(model: onnx.ModelProto, spec: ModelSpec) -> None:
         free = all(
             both[name].shape == each.shape and np.allclose(both[name], each, atol=1e-5) for name, each in whole.items()
         )
-    except Exception:  # whatever the runtime says of it, the axis is not free
+    except Exception:  # any error of the runtime means that the axis is not free
         free = False
     if not free:
         set_batch(model, 1)

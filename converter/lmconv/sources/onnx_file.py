@@ -1,4 +1,4 @@
-"""An ONNX file as the source network: what it takes and gives, and how it runs, unchanged."""
+"""An ONNX file as the source network: its spec, its digest, and its unchanged computation."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class OnnxSource:
         self._outputs = names if self._head.published_outputs else names[:1]
         try:
             self._session = OrtSession(path, threads=threads)
-        except Exception as error:  # ONNX Runtime raises types of its own compiled module
+        except Exception as error:  # ONNX Runtime raises types of its compiled module
             raise InputError(f"ONNX Runtime cannot load {path}: {first_line(error)}") from error
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """See `lmconv.types.Session`; a file with batch size 1 is run once per input."""
+        """See `lmconv.types.Session`; a file with batch size 1 runs once per input."""
         images = inputs["input"]
         batches = [images] if self._free else np.split(images, len(images))
         parts = [self._session.run({self._input: batch}) for batch in batches]
@@ -62,25 +62,25 @@ class OnnxSource:
 
 
 def _check_published(model: onnx.ModelProto, source: Source) -> None:
-    """Refuses a file that does not take and give what the spec of its backbone says.
+    """Checks that a file has the inputs and outputs of its backbone's spec.
 
     Raises:
-        InputError: As said.
+        InputError: An input or output differs.
     """
     spec, inputs = source.spec, graph_inputs(model)
-    found = [_shape(inputs[0])[1:], *(_shape(value)[1:] for value in model.graph.output)]
-    wanted = [list(tensor.shape[1:]) for tensor in (*spec.inputs, *spec.outputs)]
+    actual = [_shape(inputs[0])[1:], *(_shape(value)[1:] for value in model.graph.output)]
+    expected = [list(tensor.shape[1:]) for tensor in (*spec.inputs, *spec.outputs)]
     names = [value.name for value in model.graph.output]
-    if len(inputs) > 1 or found != wanted or names != [tensor.name for tensor in spec.outputs]:
-        given = f"{_describe(inputs)} and gives {_describe(list(model.graph.output))}"
-        raise InputError(f"{source.label} takes {given}", hint=f"this is not {spec.name}; see `lmconv weights list`")
+    if len(inputs) > 1 or actual != expected or names != [tensor.name for tensor in spec.outputs]:
+        summary = f"{_describe(inputs)} and gives {_describe(list(model.graph.output))}"
+        raise InputError(f"{source.label} takes {summary}", hint=f"this is not {spec.name}; see `lmconv weights list`")
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
     """Reads and checks an ONNX file.
 
     Raises:
-        InputError: It is missing or not an ONNX model.
+        InputError: The file is missing or not an ONNX model.
     """
     import onnx
 
@@ -89,24 +89,24 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist", hint="name an .onnx file or a model of `lmconv models`") from error
-    except Exception as error:  # protobuf and the checker raise types of their own
+    except Exception as error:  # protobuf and the checker raise their own types
         raise InputError(f"{path} is not a valid ONNX model: {first_line(error)}", hint="export it again") from error
     return model
 
 
 def file_digest(path: Path) -> str:
-    """Hex sha256 of an ONNX file; of one with weights in other files, of what there is of all of them together."""
+    """Returns the hex sha256 of an ONNX file, and of its external weight files together with the file, if any."""
     beside = [[name, sha256(path.parent / name)] for name in _external(path)]
     return digest([sha256(path), *beside]) if beside else sha256(path)
 
 
 def _external(path: Path) -> list[str]:
-    """Files that hold weights of an ONNX file, as it names them; none where it, or one of them, cannot be read."""
+    """Returns the names of a file's external weight files, as the file names them; empty if a file cannot be read."""
     import onnx
 
     try:
         graph = onnx.load(path, load_external_data=False).graph
-    except Exception:  # protobuf raises types of its own; whoever opens the file says so
+    except Exception:  # protobuf raises its own types; opening the file reports the error
         return []
     stored = (tensor for tensor in _tensors(graph) if tensor.data_location == onnx.TensorProto.EXTERNAL)
     names = {entry.value for tensor in stored for entry in tensor.external_data if entry.key == "location"}
@@ -114,7 +114,7 @@ def _external(path: Path) -> list[str]:
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every constant of a graph and its subgraphs."""
+    """Yields every constant of a graph and its subgraphs."""
     from lmconv.graph.naming import graphs
 
     for part in graphs(graph):
@@ -126,7 +126,7 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def counts(path: Path) -> tuple[int, int]:
-    """Parameters and FLOPs of an ONNX file."""
+    """Returns the numbers of parameters and FLOPs of an ONNX file."""
     model = load_onnx(path)
     inputs = graph_inputs(model)
     del model.graph.input[:]
@@ -141,15 +141,25 @@ def _path(source: Source) -> Path:
 
 
 def onnx_spec(path: Path, output_slice: tuple[int, int] | None, how: Decode | None) -> ModelSpec:
-    """Reads a spec off an ONNX file with one (N, 3, H, W) input, and points or heatmaps in its first output."""
+    """Reads the spec of an ONNX file with one (N, 3, H, W) input, and points or heatmaps in its first output.
+
+    Args:
+        path: The file.
+        output_slice: Half-open range of the flat output that holds the points, or of the channels with heatmaps.
+        how: Decoding of heatmaps; None for points.
+
+    Raises:
+        InputError: The file has another input, or an output of unknown size.
+        UsageError: The output does not hold such points or heatmaps.
+    """
     model = load_onnx(path)
     inputs = graph_inputs(model)
     shape = _shape(inputs[0]) if len(inputs) == 1 else []
     kinds = [value.type.tensor_type.elem_type for value in inputs]
     known = len(shape) == 4 and shape[1] == 3 and all(isinstance(side, int) for side in shape[2:])
     if not known or shape[0] not in (1, *(side for side in shape if isinstance(side, str))) or kinds != [FLOAT]:
-        wanted = "one float32 (N, 3, H, W), N free or 1"
-        raise InputError(f"{path} has inputs {_describe(inputs)}, not {wanted}", hint="export it so")
+        expected = "one float32 (N, 3, H, W), N free or 1"
+        raise InputError(f"{path} has inputs {_describe(inputs)}, not {expected}", hint="export it so")
     outputs = _shape(model.graph.output[0])
     if not all(isinstance(side, int) for side in outputs[1:]):
         raise InputError(f"{path} has an output of unknown size {outputs}", hint="export it with fixed sizes")
@@ -160,7 +170,7 @@ def onnx_spec(path: Path, output_slice: tuple[int, int] | None, how: Decode | No
 
 
 def _landmarks(path: Path, sizes: list[int], output_slice: tuple[int, int] | None, how: Decode | None) -> int:
-    """How many points the part of an output holds that `output_slice` names; `sizes` are its axes after the first."""
+    """Returns the number of points in the part `output_slice` of an output; `sizes` are the axes after the first."""
     if how and (len(sizes) != 3 or min(sizes[1:]) < 3):
         raise UsageError(f"{path} gives {tuple(sizes)} an input, no heatmaps", hint="leave --decode out")
     maps = len(sizes) == 3 and sizes[1] == sizes[2] > 2
@@ -179,9 +189,9 @@ def _landmarks(path: Path, sizes: list[int], output_slice: tuple[int, int] | Non
 
 
 def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """What a graph must be given: its inputs without the initializers that older files list there."""
-    held = {tensor.name for tensor in model.graph.initializer}
-    return [value for value in model.graph.input if value.name not in held]
+    """Returns the inputs of a graph without initializers, which older files list as inputs."""
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in initializers]
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
@@ -204,19 +214,20 @@ ACTIVATIONS = {
     "HardSigmoid": ("alpha", "beta"),
     "Clip": ("min", "max"),
 }
-"""What FusedConv may apply to its result, and the names of its parameters."""
+"""Activations that FusedConv can apply to its result, with the names of their parameters."""
 
 
 FUSED = "com.microsoft.FusedConv"
+"""Operator that ONNX Runtime's optimiser writes."""
 
 
 def standard(source: Source) -> onnx.ModelProto:
-    """An ONNX source's graph in ONNX's own operators.
+    """Returns the graph of an ONNX file in standard ONNX operators.
 
-    FusedConv, which ONNX Runtime's optimiser writes, is taken apart again: a convolution, a sum, an activation.
+    FusedConv, which ONNX Runtime's optimiser writes, is split again into a convolution, a sum and an activation.
 
     Raises:
-        InputError: There are other operators that ONNX does not define; names them.
+        InputError: The file has other operators that ONNX does not define; the message names the operators.
     """
     model = load_onnx(_path(source))
     nodes = list(model.graph.node)
@@ -227,19 +238,19 @@ def standard(source: Source) -> onnx.ModelProto:
     if foreign:
         del model.graph.node[:]
         for node in nodes:
-            model.graph.node.extend(_taken_apart(model.graph, node) if node.domain == "com.microsoft" else [node])
+            model.graph.node.extend(_unfused(model.graph, node) if node.domain == "com.microsoft" else [node])
         kept = [entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
         del model.opset_import[:]
         model.opset_import.extend(kept)
     return model
 
 
-def _taken_apart(graph: onnx.GraphProto, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+def _unfused(graph: onnx.GraphProto, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
     from onnx import helper
 
     settings = {item.name: helper.get_attribute_value(item) for item in node.attribute}
     activation = settings.pop("activation", b"").decode()
-    given = settings.pop("activation_params", [])
+    activation_params = settings.pop("activation_params", [])
     out, sums = node.output[0], len(node.input) > 3
     value = f"{out}_convolved" if activation or sums else out
     yield helper.make_node("Conv", node.input[:3], [value], name=f"{out}_conv", **settings)
@@ -247,15 +258,17 @@ def _taken_apart(graph: onnx.GraphProto, node: onnx.NodeProto) -> Iterator[onnx.
         before, value = value, f"{out}_summed" if activation else out
         yield helper.make_node("Add", [before, node.input[3]], [value], name=f"{out}_sum")
     if activation:
-        yield _activation(graph, activation, given, value, out)
+        yield _activation(graph, activation, activation_params, value, out)
 
 
-def _activation(graph: onnx.GraphProto, kind: str, given: Sequence[float], value: str, out: str) -> onnx.NodeProto:
+def _activation(
+    graph: onnx.GraphProto, kind: str, activation_params: Sequence[float], value: str, out: str
+) -> onnx.NodeProto:
     from onnx import helper, numpy_helper
 
-    named: dict[str, Any] = dict(zip(ACTIVATIONS[kind], given, strict=False))
+    named: dict[str, Any] = dict(zip(ACTIVATIONS[kind], activation_params, strict=False))
     if kind != "Clip":
         return helper.make_node(kind, [value], [out], name=out, **named)
-    for name, limit in named.items():  # of Clip they are inputs
+    for name, limit in named.items():  # limits of Clip are inputs, not attributes
         graph.initializer.append(numpy_helper.from_array(np.array(limit, np.float32), f"{out}_{name}"))
     return helper.make_node("Clip", [value, *(f"{out}_{name}" for name in named)], [out], name=out)

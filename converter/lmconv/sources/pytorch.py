@@ -1,4 +1,4 @@
-"""The PyTorch network itself, with its weights, ready to run: what checkpoints are artefacts of."""
+"""The PyTorch network with its weights, ready to run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
 
 def network(source: Source) -> torch.nn.Module:
-    """The PyTorch network with its weights, in evaluation mode.
+    """Builds the PyTorch network with its weights, in evaluation mode.
 
-    Its forward gives (N, L, 2) float32, or heatmaps (N, L, h, w) float32 where the spec says so; for detection a tuple
-    in the order of the spec's outputs.
+    Returns:
+        A module whose forward returns (N, L, 2) float32, or heatmaps (N, L, h, w) float32 if the spec has heatmaps, or
+        a tuple in the order of the spec's outputs for a detector.
 
     Raises:
-        InputError: The checkpoint is broken, or of another network; the hint names it. Or the user's code is wrong.
+        InputError: The checkpoint is broken, or belongs to another network, which the hint names; or the user's code
+            fails.
     """
     spec, theirs = source.spec, usercode.foreign(source)
     module = _build(source).eval()
@@ -44,7 +46,7 @@ def network(source: Source) -> torch.nn.Module:
         try:
             checkpoints.fill(module, state, source.path)
         except InputError as error:
-            raise InputError(error.message, hint=_whose(state, source) or error.hint) from error
+            raise InputError(error.message, hint=_owner_hint(state, source) or error.hint) from error
     return _wrap(module, source)
 
 
@@ -60,8 +62,8 @@ def _guarded(theirs: str, **words: str) -> AbstractContextManager[None]:
     return usercode.theirs(theirs, **words) if theirs else nullcontext()
 
 
-def _whose(state: checkpoints.State, source: Source) -> str:
-    """Whose weights these are, as a hint; empty where they are nobody's."""
+def _owner_hint(state: checkpoints.State, source: Source) -> str:
+    """Returns a hint that names the network of these weights; empty if no backbone has such weights."""
     for name, landmarks in identify(state):
         if name != source.spec.backbone:
             return f"these are the weights of {name}" + (f", {landmarks} points" if landmarks else "")
@@ -71,18 +73,18 @@ def _whose(state: checkpoints.State, source: Source) -> str:
 
 
 def identify(state: checkpoints.State) -> list[tuple[str, int]]:
-    """Backbones whose state dict has these names and shapes, each with the number of points at which it has them."""
+    """Returns the backbones whose state dict has these names and shapes, each with the matching number of landmarks."""
     fitting = []
-    found = {key: tuple(value.shape) for key, value in _counted(state).items()}
+    shapes = {key: tuple(value.shape) for key, value in _counted(state).items()}
     for name in BACKBONES.names():
         try:
             backbone = BACKBONES.load(name)
             usual = _shapes(name, backbone.spec.landmarks)
-        except Exception:  # noqa: S112 (another package's, and broken: this is about a file of someone else)
+        except Exception:  # noqa: S112 (a broken backbone of another package does not matter for this file)
             continue
         for landmarks in _points(state, usual, backbone.spec.landmarks):
-            if _shapes(name, landmarks) == found:
-                fitting.append((name, landmarks))  # noqa: PERF401 (three conditions are easier read one by one)
+            if _shapes(name, landmarks) == shapes:
+                fitting.append((name, landmarks))  # noqa: PERF401 (three conditions are easier to read one by one)
     return fitting
 
 
@@ -106,12 +108,12 @@ def _counted(state: checkpoints.State) -> dict[str, torch.Tensor]:
 
 
 def _points(state: checkpoints.State, usual: Shapes, landmarks: int) -> list[int]:
-    """The number of points at which a backbone might have these shapes: one at most, none where names differ."""
-    found = _counted(state)
-    if found.keys() != usual.keys():
+    """Returns the number of landmarks for which a backbone may have these shapes: one at most, none if names differ."""
+    tensors = _counted(state)
+    if tensors.keys() != usual.keys():
         return []
     for key, shape in usual.items():
-        for side, other in zip(shape, found[key].shape, strict=False):
+        for side, other in zip(shape, tensors[key].shape, strict=False):
             if side != other:
                 return [landmarks * other // side] if landmarks * other % side == 0 else []
     return [landmarks]
@@ -135,7 +137,11 @@ def _wrap(module: torch.nn.Module, source: Source) -> torch.nn.Module:
 
 
 def _try(module: torch.nn.Module, source: Source, theirs: str) -> None:
-    """Runs a network that is not ours, and says what its output should have been."""
+    """Runs a user's network and checks the output.
+
+    Raises:
+        InputError: The output has another type or shape than expected, or differs from run to run.
+    """
     import torch
 
     spec = source.spec

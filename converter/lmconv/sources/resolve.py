@@ -1,4 +1,4 @@
-"""Finds the network that a user names, or that an artefact was made from, and opens it."""
+"""Finds and opens the network that a user names, or the source network of an artefact."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Opened: TypeAlias = "TorchSource | OnnxSource"
 
 NAME = re.compile(r"[^\x00-\x20/\\.][^\x00-\x1f/\\]*")
 LONGEST = 100
-"""A model's name is the name of its folder; so many bytes leave room for what stands before and after it."""
+"""Largest number of bytes in a model's name, which is the name of a folder."""
 
 
 def name_of(model: str, name: str | None = None) -> str:
-    """What a model is called, and its folder: `name`, or the backbone's, or the file's.
+    """Returns the name of a model and its folder: `name`, or the name of the backbone or file.
 
     Raises:
-        UsageError: It cannot be the name of a folder.
+        UsageError: The name cannot be the name of a folder.
     """
     if name is None:
         place, _, function = model.rpartition(":")
-        own = f"{Path(place).stem if place.endswith('.py') else place}-{function}"
-        name = Path(model).stem if is_onnx(model) else own if usercode.is_factory(model) else model
+        factory = f"{Path(place).stem if place.endswith('.py') else place}-{function}"
+        name = Path(model).stem if is_onnx(model) else factory if usercode.is_factory(model) else model
     if not NAME.fullmatch(name) or len(name.encode()) > LONGEST:
         raise UsageError(
             f"{name!r} cannot be the name of a folder",
@@ -46,7 +46,7 @@ def name_of(model: str, name: str | None = None) -> str:
 
 
 def is_onnx(model: str) -> bool:
-    """Whether a model is named by its ONNX file."""
+    """True if a model is named by its ONNX file."""
     return model.lower().endswith(".onnx")
 
 
@@ -62,21 +62,21 @@ def resolve(
     output_slice: tuple[int, int] | None = None,
     name: str | None = None,
 ) -> Source:
-    """Finds the network that a user names: a backbone with its checkpoint, an ONNX file, or their own network.
+    """Finds the network that a user names: a backbone with its checkpoint, an ONNX file, or the user's own network.
 
     Args:
-        model: Name of a backbone, the path of a `.onnx` file, or `FILE.py:NAME`, what builds a `torch.nn.Module`.
-        weights: The checkpoint, or a folder to look in first.
-        seed: Where no checkpoint is found: random weights of this seed.
-        landmarks: Number of points; by default the backbone's, or what an ONNX file holds.
-        size: (height, width) of the input of the user's own network, or of one that takes pictures of any size; pixels.
-        preprocess: Overrides the backbone's constants.
-        decode: How heatmaps become points, for networks that give heatmaps.
-        output_slice: For an ONNX file: the half-open range of its flat output that holds the points, or of its maps.
-        name: What it is called, instead of its own name.
+        model: Name of a backbone, path of a `.onnx` file, or `FILE.py:NAME`, the builder of a `torch.nn.Module`.
+        weights: The checkpoint, or a folder that is searched first.
+        seed: Seed for random weights if no checkpoint is found.
+        landmarks: Number of points; by default the number of the backbone or ONNX file.
+        size: (height, width) of the input, pixels, for a user's own network or a network for pictures of any size.
+        preprocess: Pre-processing instead of the backbone's.
+        decode: Decoding of heatmaps, for networks with heatmaps.
+        output_slice: For an ONNX file, the half-open range of the flat output that holds the points, or of its maps.
+        name: Name of the model instead of its own name.
 
     Raises:
-        UsageError: There is no such backbone, or an option that is for another kind of source, or one is missing.
+        UsageError: The backbone is unknown, or an option is missing or does not fit the kind of source.
         InputError: The checkpoint or file is missing or broken.
     """
     check_options(
@@ -113,7 +113,13 @@ def check_options(
     output_slice: tuple[int, int] | None = None,
     **others: object,
 ) -> None:
-    """Refuses options that do not go with this kind of model, before any work; takes all that `resolve` takes."""
+    """Refuses options that do not fit the kind of model, before any work.
+
+    The arguments are those of `resolve`.
+
+    Raises:
+        UsageError: The model is unknown, or an option is missing or does not fit.
+    """
     own, file = usercode.is_factory(model), is_onnx(model)
     is_file = bool(weights and not weights.is_dir())
     known = BACKBONES.names()
@@ -161,12 +167,17 @@ def _onnx(path: Path, output_slice: tuple[int, int] | None, decode: Decode | Non
 
 
 def names(task: Literal["landmarks", "detection"]) -> list[str]:
-    """Names of the backbones for a task."""
-    return [name for name, found in BACKBONES.load_all().items() if found.spec.task == task]
+    """Returns the names of the backbones for a task."""
+    return [name for name, backbone in BACKBONES.load_all().items() if backbone.spec.task == task]
 
 
 def spec_of(model: str, size: tuple[int, int] | None = None) -> ModelSpec | None:
-    """The spec of a backbone, with this size of its input where it takes any; None of a file or a user's network."""
+    """Returns the spec of a backbone; None for a file or a user's network.
+
+    Args:
+        model: Name of a backbone, a file, or `FILE.py:NAME`.
+        size: (height, width) of the input, pixels, for a network for pictures of any size.
+    """
     return _backbone(model, None, None, size) if model in BACKBONES.names() else None
 
 
@@ -175,16 +186,20 @@ def _backbone(model: str, landmarks: int | None, decode: Decode | None, size: tu
 
 
 def _checkpoint(model: str, weights: Path | None, seed: int | None) -> Path | None:
-    found = weights if weights and not weights.is_dir() else checkpoints.find(model, weights)
-    if found is None and (seed is None or _kind(model) == "onnx"):
+    path = weights if weights and not weights.is_dir() else checkpoints.find(model, weights)
+    if path is None and (seed is None or _kind(model) == "onnx"):
         where = weights or "LMCONV_WEIGHTS, weights/ or the user cache"
         hint = f"give --weights FILE, or put {checkpoints.file_names(model)[0]} there"
         raise InputError(f"no checkpoint of {model} in {where}", hint=hint)
-    return found and _existing(found)
+    return path and _existing(path)
 
 
 def _check_published(model: str, path: Path | None, digest: str) -> None:
-    """Refuses another file than was published of a network whose file is all that there is of it."""
+    """Refuses a file that differs from the published file of a network without PyTorch code.
+
+    Raises:
+        InputError: The sha256 differs.
+    """
     known = checkpoints.known().get(model)
     if known and known.sha256 and digest not in known.sha256:
         hint = f"what its outputs mean is not known; `lmconv weights list` says where {known.file} is from"
@@ -198,7 +213,7 @@ def _existing(path: Path) -> Path:
 
 
 def _digest(path: Path) -> str:
-    """Hex sha256 of a file, of an ONNX file with that of the files which hold its weights."""
+    """Returns the hex sha256 of a file; for an ONNX file, see `file_digest`."""
     if not is_onnx(path.name):
         return sha256(path)
     from lmconv.sources.onnx_file import file_digest
@@ -207,7 +222,7 @@ def _digest(path: Path) -> str:
 
 
 def _description(spec: ModelSpec, seed: int | None) -> str:
-    """Stands for the sha256 of weights that are in no file."""
+    """Returns the sha256 of a description of random weights, which are in no file."""
     height, width = spec.input_size
     text = (
         f"random weights of {spec.backbone}, {spec.landmarks} points, {height}x{width}, {spec.preprocess}, seed {seed}"
@@ -216,12 +231,12 @@ def _description(spec: ModelSpec, seed: int | None) -> str:
 
 
 def recover(artifact: Artifact, weights: Path | None = None, model: str | None = None) -> Source | None:
-    """The network an artefact was made from, found by its sha256; None where it, or PyTorch, is not here.
+    """Finds the source network of an artefact by its sha256; None if the file or PyTorch is missing.
 
     Args:
-        artifact: What was made from it.
-        weights: The checkpoint, or a folder to look in first.
-        model: `FILE.py:NAME` for a user's own network: code that a manifest names is never run.
+        artifact: The artefact.
+        weights: The checkpoint, or a folder that is searched first.
+        model: `FILE.py:NAME` for a user's own network: code that only the manifest names never runs.
     """
     parent, spec = artifact.parents["source"], replace(artifact.spec, io="tensor")
     own = usercode.is_factory(spec.backbone)
@@ -232,14 +247,14 @@ def recover(artifact: Artifact, weights: Path | None = None, model: str | None =
     if parent.get("seed") is not None:
         return Source(spec=spec, path=None, sha256=parent["sha256"], seed=parent["seed"], factory=factory)
     if weights and weights.is_file():
-        found = weights if _digest(weights) == parent["sha256"] else None
+        path = weights if _digest(weights) == parent["sha256"] else None
     else:
-        found = checkpoints.find_digest(parent["sha256"], parent["file"], extra=weights, digest_of=_digest)
-    return Source(spec=spec, path=found, sha256=parent["sha256"], factory=factory, kind=kind) if found else None
+        path = checkpoints.find_digest(parent["sha256"], parent["file"], extra=weights, digest_of=_digest)
+    return Source(spec=spec, path=path, sha256=parent["sha256"], factory=factory, kind=kind) if path else None
 
 
 def _kind(backbone: str) -> Literal["torch", "onnx"]:
-    """What runs the networks of a backbone, as a spec names it."""
+    """Returns the library that runs the networks of a backbone."""
     if backbone == ONNX:
         return "onnx"
     known = backbone in BACKBONES.names()
@@ -247,7 +262,7 @@ def _kind(backbone: str) -> Literal["torch", "onnx"]:
 
 
 def open_source(source: Source, *, threads: int = 0) -> Opened:
-    """Loads the network itself, ready to run as an artefact is: `input` to `landmarks`, and to `heatmaps` if any."""
+    """Opens a source network as a session with the inputs and outputs of its spec."""
     if source.kind == "onnx":
         from lmconv.sources.onnx_file import OnnxSource
 

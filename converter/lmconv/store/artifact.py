@@ -1,7 +1,7 @@
-"""The artefact's folder: manifest.json written, read and checked; a new artefact swapped in whole.
+"""The folder of an artefact: writes, reads and checks manifest.json, and replaces the folder as a whole.
 
-Layout of the manifest (format 1): `digest` is the sha256 of everything but `measured`, `seal` that of the whole
-document. A file must be the canonical JSON of its content, so that no byte of it can change unnoticed.
+Layout of the manifest (format 1): `digest` is the sha256 of everything but `measured`, `seal` the sha256 of
+the whole document. The file must be the canonical JSON of its content, so that every changed byte is noticed.
 """
 
 from __future__ import annotations
@@ -27,17 +27,22 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 REFERENCE = "reference.npz"
 LOCK = ".lock"
-"""Beside the artefacts of a model: held while one is built and swapped in."""
+"""Lock file in the folder of a model, held while an artefact is built and moved into place."""
 
 
 def spec_to_json(spec: ModelSpec) -> Json:
-    """A spec as plain JSON; `spec_from_json` is its inverse."""
+    """Returns a spec as plain JSON; `spec_from_json` is the inverse."""
     plain: Json = json.loads(json.dumps(asdict(spec)))
     return plain
 
 
 def spec_from_json(data: Json) -> ModelSpec:
-    """See `spec_to_json`; raises TypeError or KeyError for another document."""
+    """Inverse of `spec_to_json`.
+
+    Raises:
+        KeyError: An entry is missing.
+        TypeError: An entry has another type or name.
+    """
 
     def tensors(rows: list[Json]) -> tuple[TensorSpec, ...]:
         return tuple(TensorSpec(**{**row, "shape": tuple(row["shape"])}) for row in rows)
@@ -50,13 +55,15 @@ def spec_from_json(data: Json) -> ModelSpec:
         "crop": Crop(**data["crop"]),
         "heatmaps": Decode(**data["heatmaps"]) if data["heatmaps"] else None,
         "output_slice": tuple(data["output_slice"]) if data["output_slice"] else None,
-        "sample": tuple(data["sample"]) if data.get("sample") else None,  # manifests before detectors have none
+        "sample": tuple(data["sample"])
+        if data.get("sample")
+        else None,  # absent from manifests older than the detectors
     }
     return ModelSpec(**{**data, **parts})
 
 
 def interface(spec: ModelSpec) -> Json:
-    """Describes the inputs and outputs of an artefact for callers in other languages; follows from the spec alone."""
+    """Describes the inputs and outputs of an artefact, for callers in other languages; follows from the spec alone."""
     artefact = interface_of(spec)
     return {
         "inputs": [{**asdict(tensor), "shape": list(tensor.shape)} for tensor in artefact.inputs],
@@ -67,7 +74,7 @@ def interface(spec: ModelSpec) -> Json:
 
 
 def write(folder: Path, content: Json) -> None:
-    """Writes the manifest of a finished folder: `content` holds the fields of `Artifact` but path, digest, files."""
+    """Writes the manifest of a finished folder; `content` is `Artifact` without path, digest and files."""
     files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
     replace_text(folder / MANIFEST, _sealed({**content, "format": FORMAT, "files": files}))
 
@@ -79,10 +86,10 @@ def _sealed(document: Json) -> str:
 
 
 def read(path: Path) -> Artifact:
-    """Reads and checks an artefact; finishes or undoes a swap that a dying process left behind.
+    """Reads and checks an artefact; first completes or undoes the swap of a process that died.
 
     Raises:
-        InputError: It is missing, changed in any byte, or of a newer version.
+        InputError: The artefact is missing, changed in any byte, or of a newer version.
     """
     repair(path)
     try:
@@ -90,7 +97,7 @@ def read(path: Path) -> Artifact:
     except InputError:
         if not (lock := path.parent / LOCK).exists():
             raise
-        try:  # a writer may have swapped the folder while it was read
+        try:  # a writer may have replaced the folder during the first attempt
             with FileLock(lock, timeout=10):
                 return _read(path)
         except (Timeout, OSError):
@@ -102,7 +109,7 @@ def _read(path: Path) -> Artifact:
     manifest = path / MANIFEST
     try:
         _regular(manifest)
-        text = manifest.read_bytes().decode("utf-8")  # read_text would hide a changed line ending
+        text = manifest.read_bytes().decode("utf-8")  # read_text hides a changed line ending
         document = json.loads(text)
     except FileNotFoundError as error:
         hint = "name a folder that lmconv export has made, such as build/pfld/onnx-fp32"
@@ -132,21 +139,26 @@ def _check(path: Path, text: str, document: Any) -> None:
             raise InputError(f"{path / MANIFEST} names {name!r}, a file outside the artefact", hint="export again")
         try:
             _regular(file)
-            found = sha256(file)
+            actual = sha256(file)
         except OSError as error:
             raise InputError(f"{file} is missing or cannot be read: {error.strerror}", hint="export again") from error
-        if found != expected:
+        if actual != expected:
             raise InputError(f"{file} was changed after it was written: its sha256 differs", hint="export again")
 
 
 def _regular(file: Path) -> None:
-    """Refuses what is there and would never end, such as a pipe or a link to a device."""
+    """Refuses a file whose content may never end, such as a pipe or a link to a device."""
     if file.exists() and not file.is_file():
         raise OSError(errno.EINVAL, "it is no regular file", str(file))
 
 
 def _shaped(plain: Json) -> None:
-    """Raises KeyError or TypeError where a manifest that is sealed has not what every command reads of one."""
+    """Checks the entries of a sealed manifest that every command reads.
+
+    Raises:
+        KeyError: An entry is missing.
+        TypeError: An entry has another type.
+    """
     machine, engine = plain["machine"], plain["recipe"].get("engine")
     for part in (plain["execution"], plain["parents"]["source"], machine or {}, engine or {}):
         if not isinstance(part, dict):
@@ -162,7 +174,7 @@ def _shaped(plain: Json) -> None:
 
 
 def record(artifact: Artifact, **measured: Json) -> Artifact:
-    """Adds measurements to the manifest; its digest stays. The folder may be read-only: then nothing is kept."""
+    """Adds measurements to the manifest and keeps the digest; a read-only folder stays unchanged."""
     manifest = artifact.path / MANIFEST
     document = json.loads(manifest.read_bytes())
     document["measured"] |= measured
@@ -174,7 +186,11 @@ def record(artifact: Artifact, **measured: Json) -> Artifact:
 
 
 def model_file(artifact: Artifact, suffix: str) -> Path:
-    """The artefact's file with this ending."""
+    """Returns the model file with this ending.
+
+    Raises:
+        InputError: There is no such file.
+    """
     for name in sorted(artifact.files):
         if name.startswith("model.") and name.endswith(suffix):
             return artifact.path / name
@@ -182,13 +198,13 @@ def model_file(artifact: Artifact, suffix: str) -> Path:
 
 
 def size(artifact: Artifact) -> int:
-    """Bytes of the files that are deployed: without manifest, reference and module table."""
+    """Returns the bytes of the deployed files: without manifest, reference and module table."""
     deployed = [name for name in artifact.files if name.startswith("model.")]
     return sum((artifact.path / name).stat().st_size for name in deployed)
 
 
 def modules(artifact: Artifact) -> dict[str, str]:
-    """The PyTorch module that computes each value, where the plain graph that the artefact came from is beside it."""
+    """Returns the PyTorch module that computes each value; empty without the artefact's plain graph beside it."""
     beside = artifact.path.parent / "plain"
     try:
         plain = artifact if artifact.path == beside else read(beside)
@@ -201,13 +217,13 @@ def modules(artifact: Artifact) -> dict[str, str]:
 
 
 def bound_px(artifact: Artifact) -> float | None:
-    """How far compaction was allowed to move a landmark of a face, input pixels; None where it was exact after all."""
+    """Returns the bound of compaction on the movement of a landmark, input pixels; None if compaction was exact."""
     frozen = decided(artifact.recipe, "freeze")
     return float(frozen["bound_px"]) if frozen and frozen["channels"] else None
 
 
 def decided(recipe: Json, name: str) -> Json | None:
-    """What a pass decided when an artefact was made; None where it was not run, or was refused."""
+    """Returns the recorded decisions of a pass; None if the pass was refused or did not run."""
     decisions = {step["pass"]: step["decisions"] for step in recipe["passes"] if not step["refused"]}
     return decisions.get(name)
 
@@ -225,27 +241,27 @@ def forced_reason(artifact: Artifact) -> str:
 
 
 def trained(artifact: Artifact) -> bool:
-    """Whether its weights were trained; of random ones no ION is ever given."""
+    """True if the weights are trained; for random weights no ION is reported."""
     return artifact.parents["source"].get("seed") is None
 
 
 def weights(artifact: Artifact) -> str:
-    """Where its weights come from, in words."""
+    """Returns the origin of the weights, in words."""
     parent = artifact.parents["source"]
     return str(parent["file"]) if trained(artifact) else f"random weights, seed {parent['seed']}"
 
 
 def find(root: Path) -> list[Path]:
-    """Folders of all artefacts below `root`, sorted; plain graphs and strays left out."""
-    found = (manifest.parent for manifest in root.glob(f"*/*/{MANIFEST}"))
-    return sorted(path for path in found if path.name != "plain" and not path.name.startswith("."))
+    """Returns the folders of all artefacts below `root`, sorted, without plain graphs and temporary folders."""
+    folders = (manifest.parent for manifest in root.glob(f"*/*/{MANIFEST}"))
+    return sorted(path for path in folders if path.name != "plain" and not path.name.startswith("."))
 
 
 @contextmanager
 def staged(path: Path) -> Iterator[Path]:
-    """Gives an empty folder beside `path` and swaps it in when the block ends well.
+    """Yields an empty folder beside `path`, which replaces `path` if the block ends without an error.
 
-    Whenever the process dies, the old or the new artefact is whole on disk; `repair` puts it under its name.
+    At any death of the process, the old or the new artefact is whole on disk; `repair` restores its name.
 
     Raises:
         InputError: The folder cannot be written.
@@ -267,7 +283,7 @@ def staged(path: Path) -> Iterator[Path]:
 
 
 def repair(path: Path) -> None:
-    """Finishes or undoes the swap of a process that died, and removes what it left; leaves a living one alone."""
+    """Completes or undoes the swap of a dead process and removes temporary folders; never disturbs a living process."""
     new, old = _beside(path)
     if not (new.exists() or old.exists()):
         return
@@ -280,14 +296,14 @@ def repair(path: Path) -> None:
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
-    path = path.absolute()  # "." has no name, and "/" never has
+    path = path.absolute()  # "." has no name; "/" has none in any form
     return path.parent / f".{path.name}.new", path.parent / f".{path.name}.old"
 
 
 def _mend(path: Path) -> None:
     new, old = _beside(path)
     if old.exists() and not path.exists():
-        # The old one was moved away, so the new one was complete.
+        # The old artefact was moved away, so the new artefact was complete.
         (new if (new / MANIFEST).exists() else old).rename(path)
     shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""ONNX, run by ONNX Runtime."""
+"""Target `onnx`: ONNX files, run by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REWRITES = {
     Precision.FP16: ("dead", "prelu"),
     Precision.INT8: ("dead", "prelu", "gates"),
 }
-"""What is faster here, see docs/passes.md. `gates` comes last: what it tells of shapes is forgotten by other passes."""
+"""Passes that make graphs faster, see docs/passes.md. `gates` comes last: other passes drop its shape information."""
 PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
 
 
@@ -42,22 +42,22 @@ def build(
     precision: Precision,
     options: BuildOptions = DEFAULT_BUILD,
 ) -> Built:
-    """Writes model.onnx, weights inside."""
+    """Writes model.onnx, with the weights inside."""
     (out / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
     return Built(execution={"tf32": False})
 
 
 def open_artifact(artifact: Artifact, options: OpenOptions, *, stream: int = 0) -> OrtSession:
-    """Loads it on the CPU, or on a GPU by CUDA.
+    """Loads an artefact on the CPU, or on a GPU with CUDA.
 
     Args:
-        artifact: What to load.
-        options: Where.
-        stream: The CUDA stream that it shall compute on, by handle; 0 leaves it one of its own.
+        artifact: The artefact.
+        options: Device and threads.
+        stream: Handle of the CUDA stream for the computation; 0 for a stream of the session.
 
     Raises:
-        MissingRuntime: This ONNX Runtime has no CUDA, or finds no device.
-        InputError: It cannot load the model.
+        MissingRuntime: The installed ONNX Runtime has no CUDA, or finds no device.
+        InputError: ONNX Runtime cannot load the model.
     """
     import onnxruntime
 
@@ -70,22 +70,22 @@ def open_artifact(artifact: Artifact, options: OpenOptions, *, stream: int = 0) 
     provider = CPU if options.device == "cpu" else _cuda(artifact, stream)
     try:
         session = OrtSession(path, threads=options.threads, provider=provider)
-    except Exception as error:  # ONNX Runtime raises types of its own compiled module
+    except Exception as error:  # ONNX Runtime raises types of its compiled module
         if options.device == "gpu" and _loads_on_the_cpu(path):
-            said = f"ONNX Runtime cannot run {path} by CUDA: {first_line(error)}"
-            raise MissingRuntime(said, hint="run `lmconv doctor`, or use --device cpu") from error
+            message = f"ONNX Runtime cannot run {path} by CUDA: {first_line(error)}"
+            raise MissingRuntime(message, hint="run `lmconv doctor`, or use --device cpu") from error
         raise InputError(f"ONNX Runtime cannot load {path}: {first_line(error)}", hint="export again") from error
     if name not in session.providers:
         hint = "CUDA or cuDNN is missing, or there is no device: run `lmconv doctor`, or use --device cpu"
         raise MissingRuntime("ONNX Runtime cannot use CUDA here, and would compute on the CPU", hint=hint)
-    session.execution_mismatch = _said(on_the_cpu(session.session)) if options.device == "gpu" else ""
+    session.execution_mismatch = _cpu_nodes(on_the_cpu(session.session)) if options.device == "gpu" else ""
     return session
 
 
 def _cuda(artifact: Artifact, stream: int) -> Provider:
-    """The CUDA provider as an artefact wants it: convolutions are searched for exhaustively, by default, at first use.
+    """Returns the CUDA provider with an artefact's settings.
 
-    CUDA graphs are off, by default too.
+    By default the provider searches exhaustively for the fastest convolutions at the first run, without CUDA graphs.
     """
     import onnxruntime
 
@@ -106,8 +106,8 @@ def _loads_on_the_cpu(path: Path) -> bool:
         return False
 
 
-def _said(nodes: list[tuple[str, str]]) -> str:
-    """What a session says of nodes that it computes on the CPU; empty where there is none."""
+def _cpu_nodes(nodes: list[tuple[str, str]]) -> str:
+    """Describes the nodes that a session computes on the CPU; empty without such nodes."""
     if not nodes:
         return ""
     named = ", ".join(f"{name or 'a node'} ({kind})" for kind, name in nodes[:3])

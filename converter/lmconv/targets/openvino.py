@@ -1,4 +1,7 @@
-"""OpenVINO IR. Its CPU plug-in computes in bf16 where the CPU can, unless told otherwise: it is always told."""
+"""Target `openvino`: OpenVINO IR.
+
+The CPU plug-in computes in bf16 by default if the CPU can, so every session sets the precision hint.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +38,13 @@ if TYPE_CHECKING:
 
 HINT = "INFERENCE_PRECISION_HINT"
 STATIC = "static_batch"
-"""What the file is tied to where the network's batch is free: a static shape is faster, and a session reshapes it."""
+"""Setting: batch size in the file of a network with a free batch. A static shape is faster; a session reshapes it."""
 SIZES = 3
-"""For how many batch sizes a session compiles a network of their own; all others share one of a free batch."""
+"""Number of batch sizes for which a session compiles a static network; all other sizes share one with a free batch."""
 
 
 def requires() -> str | None:
-    """What to install, where OpenVINO is missing."""
+    """Returns an instruction to install OpenVINO if the package is missing."""
     return None if find_spec("openvino") else INSTALL["openvino"]
 
 
@@ -52,10 +55,10 @@ def build(
     precision: Precision,
     options: BuildOptions = DEFAULT_BUILD,
 ) -> Built:
-    """Writes model.xml and model.bin; a free batch is fixed to 1 there, where the network can be reshaped again.
+    """Writes model.xml and model.bin; fixes a free batch to 1 in the file if the network can be reshaped again.
 
     Raises:
-        InputError: OpenVINO cannot convert the network, or cannot write there.
+        InputError: OpenVINO cannot convert the network, or cannot write the files.
     """
     serialised = model.SerializeToString(deterministic=True)
     static = bool(free_inputs(spec)) and _write_static(serialised, out, spec)
@@ -66,7 +69,7 @@ def build(
 
 
 def _write_static(model: bytes, out: Path, spec: ModelSpec) -> bool:
-    """Writes it for one input; False where the file would not take two again."""
+    """Writes the network for one input; returns False if the file cannot be reshaped to two inputs."""
     import openvino
 
     free = free_inputs(spec)
@@ -76,7 +79,7 @@ def _write_static(model: bytes, out: Path, spec: ModelSpec) -> bool:
         again = openvino.Core().read_model(out / "model.xml")
         reshape(again, free, 2)
         return all(again.output(name).get_partial_shape()[0] == 2 for name in batched)
-    except RuntimeError:  # something in it depends on the batch size
+    except RuntimeError:  # a part of the network depends on the batch size
         return False
 
 
@@ -87,22 +90,22 @@ def _write(model: bytes, out: Path, spec: ModelSpec, free: Sequence[str] = ()) -
     if free:
         reshape(converted, free, 1)
     for index, node in enumerate(converted.get_ordered_ops()):
-        # Nodes that OpenVINO adds are numbered through the life of the process; here, through the graph.
+        # OpenVINO numbers added nodes through the life of the process; numbers through the graph are reproducible.
         stem, _, number = node.get_friendly_name().rpartition("_")
         if number.isdecimal() and stem in (node.get_type_name(), "ShapeOf"):
             node.set_friendly_name(f"{stem}_added_{index}")
     try:
         openvino.save_model(converted, out / "model.xml", compress_to_fp16=False)
-    except RuntimeError as error:  # its way of saying that the file system refused
+    except RuntimeError as error:  # OpenVINO's error for a refusal of the file system
         reason = str(error).strip().splitlines()[-1]
         raise InputError(f"OpenVINO cannot write {out}: {reason}", hint="free space there, or name another") from error
 
 
 def _converted(model: bytes, spec: ModelSpec) -> Any:
-    """The network as an `openvino.Model`.
+    """Returns the network as an `openvino.Model`.
 
     Raises:
-        InputError: OpenVINO has not all of its operators, or drops an input that nothing reads.
+        InputError: OpenVINO lacks an operator, or drops an input that no node reads.
     """
     import openvino
 
@@ -119,7 +122,7 @@ def _converted(model: bytes, spec: ModelSpec) -> Any:
 
 
 def _reason(error: RuntimeError) -> str:
-    """Which operators OpenVINO cannot convert, as the end of its report has it, in one line."""
+    """Returns the end of OpenVINO's report, which names the operators that cannot be converted, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     for kind in ("-- No conversion rule", "-- Conversion is failed"):  # the second may follow from the first
         if failed := [line.removeprefix("-- ") for line in lines if line.startswith(kind)]:
@@ -128,12 +131,12 @@ def _reason(error: RuntimeError) -> str:
 
 
 def free_inputs(spec: ModelSpec) -> tuple[str, ...]:
-    """Names of the inputs whose batch axis is free; other free axes are not a batch."""
+    """Returns the names of the inputs with a free batch axis; other free axes are not a batch."""
     return tuple(tensor.name for tensor in interface_of(spec).inputs if tensor.shape[0] == "N")
 
 
 def reshape(model: Any, inputs: Sequence[str], batch: int) -> None:
-    """Fixes the batch axis of these inputs of an `openvino.Model`, or frees it where `batch` is -1."""
+    """Fixes the batch axis of inputs of an `openvino.Model`; frees the axis if `batch` is -1."""
     shapes = {name: model.input(name).get_partial_shape() for name in inputs}
     for shape in shapes.values():
         shape[0] = batch
@@ -141,14 +144,14 @@ def reshape(model: Any, inputs: Sequence[str], batch: int) -> None:
 
 
 class OpenVinoSession:
-    """A `Session` on OpenVINO's CPU plug-in: one stream, latency first.
+    """A `Session` on OpenVINO's CPU plug-in, with one stream and the latency hint.
 
     Args:
-        path: The model.
-        hint: What to compute in.
-        threads: Inference threads; 0 leaves the number to OpenVINO.
-        free: Inputs whose batch axis the file fixes although the network takes any: it is compiled again for the first
-            SIZES batch sizes that come, and once for all others.
+        path: The model file.
+        hint: Precision hint passed to the runtime.
+        threads: Inference threads; 0 for OpenVINO's default.
+        free: Inputs whose batch axis is free in the network and fixed in the file. The session compiles the network
+            again for the first SIZES batch sizes, and once for all others.
     """
 
     def __init__(self, path: Path, hint: str, threads: int, free: Sequence[str] = ()) -> None:
@@ -173,9 +176,9 @@ class OpenVinoSession:
         return {name: np.array(results[index]) for index, name in enumerate(self._names)}
 
     def _request(self, inputs: Arrays) -> Any:
-        """What runs inputs of this batch size; -1 stands for any."""
+        """Returns the inference request for the batch size of the inputs; -1 stands for any size."""
         sizes = {len(inputs[name]) for name in self._free}
-        batch = (sizes.pop() or -1) if len(sizes) == 1 else -1  # compiled for no inputs, it ends the process
+        batch = (sizes.pop() or -1) if len(sizes) == 1 else -1  # a network compiled for 0 inputs ends the process
         if batch not in self._requests and len(self._requests) >= SIZES:
             batch = -1
         if batch not in self._requests:
@@ -194,10 +197,10 @@ class OpenVinoSession:
 
 
 def open_artifact(artifact: Artifact, options: OpenOptions) -> Session:
-    """Compiles it for the CPU with the precision hint of the manifest.
+    """Compiles an artefact for the CPU, with the precision hint of the manifest.
 
     Raises:
-        MissingRuntime: A GPU was asked for: this target is built and checked for the CPU.
+        MissingRuntime: The device is a GPU: this target supports the CPU only.
         InputError: OpenVINO cannot load the model.
     """
     if options.device != "cpu":

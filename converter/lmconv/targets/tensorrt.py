@@ -1,8 +1,9 @@
-"""TensorRT engines, for 8.6, 10 and 11: precision lives in the graph, so one graph serves all three.
+"""Target `tensorrt`: engines for TensorRT 8.6, 10 and 11. Precision is in the graph: one graph serves all versions.
 
-What touches TensorRT is in `lmconv.trt`, which runs without the rest of lmconv; here its faults become lmconv's errors.
-An engine is tied to the GPU and the TensorRT that built it, and it is native code: what it is tied to is in the
-manifest, and what this user has built or trusts is in the ledger. Both are looked at before TensorRT is.
+All code that uses TensorRT is in `lmconv.trt`, which runs without the rest of lmconv; this module turns its faults into
+lmconv's errors. An engine is tied to the GPU and TensorRT version of its build, and is native code. The manifest names
+the machine, and the ledger lists the engines that this user has built or trusts; both are checked before TensorRT loads
+an engine.
 """
 
 from __future__ import annotations
@@ -59,13 +60,13 @@ QUANTISATION = QuantScheme(
     float_stem=3,
     reason="it parses symmetric signed Q/DQ only, and a convolution adds a shortcut itself",
 )
-"""See NVIDIA's developer guide, "Explicit Quantization" and "Q/DQ Layer-Placement Recommendations".
+"""Source: NVIDIA's developer guide, "Explicit Quantization" and "Q/DQ Layer-Placement Recommendations".
 
-Float32 weights that pass a Q/DQ pair are the form that all versions document; a DQ node that reads an int8 constant was
-refused by some of 8 (https://github.com/microsoft/onnxruntime/issues/11535). Symmetric numbers have 127 steps for what
-ReLU leaves: so equalisation gives the activations more room than elsewhere, and the first layers, which lose most, stay
-float (docs/precision.md). A sum is computed by the convolution before it if the other operand alone is quantised; a Q
-node between the two would part them.
+All versions document float32 weights with a Q/DQ pair; some versions of TensorRT 8 refuse a DQ node that reads an int8
+constant (https://github.com/microsoft/onnxruntime/issues/11535). Symmetric int8 has 127 steps for the output of a ReLU:
+equalisation gives the activations more range than for other targets, and the first layers, which lose most, stay float
+(docs/precision.md). A convolution also computes a following sum if only the other operand is quantised; a Q node
+between convolution and sum prevents this fusion.
 """
 ERRORS: Mapping[str, type[LmconvError]] = {
     "device": MissingRuntime,
@@ -76,12 +77,11 @@ ERRORS: Mapping[str, type[LmconvError]] = {
     "run": GateFailed,
     "shape": InputError,
 }
-"""What each kind of fault is to a user of lmconv; an engine that is whole and cannot be loaded was built for another
-machine."""
+"""Error class for each kind of fault. An intact engine that cannot be loaded was built for another machine."""
 
 
 def requires() -> str | None:
-    """What is missing: TensorRT, pycuda, or a device."""
+    """Returns an instruction if TensorRT, pycuda or a device is missing."""
     if names := device.missing_packages():
         return f"{INSTALL['tensorrt']} (missing: {', '.join(names)})"
     if reason := device.missing():
@@ -91,7 +91,12 @@ def requires() -> str | None:
 
 @contextmanager
 def faults(hint: str = "", modules: Mapping[str, str] | None = None) -> Iterator[None]:
-    """Makes faults lmconv's errors; `modules` tells the PyTorch module of an ONNX node."""
+    """Turns faults into errors of lmconv.
+
+    Args:
+        hint: Hint of the error; by default the hint of the fault.
+        modules: PyTorch module of each ONNX node, for the message.
+    """
     try:
         yield
     except Fault as fault:
@@ -101,7 +106,7 @@ def faults(hint: str = "", modules: Mapping[str, str] | None = None) -> Iterator
 
 
 def last() -> tuple[str, ...]:
-    """The parser of 8.6 documents opset 17 at most."""
+    """Returns the pass for TensorRT 8, whose parser supports opset 17 at most."""
     if requires():
         return ()
     import tensorrt
@@ -116,20 +121,20 @@ def build(
     precision: Precision,
     options: BuildOptions = DEFAULT_BUILD,
 ) -> Built:
-    """Builds model.engine on this machine's GPU, and notes that this user did.
+    """Builds model.engine on this machine's GPU, and adds the engine to the user's ledger.
 
     Raises:
         MissingRuntime: TensorRT, pycuda or a GPU is missing.
-        GateFailed: The graph has what TensorRT does not take, see `lmconv.engines.lint`; or TensorRT refuses it, its
-            own words are given; or the timing cache is locked and would change.
+        GateFailed: The graph has parts that TensorRT does not support, see `lmconv.engines.lint`; or TensorRT refuses
+            the graph, with its own message; or the timing cache is locked and would change.
         InputError: The timing cache or the ledger cannot be read or written.
     """
     profile = options.profile if spec.batch is None else None
     with faults(modules=_modules(model, options.modules)):
         machine = device.describe()
-        if found := complaints(model, int(machine["tensorrt"].partition(".")[0])):
-            more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-            raise GateFailed(f"TensorRT {machine['tensorrt']} would not take {spec.name}: {found[0]}{more}")
+        if problems := complaints(model, int(machine["tensorrt"].partition(".")[0])):
+            more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+            raise GateFailed(f"TensorRT {machine['tensorrt']} would not take {spec.name}: {problems[0]}{more}")
         cache = _cache_path(options.cache, machine)
         before = _read(cache)
         if options.locked and before is None:
@@ -151,28 +156,28 @@ def build(
     (out / "model.engine").write_bytes(plan.engine)
     ledger.note(hashlib.sha256(plan.engine).hexdigest())
     compatible = {name: getattr(options, name) for name in ("version_compatible", "hardware_compatible")}
-    told = ("gpu", "compute_capability", "tensorrt", "cuda", "driver", "platform")
+    tied_to = ("gpu", "compute_capability", "tensorrt", "cuda", "driver", "platform")
     recipe: Json = {"workspace": options.workspace, "builder_level": options.builder_level, **compatible}
     batches: Json = {"batches": list(profile)} if profile else {}
     return Built(
         execution={"tf32": False, **batches},
-        machine={name: machine[name] for name in told} | compatible,
+        machine={name: machine[name] for name in tied_to} | compatible,
         recipe={"engine": recipe | batches},
     )
 
 
 def _modules(model: onnx.ModelProto, modules: Mapping[str, str]) -> dict[str, str]:
-    """The PyTorch module of nodes, by their name and by what they compute."""
-    found: dict[str, str] = {}
+    """Returns the PyTorch module of each node, by the name of the node and of its outputs."""
+    table: dict[str, str] = {}
     for node in model.graph.node:
         for value in node.output:
             if value in modules:
-                found[node.name] = found[value] = modules[value]
-    return found
+                table[node.name] = table[value] = modules[value]
+    return table
 
 
 def _cache_path(named: Path | None, machine: Json) -> Path | None:
-    """The timing cache's file; in a folder, one for each version and GPU, as it serves no other."""
+    """Returns the file of the timing cache; in a folder, one file per version and GPU, to which a cache is tied."""
     if named is None or not named.is_dir():
         return named
     gpu = re.sub("[^A-Za-z0-9]+", "-", machine["gpu"]).strip("-")
@@ -187,17 +192,21 @@ def _read(cache: Path | None) -> bytes | None:
 
 
 def _check_writable(file: Path) -> None:
-    """Finds out before minutes of building whether a file can be written."""
+    """Checks before a build of minutes that a file can be written.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=file.parent).close()
 
 
 def _keep(cache: Path | None, before: bytes | None, plan: Plan, *, locked: bool) -> None:
-    """Keeps the timing cache.
+    """Writes the timing cache of a build.
 
     Raises:
-        Fault: Of kind locked: it would change.
+        Fault: The cache is locked and would change (kind "locked").
     """
     if plan.cache == before:
         return
@@ -211,7 +220,15 @@ def _keep(cache: Path | None, before: bytes | None, plan: Plan, *, locked: bool)
 
 
 def portions(count: int, batches: tuple[int, int, int] | None) -> list[tuple[int, int, int]]:
-    """How a number of inputs is run in parts: where each begins and ends, and what it is filled up to."""
+    """Splits inputs into runs that a profile allows.
+
+    Args:
+        count: Number of inputs.
+        batches: Smallest, optimal and largest batch of the profile; None for a single run.
+
+    Returns:
+        Start, stop and padded size of each run.
+    """
     if batches is None:
         return [(0, count, count)]
     smallest, _, largest = batches
@@ -221,7 +238,7 @@ def portions(count: int, batches: tuple[int, int, int] | None) -> list[tuple[int
 
 
 def filled(array: NDArray[Any], size: int) -> NDArray[Any]:
-    """An array with zeros added along its first axis, up to a size."""
+    """Pads an array with zeros along the first axis, up to a size."""
     if len(array) == size:
         return array
     return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
@@ -230,16 +247,16 @@ def filled(array: NDArray[Any], size: int) -> NDArray[Any]:
 def in_portions(
     run: Callable[[Arrays], dict[str, NDArray[Any]]], inputs: Arrays, batches: tuple[int, int, int] | None
 ) -> dict[str, NDArray[Any]]:
-    """Runs any number of inputs on what takes a profile's batches; what is filled up is cut off again."""
+    """Runs any number of inputs in parts that a profile allows, and removes the padding."""
     parts = []
     for start, stop, size in portions(len(next(iter(inputs.values()))), batches):
-        found = run({name: filled(value[start:stop], size) for name, value in inputs.items()})
-        parts.append({name: value[: stop - start] for name, value in found.items()})
+        outputs = run({name: filled(value[start:stop], size) for name, value in inputs.items()})
+        parts.append({name: value[: stop - start] for name, value in outputs.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 class TensorRtSession:
-    """A `Session` on an engine. Any number of inputs: they are run in parts that its profile takes."""
+    """A `Session` on an engine, for any number of inputs: the session splits the inputs for the engine's profile."""
 
     execution_mismatch = ""
 
@@ -262,17 +279,17 @@ class TensorRtSession:
 
 
 def check_loadable(artifact: Artifact, options: OpenOptions) -> None:
-    """Refuses what cannot or should not be loaded here, before TensorRT sees it.
+    """Refuses an engine that cannot or must not be loaded here, before TensorRT reads the engine.
 
     Raises:
-        InputError: This user has not built the engine, and has not said to trust it.
-        MissingRuntime: TensorRT or a GPU is missing, or the engine was built for others than those that are here.
+        InputError: This user has neither built nor trusted the engine.
+        MissingRuntime: TensorRT or a GPU is missing, or the engine was built for another GPU or TensorRT.
     """
     _trusted(artifact, options)
 
 
 def _trusted(artifact: Artifact, options: OpenOptions) -> bytes:
-    """The engine, read once: what is checked is what is loaded. See `check_loadable` for what it raises."""
+    """Returns the bytes of the engine, read once: the checked bytes are loaded. Raises as `check_loadable`."""
     path = model_file(artifact, ".engine")
     try:
         plan = path.read_bytes()
@@ -298,11 +315,11 @@ def _again(artifact: Artifact) -> str:
 
 
 def open_artifact(artifact: Artifact, options: OpenOptions) -> Session:
-    """Loads an engine on the GPU that it was built for, whatever `options.device` says: it has no other.
+    """Loads an engine on the GPU of its build; `options.device` is ignored, because an engine runs on a GPU only.
 
     Raises:
         InputError: See `check_loadable`.
-        MissingRuntime: See `check_loadable`; or TensorRT cannot load it, or the GPU has no room.
+        MissingRuntime: See `check_loadable`; or TensorRT cannot load the engine, or the GPU has too little memory.
     """
     return TensorRtSession(_trusted(artifact, options), _again(artifact))
 
@@ -330,5 +347,5 @@ plugin = Target(
     contestant=contestant,
     fixed_size=True,
     fp32_tolerance=1e-4,  # the kernels of a GPU sum in another order
-    ios=("tensor", "image"),  # it has uint8 as a network's input only, and no Gather of it
+    ios=("tensor", "image"),  # TensorRT supports uint8 as input of a network only, not in Gather
 )

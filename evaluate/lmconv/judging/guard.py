@@ -1,7 +1,7 @@
-"""What an artefact is held to before it is put in place: no slower than its parent, and within a budget on faces.
+"""The guard of export: a new artefact must be no slower than its parent, and within a budget on faces.
 
-Its parent is what the same choices give in fp32 on the same target; that of fp32 is the plain graph on that target.
-fp16 exists for size and for GPUs: where it runs on a CPU, it has to be smaller than its parent instead.
+The parent is the fp32 artefact of the same options and target; the parent of an fp32 artefact is the plain graph on
+that target. fp16 exists for size and for GPUs: an fp16 artefact on a CPU must be smaller than its parent instead.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from lmconv.store.files import digest
 from lmconv.types import Arrays, Artifact, Json, OpenOptions, Precision, Session, Target, Variant
 
 RUNS, SECONDS = 200, 20.0
-"""How often both are timed, or for how long: whichever comes first."""
+"""Largest number of timed runs, and approximate duration in seconds; the first limit reached counts."""
 ATTEMPTS = 2
-"""How often an artefact has to be found slower: a neighbour on the machine may have come between."""
+"""Number of slow measurements that refuse an artefact: other work on the machine may disturb a single one."""
 ALONE = OpenOptions(threads=1)
 
 
@@ -97,11 +97,11 @@ class Judge:
         what = f"{artifact.spec.name} as {artifact.target} {artifact.precision}"
         raise Refused(
             f"{what} {'; '.join(reasons)}",
-            hint=f"it was not written{self._said_of_parent(artifact)}; --force writes it all the same",
+            hint=f"it was not written{self._parent_hint(artifact)}; --force writes it all the same",
             figures=figures,
         )
 
-    def _said_of_parent(self, artifact: Artifact) -> str:
+    def _parent_hint(self, artifact: Artifact) -> str:
         if artifact.precision == Precision.FP32:
             return "; --explain shows what each pass does"
         path = parent_path(self.conversion.out, artifact.spec.name, artifact)
@@ -112,7 +112,7 @@ class Judge:
         return "" if foreign else f"; its fp32 parent is {path}"
 
     def _parent(self, artifact: Artifact) -> Artifact:
-        """What it is compared with, made once for all that need it."""
+        """Returns the parent of an artefact, built once for all artefacts with this parent."""
         lowered = artifact.precision != Precision.FP32
         choices = self.conversion.choices
         engine = replace(choices.engine, cache=None, locked=False)  # the user's timing cache is not for the parent
@@ -129,9 +129,9 @@ class Judge:
         if reason := session.execution_mismatch or _elsewhere(artifact):
             return {"speed": {"verdict": "not judged here", "reason": reason}}
         parent = self._parent(artifact)
-        found: Json = {"against": "plain graph" if artifact.precision == Precision.FP32 else "fp32", "limit": SLOWER}
+        figures: Json = {"against": "plain graph" if artifact.precision == Precision.FP32 else "fp32", "limit": SLOWER}
         if (artifact.files, artifact.execution) == (parent.files, parent.execution):
-            return {"speed": found | {"verdict": "passed", "reason": "it is the same"}}
+            return {"speed": figures | {"verdict": "passed", "reason": "it is the same"}}
         inputs = _inputs(artifact)
         with target.open(parent, ALONE) as other:
             for _ in range(ATTEMPTS):
@@ -139,22 +139,22 @@ class Judge:
                 if ratio.low <= SLOWER:
                     break
         batch = artifact.spec.batch or 1
-        found |= {"ratio": ratio.to_json(), "samples": samples, "threads": ALONE.threads, "batch": batch}
+        figures |= {"ratio": ratio.to_json(), "samples": samples, "threads": ALONE.threads, "batch": batch}
         if ratio.low <= SLOWER:
-            return {"speed": found | {"verdict": "passed"}}
+            return {"speed": figures | {"verdict": "passed"}}
         times = f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] times"
-        said = f"takes {times} as long as {_named(artifact)}, allowed {SLOWER:g}"
-        return {"speed": found | {"verdict": "refused", "refused": said}}
+        reason = f"takes {times} as long as {_named(artifact)}, allowed {SLOWER:g}"
+        return {"speed": figures | {"verdict": "refused", "refused": reason}}
 
     def _size(self, artifact: Artifact) -> Json:
         sizes = [artifacts.size(each) for each in (artifact, self._parent(artifact))]
-        found: Json = {"against": "fp32", "bytes": sizes, "ratio": sizes[0] / sizes[1]}
+        figures: Json = {"against": "fp32", "bytes": sizes, "ratio": sizes[0] / sizes[1]}
         reason = "fp16 is for size and for GPUs: on a CPU it is judged by size"
         speed = {"speed": {"verdict": "not judged here", "reason": reason}}
         if sizes[0] < sizes[1]:
-            return {"size": found | {"verdict": "passed"}, **speed}
-        said = f"has {sizes[0]:,} bytes, not fewer than the {sizes[1]:,} of fp32"
-        return {"size": found | {"verdict": "refused", "refused": said}, **speed}
+            return {"size": figures | {"verdict": "passed"}, **speed}
+        reason = f"has {sizes[0]:,} bytes, not fewer than the {sizes[1]:,} of fp32"
+        return {"size": figures | {"verdict": "refused", "refused": reason}, **speed}
 
     def _budget(self, artifact: Artifact, session: Session) -> Json:
         if reason := self._unjudged(artifact) or session.execution_mismatch:
@@ -164,12 +164,12 @@ class Judge:
         verdict, reason = self.guard.budget.judge(lost)
         pictures = faces.pictures()
         known = len(set(pictures).intersection(artifact.recipe.get("faces", ())))
-        found = {"verdict": verdict, "reason": reason, "allowed": asdict(self.guard.budget), "loss": lost.to_json()}
-        found["faces"] = {"n": lost.n, "pictures": len(pictures), "calibrated": known, "sha256": digest(pictures)}
-        return found | ({"refused": f"is outside its budget: {reason}"} if verdict == "outside" else {})
+        figures = {"verdict": verdict, "reason": reason, "allowed": asdict(self.guard.budget), "loss": lost.to_json()}
+        figures["faces"] = {"n": lost.n, "pictures": len(pictures), "calibrated": known, "sha256": digest(pictures)}
+        return figures | ({"refused": f"is outside its budget: {reason}"} if verdict == "outside" else {})
 
     def _unjudged(self, artifact: Artifact) -> str:
-        """Why nothing can be said of its landmarks on faces; empty where it can."""
+        """Returns the reason why faces cannot judge an artefact; empty if faces can."""
         if self.guard.faces is None or self.conversion.crops is None:
             return "no annotated faces were given"
         if not head_of(artifact.spec).on_faces:
@@ -179,7 +179,7 @@ class Judge:
         return "" if scheme(artifact.spec.landmarks) else f"ION is not defined for {artifact.spec.landmarks} points"
 
     def _judged_on(self) -> tuple[FaceCrops, Outputs]:
-        """The faces, and what the network says of them; `_unjudged` has seen that there are some."""
+        """Returns the faces, and the outputs of the plain graph for them; only called if `_unjudged` is empty."""
         if self._faces is None:
             assert self.guard.faces
             base = self.conversion.base.artifact
@@ -191,7 +191,7 @@ class Judge:
 
 
 def parent_path(out: Path, name: str, artifact: Artifact) -> Path:
-    """Where the fp32 artefact of the same target goes that takes the same."""
+    """Returns the folder of the fp32 artefact with the same target and input."""
     return out / name / folder_name(_parent_variant(artifact))
 
 
@@ -204,11 +204,11 @@ def _by_size(artifact: Artifact) -> bool:
 
 
 def _elsewhere(artifact: Artifact) -> str:
-    """Says where an artefact's int8 is for another kind of CPU, whose speed cannot be told here; else empty."""
-    if artifact.machine:  # what it is for is in there, and was seen to before it was loaded
+    """Returns the reason if the speed here means nothing: the int8 graph is for another kind of CPU; else empty."""
+    if artifact.machine:  # the machine of an engine was checked before loading
         return ""
-    told = artifact.recipe.get("quantisation", {}).get("cpu")
-    return f"it is made for {told}, and this is {this_cpu()}" if told not in (None, this_cpu()) else ""
+    cpu = artifact.recipe.get("quantisation", {}).get("cpu")
+    return f"it is made for {cpu}, and this is {this_cpu()}" if cpu not in (None, this_cpu()) else ""
 
 
 def _named(artifact: Artifact) -> str:
@@ -216,13 +216,13 @@ def _named(artifact: Artifact) -> str:
 
 
 def _inputs(artifact: Artifact) -> Arrays:
-    """One run's share of the seeded inputs that are kept beside it."""
-    kept = dict(reference.read(artifact).inputs)
+    """Returns the inputs of one run, from the seeded inputs in reference.npz."""
+    inputs = dict(reference.read(artifact).inputs)
     name, batch = interface_of(artifact.spec).batched, artifact.spec.batch or 1
-    return kept | {name: kept[name].repeat(-(-batch // len(kept[name])), 0)[:batch]}
+    return inputs | {name: inputs[name].repeat(-(-batch // len(inputs[name])), 0)[:batch]}
 
 
 def _ratio(child: Session, parent: Session, inputs: Arrays) -> tuple[Gain, int]:
-    """The child's time by the parent's, and how often both were timed."""
+    """Returns the ratio of the child's time to the parent's time, and the number of timed runs."""
     times = paced([functools.partial(session.run, inputs) for session in (child, parent)], SECONDS, RUNS)
     return faster(*times), times.shape[1]

@@ -116,9 +116,9 @@ def losses(outputs: Outputs, expected: Outputs, faces: FaceCrops) -> Losses:
 def loss(of: Losses) -> Loss:
     """Returns the mean losses of n faces, n at least 1."""
     return Loss(
-        ion=bootstrap(of.ion),
-        drift=bootstrap(of.drift),
-        largest=float(np.max(of.drift)),
-        deviation=float(np.std(of.ion)) if np.isfinite(of.ion).all() else math.inf,
-        n=len(of.ion),
+        ion=bootstrap(losses.ion),
+        drift=bootstrap(losses.drift),
+        largest=float(np.max(losses.drift)),
+        deviation=float(np.std(losses.ion)) if np.isfinite(losses.ion).all() else math.inf,
+        n=len(losses.ion),
     )

@@ -1,4 +1,4 @@
-"""Whether an artefact computes the same landmarks as the network it came from."""
+"""Differences between an artefact and its source network on the same inputs."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from lmconv.store.reference import Reference, answer
 from lmconv.types import Float64, ModelSpec, Session
 
 SEED = 1
-"""Of the random inputs; export checks itself with another."""
+"""Seed of the random inputs; export uses another seed."""
 RANDOM_INPUTS = 64
+"""Number of random inputs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Points:
-    """What one network says of the same inputs.
+    """Outputs of one network for the inputs on which networks are compared.
 
     Attributes:
-        random: Landmarks (64, L, 2), and heatmaps where it gives any, on seeded random inputs; for detection all its
-            outputs.
-        odd: The same of 8 inputs of another size, odd in both directions, of a network that takes any size.
-        faces: The landmarks (n, L, 2) on faces, fractions of the crop; None without faces.
+        random: Outputs for 64 seeded random inputs, with heatmaps.
+        faces: Outputs for n faces, without heatmaps; None without faces.
+        odd: Outputs for 8 inputs of another size, with odd sides; None for a network with a fixed size.
     """
 
     random: Outputs
@@ -42,24 +42,25 @@ class Points:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """Distance between an artefact and its source on the same inputs.
+    """Differences between an artefact and its source on the same inputs.
 
     Attributes:
-        against: The PyTorch network, the ONNX file it came from, or the outputs kept in reference.npz.
-        max_abs: Largest difference of a coordinate, fractions of the input, over random inputs and faces; for detection
-            of a raw number.
-        mean_abs: Its mean.
-        max_px: Largest distance of a point, pixels of the network's input; not a number for detection.
-        mean_px: Its mean.
-        max_px_faces: `max_px` on the faces alone; None without faces.
-        mean_px_faces: Its mean.
-        max_ion: Largest drift of a face, ION points; None without faces.
-        mean_ion: Its mean.
-        max_map: Largest difference of a heatmap's value on random inputs, fractions of their range; None without maps.
-            For detection that of a raw number, by the range of its output.
-        mean_map: Its mean.
-        undecided: Points left out of all these, as rounding may move them, see `lmconv.networks.heatmaps.undecided`.
+        against: Source of the expected outputs: the PyTorch network, the ONNX file, or reference.npz.
+        max_abs: Largest difference of a coordinate, fractions of the input, over random inputs and faces; for a
+            detector largest difference of a raw number.
+        mean_abs: Mean of the same.
+        max_px: Largest distance of a point, pixels of the network's input; NaN for a detector.
+        mean_px: Mean of the same.
         n: Number of inputs.
+        max_px_faces: `max_px` on the faces only; None without faces.
+        mean_px_faces: Mean of the same.
+        max_ion: Largest drift of a face, ION points; None without faces.
+        mean_ion: Mean drift, ION points.
+        max_map: Largest difference of a heatmap value on random inputs, fractions of the range; None without heatmaps.
+            For a detector largest difference of a raw number, fractions of the range of its output.
+        mean_map: Mean of the same.
+        undecided: Number of points left out of all figures because rounding can move them, see
+            `lmconv.networks.heatmaps.undecided`.
     """
 
     against: Literal["torch", "onnx", "reference"]
@@ -78,10 +79,14 @@ class Parity:
 
 
 def points(session: Session, spec: ModelSpec, crops: FaceCrops | None, *, frames: bool = False) -> Points:
-    """Runs a network on the seeded random inputs and on faces, some at a time.
+    """Runs a network on the seeded random inputs and on faces, in chunks.
 
-    With `frames` the random inputs are boxes in frames, for an artefact that takes a frame and for what it is compared
-    with, which gets them cut out on the host.
+    Args:
+        session: A session on the network.
+        spec: Spec of the artefact or source.
+        crops: The faces; None without faces.
+        frames: True for boxes in seeded frames as random inputs: for an artefact that takes a frame, and for its
+            source, whose crops the host cuts.
     """
     return Points(
         random=on_scenes(session, spec, seeded.scenes(RANDOM_INPUTS, SEED), maps=None)
@@ -93,14 +98,14 @@ def points(session: Session, spec: ModelSpec, crops: FaceCrops | None, *, frames
 
 
 def _odd(session: Session, spec: ModelSpec) -> Outputs:
-    """Runs a network that takes pictures of any size on some of another size than it is exported and compared at."""
+    """Runs a network for pictures of any size on pictures with other sides than those of export and comparison."""
     height, width = spec.input_size
     other = replace(spec, sample=(height // 2 | 1, width // 2 | 1))
     return outputs(session, other, noise(other, 8, SEED))
 
 
 def on_faces(session: Session, spec: ModelSpec, crops: FaceCrops, *, chunk: int = 64) -> Outputs:
-    """Runs a network on faces; no heatmaps are kept, and memory is that of one chunk."""
+    """Runs a network on faces, without keeping heatmaps; memory is that of one chunk."""
     interface = interface_of(spec)
     if interface.cuts_crops:
         return on_scenes(session, spec, crops.scenes())
@@ -109,27 +114,27 @@ def on_faces(session: Session, spec: ModelSpec, crops: FaceCrops, *, chunk: int 
 
 
 def errors(faces: Outputs, crops: FaceCrops) -> Float64:
-    """(n,) float64: ION of each face against its annotation, percent."""
+    """Returns the ION of each face against its annotation: (n,) float64, percent."""
     return nme(to_picture(faces.landmarks, crops.squares), crops.truth, crops.normaliser)
 
 
 def parity(
-    found: Points, expected: Points, crops: FaceCrops | None, spec: ModelSpec, against: Literal["torch", "onnx"]
+    actual: Points, expected: Points, crops: FaceCrops | None, spec: ModelSpec, against: Literal["torch", "onnx"]
 ) -> Parity:
-    """Compares an artefact with its source."""
+    """Compares the outputs of an artefact with the outputs of its source."""
     head = head_of(spec)
-    overall = _overall(head.gap(found.random, expected.random), against)
-    if found.odd and expected.odd:
-        odd = head.gap(found.odd, expected.odd)
+    overall = _overall(head.gap(actual.random, expected.random), against)
+    if actual.odd and expected.odd:
+        odd = head.gap(actual.odd, expected.odd)
         worst = max(overall.max_map or 0.0, odd.max_map or 0.0)
         overall = dataclasses.replace(_both(overall, odd.landmarks), max_map=worst)
-    if crops is None or found.faces is None or expected.faces is None:
+    if crops is None or actual.faces is None or expected.faces is None:
         return overall
-    apart = head.gap(found.faces, expected.faces)
-    faces, drifts = apart.landmarks, drift(found.faces, expected.faces, crops)
+    gap = head.gap(actual.faces, expected.faces)
+    faces, drifts = gap.landmarks, drift(actual.faces, expected.faces, crops)
     return dataclasses.replace(
         _both(overall, faces),
-        undecided=overall.undecided + apart.undecided,
+        undecided=overall.undecided + gap.undecided,
         max_px_faces=faces.max_px,
         mean_px_faces=faces.mean_px,
         max_ion=float(drifts.max()),
@@ -138,7 +143,7 @@ def parity(
 
 
 def _both(overall: Parity, other: Difference) -> Parity:
-    """With the figures of other inputs."""
+    """Merges the figures of further inputs into the overall figures."""
     n, total = other.n, other.n + overall.n
     return dataclasses.replace(
         overall,
@@ -150,22 +155,22 @@ def _both(overall: Parity, other: Difference) -> Parity:
     )
 
 
-def _overall(apart: Gap, against: Literal["torch", "onnx", "reference"]) -> Parity:
+def _overall(gap: Gap, against: Literal["torch", "onnx", "reference"]) -> Parity:
     return Parity(
         against=against,
-        max_map=apart.max_map,
-        mean_map=apart.mean_map,
-        undecided=apart.undecided,
-        **dataclasses.asdict(apart.landmarks),
+        max_map=gap.max_map,
+        mean_map=gap.mean_map,
+        undecided=gap.undecided,
+        **dataclasses.asdict(gap.landmarks),
     )
 
 
-def drift(found: Outputs, expected: Outputs, crops: FaceCrops) -> Float64:
-    """(n,) float64: mean distance of the points of each face, as a percentage of what its scheme measures by."""
-    moved = to_picture(found.landmarks, crops.squares) - to_picture(expected.landmarks, crops.squares)
+def drift(actual: Outputs, expected: Outputs, crops: FaceCrops) -> Float64:
+    """Returns the mean distance of the points of each face: (n,) float64, percent of the normaliser."""
+    moved = to_picture(actual.landmarks, crops.squares) - to_picture(expected.landmarks, crops.squares)
     return nme(crops.truth + moved, crops.truth, crops.normaliser)
 
 
 def reference_parity(session: Session, spec: ModelSpec, reference: Reference) -> Parity:
-    """Compares an artefact with the outputs of its source that were kept when it was made."""
+    """Compares an artefact with the outputs of its source in reference.npz."""
     return _overall(head_of(spec).gap(answer(session, spec, reference), reference.outputs), "reference")

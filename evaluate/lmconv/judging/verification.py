@@ -1,4 +1,4 @@
-"""Verifies artefacts: each is read, checked and run once; sources and faces are shared between them."""
+"""Verifies artefacts: reads, checks and runs each artefact once; artefacts share sources and faces."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Verification:
     """Results for one artefact; ION is missing without faces, the source's ION without the source.
 
     If the machine does not compute as the artefact says (`execution_mismatch`), figures exist but no gate is judged.
-    `boxes` is the detector whose boxes the faces were cut around, or "landmarks"; those it `missed` are not among them.
-    `normaliser` is what errors are divided by, None without faces; `curves` are the errors of every face, of the
-    artefact and of its source.
+    `boxes` is the detector whose boxes define the crops, or "landmarks"; the crops lack the faces that the detector
+    `missed`. `normaliser` is the name of the normaliser of errors, None without faces. `curves` are the errors of every
+    face, of the artefact and of its source.
     """
 
     artifact: Artifact
@@ -60,26 +60,26 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether every gate was judged and passed."""
+        """True if every gate was judged and passed."""
         return all(verdict == "passed" for verdict in self.gates.values())
 
 
 @dataclass(slots=True, kw_only=True)
 class Verifier:
-    """Verifies several artefacts; what they share is computed once.
+    """Verifies several artefacts; computes shared results once.
 
     Attributes:
         data: Folder or file of annotated faces, or None.
-        split: Which part of it: "test", "train" or "all".
-        dataset: The name of its layout; by default the one that it matches.
-        most: So many faces are enough, evenly spread; None for all.
-        normaliser: What errors are divided by, by name; None for what is usual with a number of points.
-        weights: A checkpoint or folder to look in for the source network.
-        model: `FILE.py:NAME`, what builds a user's own network: code that a manifest names is never run.
+        split: Part of the faces: "test", "train" or "all".
+        dataset: Name of the layout of `data`; by default the layout that matches.
+        most: Largest number of faces, evenly spread; None for all.
+        normaliser: Name of the normaliser of errors; None for the default of the number of points.
+        weights: A checkpoint, or a folder to search, for the source network.
+        model: `FILE.py:NAME`, the builder of a user's own network: code that only a manifest names never runs.
         trust: See `OpenOptions`.
-        limits: Gates given by the user, by name; None keeps the default.
-        finder: What says where faces are; by default their points.
-        notes: What a person should know of the data and of missing sources.
+        limits: Limits given by the user, by the name of the gate; None keeps the default.
+        finder: Detector whose boxes define the crops; by default the annotated points do.
+        notes: Notes for the user on the data and on missing sources.
     """
 
     data: Path | None = None
@@ -96,25 +96,25 @@ class Verifier:
     _boxes: BoxLookup | None = None
     _crops: dict[object, FaceCrops | None] = field(default_factory=dict)
     _sources: dict[object, tuple[Source, Points] | None] = field(default_factory=dict)
-    _found: dict[object, Source | None] = field(default_factory=dict)
+    _recovered: dict[object, Source | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._boxes = box_matcher(self.finder) if self.finder else None
 
     def verify(self, path: Path) -> Verification:
-        """Verifies one artefact, and records the result in its manifest, unless it is one on a detector's boxes.
+        """Verifies one artefact and records the result in its manifest, unless a detector's boxes define the crops.
 
         Raises:
-            InputError: The artefact or the faces are missing or broken, or it was made with some of these faces.
-            MissingRuntime: Its runtime is not here.
+            InputError: The artefact or the faces are missing or broken, or some of these faces calibrated the artefact.
+            MissingRuntime: The runtime is not installed.
         """
         artifact = artifacts.read(path)
         target = usable(artifact, OpenOptions(trust=self.trust))
         if reason := artifacts.forced_reason(artifact):
             self.notes.append(f"{path}: {reason}")
-        with ThreadPoolExecutor(1) as aside:  # importing PyTorch takes about as long as decoding some hundred faces
+        with ThreadPoolExecutor(1) as aside:  # importing PyTorch takes as long as decoding some hundred faces
             importing = aside.submit(self._import, artifact)
-            crops = self._faces(artifact.spec)  # here, where the detector was opened, and Ctrl-C ends it
+            crops = self._faces(artifact.spec)  # in this thread, which opened the detector and receives Ctrl-C
             importing.result()
         if crops:
             _check_unseen(artifact, crops)
@@ -126,20 +126,20 @@ class Verifier:
 
     def _judge(self, artifact: Artifact, session: Session, crops: FaceCrops | None) -> Verification:
         spec, known = artifact.spec, self._source(artifact, crops)
-        found = parity.points(session, spec, crops, frames=interface_of(spec).cuts_crops) if known or crops else None
-        if known and found:
+        outputs = parity.points(session, spec, crops, frames=interface_of(spec).cuts_crops) if known or crops else None
+        if known and outputs:
             source, expected = known
-            gap = parity.parity(found, expected, crops, spec, source.kind)
+            gap = parity.parity(outputs, expected, crops, spec, source.kind)
         else:
             expected = None
             gap = parity.reference_parity(session, spec, reference.read(artifact))
         judged = crops if artifacts.trained(artifact) else None
         errors, before = (
             parity.errors(points.faces, judged) if judged and points and points.faces else None
-            for points in (found, expected)
+            for points in (outputs, expected)
         )
         if not artifacts.trained(artifact):
-            gap = dataclasses.replace(gap, max_ion=None, mean_ion=None)  # drift of nothing
+            gap = dataclasses.replace(gap, max_ion=None, mean_ion=None)  # drift is meaningless for random weights
         limits = gates.gates(artifact, self.limits)
         measured = {
             "max_abs": gap.max_abs,
@@ -174,13 +174,13 @@ class Verifier:
     def _faces(self, spec: ModelSpec) -> FaceCrops | None:
         if self.data is None:
             return None
-        key = (self._seen(spec).crop, spec.input_size, spec.landmarks)
+        key = (self._with_detector_crop(spec).crop, spec.input_size, spec.landmarks)
         if key not in self._crops:
             self._crops[key] = self._load(self.data, spec)
         return self._crops[key]
 
     def _load(self, data: Path, spec: ModelSpec) -> FaceCrops | None:
-        """The faces, or None with a note where they have other points, or such as ION is not defined for."""
+        """Returns the faces; None, with a note, if ION is undefined for the network or the faces have other points."""
         if not head_of(spec).on_faces:
             self.notes.append(f"{spec.name}: a detector has no ION, and faces are left out")
             return None
@@ -194,32 +194,32 @@ class Verifier:
         try:
             dataset = find_dataset(data, self.dataset)
             crops = load_face_crops(
-                data, self._seen(spec), self.split, dataset=dataset, most=self.most, boxes=self._boxes
+                data, self._with_detector_crop(spec), self.split, dataset=dataset, most=self.most, boxes=self._boxes
             )
         except OtherPoints as error:
             self.notes.append(f"{error.message}: they are left out")
             return None
         self.notes += crops.problems
         if self.finder:
-            found, name = len(crops.names), self.finder.detector.name
+            detected, name = len(crops.names), self.finder.detector.name
             missed = f"; not found: {', '.join(crops.missed)}" if crops.missed else ""
-            self.notes.append(f"{name}: {found} of {found + len(crops.missed)} annotated faces found{missed}")
+            self.notes.append(f"{name}: {detected} of {detected + len(crops.missed)} annotated faces found{missed}")
         return dataclasses.replace(crops, normaliser=self.normaliser)
 
     def _recover(self, artifact: Artifact) -> Source | None:
         key = (artifact.parents["source"]["sha256"], artifact.spec)
-        if key not in self._found:
-            self._found[key] = recover(artifact, self.weights, self.model)
-        return self._found[key]
+        if key not in self._recovered:
+            self._recovered[key] = recover(artifact, self.weights, self.model)
+        return self._recovered[key]
 
     def _import(self, artifact: Artifact) -> None:
-        """Imports PyTorch, where the source network will need it."""
+        """Imports PyTorch if the source network needs it."""
         source = self._recover(artifact)
         if source and source.kind == "torch" and self.data:
             importlib.import_module("lmconv.sources.pytorch")
 
-    def _seen(self, spec: ModelSpec) -> ModelSpec:
-        """The spec with the crop that suits the detector; an artefact that takes a frame has its own in its graph."""
+    def _with_detector_crop(self, spec: ModelSpec) -> ModelSpec:
+        """Returns the spec with the detector's crop; an artefact that takes a frame keeps the crop in its graph."""
         if self.finder is None:
             return spec
         crop = spec.crop if interface_of(spec).cuts_crops else self.finder.detector.crop
@@ -238,16 +238,20 @@ class Verifier:
                 self._sources[key] = None
             else:
                 with open_source(source) as session:
-                    found = parity.points(session, source.spec, crops, frames=interface_of(spec).cuts_crops)
-                    self._sources[key] = source, found
+                    outputs = parity.points(session, source.spec, crops, frames=interface_of(spec).cuts_crops)
+                    self._sources[key] = source, outputs
         return self._sources[key]
 
 
 def _check_unseen(artifact: Artifact, crops: FaceCrops) -> None:
-    """Refuses faces that an artefact was made with: it may be better on them than on others."""
-    known = artifact.recipe.get("faces", ())  # third parties and older versions do not say
-    pictures = crops.pictures() if known else ()
-    if seen := len(set(pictures).intersection(known)):
+    """Refuses faces that calibrated an artefact, because the artefact may be better on these faces than on others.
+
+    Raises:
+        InputError: Some of the faces calibrated the artefact.
+    """
+    calibrated = artifact.recipe.get("faces", ())  # absent from manifests of older versions
+    pictures = crops.pictures() if calibrated else ()
+    if seen := len(set(pictures).intersection(calibrated)):
         raise InputError(
             f"{artifact.path} was calibrated on {seen} of the {len(pictures)} pictures that it would be judged on",
             hint="name other faces by --data and --split, or calibrate it on others",
@@ -263,7 +267,7 @@ def _missing(artifact: Artifact, model: str | None, given: Path | None) -> str:
 
 
 def _loss(errors: Float64 | None, before: Float64 | None) -> float | None:
-    """Rise of the mean ION over all faces, percent of the source's."""
+    """Returns the rise of the mean ION over all faces, percent of the source's."""
     if errors is None or before is None:
         return None
     return float(100 * (np.mean(errors) / np.mean(before) - 1))
@@ -287,16 +291,16 @@ def _named(spec: ModelSpec, crops: FaceCrops | None) -> str | None:
 def _curves(
     artifact: Artifact, errors: Float64 | None, before: Float64 | None, crops: FaceCrops | None
 ) -> tuple[FaceErrors, ...]:
-    of = ((False, errors), (True, before))
+    curves = ((False, errors), (True, before))
     return tuple(
         FaceErrors(name=str(artifact.path), source=source, values=values, subsets=crops.subsets)
-        for source, values in of
+        for source, values in curves
         if values is not None and crops is not None
     )
 
 
 def to_json(result: Verification) -> dict[str, object]:
-    """The row of `lmconv verify --json`; a figure that is not finite is null."""
+    """Returns the row of `lmconv verify --json`; a figure that is not finite is null."""
     return {
         **summary(result.artifact, "execution"),
         "passed": result.passed,
