@@ -14,6 +14,7 @@ from tests.helpers import Cli, Ran, tiny_onnx
 from tests.record import Record
 
 if TYPE_CHECKING:
+    from lmconv.building.effort import Effort
     from lmconv.types import Precision
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -73,21 +74,22 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
 
 
-@pytest.fixture(autouse=True)
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exports are timed in an instant, and none is refused for what else a machine does."""
-    monkeypatch.setattr("lmconv.judging.guard.RUNS", 15)
-    monkeypatch.setattr("lmconv.judging.guard.SLOWER", 100.0)
+@pytest.fixture
+def effort() -> Effort:
+    """Effort of the command line's measurements: an instant, and so lenient that a busy machine refuses nothing."""
+    from lmconv.building.effort import Effort
+
+    return Effort(slower=100.0, guard_runs=15, screening_seconds=0.1, race_seconds=0.1)
 
 
 @pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
+def cli(capfd: pytest.CaptureFixture[str], effort: Effort) -> Cli:
     """The command line, in this process: `cli("verify", path, "--json")`."""
     from lmconv.cli import run
 
     def call(*arguments: str | Path) -> Ran:
         capfd.readouterr()
-        code = run([str(argument) for argument in arguments])
+        code = run([str(argument) for argument in arguments], effort)
         out, err = capfd.readouterr()
         return Ran(code=code, out=out, err=err)
 

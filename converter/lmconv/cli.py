@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from lmconv.console import REPORT, one_line
 from lmconv.errors import Bug, LmconvError, UsageError, interrupted
 from lmconv.plugins import COMMANDS
+
+if TYPE_CHECKING:
+    from lmconv.building.effort import Effort
 
 
 class Commands(click.Group):
@@ -42,10 +46,18 @@ def cli() -> None:
     """Root command; click prints `HELP`."""
 
 
-def run(arguments: list[str]) -> int:
-    """Runs a command line, given without the program name, and returns the exit code."""
+def run(arguments: list[str], effort: Effort | None = None) -> int:
+    """Runs a command line.
+
+    Args:
+        arguments: The command line without the program name.
+        effort: Effort of the measurements of `export` and `tune`; None for the default.
+
+    Returns:
+        The exit code.
+    """
     try:
-        return int(cli.main(args=arguments, prog_name="lmconv", standalone_mode=False) or 0)
+        return int(cli.main(args=arguments, prog_name="lmconv", standalone_mode=False, obj=effort) or 0)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return 130

@@ -25,12 +25,10 @@ def drawn(once: Once) -> Path:
 
 
 @pytest.fixture
-def network(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Path:
+def network(cli: Cli) -> Path:
     """A third party's network and thirty faces to tune it by; ten to report on."""
     onnx.save(tiny_onnx(), "tiny.onnx")
     assert cli("draw", "faces", "--faces", "10", "--train", "30").code == 0
-    monkeypatch.setattr("lmconv.tuning.trials.RACE_SECONDS", 0.1)
-    monkeypatch.setattr("lmconv.tuning.search.SCREENING_SECONDS", 0.1)
     return Path("tiny.onnx")
 
 

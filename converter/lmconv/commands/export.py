@@ -233,6 +233,7 @@ def _guard(request: ExportRequest) -> Guard | None:
     Raises:
         UsageError: Options of the guard contradict each other, or need faces.
     """
+    from lmconv.building import effort
     from lmconv.judging.guard import Guard
     from lmconv.judging.loss import Budget
 
@@ -248,7 +249,7 @@ def _guard(request: ExportRequest) -> Guard | None:
         raise UsageError(message, hint="omit one of the two")
     if request.no_guard:
         return None
-    return Guard(budget=Budget(**budget), faces=_faces(request), force=request.force)
+    return Guard(budget=Budget(**budget), faces=_faces(request), force=request.force, effort=effort.of_command())
 
 
 def _faces(request: ExportRequest) -> TrainingFaces | None:
@@ -266,9 +267,10 @@ def _tuner(faces: TrainingFaces | None) -> FaceTuner | None:
     """Returns the tuner, which chooses the content of "mixed" if no recipe does; None without faces."""
     if faces is None:
         return None
+    from lmconv.building import effort
     from lmconv.tuning.tune import FaceTuner
 
-    return FaceTuner(faces=faces)
+    return FaceTuner(faces=faces, effort=effort.of_command())
 
 
 def _check_out(out: Path) -> None:

@@ -96,6 +96,7 @@ class TuneRequest(SourceOptions):
 
 def _tune(console: Console, request: TuneRequest) -> Outcome:
     """Checks the whole request before any work, then searches for each target and exports the chosen mix."""
+    from lmconv.building import effort
     from lmconv.building.request import Choices
     from lmconv.faces.lookup import find_dataset
     from lmconv.faces.training import TrainingFaces
@@ -130,8 +131,8 @@ def _tune(console: Console, request: TuneRequest) -> Outcome:
         choices=Choices(),
         console=console,
         faces=faces,
-        guard=Guard(budget=budget, faces=faces),
-        tuner=FaceTuner(faces=faces, budget=budget, seconds=seconds, fresh=request.fresh),
+        guard=Guard(budget=budget, faces=faces, effort=effort.of_command()),
+        tuner=FaceTuner(faces=faces, budget=budget, seconds=seconds, fresh=request.fresh, effort=effort.of_command()),
     )
     outcome = Outcome(document={"artifacts": []})
     for name in dict.fromkeys(request.targets):

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from lmconv.building import effort
 from lmconv.building.assembling import build
-from lmconv.building.limits import SLOWER
+from lmconv.building.effort import Effort
 from lmconv.building.request import Conversion
 from lmconv.errors import InputError, Refused
 from lmconv.faces.calibration import evaluation_crops
@@ -32,10 +33,6 @@ from lmconv.store import reference
 from lmconv.store.files import digest
 from lmconv.types import Arrays, Artifact, Json, OpenOptions, Precision, Session, Target, Variant
 
-RUNS, SECONDS = 200, 20.0
-"""Largest number of timed runs, and approximate duration in seconds; the first limit reached counts."""
-ATTEMPTS = 2
-"""Number of slow measurements that refuse an artefact: other work on the machine may disturb a single one."""
 ALONE = OpenOptions(threads=1)
 
 
@@ -47,11 +44,13 @@ class Guard:
         budget: Largest loss allowed on faces.
         faces: Faces on which the loss is measured; None if none are given.
         force: True if a refused artefact is written all the same, and marked.
+        effort: Effort of the measurements.
     """
 
     budget: Budget
     faces: TrainingFaces | None = None
     force: bool = False
+    effort: Effort = effort.DEFAULT
 
     def judge(self, conversion: Conversion, place: Path) -> Callable[[Artifact], Json]:
         """Returns the judge of one network's artefacts.
@@ -128,22 +127,22 @@ class Judge:
     def _speed(self, artifact: Artifact, target: Target, session: Session) -> Json:
         if reason := session.execution_mismatch or _elsewhere(artifact):
             return {"speed": {"verdict": "not judged here", "reason": reason}}
-        parent = self._parent(artifact)
-        figures: Json = {"against": "plain graph" if artifact.precision == Precision.FP32 else "fp32", "limit": SLOWER}
+        parent, limit = self._parent(artifact), self.guard.effort.slower
+        figures: Json = {"against": "plain graph" if artifact.precision == Precision.FP32 else "fp32", "limit": limit}
         if (artifact.files, artifact.execution) == (parent.files, parent.execution):
             return {"speed": figures | {"verdict": "passed", "reason": "it is the same"}}
         inputs = _inputs(artifact)
         with target.open(parent, ALONE) as other:
-            for _ in range(ATTEMPTS):
-                ratio, samples = _ratio(session, other, inputs)
-                if ratio.low <= SLOWER:
+            for _ in range(self.guard.effort.guard_attempts):
+                ratio, samples = _ratio(session, other, inputs, self.guard.effort)
+                if ratio.low <= limit:
                     break
         batch = artifact.spec.batch or 1
         figures |= {"ratio": ratio.to_json(), "samples": samples, "threads": ALONE.threads, "batch": batch}
-        if ratio.low <= SLOWER:
+        if ratio.low <= limit:
             return {"speed": figures | {"verdict": "passed"}}
         times = f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] times"
-        reason = f"takes {times} as long as {_named(artifact)}, allowed {SLOWER:g}"
+        reason = f"takes {times} as long as {_named(artifact)}, allowed {limit:g}"
         return {"speed": figures | {"verdict": "refused", "refused": reason}}
 
     def _size(self, artifact: Artifact) -> Json:
@@ -222,7 +221,8 @@ def _inputs(artifact: Artifact) -> Arrays:
     return inputs | {name: inputs[name].repeat(-(-batch // len(inputs[name])), 0)[:batch]}
 
 
-def _ratio(child: Session, parent: Session, inputs: Arrays) -> tuple[Gain, int]:
+def _ratio(child: Session, parent: Session, inputs: Arrays, effort: Effort) -> tuple[Gain, int]:
     """Returns the ratio of the child's time to the parent's time, and the number of timed runs."""
-    times = paced([functools.partial(session.run, inputs) for session in (child, parent)], SECONDS, RUNS)
+    runs = [functools.partial(session.run, inputs) for session in (child, parent)]
+    times = paced(runs, effort.guard_seconds, effort.guard_runs)
     return faster(*times), times.shape[1]

@@ -113,12 +113,12 @@ def losses(outputs: Outputs, expected: Outputs, faces: FaceCrops) -> Losses:
     )
 
 
-def loss(of: Losses) -> Loss:
+def loss(faces: Losses) -> Loss:
     """Returns the mean losses of n faces, n at least 1."""
     return Loss(
-        ion=bootstrap(losses.ion),
-        drift=bootstrap(losses.drift),
-        largest=float(np.max(losses.drift)),
-        deviation=float(np.std(losses.ion)) if np.isfinite(losses.ion).all() else math.inf,
-        n=len(losses.ion),
+        ion=bootstrap(faces.ion),
+        drift=bootstrap(faces.drift),
+        largest=float(np.max(faces.drift)),
+        deviation=float(np.std(faces.ion)) if np.isfinite(faces.ion).all() else math.inf,
+        n=len(faces.ion),
     )

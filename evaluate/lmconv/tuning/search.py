@@ -28,8 +28,6 @@ from lmconv.types import Float64, Json, MixedPrecision, Precision
 
 SEGMENTS_PER_SCREENING = 7
 """Number of flipped graphs that are timed interleaved with the graph from which they differ."""
-SCREENING_SECONDS = 1.5
-"""Time for one screening of several graphs, seconds."""
 MIN_CHANGE = 0.01
 """Smallest relative change of time that screening does not treat as noise."""
 MAX_FLIPS = 8
@@ -206,7 +204,7 @@ class Search:
     def _screening_times(self, mixes: Sequence[MixedPrecision]) -> list[float]:
         """Returns the screening time of each mix, milliseconds; compare only values of the same call."""
         name = f"rough {canonical([key(mix) for mix in mixes])}"
-        stored = self.trials.memo.get(name, lambda: {"ms": self.trials.screening_times(mixes, SCREENING_SECONDS)})
+        stored = self.trials.memo.get(name, lambda: {"ms": self.trials.screening_times(mixes)})
         return [float(value) for value in stored["ms"]]
 
     def _flip_costs(self, base: MixedPrecision) -> FlipCosts:

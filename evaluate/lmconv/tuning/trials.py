@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmconv.building import effort
+from lmconv.building.effort import Effort
 from lmconv.building.optimise import Optimised
 from lmconv.building.recipe import PRECISION_PASSES, precision_hint, resolve
 from lmconv.building.request import Choices, Conversion
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
 
 MAX_DRIFT_RATIO = 2.0
 """Multiple of the drift budget above which the remaining folds are skipped."""
-RACE_SECONDS = 20.0
-"""Time limit for the final timing of all candidates, seconds."""
 TIMING_CROPS = 8
 """Number of calibration crops for graphs that are only timed: the values of scales do not change the time."""
 SCREENING_QUANTILE = 0.25
@@ -55,6 +55,7 @@ class Trials:
         faces: Faces for calibration and for the loss.
         settings: Options of the quantiser for the target's int8 scheme.
         memo: Store of all measurements.
+        effort: Effort of the measurements.
     """
 
     conversion: Conversion
@@ -62,6 +63,7 @@ class Trials:
     faces: FoldedFaces
     settings: QuantiserOptions
     memo: Memo
+    effort: Effort = effort.DEFAULT
     _quantisable: dict[tuple[str, bool], Partial] = field(default_factory=dict)
     _statistics: dict[tuple[str, int | None], ActivationStatistics] = field(default_factory=dict)
 
@@ -192,13 +194,13 @@ class Trials:
         ion, drift = (np.array([np.inf if x is None else x for x in stored[name]]) for name in ("ion", "drift"))
         return Losses(ion=ion, drift=drift)
 
-    def screening_times(self, mixes: Sequence[MixedPrecision], seconds: float) -> list[float]:
-        """Times mixes interleaved, for about `seconds`.
+    def screening_times(self, mixes: Sequence[MixedPrecision]) -> list[float]:
+        """Times mixes interleaved, for about `effort.screening_seconds`.
 
         Returns:
             One low quantile of the times per mix, milliseconds. Compare only values of the same call.
         """
-        times = self._times(mixes, seconds)
+        times = self._times(mixes, self.effort.screening_seconds)
         return [float(value) for value in np.quantile(times, SCREENING_QUANTILE, axis=1)]
 
     def layer_drifts(self, mix: MixedPrecision) -> Iterator[tuple[str, float]]:
@@ -216,12 +218,12 @@ class Trials:
             yield layer, self.memo.get(name, functools.partial(measure, layer))["drift"]
 
     def race_times(self, mixes: Sequence[MixedPrecision]) -> Float64:
-        """Times mixes interleaved on one thread, 300 times each; slow graphs less often, for about `RACE_SECONDS`.
+        """Times mixes interleaved on one thread, 300 times each; slow graphs for about `effort.race_seconds` only.
 
         Returns:
             (mixes, samples) float64, milliseconds.
         """
-        return self._times(mixes, RACE_SECONDS)
+        return self._times(mixes, self.effort.race_seconds)
 
     def _times(self, mixes: Sequence[MixedPrecision], seconds: float) -> Float64:
         models = [self.timing_graph(mix) for mix in mixes]

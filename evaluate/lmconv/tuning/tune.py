@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lmconv import machine
+from lmconv.building import effort
+from lmconv.building.effort import Effort
 from lmconv.building.plain import Plain
 from lmconv.building.request import Conversion
 from lmconv.errors import UsageError
@@ -37,12 +39,14 @@ class FaceTuner:
         budget: Largest loss allowed.
         seconds: Time for the search, seconds.
         fresh: True if measurements of earlier searches are to be repeated.
+        effort: Effort of the measurements.
     """
 
     faces: TrainingFaces
     budget: Budget = field(default_factory=Budget)
     seconds: float = 300.0
     fresh: bool = False
+    effort: Effort = effort.DEFAULT
 
     def tune(self, conversion: Conversion, target: str, note: Callable[[str], object]) -> tuple[MixedPrecision, Json]:
         """Searches for the fastest mix within the budget; writes `tuned.json` and two pictures to `search_folder`.
@@ -95,7 +99,9 @@ def _tune(
     memo = Memo.load(folder, conditions, fresh=tuner.fresh)
     if memo.measurements:
         note(f"{len(memo.measurements)} measurements of an earlier search can be reused (--fresh measures again)")
-    trials = Trials(conversion=conversion, target=plugin, faces=faces, settings=settings, memo=memo)
+    trials = Trials(
+        conversion=conversion, target=plugin, faces=faces, settings=settings, memo=memo, effort=tuner.effort
+    )
     result = Search(trials=trials, budget=tuner.budget, seconds=tuner.seconds, note=note).run()
     document = _document(result, base, tuner.budget, len(faces.crops.truth))
     document |= {"model": spec.name, "target": target, "folder": str(folder), "reused": memo.reused}

@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 from tests.helpers import Cli, add_face, contents, face, tiny_onnx
 
 from lmconv import machine
+from lmconv.building.effort import Effort
 from lmconv.plugins import PASSES
 from lmconv.store import artifact as artifacts
 from lmconv.targets import openvino
@@ -54,10 +55,14 @@ def same(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Json]:
+def effort() -> Effort:
+    """So many runs, and so large a limit, that a busy machine does not decide."""
+    return Effort(slower=2.0, guard_runs=60)
+
+
+@pytest.fixture
+def passes() -> Iterator[Json]:
     """Takes functions that replace passes in this test, by the name of the pass."""
-    monkeypatch.setattr("lmconv.judging.guard.SLOWER", 2.0)
-    monkeypatch.setattr("lmconv.judging.guard.RUNS", 60)  # so many that a busy machine does not decide
     with ExitStack() as stack:
 
         class Replaced(dict[str, Any]):

@@ -67,7 +67,7 @@ class World:
         times = [b if flag else a for a, b, flag in zip(self.float_ms, self.int8_ms, flags, strict=True)]
         return 1.0 + sum(times) + self.change_ms * sum(a != b for a, b in pairwise(flags))
 
-    def screening_times(self, mixes: Sequence[MixedPrecision], seconds: float) -> list[float]:
+    def screening_times(self, mixes: Sequence[MixedPrecision]) -> list[float]:
         return [self.ms(mix) for mix in mixes]
 
     def race_times(self, mixes: Sequence[MixedPrecision]) -> Float64:

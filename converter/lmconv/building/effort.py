@@ -1,0 +1,39 @@
+"""Effort of measurements that decide: an object, so that a caller can measure less, as the tests do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lmconv.building.limits import SLOWER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """Effort of the guard of `lmconv export` and of the search of `lmconv tune`.
+
+    Attributes:
+        slower: Largest ratio of an artefact's time to its parent's time, see `lmconv.building.limits.SLOWER`.
+        guard_runs: Largest number of timed runs of an artefact and its parent.
+        guard_seconds: Largest time for these runs, seconds.
+        guard_attempts: Number of times that an artefact must be slower before it is refused: other work on the machine
+            may disturb one attempt.
+        screening_seconds: Time for a first comparison of one mix of precisions, seconds.
+        race_seconds: Time for the last comparison of all candidates, seconds.
+    """
+
+    slower: float = SLOWER
+    guard_runs: int = 200
+    guard_seconds: float = 20.0
+    guard_attempts: int = 2
+    screening_seconds: float = 1.5
+    race_seconds: float = 20.0
+
+
+DEFAULT = Effort()
+
+
+def of_command() -> Effort:
+    """Returns the effort that `lmconv.cli.run` received, inside a command; `DEFAULT` without one."""
+    import click
+
+    return click.get_current_context().find_object(Effort) or DEFAULT
