@@ -167,11 +167,12 @@ def _row(
 
 def _make(job: Job, conversion: Conversion, variant: Variant, judge: Callable[[Artifact], Json]) -> Json:
     from lmconv.building.assembling import build
+    from lmconv.building.recipe import needs_tuning
     from lmconv.store import artifact as artifacts
     from lmconv.store.summary import summary
 
     tuned: Json = {}
-    if variant.precision == Precision.MIXED and conversion.choices.mix is None:
+    if needs_tuning(variant, conversion.choices):
         conversion, tuned = _tuned(job, conversion, variant.target)
     artifact = build(conversion, variant, judge)
     budget = (artifact.measured.get("guard") or {}).get("budget", {})

@@ -103,6 +103,11 @@ def _passes(precision: Precision, mix: MixedPrecision | None, target: Target, ch
     return tuple(name for name in names if name not in choices.without)
 
 
+def needs_tuning(variant: Variant, choices: Choices) -> bool:
+    """True if the content of the variant's precision is not chosen yet."""
+    return variant.precision == Precision.MIXED and choices.mix is None
+
+
 def calibrated(precision: Precision) -> bool:
     """True if a precision needs real faces: int8 calibrates on faces, and "mixed" is chosen on faces."""
     return precision == Precision.MIXED or any(

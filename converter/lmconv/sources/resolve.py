@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack
 
 from lmconv import machine
 from lmconv.errors import InputError, UsageError
@@ -50,22 +51,10 @@ def is_onnx(model: str) -> bool:
     return model.lower().endswith(".onnx")
 
 
-def resolve(
-    model: str,
-    *,
-    weights: Path | None = None,
-    seed: int | None = None,
-    landmarks: int | None = None,
-    size: tuple[int, int] | None = None,
-    preprocess: Preprocess | None = None,
-    decode: Decode | None = None,
-    output_slice: tuple[int, int] | None = None,
-    name: str | None = None,
-) -> Source:
-    """Finds the network that a user names: a backbone with its checkpoint, an ONNX file, or the user's own network.
+class NetworkOptions(TypedDict, total=False):
+    """Options of `resolve`; every option may be missing or None.
 
-    Args:
-        model: Name of a backbone, path of a `.onnx` file, or `FILE.py:NAME`, the builder of a `torch.nn.Module`.
+    Attributes:
         weights: The checkpoint, or a folder that is searched first.
         seed: Seed for random weights if no checkpoint is found.
         landmarks: Number of points; by default the number of the backbone or ONNX file.
@@ -74,26 +63,45 @@ def resolve(
         decode: Decoding of heatmaps, for networks with heatmaps.
         output_slice: For an ONNX file, the half-open range of the flat output that holds the points, or of its maps.
         name: Name of the model instead of its own name.
+    """
+
+    weights: Path | None
+    seed: int | None
+    landmarks: int | None
+    size: tuple[int, int] | None
+    preprocess: Preprocess | None
+    decode: Decode | None
+    output_slice: tuple[int, int] | None
+    name: str | None
+
+
+def resolve(model: str, **options: Unpack[NetworkOptions]) -> Source:
+    """Finds the network that a user names: a backbone with its checkpoint, an ONNX file, or the user's own network.
+
+    Args:
+        model: Name of a backbone, path of a `.onnx` file, or `FILE.py:NAME`, the builder of a `torch.nn.Module`.
+        options: See `NetworkOptions`.
 
     Raises:
         UsageError: The backbone is unknown, or an option is missing or does not fit the kind of source.
         InputError: The checkpoint or file is missing or broken.
     """
-    check_options(
-        model, weights=weights, seed=seed, landmarks=landmarks, size=size, decode=decode, output_slice=output_slice
-    )
+    check_options(model, **options)
+    weights, seed, size = options.get("weights"), options.get("seed"), options.get("size")
+    landmarks, decode = options.get("landmarks"), options.get("decode")
     path: Path | None
     factory = ""
     if is_onnx(model):
         path = Path(model)
-        spec = _onnx(path, output_slice, decode, landmarks)
+        spec = _onnx(path, options.get("output_slice"), decode, landmarks)
     elif usercode.is_factory(model):
         factory, typed = model, Path(model)
         spec = landmark_spec(typed.name, typed.name, size=size or (0, 0), landmarks=landmarks or 0, heatmaps=decode)
         path = weights and _existing(weights)
     else:
         spec, path = _backbone(model, landmarks, decode, size), _checkpoint(model, weights, seed)
-    spec = replace(spec, name=name_of(model, name), preprocess=preprocess or spec.preprocess)
+    name, preprocess = name_of(model, options.get("name")), options.get("preprocess") or spec.preprocess
+    spec = replace(spec, name=name, preprocess=preprocess)
     digest = _digest(path) if path else _description(spec, seed)
     if _kind(model) == "onnx":
         _check_published(model, path, digest)
@@ -102,58 +110,46 @@ def resolve(
     )
 
 
-def check_options(
-    model: str,
-    *,
-    weights: Path | None = None,
-    seed: int | None = None,
-    landmarks: int | None = None,
-    size: tuple[int, int] | None = None,
-    decode: Decode | None = None,
-    output_slice: tuple[int, int] | None = None,
-    **others: object,
-) -> None:
+def check_options(model: str, **options: Unpack[NetworkOptions]) -> None:
     """Refuses options that do not fit the kind of model, before any work.
-
-    The arguments are those of `resolve`.
 
     Raises:
         UsageError: The model is unknown, or an option is missing or does not fit.
     """
-    own, file = usercode.is_factory(model), is_onnx(model)
-    is_file = bool(weights and not weights.is_dir())
     known = BACKBONES.names()
-    if not own and not file and model not in known:
+    if not usercode.is_factory(model) and not is_onnx(model) and model not in known:
         if model.endswith((".py", ".py:")):
             place = model.removesuffix(":")
             raise UsageError(f"{place} is a file", hint=f"name what builds the network in it: {place}:build")
         raise unknown("model", model, known)
-    named = spec_of(model) if landmarks or size or decode else None
-    head = head_of(named) if named else None
-    for wrong, message, hint in (
-        (file and is_file, f"{model} holds its own weights", "leave --weights out"),
-        (file and seed is not None, f"{model} holds its own weights", "leave --random-weights out"),
-        (output_slice and not file, f"--output-slice is for ONNX files, and {model} is none", "leave it out"),
-        (
-            size and not own and not (named and named.sample),
-            f"--input is for a network of your own, and {model} has its size",
-            "leave it out",
-        ),
-        (landmarks and head and not head.counts_landmarks, f"{model} is a detector", "leave --landmarks out"),
-        (own and not size, f"{model} needs --input", "such as --input 3x112x112"),
-        (own and not landmarks, f"{model} needs --landmarks", "such as --landmarks 68"),
-        (
-            own and not weights and seed is None,
-            f"{model} needs --weights FILE",
-            "its state_dict(); or --random-weights",
-        ),
-        (own and weights and not is_file, f"{weights} is a folder", f"name the checkpoint of {model} itself"),
-        (is_file and seed is not None, "--weights and --random-weights contradict each other", "leave one out"),
-    ):
+    for wrong, message, hint in _mistakes(model, options):
         if wrong:
             raise UsageError(message, hint=hint)
-    if decode and head and not head.decodes:
-        raise UsageError(f"{model} gives points, not heatmaps", hint="leave --decode out")
+
+
+def _mistakes(model: str, options: NetworkOptions) -> Iterator[tuple[object, str, str]]:
+    """Yields the possible mistakes of a known model: a condition, the message and the hint."""
+    own, file = usercode.is_factory(model), is_onnx(model)
+    weights, seed, size = options.get("weights"), options.get("seed"), options.get("size")
+    landmarks, decode = options.get("landmarks"), options.get("decode")
+    is_file = bool(weights and not weights.is_dir())
+    spec = spec_of(model) if landmarks or size or decode else None
+    head = head_of(spec) if spec else None
+    yield file and is_file, f"{model} holds its own weights", "leave --weights out"
+    yield file and seed is not None, f"{model} holds its own weights", "leave --random-weights out"
+    message = f"--output-slice is for ONNX files, and {model} is none"
+    yield options.get("output_slice") and not file, message, "leave it out"
+    message = f"--input is for a network of your own, and {model} has its size"
+    yield size and not own and not (spec and spec.sample), message, "leave it out"
+    yield landmarks and head and not head.counts_landmarks, f"{model} is a detector", "leave --landmarks out"
+    yield own and not size, f"{model} needs --input", "such as --input 3x112x112"
+    yield own and not landmarks, f"{model} needs --landmarks", "such as --landmarks 68"
+    without = own and not weights and seed is None
+    yield without, f"{model} needs --weights FILE", "its state_dict(); or --random-weights"
+    yield own and weights and not is_file, f"{weights} is a folder", f"name the checkpoint of {model} itself"
+    contradiction = "--weights and --random-weights contradict each other"
+    yield is_file and seed is not None, contradiction, "leave one out"
+    yield decode and head and not head.decodes, f"{model} gives points, not heatmaps", "leave --decode out"
 
 
 def _onnx(path: Path, output_slice: tuple[int, int] | None, decode: Decode | None, landmarks: int | None) -> ModelSpec:
