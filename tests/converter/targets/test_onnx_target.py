@@ -31,11 +31,13 @@ def test_an_onnx_runtime_that_cannot_tell_says_nothing() -> None:
 
 
 def test_what_is_not_on_the_gpu_is_a_caveat() -> None:
-    assert onnx._said([]) == ""
-    assert onnx._said([("Resize", "up"), ("Loop", "")]) == (
+    assert onnx._cpu_nodes([]) == ""
+    assert onnx._cpu_nodes([("Resize", "up"), ("Loop", "")]) == (
         "asked for a GPU, ONNX Runtime computes up (Resize), a node (Loop) on the CPU"
     )
-    assert onnx._said([("Resize", "up")] * 5).endswith("up (Resize), up (Resize), up (Resize) and 2 more on the CPU")
+    assert onnx._cpu_nodes([("Resize", "up")] * 5).endswith(
+        "up (Resize), up (Resize), up (Resize) and 2 more on the CPU"
+    )
 
 
 @without_cuda
