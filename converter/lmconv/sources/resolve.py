@@ -113,9 +113,7 @@ def check_options(
     output_slice: tuple[int, int] | None = None,
     **others: object,
 ) -> None:
-    """Refuses options that do not fit the kind of model, before any work.
-
-    The arguments are those of `resolve`.
+    """Refuses options, as for `resolve`, that do not fit the kind of model; before any work.
 
     Raises:
         UsageError: The model is unknown, or an option is missing or does not fit.
