@@ -1,4 +1,4 @@
-"""The published networks on the published faces: the numbers that everything else rests on."""
+"""The published networks on the published faces: recorded landmarks and errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def built(trained_build: Path) -> Path:
 
 @pytest.fixture(params=[(model, runtime) for model in GOLDEN for runtime in RUNTIMES], ids="-".join)
 def case(request: pytest.FixtureRequest, built: Path, real_weights: Path) -> tuple[str, Any, Artifact]:
-    """A network, how to open a session on it, and its artefact."""
+    """Name of a network, function that opens a session, and the artefact."""
     model, runtime = request.param
     artifact = artifacts.read(built / model / f"{'onnx' if runtime == 'torch' else runtime}-fp32")
     if runtime == "torch":
@@ -53,15 +53,15 @@ def case(request: pytest.FixtureRequest, built: Path, real_weights: Path) -> tup
     return model, lambda: TARGETS.load(runtime).open(artifact, OpenOptions()), artifact
 
 
-def test_golden_landmarks_are_hit_in_every_runtime(case: tuple[str, Any, Artifact], shared: Path) -> None:
+def test_every_runtime_computes_the_golden_landmarks(case: tuple[str, Any, Artifact], shared: Path) -> None:
     model, opened, _ = case
     golden = np.load(shared / "golden" / "random112_seed0.npz")
     with opened() as session:
-        found = session.run({"input": golden["x"]})["landmarks"]
-    np.testing.assert_allclose(found.reshape(2, 136), golden[GOLDEN[model]], rtol=0, atol=1e-5)
+        points = session.run({"input": golden["x"]})["landmarks"]
+    np.testing.assert_allclose(points.reshape(2, 136), golden[GOLDEN[model]], rtol=0, atol=1e-5)
 
 
-def test_ion_is_the_recorded_one_for_every_face_in_every_runtime(case: tuple[str, Any, Artifact], shared: Path) -> None:
+def test_the_ion_of_every_face_is_as_recorded_in_every_runtime(case: tuple[str, Any, Artifact], shared: Path) -> None:
     model, opened, artifact = case
     key, mean = FACES[model]
     golden = np.load(shared / "golden" / "300w_common.npz")
@@ -94,7 +94,7 @@ def test_int8_without_tuning_keeps_the_landmarks(
 
 
 def clipped(squares: Float64, sizes: list[tuple[int, ...]]) -> Float64:
-    """Squares cut at the border of their pictures, as (left, top, width, height): what must not be mapped back by."""
+    """Squares clipped at the border of their pictures, (left, top, width, height): wrong for mapping points back."""
     rows = []
     for (left, top, side), (height, width) in zip(squares.tolist(), sizes, strict=True):
         x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
@@ -152,13 +152,13 @@ def test_a_trained_weight_changed_by_one_per_cent_fails(
     assert ran.document["artifacts"][0]["gates"]["max_abs"] == "failed"
 
 
-def test_red_for_blue_is_beyond_the_gate(built: Path, shared: Path) -> None:
+def test_swapped_colours_miss_the_golden_landmarks(built: Path, shared: Path) -> None:
     golden = np.load(shared / "golden" / "random112_seed0.npz")
     for model, key in GOLDEN.items():
         artifact = artifacts.read(built / model / "onnx-fp32")
         with TARGETS.load("onnx").open(artifact, OpenOptions()) as session:
-            found = session.run({"input": np.ascontiguousarray(golden["x"][:, ::-1])})["landmarks"]
-        assert np.abs(found.reshape(2, 136) - golden[key]).max() > 1e-3
+            points = session.run({"input": np.ascontiguousarray(golden["x"][:, ::-1])})["landmarks"]
+        assert np.abs(points.reshape(2, 136) - golden[key]).max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -186,23 +186,23 @@ def test_a_published_onnx_file_is_converted_and_verified(
         assert row["ion"]["common"]["mean"] == pytest.approx(row["source_ion"]["common"]["mean"], abs=1e-3)
 
 
-def test_weights_and_faces_are_found_where_the_environment_says(cli: Cli, real_weights: Path) -> None:
+def test_weights_are_found_in_the_folder_of_the_environment_variable(cli: Cli, real_weights: Path) -> None:
     assert os.environ["LMCONV_WEIGHTS"] == str(real_weights)
-    found = {row["name"]: row["weights"] for row in cli("models", "--json").document["models"]}
+    paths = {row["name"]: row["weights"] for row in cli("models", "--json").document["models"]}
     for model in GOLDEN:
-        assert found[model] == str(real_weights / model / f"{model}_model_best.pth.tar")
+        assert paths[model] == str(real_weights / model / f"{model}_model_best.pth.tar")
 
 
 @pytest.mark.parametrize("model", list(GOLDEN))
-def test_half_precision_and_int8_hold_their_gates_on_the_faces(
+def test_fp16_and_int8_pass_their_gates_on_faces(
     cli: Cli, built: Path, shared: Path, real_weights: Path, tmp_path: Path, model: str
 ) -> None:
     precisions = ["--precision", "fp16", "--precision", "int8"]
     faces = shared / "faces"
     options = ("--calibration", faces, "--no-guard", "--json")
-    made = cli("export", model, "--to", "onnx", "--to", "openvino", *precisions, *options)
-    assert made.code == 0, made.err
-    paths = [row["path"] for row in made.document["artifacts"]]
+    exported = cli("export", model, "--to", "onnx", "--to", "openvino", *precisions, *options)
+    assert exported.code == 0, exported.err
+    paths = [row["path"] for row in exported.document["artifacts"]]
     assert len(paths) == 4
     cli("verify", paths[-1], "--data", faces, "--split", "train").refused(4, "calibrated on 102 of the 102 pictures")
     ran = cli("verify", *paths, "--data", faces, "--max-drift", "0.5", "--json")
@@ -210,7 +210,7 @@ def test_half_precision_and_int8_hold_their_gates_on_the_faces(
     for row in ran.document["artifacts"]:
         assert set(row["gates"].values()) == {"passed"}, row
         if row["precision"] == "int8":
-            assert row["figures"]["ion_loss"] < 2.0, "far below the gates of 5 and 10 %, so that a relapse is seen"
+            assert row["figures"]["ion_loss"] < 2.0, "far below the gates of 5 and 10 %, to detect a regression"
 
 
 def test_the_same_faces_seed_and_recipe_give_the_same_int8_bytes(
@@ -225,23 +225,25 @@ def test_the_same_faces_seed_and_recipe_give_the_same_int8_bytes(
     assert one.digest == two.digest
 
 
-# Compaction. Counts of the plain graphs are those of the checkpoints with every BatchNorm folded.
+# Compaction. The counts of the plain graphs are the counts of the checkpoints with every BatchNorm folded.
 
 DEAD = {"mobilefacenet": 5866, "pfld": 2563}
 PARAMETERS = {"mobilefacenet": (997_448, 241_357), "pfld": (724_728, 329_587)}
 
 
 @pytest.mark.parametrize("model", list(DEAD))
-def test_dead_channels_of_trained_networks_go_and_no_landmark_moves(built: Path, shared: Path, model: str) -> None:
+def test_dead_channels_of_trained_networks_are_removed_and_no_landmark_moves(
+    built: Path, shared: Path, model: str
+) -> None:
     plain = artifacts.read(built / model / "plain")
     graph = onnx.load(plain.path / "model.onnx")
-    found = compact(graph)
-    assert sum(layer.dead for layer in found.layers) == DEAD[model]
-    assert sum(sum(layer.kept.values()) for layer in found.layers) == 0
-    assert (parameters(graph), parameters(found.model)) == PARAMETERS[model]
-    assert flops(found.model) < 0.6 * flops(graph)
+    compacted = compact(graph)
+    assert sum(layer.dead for layer in compacted.layers) == DEAD[model]
+    assert sum(sum(layer.kept.values()) for layer in compacted.layers) == 0
+    assert (parameters(graph), parameters(compacted.model)) == PARAMETERS[model]
+    assert flops(compacted.model) < 0.6 * flops(graph)
     faces = load_face_crops(shared / "faces" / "300w_common", plain.spec)
-    with OrtSession(graph.SerializeToString()) as before, OrtSession(found.model.SerializeToString()) as after:
+    with OrtSession(graph.SerializeToString()) as before, OrtSession(compacted.model.SerializeToString()) as after:
         expected, points = (parity.on_faces(session, plain.spec, faces) for session in (before, after))
     assert np.abs(points.landmarks - expected.landmarks).max() <= 1e-6
     moved = parity.errors(points, faces).mean() - parity.errors(expected, faces).mean()
@@ -249,7 +251,7 @@ def test_dead_channels_of_trained_networks_go_and_no_landmark_moves(built: Path,
 
 
 @pytest.mark.parametrize("model", list(DEAD))
-def test_the_older_exporters_graph_loses_the_same_channels(
+def test_the_graph_of_the_older_exporter_loses_the_same_channels(
     built: Path, tmp_path: Path, real_weights: Path, model: str
 ) -> None:
     import warnings
@@ -276,7 +278,7 @@ def test_the_older_exporters_graph_loses_the_same_channels(
     assert [layer.channels for layer in compact(graph).layers] == [layer.channels for layer in expected.layers]
 
 
-def test_compaction_within_a_bound_is_held_to_it_on_other_faces(cli: Cli, shared: Path, real_weights: Path) -> None:
+def test_compaction_within_a_bound_is_within_it_on_other_faces(cli: Cli, shared: Path, real_weights: Path) -> None:
     faces = shared / "faces"
     ran = cli("export", "pfld", "--compact-px", "0.02", "--calibration", faces, "--json")
     assert ran.code == 0, ran.err

@@ -1,4 +1,4 @@
-"""`models`, `weights`, `doctor` and `inspect`: what can be converted, what is here, what an artefact is."""
+"""The commands `models`, `weights`, `doctor` and `inspect`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_models_lists_every_backbone_with_the_documented_keys(models: dict[str, 
 @pytest.mark.parametrize(
     ("model", "parameters", "gflop"), [("pfld", 730_472, 0.306), ("mobilefacenet", 1_007_248, 0.442)]
 )
-def test_models_gives_size_and_work(models: dict[str, Any], model: str, parameters: int, gflop: float) -> None:
+def test_models_lists_parameters_and_flops(models: dict[str, Any], model: str, parameters: int, gflop: float) -> None:
     row = models[model]
     assert row["input"] == ["N", 3, 112, 112]
     assert row["landmarks"] == 68
@@ -46,22 +46,22 @@ def test_models_gives_size_and_work(models: dict[str, Any], model: str, paramete
     assert row["flops"] / 1e9 == pytest.approx(gflop, abs=2e-3)
 
 
-def test_models_says_where_the_weights_are_and_where_there_are_none(models: dict[str, Any], weights: Path) -> None:
+def test_models_lists_the_path_of_available_weights(models: dict[str, Any], weights: Path) -> None:
     for name, row in models.items():
         if name == "drawn68":
-            assert row["weights"].endswith("known/drawn68.safetensors"), "those that come with lmconv"
+            assert row["weights"].endswith("known/drawn68.safetensors"), "drawn68 is part of lmconv"
         else:
             here = str(weights / f"{name}_model_best.pth.tar") if name in make.MODELS else None
             assert row["weights"] == here
 
 
-def test_models_builds_no_network_that_the_table_has() -> None:
+def test_models_builds_no_network_of_the_table() -> None:
     loaded = "; print([name for name in ('torch', 'onnx', 'numpy') if name in sys.modules], file=sys.stderr)"
     ran = python("import sys; from lmconv.cli import run; run(['models'])" + loaded)
     assert ran.err.strip() == "[]"
 
 
-def test_models_counts_a_network_that_the_table_lacks(cli: Cli) -> None:
+def test_models_counts_a_network_that_is_not_in_the_table(cli: Cli) -> None:
     linear = Backbone(
         spec=landmark_spec("other", "other", size=(8, 8), landmarks=4),
         build=lambda points: nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2 * points)),
@@ -87,18 +87,20 @@ def test_weights_list_gives_source_licence_and_published_ion(cli: Cli, weights: 
         assert set(rows[model]["ion"]) == {"common", "challenge", "full"}
 
 
-def test_a_network_without_a_published_figure_is_listed_without_one(cli: Cli) -> None:
+def test_a_network_without_a_published_figure_is_listed_with_a_dash(cli: Cli) -> None:
     line = next(line for line in cli("weights", "list").out.splitlines() if line.startswith("drawn68 "))
     assert line.split()[1:3] == ["drawn68.safetensors", "-"]
 
 
-def test_weights_list_without_weights_says_so(cli: Cli) -> None:
+def test_weights_list_marks_missing_weights(cli: Cli) -> None:
     rows = cli("weights", "list", "--json").document["weights"]
-    assert [row["model"] for row in rows if row["path"]] == ["drawn68"], "whose weights come with lmconv"
+    assert [row["model"] for row in rows if row["path"]] == ["drawn68"], "drawn68 is part of lmconv"
     assert "not found" in cli("weights", "list").out
 
 
-def test_weights_add_finds_the_network_and_copies_to_the_cache(cli: Cli, seeded: Path, tmp_path: Path) -> None:
+def test_weights_add_recognises_the_network_and_copies_the_file_to_the_cache(
+    cli: Cli, seeded: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "download"
     file.write_bytes((seeded / "pfld_model_best.pth.tar").read_bytes())
     (row,) = cli("weights", "add", file, "--json").document["weights"]
@@ -121,7 +123,7 @@ def test_weights_add_refuses_another_network_and_adds_nothing(cli: Cli, seeded: 
     assert not (tmp_path / "cache").exists()
 
 
-def test_weights_add_refuses_what_fits_no_network(cli: Cli, tmp_path: Path) -> None:
+def test_weights_add_refuses_a_checkpoint_of_no_network(cli: Cli, tmp_path: Path) -> None:
     import torch
 
     torch.save({"a": torch.zeros(2)}, tmp_path / "x.pth")
@@ -145,7 +147,7 @@ def test_weights_add_on_a_full_disk_leaves_nothing(seeded: Path, tmp_path: Path)
     assert contents(tmp_path / "cache") == {}
 
 
-def test_weights_verify_says_whether_a_checkpoint_is_a_known_one(cli: Cli, weights: Path) -> None:
+def test_weights_verify_states_if_a_checkpoint_is_known(cli: Cli, weights: Path) -> None:
     ran = cli("weights", "verify", "--json")
     assert ran.code == 0
     rows = {row["model"]: row for row in ran.document["weights"]}
@@ -154,7 +156,7 @@ def test_weights_verify_says_whether_a_checkpoint_is_a_known_one(cli: Cli, weigh
     assert {row["known"] for row in rows.values()} == {"not a known file, but it fits"}
 
 
-def test_weights_verify_goes_on_after_a_broken_file(cli: Cli, weights: Path, tmp_path: Path) -> None:
+def test_weights_verify_continues_after_a_broken_file(cli: Cli, weights: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.pth").touch()
     ran = cli("weights", "verify", tmp_path / "empty.pth", weights / "pfld_model_best.pth.tar", "--json")
     ran.refused(4, "empty.pth is empty")
@@ -194,10 +196,15 @@ def test_inspect_prints_the_whole_manifest(cli: Cli, small: Path) -> None:
     assert {key: value for key, value in ran.document.items() if key != "errors"} == manifest
 
 
-def test_inspect_says_what_it_is_for_a_person(cli: Cli, small: Path) -> None:
+def test_inspect_prints_a_summary_as_text(cli: Cli, small: Path) -> None:
     out = cli("inspect", small / "openvino-fp32").out
-    found = artifacts.read(small / "openvino-fp32")
-    for part in ("tiny: openvino fp32", found.digest, found.parents["source"]["sha256"], "INFERENCE_PRECISION_HINT"):
+    artifact = artifacts.read(small / "openvino-fp32")
+    for part in (
+        "tiny: openvino fp32",
+        artifact.digest,
+        artifact.parents["source"]["sha256"],
+        "INFERENCE_PRECISION_HINT",
+    ):
         assert part in out
 
 

@@ -59,7 +59,7 @@ def test_p99_needs_662_samples(cli: Cli, small: Path) -> None:
     assert row["p99_ms"] is None
 
 
-def test_an_onnx_source_has_no_ratio_to_pytorch_and_it_is_said(cli: Cli, small: Path) -> None:
+def test_an_onnx_source_has_no_ratio_to_pytorch_and_a_note(cli: Cli, small: Path) -> None:
     ran = cli("bench", small / "onnx-fp32", "--samples", "64", "--json")
     (row,) = ran.document["rows"]
     assert row["ratio_torch"] is None
@@ -67,37 +67,37 @@ def test_an_onnx_source_has_no_ratio_to_pytorch_and_it_is_said(cli: Cli, small: 
     assert "ratio_torch is null" in ran.err
 
 
-def test_without_its_plain_graph_there_is_no_ratio_to_it_and_it_is_said(cli: Cli, small: Path) -> None:
+def test_without_the_plain_graph_ratio_plain_is_null_with_a_note(cli: Cli, small: Path) -> None:
     (small / "plain").rename(small.parent / "elsewhere")
     ran = cli("bench", small / "onnx-fp32", "--samples", "64", "--json")
     assert ran.document["rows"][0]["ratio_plain"] is None
     assert "ratio_plain is null" in ran.err
 
 
-def test_threads_and_batch_are_those_asked_for(cli: Cli, small: Path) -> None:
+def test_threads_and_batch_follow_the_options(cli: Cli, small: Path) -> None:
     (row,) = bench(cli, small / "onnx-fp32", "--samples", "64", "--threads", "2", "--batch", "3")
     assert (row["threads"], row["batch"]) == (2, 3)
 
 
-def test_another_batch_than_the_fixed_one_is_refused(cli: Cli, tiny: Path) -> None:
+def test_another_batch_size_than_the_fixed_one_is_refused(cli: Cli, tiny: Path) -> None:
     assert cli("export", tiny, "--batch", "4").code == 0
     cli("bench", "build/tiny/onnx-fp32", "--samples", "64").refused(4, "takes 4 inputs per run, not 1", "--batch 4")
     assert cli("bench", "build/tiny/onnx-fp32", "--samples", "64", "--batch", "4").code == 0
 
 
 def test_without_arguments_everything_below_build_is_timed(cli: Cli, small: Path) -> None:
-    found = {row["path"] for row in bench(cli, "--samples", "64")}
-    assert found == {f"build/tiny/{name}" for name in ("onnx-fp32", "openvino-fp32", "openvino-bf16")}
+    paths = {row["path"] for row in bench(cli, "--samples", "64")}
+    assert paths == {f"build/tiny/{name}" for name in ("onnx-fp32", "openvino-fp32", "openvino-bf16")}
 
 
-def test_without_anything_below_build_it_says_so(cli: Cli) -> None:
+def test_bench_without_artefacts_is_refused(cli: Cli) -> None:
     cli("bench").refused(4, "no artefact under build/", "lmconv export")
 
 
 def test_the_result_is_kept_in_the_manifest(cli: Cli, small: Path) -> None:
     (row,) = bench(cli, small / "onnx-fp32", "--samples", "64")
-    kept = artifacts.read(small / "onnx-fp32").measured["latency"]
-    assert kept["median_ms"] == row["median_ms"]
+    recorded = artifacts.read(small / "onnx-fp32").measured["latency"]
+    assert recorded["median_ms"] == row["median_ms"]
 
 
 def has_gpu() -> bool:
@@ -115,12 +115,12 @@ without_gpu = pytest.mark.skipif(has_gpu(), reason="there is a GPU here")
 
 @without_gpu
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
-def test_a_gpu_that_is_not_here_gives_3(cli: Cli, small: Path, target: str) -> None:
+def test_a_missing_gpu_ends_with_exit_code_3(cli: Cli, small: Path, target: str) -> None:
     cli("bench", small / f"{target}-fp32", "--device", "gpu").refused(3, f"{target}-fp32", "no GPU", "--device cpu")
 
 
 @without_gpu
-def test_without_a_gpu_that_is_said_once_and_before_any_work(cli: Cli, small: Path) -> None:
+def test_a_missing_gpu_is_reported_once_and_before_any_work(cli: Cli, small: Path) -> None:
     (small / "onnx-fp32" / "model.onnx").write_bytes(b"broken")
     cli("bench", "--device", "gpu", "--sweep").refused(3, "onnx-fp32, build/tiny/openvino-bf16", "no GPU")
     ran = cli("bench", "--device", "gpu", "--json")
@@ -136,7 +136,7 @@ def test_without_a_gpu_that_is_said_once_and_before_any_work(cli: Cli, small: Pa
         (("--device", "gpu", "--sweep", "--batch", "8"), "--sweep and --batch contradict each other"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(cli: Cli, options: tuple[str, ...], message: str) -> None:
+def test_contradicting_options_are_refused(cli: Cli, options: tuple[str, ...], message: str) -> None:
     cli("bench", "build/none/onnx-fp32", *options).refused(2, message)
 
 

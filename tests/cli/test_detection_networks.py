@@ -1,4 +1,4 @@
-"""Networks for detection on the command line: they are networks like any other."""
+"""Detection networks on the command line: export, verify, bench and inspect."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from lmconv.sources.resolve import names
         (("mtcnn_rnet", "--decode", "argmax"), ("gives points, not heatmaps",)),
     ],
 )
-def test_what_a_detector_cannot_be_is_said_before_any_work(
+def test_options_without_meaning_for_a_detector_are_refused_before_any_work(
     arguments: tuple[str, ...], parts: tuple[str, ...], cli: Cli
 ) -> None:
     cli("export", "--random-weights", *arguments).refused(2, *parts)
     assert not Path("build").exists()
 
 
-def test_a_detector_is_converted_verified_timed_and_shown(cli: Cli) -> None:
-    made = cli("export", "mtcnn_rnet", "--random-weights", "--to", "onnx", "--to", "openvino", "--json")
-    assert made.code == 0, made.err
-    paths = [row["path"] for row in made.document["artifacts"]]
+def test_a_detector_is_exported_verified_timed_and_inspected(cli: Cli) -> None:
+    exported = cli("export", "mtcnn_rnet", "--random-weights", "--to", "onnx", "--to", "openvino", "--json")
+    assert exported.code == 0, exported.err
+    paths = [row["path"] for row in exported.document["artifacts"]]
     verified = cli("verify", *paths, "--json")
     assert verified.code == 0, verified.err
     for row in verified.document["artifacts"]:
@@ -48,14 +48,14 @@ def test_a_detector_is_converted_verified_timed_and_shown(cli: Cli) -> None:
     assert "raw outputs of the network" in shown.out
 
 
-def test_an_npz_that_would_have_to_be_unpickled_is_refused(cli: Cli, tmp_path: Path) -> None:
+def test_an_npz_with_pickled_objects_is_refused(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "rnet.npz"
     arrays: dict[str, Any] = {"conv5_1.weight": np.array([{}], object)}
     np.savez(path, **arrays)
     cli("export", "mtcnn_rnet", "--weights", path).refused(4, "runs no code from a file")
 
 
-def test_weights_of_another_of_the_three_are_named(cli: Cli, tmp_path: Path) -> None:
+def test_weights_of_another_network_of_mtcnn_are_named(cli: Cli, tmp_path: Path) -> None:
 
     path = tmp_path / "some.npz"
     arrays: dict[str, Any] = {name: value.numpy() for name, value in built("mtcnn_onet").state_dict().items()}
@@ -64,7 +64,7 @@ def test_weights_of_another_of_the_three_are_named(cli: Cli, tmp_path: Path) -> 
     assert "mtcnn_onet" in cli("weights", "verify", path).out
 
 
-def test_another_file_than_was_published_is_refused_where_it_is_all_there_is(cli: Cli, tmp_path: Path) -> None:
+def test_an_unpublished_file_is_refused_for_a_network_published_as_onnx(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "version-RFB-320.onnx"
     path.write_bytes(tiny_onnx().SerializeToString())
     cli("export", "rfb320", "--weights", path).refused(4, "is not the published file of rfb320")
@@ -72,7 +72,7 @@ def test_another_file_than_was_published_is_refused_where_it_is_all_there_is(cli
 
 
 @pytest.mark.slow
-def test_a_size_that_is_fixed_is_fixed_everywhere(cli: Cli) -> None:
+def test_a_fixed_size_is_fixed_in_every_artefact(cli: Cli) -> None:
     options = ("--random-weights", "--to", "onnx", "--to", "openvino", "--json")
     free = cli("export", "mtcnn_pnet", *options)
     fixed = cli("export", "mtcnn_pnet", "--input", "3x45x62", *options)
@@ -92,14 +92,14 @@ def test_a_size_that_is_fixed_is_fixed_everywhere(cli: Cli) -> None:
     ],
     ids=["two", "all"],
 )
-def test_published_detectors_are_converted_and_hold_their_gates(
+def test_published_detectors_are_converted_and_pass_their_gates(
     cli: Cli, shared: Path, monkeypatch: pytest.MonkeyPatch, detectors: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("LMCONV_WEIGHTS", str(shared / "detectors"))
     options = [part for name in ("fp32", "fp16") for part in ("--precision", name)]
-    made = cli("export", *detectors, "--to", "onnx", "--to", "openvino", *options, "--json")
-    assert made.code == 0, made.err
-    verified = cli("verify", *(row["path"] for row in made.document["artifacts"]), "--json")
+    exported = cli("export", *detectors, "--to", "onnx", "--to", "openvino", *options, "--json")
+    assert exported.code == 0, exported.err
+    verified = cli("verify", *(row["path"] for row in exported.document["artifacts"]), "--json")
     assert verified.code == 0, verified.err
     assert len(verified.document["artifacts"]) == 4 * len(detectors)
     assert {row["parity"]["against"] for row in verified.document["artifacts"]} == {"torch", "onnx"}

@@ -6,7 +6,7 @@ import pytest
 from tests.helpers import Cli, contents
 
 
-def test_draws_both_splits_and_says_what_it_did(cli: Cli, tmp_path: Path) -> None:
+def test_draw_writes_both_splits_and_reports_them(cli: Cli, tmp_path: Path) -> None:
     ran = cli("draw", tmp_path / "faces", "--faces", "2", "--train", "1", "--seed", "7", "--json")
     assert ran.code == 0, ran.err
     document = ran.document
@@ -22,14 +22,14 @@ def test_draws_both_splits_and_says_what_it_did(cli: Cli, tmp_path: Path) -> Non
     assert len(contents(tmp_path / "faces" / "drawn")) == 6
 
 
-def test_says_the_same_to_a_person(cli: Cli) -> None:
+def test_draw_prints_a_summary_as_text(cli: Cli) -> None:
     ran = cli("draw", "faces", "--faces", "1", "--train", "0", "--landmarks", "98")
     assert ran.out == f"{Path('faces/drawn')}: 1 test faces, 0 training faces, 98 points\n"
     assert Path("faces/drawn/testset/00000.pts").read_text(encoding="utf-8").startswith("version: 1\nn_points: 98\n{\n")
     assert not Path("faces/drawn/trainset").exists()
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_others(cli: Cli) -> None:
+def test_the_seed_determines_the_bytes(cli: Cli) -> None:
     digests = []
     for folder, seed in (("a", "3"), ("b", "3"), ("c", "4")):
         ran = cli("draw", folder, "--faces", "2", "--train", "1", "--seed", seed, "--json")
@@ -38,13 +38,13 @@ def test_the_same_seed_gives_the_same_bytes_and_another_others(cli: Cli) -> None
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_a_face_does_not_depend_on_how_many_are_drawn(cli: Cli) -> None:
+def test_a_face_does_not_depend_on_the_number_of_faces(cli: Cli) -> None:
     cli("draw", "few", "--faces", "1", "--train", "0")
     cli("draw", "more", "--faces", "2", "--train", "0")
     assert contents(Path("few")).items() <= contents(Path("more")).items()
 
 
-def test_drawing_again_changes_nothing_and_goes_on_where_it_stopped(cli: Cli) -> None:
+def test_drawing_again_changes_nothing_and_completes_an_interrupted_run(cli: Cli) -> None:
     cli("draw", "faces", "--faces", "2", "--train", "0")
     first = contents(Path("faces"))
     Path("faces/drawn/testset/00001.png").rename("faces/drawn/testset/.00001.png")
@@ -67,7 +67,7 @@ def test_refuses_to_mix_two_drawings(cli: Cli, options: tuple[str, str], named: 
     assert contents(Path("faces")) == contents(Path("fresh"))
 
 
-def test_never_removes_what_it_did_not_draw(cli: Cli) -> None:
+def test_draw_never_removes_other_files(cli: Cli) -> None:
     folder = Path("faces/drawn/testset")
     folder.mkdir(parents=True)
     (folder / "mine.jpg").touch()
@@ -75,7 +75,7 @@ def test_never_removes_what_it_did_not_draw(cli: Cli) -> None:
     assert [path.name for path in folder.iterdir()] == ["mine.jpg"]
 
 
-def test_refuses_a_file_in_the_place_of_its_folder(cli: Cli) -> None:
+def test_refuses_a_file_as_output_folder(cli: Cli) -> None:
     Path("faces").touch()
     cli("draw", "faces", "--faces", "1").refused(4, "cannot write faces")
 
@@ -83,12 +83,12 @@ def test_refuses_a_file_in_the_place_of_its_folder(cli: Cli) -> None:
 @pytest.mark.parametrize(
     "options", [("--faces", "0", "--train", "0"), ("--faces", "-1"), ("--landmarks", "39"), ("--seed", "-1")]
 )
-def test_refuses_what_cannot_be_drawn(cli: Cli, options: tuple[str, ...]) -> None:
+def test_refuses_invalid_options(cli: Cli, options: tuple[str, ...]) -> None:
     cli("draw", "faces", *options).refused(2)
     assert not Path("faces").exists()
 
 
-def test_a_split_that_is_no_longer_wanted_goes_with_force_alone(cli: Cli, tmp_path: Path) -> None:
+def test_an_unneeded_split_is_removed_only_with_force(cli: Cli, tmp_path: Path) -> None:
     assert cli("draw", tmp_path / "f", "--faces", "2", "--train", "1").code == 0
     ran = cli("draw", tmp_path / "f", "--faces", "0", "--train", "1")
     ran.refused(4, "is from a draw with other options", "--force")

@@ -1,4 +1,4 @@
-"""`lmconv draw` of faces that are there."""
+"""`lmconv draw` with annotated faces of a data set."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.helpers import Cli, add_face, contents, face
 
 @pytest.fixture
 def faces() -> Path:
-    """Three test faces of 300-W's layout, one of them at the border; ION of the tiny network differs between them."""
+    """Three test faces in the layout of 300-W, one at the border; each has another ION for the tiny network."""
     for index, box in enumerate([(20, 10, 50, 45), (-12, 5, 30, 50), (30, 12, 62, 40)]):
         add_face(Path("faces/helen/testset"), f"h{index}", face(*box), seed=index)
     return Path("faces")
 
 
-def test_draws_the_worst_faces_first_and_says_what_is_where(cli: Cli, small: Path, faces: Path) -> None:
+def test_the_worst_faces_are_drawn_first_and_listed_with_their_files(cli: Cli, small: Path, faces: Path) -> None:
     ran = cli("draw", faces, small / "onnx-fp32", small / "openvino-fp32", "--json")
     assert ran.code == 0, ran.err
     drawings = ran.document["drawings"]
@@ -40,7 +40,7 @@ def test_draws_the_worst_faces_first_and_says_what_is_where(cli: Cli, small: Pat
         assert [row["name"] for row in table] == [row["name"] for row in rows]
 
 
-def test_ion_is_what_verify_says(cli: Cli, small: Path, tiny: Path, faces: Path) -> None:
+def test_ion_agrees_with_verify(cli: Cli, small: Path, tiny: Path, faces: Path) -> None:
     options = ("--normaliser", "box-side", "--json")
     (drawing,) = cli("draw", faces, small / "onnx-fp32", *options).document["drawings"]
     (row,) = cli("verify", small / "onnx-fp32", "--weights", tiny, "--data", faces, *options).document["artifacts"]
@@ -48,7 +48,7 @@ def test_ion_is_what_verify_says(cli: Cli, small: Path, tiny: Path, faces: Path)
     assert drawing["mean"] == pytest.approx(row["ion"]["common"]["mean"])
 
 
-def test_a_picture_shows_annotated_and_found_points(cli: Cli, small: Path, faces: Path) -> None:
+def test_a_picture_shows_annotated_and_predicted_points(cli: Cli, small: Path, faces: Path) -> None:
     cli("draw", faces, small / "onnx-fp32", "--worst", "1")
     (path,) = Path("portraits/tiny/onnx-fp32").glob("0001-*")
     picture = cv2.imread(str(path))
@@ -56,10 +56,10 @@ def test_a_picture_shows_annotated_and_found_points(cli: Cli, small: Path, faces
     assert picture.shape == (480, 480, 3)
     blue, green, red = picture.astype(int).transpose(2, 0, 1)
     assert ((green > red + 80) & (green > blue + 80)).sum() > 200, "annotated"
-    assert ((red > green + 120) & (red > blue + 120)).sum() > 200, "found"
+    assert ((red > green + 120) & (red > blue + 120)).sum() > 200, "predicted"
 
 
-def test_without_artefacts_the_annotation_alone_is_drawn_for_each_number_of_points(cli: Cli) -> None:
+def test_without_artefacts_only_the_annotation_is_drawn_for_each_number_of_points(cli: Cli) -> None:
     builders.menpo(Path("menpo"))
     ran = cli("draw", "menpo", "--split", "all", "--out", "seen", "--json")
     assert [drawing["folder"] for drawing in ran.document["drawings"]] == ["seen/annotated-39", "seen/annotated-68"]
@@ -67,14 +67,14 @@ def test_without_artefacts_the_annotation_alone_is_drawn_for_each_number_of_poin
     assert cli("draw", "menpo", "--out", "table").out.splitlines()[2].startswith("annotation")
 
 
-def test_a_folder_of_drawn_faces_alone_is_drawn_anew_unless_an_artefact_is_named(cli: Cli, small: Path) -> None:
+def test_a_folder_of_drawn_faces_is_drawn_again_unless_an_artefact_is_given(cli: Cli, small: Path) -> None:
     assert "1 test faces" in cli("draw", "new", "--faces", "1", "--train", "0").out
     assert "1 test faces" in cli("draw", "new", "--faces", "1", "--train", "0").out
     ran = cli("draw", "new", small / "onnx-fp32", "--json")
     assert ran.document["drawings"][0]["faces"][0]["name"] == "drawn/testset/00000.png"
 
 
-def test_pictures_that_are_there_are_replaced_with_force_alone_and_others_never(
+def test_existing_pictures_are_replaced_only_with_force_and_other_files_never(
     cli: Cli, small: Path, faces: Path
 ) -> None:
     arguments = ("draw", faces, small / "onnx-fp32")
@@ -105,7 +105,7 @@ def test_one_broken_artefact_does_not_stop_the_others(cli: Cli, small: Path, fac
         (("faces", "flat/flat-Flat/onnx-fp32"), 2, ("ION is not defined for 4 points",)),
     ],
 )
-def test_refuses_what_it_cannot_draw(
+def test_refuses_arguments_that_it_cannot_draw(
     cli: Cli, small: Path, faces: Path, own_build: Path, arguments: tuple[str, ...], code: int, parts: tuple[str, ...]
 ) -> None:
     Path("flat").symlink_to(own_build)
@@ -113,6 +113,6 @@ def test_refuses_what_it_cannot_draw(
     assert not Path("portraits").exists()
 
 
-def test_a_broken_file_of_annotations_is_said_to_be_one(cli: Cli) -> None:
+def test_a_broken_annotation_file_is_refused(cli: Cli) -> None:
     Path("empty.xml").write_text("")
     cli("draw", "empty.xml", "--out", "found").refused(4, "empty.xml", "annotation file")

@@ -1,4 +1,4 @@
-"""What every command does when something is wrong: one line, the right exit code, one JSON document."""
+"""Errors of all commands: one line, the right exit code, one JSON document."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_every_error_has_its_exit_code(kind: type[LmconvError], code: int) -> No
     ("codes", "expected"),
     [([], 0), ([0], 0), ([1, 0], 1), ([1, 3], 3), ([3, 4, 1], 4), ([1, 4, 70, 3], 70), ([70], 70)],
 )
-def test_the_exit_code_of_several_outcomes_is_the_highest_ranking(codes: list[int], expected: int) -> None:
+def test_several_outcomes_give_the_highest_ranking_exit_code(codes: list[int], expected: int) -> None:
     assert worst(codes) == expected
 
 
-def test_an_error_that_came_of_an_interrupt_is_one() -> None:
-    """As zipfile raises it, whose file is open when Ctrl-C comes."""
+def test_an_error_caused_by_an_interrupt_is_an_interrupt() -> None:
+    """For example an error of zipfile whose file is open at Ctrl-C."""
 
     def clean_up() -> None:
         try:
@@ -63,7 +63,7 @@ def test_a_failed_gate_ranks_below_every_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "known"),
+    ("arguments", "message"),
     [
         (["exprot"], "unknown command 'exprot' (did you mean export?)"),
         (["export", "pfl"], "unknown model 'pfl' (did you mean pfld?)"),
@@ -73,11 +73,11 @@ def test_a_failed_gate_ranks_below_every_error() -> None:
         (["weights", "add", "x.pth", "--model", "pfdl"], "unknown model 'pfdl' (did you mean pfld?)"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest(cli: Cli, arguments: list[str], known: str) -> None:
-    cli(*arguments).refused(2, known)
+def test_an_unknown_name_is_refused_with_a_suggestion(cli: Cli, arguments: list[str], message: str) -> None:
+    cli(*arguments).refused(2, message)
 
 
-def test_a_name_like_none_lists_what_there_is(cli: Cli) -> None:
+def test_a_name_without_a_similar_name_lists_the_known_names(cli: Cli) -> None:
     cli("export", "zzzzzz").refused(2, "unknown model 'zzzzzz'", "mobilefacenet", "pfld")
 
 
@@ -182,7 +182,7 @@ def test_quiet_does_not_silence_an_error(cli: Cli, small: Path) -> None:
 # Several items
 
 
-def test_all_are_tried_and_the_highest_code_is_given(cli: Cli, small: Path, tiny: Path) -> None:
+def test_all_artefacts_are_tried_and_the_highest_ranking_code_is_returned(cli: Cli, small: Path, tiny: Path) -> None:
     (small / "openvino-fp32" / "model.bin").write_bytes(b"")
     paths = [small / "nothing", small / "onnx-fp32", small / "openvino-fp32"]
     ran = cli("verify", *paths, "--weights", tiny, "--max-abs", "0", "--json")
@@ -193,7 +193,7 @@ def test_all_are_tried_and_the_highest_code_is_given(cli: Cli, small: Path, tiny
     assert len([line for line in ran.err.splitlines() if line.startswith("error: ")]) == 2
 
 
-def test_bench_goes_on_after_a_broken_artefact(cli: Cli, small: Path) -> None:
+def test_bench_continues_after_a_broken_artefact(cli: Cli, small: Path) -> None:
     ran = cli("bench", small / "nothing", small / "onnx-fp32", "--samples", "64", "--json")
     assert ran.code == 4
     assert [row["path"] for row in ran.document["rows"]] == [str(small / "onnx-fp32")]
@@ -201,7 +201,7 @@ def test_bench_goes_on_after_a_broken_artefact(cli: Cli, small: Path) -> None:
 
 
 @pytest.mark.slow
-def test_export_goes_on_after_a_broken_model(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+def test_export_continues_after_a_broken_model(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"broken")
     ran = cli("export", tmp_path / "broken.onnx", tiny, "--out", "out", "--json")
     assert ran.code == 4
@@ -209,7 +209,7 @@ def test_export_goes_on_after_a_broken_model(cli: Cli, tiny: Path, tmp_path: Pat
     assert [error["model"] for error in ran.document["errors"]] == [str(tmp_path / "broken.onnx")]
 
 
-def test_a_bug_in_one_item_ranks_above_all_and_the_others_go_on(
+def test_a_bug_ranks_highest_and_the_other_artefacts_are_tried(
     cli: Cli, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lmconv.store import artifact as artifacts
@@ -234,7 +234,7 @@ TENSORRT = TARGETS.load("tensorrt").requires()
 
 
 @pytest.mark.skipif(TENSORRT is None, reason="TensorRT and a GPU are here")
-def test_a_missing_runtime_gives_3_and_the_other_targets_are_made(cli: Cli, tiny: Path) -> None:
+def test_a_missing_runtime_ends_with_exit_code_3_and_other_targets_are_built(cli: Cli, tiny: Path) -> None:
     ran = cli("export", tiny, "--to", "tensorrt", "--to", "onnx", "--to", "openvino", "--json")
     ran.refused(3, "tensorrt", str(TENSORRT))
     assert [row["target"] for row in ran.document["artifacts"]] == ["onnx", "openvino"]
@@ -243,13 +243,13 @@ def test_a_missing_runtime_gives_3_and_the_other_targets_are_made(cli: Cli, tiny
 
 
 @pytest.mark.skipif(TENSORRT is None, reason="TensorRT and a GPU are here")
-def test_a_missing_runtime_alone_leaves_nothing(cli: Cli, tiny: Path) -> None:
+def test_a_missing_runtime_as_only_target_writes_nothing(cli: Cli, tiny: Path) -> None:
     cli("export", tiny, "--to", "tensorrt").refused(3, "tensorrt")
     assert list(Path().iterdir()) == []
 
 
 @pytest.mark.skipif(TENSORRT is None, reason="TensorRT and a GPU are here")
-def test_an_artefact_of_a_missing_runtime_gives_3_and_the_others_are_verified(
+def test_an_artefact_of_a_missing_runtime_ends_with_exit_code_3_and_others_are_verified(
     cli: Cli, small: Path, tiny: Path
 ) -> None:
     from lmconv.store import artifact as artifacts
@@ -277,7 +277,7 @@ sys.exit(run(sys.argv[1:]))
 """
 
 
-def test_a_bug_is_70_and_asks_for_a_report() -> None:
+def test_a_bug_ends_with_exit_code_70_and_asks_for_a_report() -> None:
     ran = python(BUG, "weights", "list", "--json")
     ran.refused(70, "ZeroDivisionError: our mistake", "please report")
     assert ran.document["error"]["kind"] == "bug"
@@ -285,21 +285,21 @@ def test_a_bug_is_70_and_asks_for_a_report() -> None:
 
 
 @pytest.mark.parametrize("option", ["-v", "--verbose"])
-def test_a_bug_shows_its_traceback_when_asked(option: str) -> None:
+def test_a_bug_shows_its_traceback_with_verbose(option: str) -> None:
     ran = python(BUG, "weights", "list", option)
     assert ran.code == 70
     assert "Traceback (most recent call last)" in ran.err
     assert "in broken" in ran.err
 
 
-def test_a_reader_that_stops_reading_is_no_bug() -> None:
+def test_a_closed_standard_output_is_no_bug() -> None:
     code = """
 import os, subprocess, sys
 read, write = os.pipe()
 os.close(read)
 line = [sys.executable, "-c", "from lmconv.cli import main; main()", "weights", "list"]
-done = subprocess.run(line, stdout=write, stderr=subprocess.PIPE, text=True)
-print(done.returncode, "Traceback" in done.stderr, "bug" in done.stderr)
+process = subprocess.run(line, stdout=write, stderr=subprocess.PIPE, text=True)
+print(process.returncode, "Traceback" in process.stderr, "bug" in process.stderr)
 """
     assert python(code).out.split()[1:] == ["False", "False"]
 
@@ -326,7 +326,7 @@ def test_a_broken_checkpoint_is_refused_and_nothing_is_written(
 
 
 class Attack:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -343,12 +343,12 @@ def test_pickled_code_is_refused_in_one_line_and_not_run(cli: Cli, tmp_path: Pat
     assert ran.err.count("\n") == 1
 
 
-def test_weights_of_another_network_are_refused_and_it_is_named(cli: Cli, weights: Path) -> None:
+def test_weights_of_another_network_are_refused_with_its_name(cli: Cli, weights: Path) -> None:
     file = weights / "mobilefacenet_model_best.pth.tar"
     cli("export", "pfld", "--weights", file).refused(4, "these are the weights of mobilefacenet")
 
 
-def test_a_missing_checkpoint_says_what_to_put_where(cli: Cli) -> None:
+def test_a_missing_checkpoint_is_refused_with_its_file_name(cli: Cli) -> None:
     cli("export", "pfld").refused(4, "no checkpoint of pfld", "pfld_model_best.pth.tar")
 
 
@@ -404,7 +404,7 @@ def test_two_sources_for_one_folder_are_refused_before_any_work(cli: Cli, tiny: 
     cli("export", tiny, other).refused(2, "tiny")
 
 
-def test_an_option_that_says_nothing_about_a_backbone_is_refused(cli: Cli, weights: Path) -> None:
+def test_an_option_for_onnx_files_is_refused_for_a_backbone(cli: Cli, weights: Path) -> None:
     cli("export", "pfld", "--output-slice", "0:100000").refused(2, "--output-slice")
 
 
@@ -423,7 +423,7 @@ def pickled(folder: Path) -> None:
         ("onnx", lambda folder: (folder / "reference.npz").unlink(), "reference.npz"),
     ],
 )
-def test_a_damaged_file_with_a_fitting_manifest_is_refused(
+def test_a_damaged_file_with_a_matching_manifest_is_refused(
     cli: Cli, small: Path, target: str, damage: Callable[[Path], object], name: str
 ) -> None:
     folder = small / f"{target}-fp32"

@@ -11,11 +11,11 @@ from lmconv.store import artifact as artifacts
 KEYS = {"path", "model", "target", "precision", "execution", "bytes", "parameters", "flops", "seconds"}
 
 
-def test_each_combination_goes_to_a_folder_of_its_own(cli: Cli, tiny: Path) -> None:
+def test_each_combination_is_written_to_its_own_folder(cli: Cli, tiny: Path) -> None:
     ran = cli("export", tiny, "--to", "onnx", "--to", "openvino", "--precision", "fp32", "--precision", "bf16")
     assert ran.code == 0, ran.err
-    made = sorted(path.name for path in Path("build/tiny").iterdir() if not path.name.startswith("."))
-    assert made == ["onnx-fp32", "openvino-bf16", "openvino-fp32", "plain"]
+    folders = sorted(path.name for path in Path("build/tiny").iterdir() if not path.name.startswith("."))
+    assert folders == ["onnx-fp32", "openvino-bf16", "openvino-fp32", "plain"]
     assert strays(Path("build")) == []
 
 
@@ -30,7 +30,7 @@ def test_json_has_the_documented_keys(cli: Cli, tiny: Path) -> None:
     assert row["bytes"] == sum(path.stat().st_size for path in files)
 
 
-def test_a_combination_that_a_target_has_not_is_left_out_and_said(cli: Cli, tiny: Path) -> None:
+def test_a_combination_that_a_target_lacks_is_left_out_with_a_note(cli: Cli, tiny: Path) -> None:
     ran = cli("export", tiny, "--to", "onnx", "--to", "openvino", "--precision", "bf16", "--json")
     assert ran.code == 0
     assert [row["target"] for row in ran.document["artifacts"]] == ["openvino"]
@@ -49,7 +49,7 @@ def test_a_fixed_batch_is_in_the_model(cli: Cli, tiny: Path) -> None:
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 4
 
 
-def test_preprocessing_given_is_in_the_spec(cli: Cli, tiny: Path) -> None:
+def test_the_preprocessing_option_is_in_the_spec(cli: Cli, tiny: Path) -> None:
     assert cli("export", tiny, "--preprocess", "RGB,1/255,0.485:0.456:0.406,0.229:0.224:0.225").code == 0
     preprocess = artifacts.read(Path("build/tiny/onnx-fp32")).spec.preprocess
     assert preprocess.colour == "RGB"
@@ -58,7 +58,7 @@ def test_preprocessing_given_is_in_the_spec(cli: Cli, tiny: Path) -> None:
     assert preprocess.std == (0.229, 0.224, 0.225)
 
 
-def test_a_second_export_says_the_same_and_keeps_the_digest(cli: Cli, tiny: Path) -> None:
+def test_a_second_export_gives_the_same_document_and_digest(cli: Cli, tiny: Path) -> None:
     first = cli("export", tiny, "--json").document
     digest = artifacts.read(Path("build/tiny/onnx-fp32")).digest
     second = cli("export", tiny, "--json").document
@@ -68,11 +68,11 @@ def test_a_second_export_says_the_same_and_keeps_the_digest(cli: Cli, tiny: Path
     assert artifacts.read(Path("build/tiny/onnx-fp32")).digest == digest
 
 
-def test_nothing_but_the_document_is_on_standard_output(cli: Cli, tiny: Path) -> None:
+def test_only_the_document_is_on_standard_output(cli: Cli, tiny: Path) -> None:
     assert cli("export", tiny, "--json").document["errors"] == []
 
 
-def test_quiet_says_nothing_but_the_result(cli: Cli, tiny: Path) -> None:
+def test_quiet_prints_only_the_result(cli: Cli, tiny: Path) -> None:
     ran = cli("export", tiny, "--to", "onnx", "--to", "openvino", "--precision", "bf16", "--quiet")
     assert ran.code == 0
     assert ran.err == ""

@@ -16,12 +16,12 @@ SMALL = ("drawn68", "pfld")
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only two small networks are known: eleven would take minutes (benchmarks/zoo.py does them all)."""
+    """Registers only two small networks: eleven networks would take minutes (benchmarks/zoo.py converts all)."""
     monkeypatch.setattr(BACKBONES, "names", lambda: list(SMALL))
 
 
 @pytest.mark.slow
-def test_all_converts_what_has_weights_and_says_what_has_none(cli: Cli, few: None, weights: Path) -> None:
+def test_all_converts_networks_with_weights_and_lists_the_others(cli: Cli, few: None, weights: Path) -> None:
     ran = cli("export", "--all", "--json", "--weights", weights)
     assert ran.code == 0, ran.err
     assert "pfld" in {row["model"] for row in ran.document["artifacts"]}
@@ -30,7 +30,7 @@ def test_all_converts_what_has_weights_and_says_what_has_none(cli: Cli, few: Non
 
 
 @pytest.mark.slow
-def test_all_with_random_weights_converts_everything(cli: Cli, few: None) -> None:
+def test_all_with_random_weights_converts_every_network(cli: Cli, few: None) -> None:
     ran = cli("export", "--all", "--random-weights", "--json")
     assert ran.code == 0, ran.err
     rows = {row["model"]: row["weights"] for row in ran.document["artifacts"]}
@@ -40,7 +40,7 @@ def test_all_with_random_weights_converts_everything(cli: Cli, few: None) -> Non
 
 
 @pytest.mark.slow
-def test_all_goes_on_after_a_failure_and_ends_with_a_table_of_it(cli: Cli, few: None, tmp_path: Path) -> None:
+def test_all_continues_after_a_failure_and_ends_with_a_table_of_failures(cli: Cli, few: None, tmp_path: Path) -> None:
     (tmp_path / "drawn68.pth").write_bytes(b"not a checkpoint")
     ran = cli("export", "--all", "--random-weights", "--weights", tmp_path)
     assert ran.code == 4
@@ -52,7 +52,7 @@ def test_all_goes_on_after_a_failure_and_ends_with_a_table_of_it(cli: Cli, few: 
 
 
 @pytest.mark.slow
-def test_a_network_with_weights_keeps_them_and_says_its_size(cli: Cli, weights: Path) -> None:
+def test_a_network_with_weights_keeps_them_and_its_row_has_its_size(cli: Cli, weights: Path) -> None:
     row = cli("export", "pfld", "--random-weights", "--json").document["artifacts"][0]
     assert row["weights"] == "pfld_model_best.pth.tar"
     assert "seed" not in artifacts.read(Path("build/pfld/onnx-fp32")).parents["source"]
@@ -78,7 +78,7 @@ def test_a_network_of_random_weights_has_no_ion(cli: Cli, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_faces_with_other_points_are_left_out_and_said(cli: Cli, tmp_path: Path) -> None:
+def test_faces_with_another_number_of_points_are_left_out_with_a_note(cli: Cli, tmp_path: Path) -> None:
     assert cli("draw", tmp_path / "faces", "--faces", "3", "--train", "3").code == 0
     ran = cli(
         "export",
@@ -99,14 +99,14 @@ def test_faces_with_other_points_are_left_out_and_said(cli: Cli, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_int8_is_refused_where_the_faces_have_other_points(cli: Cli, tmp_path: Path) -> None:
+def test_int8_is_refused_if_the_faces_have_another_number_of_points(cli: Cli, tmp_path: Path) -> None:
     assert cli("draw", tmp_path / "faces", "--faces", "3", "--train", "3").code == 0
     path = saved("drawn68", 98, tmp_path)
     options = ("--landmarks", "98", "--weights", path, "--calibration", tmp_path / "faces", "--precision", "int8")
     cli("export", "drawn68", *options).refused(2, "int8 needs faces to calibrate on")
 
 
-def test_drawn_faces_beside_photographs_are_not_mixed_with_them(cli: Cli, tmp_path: Path) -> None:
+def test_a_folder_with_drawn_faces_and_photographs_is_refused(cli: Cli, tmp_path: Path) -> None:
     assert cli("draw", tmp_path / "faces", "--faces", "2", "--train", "1").code == 0
     add_face(tmp_path / "faces" / "ibug", "a", face(10, 10, 50, 50))
     arguments = ("--random-weights", "--calibration", tmp_path / "faces")
@@ -121,7 +121,7 @@ def saved(model: str, landmarks: int, folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_98_points_is_converted_as_such(cli: Cli, tmp_path: Path) -> None:
+def test_a_checkpoint_of_98_points_is_converted(cli: Cli, tmp_path: Path) -> None:
     path = saved("drawn68", 98, tmp_path)
     assert cli("export", "drawn68", "--weights", path, "--landmarks", "98").code == 0
     spec = artifacts.read(Path("build/drawn68/onnx-fp32")).spec
@@ -130,19 +130,19 @@ def test_a_checkpoint_of_98_points_is_converted_as_such(cli: Cli, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("model", "landmarks", "given", "hint"),
+    ("model", "landmarks", "arguments", "hint"),
     [
         ("pfld", 98, ("pfld", "--landmarks", "68"), "this network has 98 points: use --landmarks 98"),
         ("resnet18", 68, ("res2net50_v1b",), "these are the weights of resnet18, 68 points"),
         ("mobilenet_v2_se_56", 106, ("mobilenet_v2_56",), "these are the weights of mobilenet_v2_se_56, 106 points"),
     ],
 )
-def test_the_wrong_checkpoint_is_named_for_what_it_is(
-    cli: Cli, tmp_path: Path, model: str, landmarks: int, given: tuple[str, ...], hint: str
+def test_a_checkpoint_of_another_network_or_number_of_points_is_named(
+    cli: Cli, tmp_path: Path, model: str, landmarks: int, arguments: tuple[str, ...], hint: str
 ) -> None:
     path = saved(model, landmarks, tmp_path)
-    cli("export", *given, "--weights", path).refused(4, str(path), hint)
+    cli("export", *arguments, "--weights", path).refused(4, str(path), hint)
 
 
-def test_an_onnx_file_of_another_number_of_points_is_refused(cli: Cli, tiny: Path) -> None:
+def test_an_onnx_file_with_another_number_of_points_is_refused(cli: Cli, tiny: Path) -> None:
     cli("export", tiny, "--landmarks", "98").refused(2, "gives 68 points, not 98", "--output-slice")

@@ -1,4 +1,4 @@
-"""A network of the user's own, as docs/own-network.md tells it; and everything that can be wrong with it."""
+"""Networks of users as in docs/own-network.md, and their errors."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def build(landmarks):
 
 @pytest.fixture(autouse=True)
 def own_imports() -> Iterator[None]:
-    """Every test imports its user's files anew."""
+    """Unloads modules of user code after every test: every test imports its own files."""
     path, modules = list(sys.path), set(sys.modules)
     yield
     sys.path[:] = path
@@ -162,15 +162,15 @@ def users() -> Path:
 
 @pytest.fixture
 def exported(own_build: Path) -> Path:
-    """A copy of `own_build` in the folder the test runs in; gives the artefact."""
+    """Copies `own_build` to the current folder; returns the path of the artefact."""
     shutil.copytree(own_build, ".", dirs_exist_ok=True)
     return Path("flat-Flat/onnx-fp32")
 
 
-# The page
+# The page docs/own-network.md
 
 
-def test_the_page_is_true(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_of_the_page_run(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("my_models.py").write_text(PYTHON[0], encoding="utf-8")
     Path("save.py").write_text(PYTHON[1], encoding="utf-8")
     monkeypatch.syspath_prepend(".")
@@ -192,7 +192,7 @@ def test_the_page_is_true(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_a_package_brings_a_network_by_entry_point(tmp_path: Path) -> None:
+def test_a_package_can_add_a_network_by_entry_point(tmp_path: Path) -> None:
     module = PYTHON[0] + PYTHON[2].replace("from my_package.models import build\n", "")
     env = other_package(tmp_path / "site", "[lmconv.backbones]\nmy_net = lmconv_other:plugin\n", module)
     ran = python(COMMAND, "export", "my_net", "--random-weights", "--json", env=env)
@@ -200,39 +200,39 @@ def test_a_package_brings_a_network_by_entry_point(tmp_path: Path) -> None:
     assert Path(ran.document["artifacts"][0]["path"]) == Path("build/my_net/onnx-fp32")
 
 
-# What it is
+# Export and verification
 
 
-def test_it_computes_what_it_computed(cli: Cli, users: Path, tmp_path: Path) -> None:
+def test_the_artefact_computes_the_landmarks_of_the_network(cli: Cli, users: Path, tmp_path: Path) -> None:
     network = torch.nn.Linear(3 * 32 * 32, 8)
     torch.save({f"module.fc.{key}": value for key, value in network.state_dict().items()}, tmp_path / "x.pth")
     options = ("--input", "3x32x32", "--landmarks", "4", "--weights", tmp_path / "x.pth", "--name", "mine")
     assert cli("export", f"{users}:Flat", *options).code == 0
-    made = artifacts.read(Path("build/mine/onnx-fp32"))
-    reference = reference_file.read(made)
+    artifact = artifacts.read(Path("build/mine/onnx-fp32"))
+    reference = reference_file.read(artifact)
     with torch.inference_mode():
         expected = network(torch.from_numpy(reference.inputs["input"]).flatten(1)).reshape(8, 4, 2).numpy()
     np.testing.assert_allclose(reference.outputs.landmarks, expected, atol=1e-6)
-    assert made.spec.backbone == "users.py:Flat"
-    assert (made.spec.landmarks, made.spec.input_size) == (4, (32, 32))
+    assert artifact.spec.backbone == "users.py:Flat"
+    assert (artifact.spec.landmarks, artifact.spec.input_size) == (4, (32, 32))
 
 
-def test_its_heatmaps_are_decoded_in_the_graph(cli: Cli, users: Path) -> None:
+def test_heatmaps_are_decoded_in_the_graph(cli: Cli, users: Path) -> None:
     ran = cli("export", f"{users}:maps", *OWN, "--decode", "soft-argmax:5", "--to", "onnx", "--to", "openvino")
     assert ran.code == 0, ran.err
-    made = artifacts.read(Path("build/users-maps/openvino-fp32"))
-    assert [tensor.shape for tensor in made.spec.outputs] == [("N", 4, 2), ("N", 4, 16, 16)]
-    verified = cli("verify", made.path, "--model", f"{users}:maps", "--json").document["artifacts"][0]
+    artifact = artifacts.read(Path("build/users-maps/openvino-fp32"))
+    assert [tensor.shape for tensor in artifact.spec.outputs] == [("N", 4, 2), ("N", 4, 16, 16)]
+    verified = cli("verify", artifact.path, "--model", f"{users}:maps", "--json").document["artifacts"][0]
     assert verified["gates"] == {"max_abs": "passed", "max_map": "passed"}
 
 
-def test_random_weights_are_named_and_found_again(cli: Cli, exported: Path) -> None:
+def test_random_weights_are_recorded_by_seed_and_restored(cli: Cli, exported: Path) -> None:
     assert artifacts.read(exported).parents["source"]["seed"] == 7
     row = cli("verify", exported, "--model", "flat.py:Flat", "--json").document["artifacts"][0]
     assert (row["trained"], row["ion"], row["parity"]["against"]) == (False, None, "torch")
 
 
-def test_its_code_is_not_run_unless_it_is_named(cli: Cli, exported: Path) -> None:
+def test_user_code_runs_only_if_it_is_named(cli: Cli, exported: Path) -> None:
     Path("flat.py").write_text("raise RuntimeError('was run')\n", encoding="utf-8")
     ran = cli("verify", exported, "--json")
     assert ran.code == 0
@@ -242,20 +242,20 @@ def test_its_code_is_not_run_unless_it_is_named(cli: Cli, exported: Path) -> Non
     named.refused(4, "flat.py:1", "RuntimeError: was run")
 
 
-def test_what_changed_in_the_code_is_exported_anew(cli: Cli, exported: Path) -> None:
+def test_changed_user_code_is_exported_again(cli: Cli, exported: Path) -> None:
     before, code = artifacts.read(exported).parameters, Path("flat.py").read_text(encoding="utf-8")
     Path("flat.py").write_text(code.replace("32, 8)", "32, 8, bias=False)"), encoding="utf-8")
     assert cli("export", "flat.py:Flat", *OWN, "--seed", "7", "--out", ".").code == 0
     assert artifacts.read(exported).parameters == before - 8
 
 
-def test_what_it_prints_is_not_in_the_document(cli: Cli, users: Path) -> None:
+def test_output_of_user_code_is_not_in_the_document(cli: Cli, users: Path) -> None:
     ran = cli("export", f"{users}:pair", *OWN, "--json")
     assert len(ran.document["errors"]) == 1
     assert "imported" in ran.err
 
 
-# What can be wrong
+# Errors in user code
 
 
 @pytest.mark.parametrize(
@@ -281,13 +281,17 @@ def test_what_it_prints_is_not_in_the_document(cli: Cli, users: Path) -> None:
         ("Branches", ("users.py:50: your network's code raises", "PyTorch's exporter cannot trace it")),
     ],
 )
-def test_what_the_user_got_wrong_is_said_in_one_line(cli: Cli, users: Path, name: str, parts: tuple[str, ...]) -> None:
+def test_an_error_in_user_code_is_reported_in_one_line(
+    cli: Cli, users: Path, name: str, parts: tuple[str, ...]
+) -> None:
     cli("export", f"{users}:{name}", *OWN).refused(4, *parts)
     assert not list(Path("build").glob("*/*-*"))
 
 
 @pytest.mark.parametrize(("name", "what"), [("Later", "ValueError: tired"), ("Exits", "SystemExit: 0")])
-def test_what_goes_wrong_on_a_later_call_is_theirs_too(cli: Cli, users: Path, name: str, what: str) -> None:
+def test_an_error_on_a_later_call_is_reported_as_an_error_of_user_code(
+    cli: Cli, users: Path, name: str, what: str
+) -> None:
     ran = cli("export", f"{users}:{name}", *OWN, "--json")
     assert ran.code == 4
     assert ran.document["artifacts"] == []
@@ -296,7 +300,7 @@ def test_what_goes_wrong_on_a_later_call_is_theirs_too(cli: Cli, users: Path, na
 
 
 @pytest.mark.slow
-def test_one_that_ends_its_process_does_not_hide_the_others(cli: Cli, users: Path, tiny: Path) -> None:
+def test_user_code_that_ends_its_process_does_not_hide_other_errors(cli: Cli, users: Path, tiny: Path) -> None:
     users.write_text("import os\ndef build():\n    os._exit(3)\n", encoding="utf-8")
     both = (f"{users}:build", "pfld", "--input", "3x32x32", "--landmarks", "68", "--random-weights")
     cli("export", *both).refused(2, "--input is for a network of your own")
@@ -306,7 +310,7 @@ def test_one_that_ends_its_process_does_not_hide_the_others(cli: Cli, users: Pat
     assert "users.py has no function other" in ran.out
 
 
-def test_heatmaps_that_hold_a_nan_are_refused(cli: Cli, users: Path) -> None:
+def test_heatmaps_with_nan_are_refused(cli: Cli, users: Path) -> None:
     cli("export", f"{users}:Hole", *OWN, "--decode", "argmax").refused(4, "computes NaN or infinity")
 
 
@@ -315,13 +319,19 @@ def test_heatmaps_of_two_cells_are_refused(cli: Cli, users: Path) -> None:
 
 
 def test_soft_arg_max_is_exported_in_half_precision(cli: Cli, users: Path) -> None:
-    options = ("--decode", "soft-argmax:20", "--precision", "fp16", "--no-guard")  # its one layer stays float32
+    options = (
+        "--decode",
+        "soft-argmax:20",
+        "--precision",
+        "fp16",
+        "--no-guard",
+    )  # no guard: the only layer stays float32
     ran = cli("export", f"{users}:maps", *OWN, *options)
     assert ran.code == 0, ran.err
 
 
 @pytest.mark.slow
-def test_two_sizes_of_one_network_are_each_compared_with_their_own(cli: Cli) -> None:
+def test_each_input_size_of_a_network_is_compared_at_its_size(cli: Cli) -> None:
     Path("pooled.py").write_text(POOLED, encoding="utf-8")
     for side in (32, 48):
         options = ("--input", f"3x{side}x{side}", "--landmarks", "4", "--random-weights", "--name", f"at{side}")
@@ -336,12 +346,12 @@ def test_a_forward_that_changes_its_input_is_converted(cli: Cli, users: Path) ->
     assert verified.document["artifacts"][0]["passed"]
 
 
-def test_a_module_beside_the_user_is_found_by_its_name(cli: Cli, users: Path) -> None:
+def test_a_module_in_the_current_folder_is_found_by_name(cli: Cli, users: Path) -> None:
     assert cli("export", "users:Flat", *OWN).code == 0
     cli("export", "nowhere.models:build", *OWN).refused(4, "module nowhere does not exist", "my_models.py:build")
 
 
-def test_model_is_for_networks_of_ones_own(cli: Cli, small: Path) -> None:
+def test_the_option_model_is_only_for_user_networks(cli: Cli, small: Path) -> None:
     cli("verify", small / "onnx-fp32", "--model", "pfld").refused(2, "--model 'pfld' is not FILE.py:NAME")
     cli("bench", small / "onnx-fp32", "--model", "pfld").refused(2, "--model 'pfld' is not FILE.py:NAME")
 
@@ -357,19 +367,19 @@ def test_a_broken_package_hides_no_other_network(cli: Cli, tmp_path: Path) -> No
     assert [row["model"] for row in listed.document["errors"]] == ["bad"]
 
 
-def test_its_traceback_is_shown_when_asked_for(cli: Cli, users: Path) -> None:
+def test_the_traceback_of_user_code_is_shown_with_verbose(cli: Cli, users: Path) -> None:
     ran = cli("export", f"{users}:raises", *OWN, "-v")
     assert ran.code == 4
     assert 'return {}["key"]' in ran.err
     assert "Traceback" in ran.err
 
 
-def test_a_file_that_is_no_python_names_its_line(cli: Cli) -> None:
+def test_a_syntax_error_is_reported_with_its_line(cli: Cli) -> None:
     Path("broken.py").write_text("x = 1\ndef build(:\n", encoding="utf-8")
     cli("export", "broken.py:build", *OWN).refused(4, "broken.py:2: your network's code raises SyntaxError")
 
 
-def test_a_file_that_imports_what_is_not_there_says_so(cli: Cli) -> None:
+def test_a_missing_import_of_user_code_is_reported_with_its_line(cli: Cli) -> None:
     Path("needy.py").write_text("import surely_not_installed\n", encoding="utf-8")
     cli("export", "needy.py:build", *OWN).refused(4, "needy.py:1", "No module named 'surely_not_installed'")
 
@@ -400,14 +410,14 @@ def test_a_file_that_imports_what_is_not_there_says_so(cli: Cli) -> None:
         ((), ("there is nothing to convert",)),
     ],
 )
-def test_wrong_usage_is_found_before_any_work(
+def test_wrong_usage_is_refused_before_any_work(
     cli: Cli, users: Path, arguments: tuple[str, ...], parts: tuple[str, ...]
 ) -> None:
     cli("export", *arguments).refused(2, *parts)
     assert not Path("build").exists()
 
 
-def test_an_input_that_does_not_fit_names_the_line(cli: Cli, users: Path) -> None:
+def test_an_input_size_that_does_not_fit_is_reported_with_the_line(cli: Cli, users: Path) -> None:
     arguments = ("--input", "3x40x32", "--landmarks", "4", "--random-weights")
     cli("export", f"{users}:Flat", *arguments).refused(
         4, "users.py:13", "it was given (2, 3, 40, 32): is --input right"

@@ -1,4 +1,4 @@
-"""What the command line says and lets one choose of the passes."""
+"""Options and output of the command line about passes."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def compacted(folder: str) -> Json | None:
     return artifacts.decided(artifacts.read(Path(folder)).recipe, "compact")
 
 
-def test_dead_channels_go_by_default_and_the_plain_graph_keeps_them(cli: Cli, fat: Path) -> None:
+def test_dead_channels_are_removed_by_default_and_the_plain_graph_keeps_them(cli: Cli, fat: Path) -> None:
     ran = cli("export", fat, "--json")
     assert ran.code == 0, ran.err
-    found = compacted("build/fat/onnx-fp32")
-    assert found
-    assert found["layers"][0]["channels"][0] == 8
-    assert found["layers"][0]["channels"][1] in (3, 4)
+    decisions = compacted("build/fat/onnx-fp32")
+    assert decisions
+    assert decisions["layers"][0]["channels"][0] == 8
+    assert decisions["layers"][0]["channels"][1] in (3, 4)
     (row,) = ran.document["artifacts"]
     assert row["parameters"] < artifacts.read(Path("build/fat/plain")).parameters
     assert cli("verify", row["path"], "--weights", fat).code == 0
 
 
-def test_no_compact_keeps_them(cli: Cli, fat: Path) -> None:
+def test_no_compact_keeps_dead_channels(cli: Cli, fat: Path) -> None:
     ran = cli("export", fat, "--no-compact", "--json")
     assert ran.code == 0, ran.err
     assert compacted("build/fat/onnx-fp32") is None
     assert ran.document["artifacts"][0]["parameters"] == artifacts.read(Path("build/fat/plain")).parameters
 
 
-def test_a_recipe_is_followed(cli: Cli, fat: Path) -> None:
+def test_a_recipe_repeats_an_export(cli: Cli, fat: Path) -> None:
     assert cli("export", fat, "--out", "one").code == 0
     assert cli("export", fat, "--out", "two", "--recipe", "one/fat/onnx-fp32").code == 0
     one, two = (artifacts.read(Path(out) / "fat" / "onnx-fp32") for out in ("one", "two"))
@@ -52,26 +52,26 @@ def test_a_recipe_is_followed(cli: Cli, fat: Path) -> None:
     assert "faster than multiple 1" not in two.measured["passes"]["compact"]
 
 
-def test_explain_says_what_each_pass_bought_and_what_was_left_out(cli: Cli, fat: Path) -> None:
+def test_explain_shows_the_gain_of_each_pass_and_the_passes_left_out(cli: Cli, fat: Path) -> None:
     ran = cli("export", fat, "--to", "onnx", "--to", "openvino", "--explain", "--json")
     assert ran.code == 0, ran.err
     for row in ran.document["artifacts"]:
-        found = row["explained"]
-        step = next(step for step in found["passes"] if step["pass"] == "compact")
+        explained = row["explained"]
+        step = next(step for step in explained["passes"] if step["pass"] == "compact")
         assert step["parameters"][1] < step["parameters"][0]
         assert step["flops"][1] < step["flops"][0]
         assert 0 < step["faster"]["low"] <= step["faster"]["median"] <= step["faster"]["high"]
-        assert found["total"]["parameters"][1] == row["parameters"]
-        done = {step["pass"] for step in found["passes"]}
-        assert done.isdisjoint(step["pass"] for step in found["left_out"])
-        assert all(step["why"] for step in found["left_out"])
+        assert explained["total"]["parameters"][1] == row["parameters"]
+        done = {step["pass"] for step in explained["passes"]}
+        assert done.isdisjoint(step["pass"] for step in explained["left_out"])
+        assert all(step["why"] for step in explained["left_out"])
     text = cli("export", fat, "--explain", "--no-compact").out
     assert "against the plain graph on this target" in text
     assert "left out: switched off (--no-compact)" in text
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--no-simplify"], "--no-simplify"),
         (["--no-float16"], "--no-float16"),
@@ -82,12 +82,14 @@ def test_explain_says_what_each_pass_bought_and_what_was_left_out(cli: Cli, fat:
         (["--no-such-pass"], "--no-such-pass"),
     ],
 )
-def test_what_cannot_be_is_refused_before_any_work(cli: Cli, fat: Path, options: list[str], said: str) -> None:
-    cli("export", fat, *options).refused(2, said)
+def test_invalid_options_of_passes_are_refused_before_any_work(
+    cli: Cli, fat: Path, options: list[str], message: str
+) -> None:
+    cli("export", fat, *options).refused(2, message)
     assert not Path("build").exists()
 
 
-def test_a_recipe_is_of_the_same_network_target_and_precision(cli: Cli, fat: Path, tiny: Path) -> None:
+def test_a_recipe_of_another_network_target_or_precision_is_refused(cli: Cli, fat: Path, tiny: Path) -> None:
     assert cli("export", fat, "--no-dead").code == 0
     recipe = ("--recipe", "build/fat/onnx-fp32")
     cli("export", tiny, *recipe).refused(2, "other weights")
@@ -114,12 +116,12 @@ def test_inspect_shows_every_layer_as_a_table_and_as_a_picture(cli: Cli, fat: Pa
     assert any(text.startswith("8 → ") for text in texts)
 
 
-def test_inspect_has_no_layers_of_what_was_not_compacted(cli: Cli, fat: Path) -> None:
+def test_inspect_refuses_layers_of_an_artefact_without_compaction(cli: Cli, fat: Path) -> None:
     assert cli("export", fat, "--no-compact").code == 0
     cli("inspect", "build/fat/onnx-fp32", "--layers").refused(4, "not compacted")
 
 
-def test_int8_is_for_another_kind_of_cpu_where_asked_for_and_its_recipe_keeps_to_it(
+def test_int8_can_be_built_for_another_kind_of_cpu_and_the_recipe_keeps_it(
     cli: Cli, tiny: Path, tmp_path: Path
 ) -> None:
     faces = tmp_path / "faces"
@@ -128,6 +130,6 @@ def test_int8_is_for_another_kind_of_cpu_where_asked_for_and_its_recipe_keeps_to
     assert cli("export", tiny, *int8, "--cpu", "arm", "--out", "one").code == 0
     assert cli("export", tiny, *int8, "--recipe", "one/tiny/onnx-int8", "--out", "two").code == 0
     for folder in ("one", "two"):
-        told = artifacts.read(Path(folder) / "tiny" / "onnx-int8").recipe["quantisation"]
-        assert (told["cpu"], told["activations"]) == ("arm", "int8")
+        quantisation = artifacts.read(Path(folder) / "tiny" / "onnx-int8").recipe["quantisation"]
+        assert (quantisation["cpu"], quantisation["activations"]) == ("arm", "int8")
     cli("export", tiny, *int8, "--recipe", "one/tiny/onnx-int8", "--cpu", "x86").refused(2, "--cpu")

@@ -1,4 +1,4 @@
-"""`lmconv tune` as a user runs it: a small network, drawn faces, real runtimes."""
+"""The command `lmconv tune`, with a small network, drawn faces and real runtimes."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ LAYER = {"layer", "output", "drift", "cost_ms", "int8"}
 
 @pytest.fixture(scope="session")
 def drawn(once: Once) -> Path:
-    """Thirty faces to tune by, ten to report on; as `lmconv draw` writes them. Not to be changed."""
+    """Drawn faces: 30 training faces for the search, 10 test faces. Not to be changed."""
     return once("tuning", lambda folder: write(folder, {"testset": 10, "trainset": 30}))
 
 
 @pytest.fixture
-def network(cli: Cli) -> Path:
-    """A third party's network and thirty faces to tune it by; ten to report on."""
-    onnx.save(tiny_onnx(), "tiny.onnx")
-    assert cli("draw", "faces", "--faces", "10", "--train", "30").code == 0
+def network(tiny: Path, drawn: Path) -> Path:
+    """A third party's network, and `faces` for the search."""
+    shutil.copy(tiny, "tiny.onnx")
+    Path("faces").symlink_to(drawn)
     return Path("tiny.onnx")
 
 
 @pytest.mark.parametrize("target", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
-def test_finds_judges_writes_and_shows(cli: Cli, network: Path, target: str) -> None:
+def test_tune_searches_and_judges_and_writes_the_result(cli: Cli, network: Path, target: str) -> None:
     ran = cli(
         "tune", network, "--to", target, "--calibration", "faces", "--budget-ion", "1", "--budget-drift", "1", "--json"
     )
@@ -51,7 +51,7 @@ def test_finds_judges_writes_and_shows(cli: Cli, network: Path, target: str) -> 
     folder = Path(tuned["folder"])
     assert json.loads((folder / "tuned.json").read_text(encoding="utf-8"))["points"] == tuned["points"]
     for picture in ("front.svg", "layers.svg"):
-        assert ElementTree.parse(folder / picture).getroot().tag.endswith("svg")  # noqa: S314  our own
+        assert ElementTree.parse(folder / picture).getroot().tag.endswith("svg")  # noqa: S314  written by lmconv
     assert cli("verify", row["path"], "--data", "faces", "--max-ion-loss", "50", "--json").code == 0
 
 
@@ -59,11 +59,11 @@ def test_finds_judges_writes_and_shows(cli: Cli, network: Path, target: str) -> 
 def test_a_second_search_measures_nothing_and_gives_the_same_bytes(cli: Cli, network: Path) -> None:
     first = cli("tune", network, "--calibration", "faces", "--budget-drift", "5", "--budget-ion", "5", "--json")
     before = contents(Path("build/tiny/onnx-mixed"))
-    known = json.loads(Path("build/tiny/tune-onnx/measured.json").read_text(encoding="utf-8"))
+    measured = json.loads(Path("build/tiny/tune-onnx/measured.json").read_text(encoding="utf-8"))
     again = cli("tune", network, "--calibration", "faces", "--budget-drift", "5", "--budget-ion", "5", "--json")
     tuned = [ran.document["artifacts"][0]["tuned"] for ran in (first, again)]
     assert tuned[0]["points"] == tuned[1]["points"]
-    assert json.loads(Path("build/tiny/tune-onnx/measured.json").read_text(encoding="utf-8")) == known
+    assert json.loads(Path("build/tiny/tune-onnx/measured.json").read_text(encoding="utf-8")) == measured
     after = contents(Path("build/tiny/onnx-mixed"))
     assert {k: v for k, v in before.items() if k != "manifest.json"} == {
         k: v for k, v in after.items() if k != "manifest.json"
@@ -71,7 +71,7 @@ def test_a_second_search_measures_nothing_and_gives_the_same_bytes(cli: Cli, net
 
 
 @pytest.mark.slow
-def test_export_of_mixed_is_what_was_tuned_and_its_recipe_gives_it_again(cli: Cli, network: Path) -> None:
+def test_export_of_mixed_and_its_recipe_give_the_tuned_artefact(cli: Cli, network: Path) -> None:
     assert cli("tune", network, "--calibration", "faces").code == 0
     tuned = Path("build/tiny/onnx-mixed/model.onnx").read_bytes()
     export = ("export", network, "--precision", "mixed", "--calibration", "faces")
@@ -82,7 +82,7 @@ def test_export_of_mixed_is_what_was_tuned_and_its_recipe_gives_it_again(cli: Cl
 
 
 @pytest.mark.slow
-def test_where_nothing_may_be_lost_nothing_is_int8(cli: Cli, network: Path) -> None:
+def test_fp32_is_chosen_for_a_budget_of_zero(cli: Cli, network: Path) -> None:
     ran = cli("tune", network, "--calibration", "faces", "--budget-ion", "0", "--budget-drift", "0", "--json")
     assert ran.code == 0, ran.err
     (chosen,) = [point for point in ran.document["artifacts"][0]["tuned"]["points"] if point["chosen"]]
@@ -90,7 +90,7 @@ def test_where_nothing_may_be_lost_nothing_is_int8(cli: Cli, network: Path) -> N
 
 
 @pytest.mark.slow
-def test_shows_a_person_the_choice_and_the_layers(cli: Cli, network: Path) -> None:
+def test_tune_prints_the_choice_and_the_layers(cli: Cli, network: Path) -> None:
     ran = cli("tune", network, "--calibration", "faces", "--layers")
     assert ran.code == 0, ran.err
     assert "tiny for onnx: 30 faces in 5 folds; budget 0.03 ION points, drift 0.4" in ran.out
@@ -110,7 +110,7 @@ def test_shows_a_person_the_choice_and_the_layers(cli: Cli, network: Path) -> No
     ],
     ids=["no faces", "no folder", "no time", "not tunable", "no target", "too few faces"],
 )
-def test_says_in_one_line_what_is_missing(
+def test_missing_arguments_are_reported_in_one_line(
     cli: Cli, network: Path, options: tuple[str, ...], code: int, parts: tuple[str, ...]
 ) -> None:
     shutil.copytree("faces/drawn/testset", "few/drawn/testset", ignore=shutil.ignore_patterns("*[89].*"))
@@ -118,7 +118,7 @@ def test_says_in_one_line_what_is_missing(
     assert not Path("build/tiny/onnx-mixed").exists()
 
 
-def test_points_without_an_ion_cannot_be_tuned_by_it(cli: Cli, network: Path) -> None:
+def test_points_without_ion_cannot_be_tuned(cli: Cli, network: Path) -> None:
     onnx.save(tiny_onnx(points=5), network)
     cli("tune", "tiny.onnx", "--landmarks", "5", "--calibration", "faces").refused(2, "ION is not defined for 5 points")
 
@@ -142,12 +142,12 @@ def test_a_trained_network_is_tuned_within_its_budget(cli: Cli, real_weights: Pa
     assert {layer["layer"] for layer in row["tuned"]["layers"]} >= {"conv1", "block3_2.conv.0", "conv8"}
     verified = cli("verify", row["path"], "--data", faces / "300w_common", "--max-drift", "0.4", "--json")
     assert verified.code == 0, verified.err
-    (found,) = verified.document["artifacts"]
-    assert found["delta_ion"]["common"]["mean"] <= 0.03
+    (row,) = verified.document["artifacts"]
+    assert row["delta_ion"]["common"]["mean"] <= 0.03
 
 
 @pytest.mark.slow
-def test_what_a_small_budget_left_unmeasured_is_measured_for_a_larger_one(cli: Cli, network: Path) -> None:
+def test_a_larger_budget_measures_faces_that_a_smaller_budget_left_out(cli: Cli, network: Path) -> None:
     faces = []
     for drift in ("0.000001", "50"):
         budget = ("--budget-ion", "50", "--budget-drift", drift)

@@ -34,7 +34,7 @@ ION = {"mean", "low", "high", "n", "of", "failure_rate", "auc", "failure_rate_8"
 
 @pytest.fixture
 def faces(tmp_path: Path) -> Path:
-    """Five faces of 300-W's layout: three of helen, one at the border among them, and two of ibug."""
+    """Five faces in the layout of 300-W: three of helen (one at the border) and two of ibug."""
     root = tmp_path / "faces"
     for index, box in enumerate([(20, 10, 50, 45), (-12, 5, 30, 50), (30, 12, 62, 40)]):
         add_face(root / "helen" / "testset", f"h{index}", face(*box), seed=index)
@@ -44,7 +44,7 @@ def faces(tmp_path: Path) -> Path:
 
 
 def reweigh(folder: Path, factor: float, name: str = "") -> str:
-    """Multiplies one weight tensor of an artefact's ONNX model and seals the manifest again; gives its name."""
+    """Multiplies one weight tensor of an artefact's model and seals the manifest again; returns the tensor's name."""
     model = onnx.load(folder / "model.onnx")
     names = {node.input[1] for node in model.graph.node if node.op_type in ("Conv", "Gemm")}
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name in names and name in ("", tensor.name))
@@ -57,10 +57,10 @@ def reweigh(folder: Path, factor: float, name: str = "") -> str:
     return str(tensor.name)
 
 
-# What is reported
+# Reported figures
 
 
-def test_an_artefact_is_held_against_its_pytorch_network(cli: Cli, build: Path, weights: Path) -> None:
+def test_an_artefact_is_compared_with_its_pytorch_network(cli: Cli, build: Path, weights: Path) -> None:
     ran = cli("verify", build / "pfld" / "onnx-fp32", build / "pfld" / "openvino-fp32", "--json")
     assert ran.code == 0, ran.err
     for row in ran.document["artifacts"]:
@@ -83,7 +83,7 @@ def test_an_onnx_source_is_found_by_its_sha256(cli: Cli, small: Path, tiny: Path
     assert row["passed"] is True
 
 
-def test_without_its_source_an_artefact_is_held_against_the_reference(cli: Cli, small: Path) -> None:
+def test_without_its_source_an_artefact_is_compared_with_the_reference(cli: Cli, small: Path) -> None:
     ran = cli("verify", small / "onnx-fp32", "--json")
     (row,) = ran.document["artifacts"]
     assert ran.code == 0
@@ -93,7 +93,7 @@ def test_without_its_source_an_artefact_is_held_against_the_reference(cli: Cli, 
     assert "is compared with reference.npz" in ran.err
 
 
-def test_another_file_of_the_sources_name_is_not_taken_for_it(cli: Cli, small: Path, tmp_path: Path) -> None:
+def test_another_file_with_the_name_of_the_source_is_not_used(cli: Cli, small: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.onnx").write_bytes(b"another network")
     (row,) = cli("verify", small / "onnx-fp32", "--weights", tmp_path, "--json").document["artifacts"]
     assert row["parity"]["against"] == "reference"
@@ -104,12 +104,12 @@ def test_faces_give_ion_per_subset_with_its_interval(cli: Cli, small: Path, tiny
     assert ran.code == 0, ran.err
     (row,) = ran.document["artifacts"]
     subsets = {"common": (3, 554), "challenge": (2, 135), "full": (5, 689), "helen/testset": (3, 330), "ibug": (2, 135)}
-    assert {name: (found["n"], found["of"]) for name, found in row["ion"].items()} == subsets
+    assert {name: (figures["n"], figures["of"]) for name, figures in row["ion"].items()} == subsets
     assert set(row["source_ion"]) == set(row["delta_ion"]) == set(subsets)
-    for name, found in row["ion"].items():
-        assert set(found) == ION
-        assert 0 < found["low"] <= found["mean"] <= found["high"]
-        assert row["source_ion"][name]["mean"] == pytest.approx(found["mean"], abs=1e-3)
+    for name, figures in row["ion"].items():
+        assert set(figures) == ION
+        assert 0 < figures["low"] <= figures["mean"] <= figures["high"]
+        assert row["source_ion"][name]["mean"] == pytest.approx(figures["mean"], abs=1e-3)
         assert row["delta_ion"][name]["low"] <= row["delta_ion"][name]["mean"] <= row["delta_ion"][name]["high"]
         assert abs(row["delta_ion"][name]["mean"]) < 1e-3
     assert row["parity"]["n"] >= 64 + 5
@@ -121,13 +121,13 @@ def test_the_same_command_gives_the_same_document(cli: Cli, small: Path, tiny: P
     assert cli(*arguments).document == cli(*arguments).document
 
 
-def test_the_table_says_against_what_and_how_many(cli: Cli, small: Path, tiny: Path, faces: Path) -> None:
+def test_the_table_has_subset_number_of_faces_and_gates(cli: Cli, small: Path, tiny: Path, faces: Path) -> None:
     out = cli("verify", small / "onnx-fp32", "--weights", tiny, "--data", faces).out
     for part in ("onnx-fp32", "full 5/689", "max_abs", "(limit 1e-05) passed"):
         assert part in out
 
 
-def test_the_result_is_kept_in_the_manifest(cli: Cli, small: Path, tiny: Path) -> None:
+def test_the_result_is_recorded_in_the_manifest(cli: Cli, small: Path, tiny: Path) -> None:
     before = artifacts.read(small / "onnx-fp32")
     cli("verify", small / "onnx-fp32", "--weights", tiny)
     after = artifacts.read(small / "onnx-fp32")
@@ -156,14 +156,14 @@ def test_one_changed_weight_tensor_fails_against_the_reference_too(cli: Cli, bui
     assert ran.document["artifacts"][0]["parity"]["against"] == "reference"
 
 
-def test_a_model_that_gives_nan_fails(cli: Cli, small: Path, tiny: Path) -> None:
+def test_a_model_that_computes_nan_fails(cli: Cli, small: Path, tiny: Path) -> None:
     reweigh(small / "onnx-fp32", float("nan"))
     ran = cli("verify", small / "onnx-fp32", "--weights", tiny, "--json")
     assert ran.code == 1
     assert ran.document["artifacts"][0]["gates"] == {"max_abs": "failed"}
 
 
-def test_red_for_blue_is_beyond_the_gate_of_fp32(build: Path) -> None:
+def test_swapped_colours_fail_the_gate_of_fp32(build: Path) -> None:
     from lmconv.inference.session import landmarks, noise
     from lmconv.networks.compare import difference
     from lmconv.types import OpenOptions
@@ -179,7 +179,7 @@ def test_red_for_blue_is_beyond_the_gate_of_fp32(build: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "gate"), [("--max-abs", "max_abs"), ("--max-px", "max_px")], ids=["max-abs", "max-px"]
 )
-def test_a_limit_may_be_given(cli: Cli, small: Path, tiny: Path, option: str, gate: str) -> None:
+def test_a_limit_may_be_overridden(cli: Cli, small: Path, tiny: Path, option: str, gate: str) -> None:
     folder = small / "onnx-fp32"
     reweigh(folder, 1.01)
     strict = cli("verify", folder, "--weights", tiny, option, "1e-6", "--json")
@@ -209,7 +209,7 @@ def test_a_gate_on_faces_is_not_judged_without_faces(cli: Cli, small: Path, tiny
     assert row["passed"] is False
 
 
-def test_a_gate_asked_for_without_faces_is_not_judged_and_said(cli: Cli, small: Path, tiny: Path) -> None:
+def test_a_requested_gate_without_faces_is_not_judged_with_a_note(cli: Cli, small: Path, tiny: Path) -> None:
     ran = cli("verify", small / "onnx-fp32", "--weights", tiny, "--max-drift", "1", "--json")
     (row,) = ran.document["artifacts"]
     assert row["gates"] == {"max_abs": "passed", "drift": "not judged"}
@@ -227,7 +227,7 @@ def test_limits_are_printed_with_the_result(cli: Cli, small: Path, tiny: Path) -
 
 
 def broken(faces: Path, case: str) -> str:
-    """Breaks one of the faces; gives what must be said of it."""
+    """Breaks one of the faces; returns the expected part of the error message."""
     path = faces / "helen" / "testset" / "h1.pts"
     lines = path.read_text(encoding="utf-8").splitlines()
     if case == "67 points":
@@ -250,18 +250,18 @@ def broken(faces: Path, case: str) -> str:
 
 
 @pytest.mark.parametrize("case", ["67 points", "text", "nan", "outside", "no area", "unreadable picture"])
-def test_a_broken_face_is_refused_by_name(cli: Cli, small: Path, tiny: Path, faces: Path, case: str) -> None:
-    said = broken(faces, case)
+def test_a_broken_face_is_refused_with_its_name(cli: Cli, small: Path, tiny: Path, faces: Path, case: str) -> None:
+    message = broken(faces, case)
     ran = cli("verify", small / "onnx-fp32", "--weights", tiny, "--data", faces)
-    ran.refused(4, "h1.", said)
+    ran.refused(4, "h1.", message)
     assert ran.out == ""
 
 
 @pytest.mark.parametrize("case", ["67 points", "unreadable picture"])
 def test_a_broken_training_face_is_refused_before_the_export(cli: Cli, tiny: Path, faces: Path, case: str) -> None:
-    said = broken(faces, case)
+    message = broken(faces, case)
     arguments = ["--precision", "int8", "--calibration", faces, "--split", "test", "--out", "out"]
-    cli("export", tiny, *arguments).refused(4, "h1.", said)
+    cli("export", tiny, *arguments).refused(4, "h1.", message)
     assert not Path("out/tiny/onnx-int8").exists()
 
 
@@ -270,11 +270,11 @@ def test_a_folder_without_faces_is_refused(cli: Cli, small: Path, tmp_path: Path
     cli("verify", small / "onnx-fp32", "--data", tmp_path / "empty").refused(4, "no annotated faces")
 
 
-def test_a_folder_that_is_not_there_is_refused(cli: Cli, small: Path, tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(cli: Cli, small: Path, tmp_path: Path) -> None:
     cli("verify", small / "onnx-fp32", "--data", tmp_path / "gone").refused(4, "gone does not exist")
 
 
-def test_training_faces_alone_are_not_test_faces(cli: Cli, small: Path, faces: Path) -> None:
+def test_a_folder_with_only_training_faces_is_refused(cli: Cli, small: Path, faces: Path) -> None:
     (faces / "helen" / "testset").rename(faces / "helen" / "trainset")
     ran = cli("verify", small / "onnx-fp32", "--data", faces / "helen")
     ran.refused(4, "no test faces")
@@ -288,7 +288,7 @@ def test_a_face_without_its_partner_is_reported(cli: Cli, small: Path, tiny: Pat
     assert "i0.png: no .pts file beside it" in ran.err
 
 
-# On a machine that has less
+# Machines with fewer packages
 
 LACKING = """
 import sys
@@ -302,7 +302,7 @@ sys.meta_path[:] = [Finder if finder is PathFinder else finder for finder in sys
 
 
 def without(*packages: str) -> str:
-    """The command line in an interpreter that cannot import these packages."""
+    """Python code that runs the command line without these packages."""
     return LACKING.format(blocked=packages) + COMMAND
 
 
@@ -316,10 +316,10 @@ def test_verify_needs_neither_torch_nor_openvino(small: Path, build: Path, weigh
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_a_detector_whose_runtime_is_missing_says_what_to_install(small: Path, shared: Path, tmp_path: Path) -> None:
+def test_a_detector_without_its_runtime_names_the_package_to_install(small: Path, shared: Path, tmp_path: Path) -> None:
     source = resolve("rfb320", weights=shared / "detectors")
-    made = convert(source, "openvino", Precision.FP32, out=tmp_path)
-    ran = python(without("openvino"), "verify", small / "onnx-fp32", "--boxes", f"detector:{made.path}")
+    artifact = convert(source, "openvino", Precision.FP32, out=tmp_path)
+    ran = python(without("openvino"), "verify", small / "onnx-fp32", "--boxes", f"detector:{artifact.path}")
     ran.refused(3, "openvino, which is not here", "pip install 'lmconv[openvino]'")
 
 
@@ -333,13 +333,13 @@ def test_bench_needs_neither_torch_nor_openvino(build: Path, weights: Path) -> N
     assert "ratio_torch is null" in ran.err
 
 
-def test_an_openvino_artefact_without_openvino_gives_3_and_the_others_are_verified(small: Path) -> None:
+def test_an_openvino_artefact_without_openvino_ends_with_exit_code_3_and_others_are_verified(small: Path) -> None:
     ran = python(without("openvino"), "verify", small / "openvino-fp32", small / "onnx-fp32", "--json")
     ran.refused(3, "pip install 'lmconv[openvino]'")
     assert [row["target"] for row in ran.document["artifacts"]] == ["onnx"]
 
 
-def test_export_without_torch_says_what_to_install(seeded: Path, tmp_path: Path) -> None:
+def test_export_without_torch_names_the_package_to_install(seeded: Path, tmp_path: Path) -> None:
     ran = python(without("torch"), "export", "pfld", "--weights", seeded, "--out", tmp_path / "out")
     ran.refused(3, "pip install 'lmconv[torch]'")
 
@@ -349,7 +349,7 @@ def test_an_onnx_file_is_exported_without_torch(tiny: Path, tmp_path: Path) -> N
     assert ran.code == 0, ran.err
 
 
-def test_doctor_says_what_to_install() -> None:
+def test_doctor_names_the_packages_to_install() -> None:
     ran = python(without("torch", "openvino"), "doctor", "--json")
     assert ran.code == 0, ran.err
     installs = {row["name"]: row["install"] for row in ran.document["runtimes"]}
@@ -402,11 +402,11 @@ def test_curves_of_artefacts_and_sources_are_written(cli: Cli, small: Path, tiny
         (("--dataset", "wlfw"), ("unknown dataset 'wlfw'", "did you mean wflw?")),
     ],
 )
-def test_refuses_names_it_does_not_know_before_any_work(cli: Cli, options: tuple[str, str], parts: tuple[str]) -> None:
+def test_unknown_names_are_refused_before_any_work(cli: Cli, options: tuple[str, str], parts: tuple[str]) -> None:
     cli("verify", "gone", *options).refused(2, *parts)
 
 
-def test_a_file_of_annotations_is_data_too_and_a_sample_may_do(cli: Cli, small: Path, tiny: Path) -> None:
+def test_an_annotation_file_and_a_sample_of_faces_are_accepted(cli: Cli, small: Path, tiny: Path) -> None:
     add_face(Path("own"), "a", face(20, 10, 50, 45))
     header = ",".join(["image", *(f"{axis}{number}" for number in range(68) for axis in "xy")])
     rows = [",".join(["a.png", *map(str, face(20, 10, 50 + more, 45).ravel())]) for more in range(3)]
