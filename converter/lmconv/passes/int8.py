@@ -35,7 +35,7 @@ def int8(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto,
 
 
 def settings_of(scheme: QuantScheme) -> QuantiserOptions:
-    """How a target wants its graph quantised."""
+    """Int8 scheme of a target as options of the quantiser."""
     wanted = asdict(scheme)
     del wanted["reason"]
     return QuantiserOptions(**wanted)

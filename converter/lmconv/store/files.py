@@ -101,7 +101,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def jpeg_breaks_off(content: bytes) -> bool:
-    """Whether this is a JPEG file without an end: its decoder fills the rest with grey, and says so to nobody.
+    """True for a JPEG file without an end: the decoder fills the rest with grey and reports nothing.
 
     ITU-T T.81, annex B: SOI begins a file, SOS every scan, EOI ends it; within a scan neither occurs. What comes after
     the end, as cameras write it, does not matter.
