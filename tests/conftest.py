@@ -1,4 +1,4 @@
-"""What tests share: a place of their own, real data, the real networks with seeded weights, a tiny network."""
+"""Fixtures of all tests: an empty folder, real data, the real networks with seeded weights, and a tiny network."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from lmconv.types import Precision
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-"""Before NumPy and PyTorch are imported: one test process per core, and sums in one order."""
+"""Set before NumPy and PyTorch are imported: one test process runs per core, and the order of sums is fixed."""
 
 Once: TypeAlias = Callable[[str, Callable[[Path], object]], Path]
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 REQUIRED = "LMCONV_REQUIRE_REALDATA"
-"""Set to 1 where the real data must be present."""
+"""Environment variable: 1 if the real data must be present."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,16 +33,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Records the result, in the process that all others report to."""
+    """Records the result in the process that receives the reports of all other processes."""
     if config.option.record and "PYTEST_XDIST_WORKER" not in os.environ:
         config.pluginmanager.register(Record(config.option.record.absolute()))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves exhaustive tests out unless `-m` names them, and skips tests on real data where there is none.
+    """Leaves exhaustive tests out unless `-m` names the mark, and skips tests on real data if the data is missing.
 
-    In CI tests on real data are not skipped: they fail, in the fixture. Slow tests come first, so that none of them is
-    left for the end.
+    CI does not skip tests on real data: the fixture `shared` fails. Slow tests run first, so that the run does not end
+    with one process that still works on a slow test.
     """
     if "exhaustive" not in config.option.markexpr:
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("exhaustive")])
@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of trained weights, annotated faces and golden outputs."""
+    """Folder of trained weights, annotated faces and golden outputs."""
     if not SHARED.is_dir():
         pytest.fail(f"the real data is missing, and {REQUIRED} asks for it")
     return SHARED
@@ -65,7 +65,7 @@ def shared() -> Path:
 
 @pytest.fixture(autouse=True)
 def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test runs in an empty folder, and finds no checkpoint or face of this machine."""
+    """Runs every test in an empty folder, without the checkpoints and faces of this machine."""
     for name in ("LMCONV_WEIGHTS", "LMCONV_FACES"):
         monkeypatch.delenv(name, raising=False)
     place = tmp_path / "here"
@@ -76,7 +76,7 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def effort() -> Effort:
-    """Effort of the command line's measurements: an instant, and so lenient that a busy machine refuses nothing."""
+    """Effort of the command line's measurements: short, with a limit that even a busy machine does not exceed."""
     from lmconv.building.effort import Effort
 
     return Effort(slower=100.0, guard_runs=15, screening_seconds=0.1, race_seconds=0.1)
@@ -84,7 +84,7 @@ def effort() -> Effort:
 
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str], effort: Effort) -> Cli:
-    """The command line, in this process: `cli("verify", path, "--json")`."""
+    """Runs the command line in this process: `cli("verify", path, "--json")`."""
     from lmconv.cli import run
 
     def call(*arguments: str | Path) -> Ran:
@@ -98,7 +98,7 @@ def cli(capfd: pytest.CaptureFixture[str], effort: Effort) -> Cli:
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """`once(name, make)` gives a folder that `make` fills once per run, also where several processes run the tests."""
+    """`once(name, make)` returns a folder that `make` fills once per run, even if several processes run the tests."""
     base = tmp_path_factory.getbasetemp()
     common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
@@ -117,14 +117,14 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 @pytest.fixture
 def real_weights(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The trained checkpoints, where the command line looks for them."""
+    """Folder of the trained checkpoints, which the command line searches."""
     monkeypatch.setenv("LMCONV_WEIGHTS", str(shared / "weights"))
     return shared / "weights"
 
 
 @pytest.fixture(scope="session")
 def seeded(once: Once) -> Path:
-    """A folder with seeded checkpoints of the real backbones under their published names. Not to be changed."""
+    """Folder with seeded checkpoints of the real backbones under the published names. Must not be changed."""
 
     def make(folder: Path) -> None:
         import torch
@@ -138,13 +138,13 @@ def seeded(once: Once) -> Path:
 
 @pytest.fixture
 def weights(seeded: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The seeded checkpoints, where the command line looks for them."""
+    """Folder of the seeded checkpoints, which the command line searches."""
     monkeypatch.setenv("LMCONV_WEIGHTS", str(seeded))
     return seeded
 
 
-def export(model: str, weights: Path | None, out: Path, *wanted: tuple[str, Precision]) -> Path:
-    """Exports a model as every test of a module may want it; gives `out`."""
+def export(model: str, weights: Path | None, out: Path, *variants: tuple[str, Precision]) -> Path:
+    """Exports a model for each (target, precision); returns `out`."""
     from lmconv.building import assembling
     from lmconv.building.plain import plain_graph
     from lmconv.building.request import Conversion
@@ -152,14 +152,14 @@ def export(model: str, weights: Path | None, out: Path, *wanted: tuple[str, Prec
     from lmconv.types import Variant
 
     plain = plain_graph(source.resolve(model, weights=weights), out)
-    for target, precision in wanted:
+    for target, precision in variants:
         assembling.build(Conversion(base=plain, out=out), Variant(target=target, precision=precision))
     return out
 
 
 @pytest.fixture(scope="session")
 def pfld_build(seeded: Path, once: Once) -> Path:
-    """`build/` with pfld as onnx-fp32 and openvino-fp32, from the seeded checkpoint. Not to be changed."""
+    """`build/` with pfld as onnx-fp32 and openvino-fp32, from the seeded checkpoint. Must not be changed."""
     from lmconv.types import Precision
 
     wanted = [("onnx", Precision.FP32), ("openvino", Precision.FP32)]
@@ -168,20 +168,20 @@ def pfld_build(seeded: Path, once: Once) -> Path:
 
 @pytest.fixture
 def build(pfld_build: Path, tmp_path: Path) -> Path:
-    """A copy of `pfld_build`, as `build/` of the folder the test runs in."""
+    """Copy of `pfld_build`, as `build/` in the folder of the test."""
     return Path(shutil.copytree(pfld_build, tmp_path / "here" / "build", dirs_exist_ok=True))
 
 
 @pytest.fixture(scope="session")
 def tiny(once: Once) -> Path:
-    """`tiny.onnx`, a network that is exported in an instant. Not to be changed."""
+    """`tiny.onnx`, a network with a short export. Must not be changed."""
     content = tiny_onnx().SerializeToString()
     return once("tiny", lambda folder: (folder / "tiny.onnx").write_bytes(content)) / "tiny.onnx"
 
 
 @pytest.fixture(scope="session")
 def tiny_build(tiny: Path, once: Once) -> Path:
-    """`build/` with the tiny network as onnx-fp32, openvino-fp32 and openvino-bf16. Not to be changed."""
+    """`build/` with the tiny network as onnx-fp32, openvino-fp32 and openvino-bf16. Must not be changed."""
     from lmconv.types import Precision
 
     wanted = [("onnx", Precision.FP32), ("openvino", Precision.FP32), ("openvino", Precision.BF16)]
@@ -190,7 +190,7 @@ def tiny_build(tiny: Path, once: Once) -> Path:
 
 @pytest.fixture
 def small(tiny_build: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny network's artefacts, `build/tiny` of the folder the test runs in."""
+    """Copy of the tiny network's artefacts, as `build/tiny` in the folder of the test."""
     return Path(shutil.copytree(tiny_build, tmp_path / "here" / "build", dirs_exist_ok=True)) / "tiny"
 
 
@@ -209,7 +209,7 @@ class Flat(nn.Module):
 
 @pytest.fixture(scope="session")
 def own_build(once: Once) -> Path:
-    """`flat.py` with a network of someone's own, and `flat-Flat/onnx-fp32` of seed 7. Not to be changed."""
+    """`flat.py` with a user-defined network, and `flat-Flat/onnx-fp32` of seed 7. Must not be changed."""
 
     def make(folder: Path) -> None:
         from lmconv.building import assembling
@@ -219,15 +219,15 @@ def own_build(once: Once) -> Path:
         from lmconv.types import Variant
 
         (folder / "flat.py").write_text(NETWORK, encoding="utf-8")
-        found = source.resolve(f"{folder / 'flat.py'}:Flat", size=(32, 32), landmarks=4, seed=7)
-        assembling.build(Conversion(base=plain_graph(found, folder), out=folder), Variant(target="onnx"))
+        flat = source.resolve(f"{folder / 'flat.py'}:Flat", size=(32, 32), landmarks=4, seed=7)
+        assembling.build(Conversion(base=plain_graph(flat, folder), out=folder), Variant(target="onnx"))
 
     return once("own", make)
 
 
 @pytest.fixture(scope="session")
 def trained_build(shared: Path, once: Once) -> Path:
-    """`build/` with the trained networks as onnx-fp32 and openvino-fp32; for tests marked slow. Not to be changed."""
+    """`build/` with the trained networks as onnx-fp32 and openvino-fp32, for tests marked slow. Must not be changed."""
     from lmconv.types import Precision
 
     def make(folder: Path) -> None:
@@ -240,7 +240,7 @@ def trained_build(shared: Path, once: Once) -> Path:
 
 @pytest.fixture(scope="session")
 def mobilefacenet_build(seeded: Path, once: Once) -> Path:
-    """The same for mobilefacenet; for tests marked slow."""
+    """`build/` with mobilefacenet as onnx-fp32 and openvino-fp32, from the seeded checkpoint, for tests marked slow."""
     from lmconv.types import Precision
 
     wanted = [("onnx", Precision.FP32), ("openvino", Precision.FP32)]

@@ -1,4 +1,4 @@
-"""Rules that the source tree keeps: one package from several roots, one file for a plug-in."""
+"""Rules of the source tree: one package from several roots, one file per plug-in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TREE = Path(__file__).parents[1]
 ROOTS = [TREE / name for name in ("converter", "evaluate", "weights")]
 REGISTRY = re.compile(r': Registry\[[\w.]+\] = Registry\("(\w+)"')
 KINDS = sorted({kind for root in ROOTS for path in root.rglob("*.py") for kind in REGISTRY.findall(path.read_text())})
-"""The kinds of plug-ins: every registry in the source."""
+"""Kinds of plug-ins: the names of all registries in the source."""
 MOST_MODULES = 9
 """Largest number of modules directly in one `lmconv/`."""
 FILES = [
@@ -29,7 +29,7 @@ FILES = [
 ]
 
 
-def test_nothing_hides_another_root() -> None:
+def test_no_init_file_hides_another_root() -> None:
     for root in ROOTS:
         assert (root / "lmconv").is_dir()
         assert not (root / "__init__.py").exists()
@@ -57,7 +57,7 @@ def test_no_file_is_in_two_roots() -> None:
     assert len(seen) > 30
 
 
-def test_every_kind_of_plug_in_has_some() -> None:
+def test_every_kind_of_plug_in_has_a_file() -> None:
     assert {"backbones", "commands", "targets"} < set(KINDS)
     assert {kind for kind, _ in FILES} == set(KINDS)
 
@@ -68,8 +68,8 @@ def test_a_plug_in_has_the_name_of_its_file(kind: str, path: Path) -> None:
     assert (plugin.spec if isinstance(plugin, Backbone) else plugin).name == path.stem
 
 
-def test_no_two_plug_ins_of_a_kind_have_one_name() -> None:
-    """Neither in two roots, nor as a file beside a folder: one of them would hide the other."""
+def test_names_of_plug_ins_of_a_kind_are_unique() -> None:
+    """One name in two roots, or a file beside a folder of the same name, would hide a plug-in."""
     places = [
         (kind, path.stem)
         for kind in KINDS

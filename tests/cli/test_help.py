@@ -1,3 +1,5 @@
+"""Help of every command: short imports, an example, the common options and the exit codes."""
+
 from __future__ import annotations
 
 from importlib.metadata import version
@@ -21,7 +23,7 @@ EVERY = [*COMMANDS.names(), "weights list", "weights add", "weights verify", ""]
 
 
 def test_help_of_no_command_imports_anything_heavy() -> None:
-    """One interpreter shows every help; the command that imports a library is the first after which it is there."""
+    """One interpreter prints every help. The first command after which a library is imported is the one at fault."""
     ran = python(SHOW, *EVERY)
     assert ran.code == 0, ran.err
     shown = ran.document
@@ -67,11 +69,11 @@ def test_exit_codes_are_in_the_help(cli: Cli) -> None:
         assert part in out
 
 
-def test_version_is_that_of_the_package(cli: Cli) -> None:
+def test_version_equals_the_version_of_the_package(cli: Cli) -> None:
     assert cli("--version").out == f"lmconv {version('lmconv')}\n"
 
 
-def test_no_command_prints_the_help_and_is_wrong_usage(cli: Cli) -> None:
+def test_a_call_without_a_command_prints_the_help_and_is_wrong_usage(cli: Cli) -> None:
     ran = cli()
     assert ran.code == 2
     assert ran.out == ""

@@ -1,4 +1,4 @@
-"""What every backbone must do; a new file in `backbones/` is tested by being there."""
+"""Rules for every backbone; a new file in `backbones/` is tested automatically."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from lmconv.types import Backbone
 
 NAMES = BACKBONES.names()
 LOADED = BACKBONES.load_all()
-BUILT = [name for name, found in LOADED.items() if found.build]
-LANDMARKS = [name for name, found in LOADED.items() if found.spec.task == "landmarks"]
+BUILT = [name for name, backbone in LOADED.items() if backbone.build]
+LANDMARKS = [name for name, backbone in LOADED.items() if backbone.spec.task == "landmarks"]
 
 
 @cache
@@ -35,7 +35,7 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_spec_says_what_it_takes(name: str) -> None:
+def test_the_spec_describes_the_input(name: str) -> None:
     spec = LOADED[name].spec
     assert spec.name == spec.backbone == name
     assert LOADED[name].summary
@@ -46,7 +46,7 @@ def test_its_spec_says_what_it_takes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LANDMARKS)
-def test_its_spec_says_what_it_gives(name: str) -> None:
+def test_the_spec_describes_the_outputs(name: str) -> None:
     spec = LOADED[name].spec
     maps = [("heatmaps", ("N", spec.landmarks, "h", "w"))] if spec.heatmaps else []
     outputs = [(tensor.name, tensor.shape) for tensor in spec.outputs]
@@ -54,7 +54,7 @@ def test_its_spec_says_what_it_gives(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*LANDMARKS}))
-def test_the_spec_of_a_detector_says_what_it_gives(name: str) -> None:
+def test_the_spec_of_a_detector_describes_the_outputs(name: str) -> None:
     outputs = LOADED[name].spec.outputs
     assert [tensor.name for tensor in outputs] == ["scores", "boxes", "points"][: len(outputs)]
     numbers = [tensor.shape[1 if tensor.layout == "NCHW" else -1] for tensor in outputs]
@@ -62,7 +62,8 @@ def test_the_spec_of_a_detector_says_what_it_gives(name: str) -> None:
 
 
 def shape(backbone: Backbone, batch: int, landmarks: int) -> tuple[int, ...]:
-    """What its first output has: two numbers a point, or a heatmap a point, whatever its size."""
+    """First sides of the first output: two numbers per point, or one heatmap of any size per point; for a detector, the
+    batch and the next side if fixed."""
     if backbone.spec.task == "detection":
         return batch, *(side for side in backbone.spec.outputs[0].shape[1:2] if isinstance(side, int))
     return (batch, landmarks) if backbone.spec.heatmaps else (batch, 2 * landmarks)
@@ -72,7 +73,7 @@ def first(out: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
     return out[0] if isinstance(out, tuple) else out
 
 
-def test_it_gives_the_same_alone_and_in_a_batch(backbone: Backbone) -> None:
+def test_an_input_has_the_same_outputs_alone_and_in_a_batch(backbone: Backbone) -> None:
     height, width = backbone.spec.input_size
     images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
@@ -89,7 +90,7 @@ def test_it_gives_the_same_alone_and_in_a_batch(backbone: Backbone) -> None:
 
 @pytest.mark.parametrize(("landmarks", "batch"), [(39, 1), pytest.param(98, 5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", by_size(LANDMARKS))
-def test_it_is_built_for_another_number_of_points(name: str, landmarks: int, batch: int) -> None:
+def test_a_network_is_built_for_any_number_of_points(name: str, landmarks: int, batch: int) -> None:
     backbone = LOADED[name]
     height, width = backbone.spec.input_size
     with torch.device("meta"):
@@ -97,9 +98,9 @@ def test_it_is_built_for_another_number_of_points(name: str, landmarks: int, bat
     assert first(out).shape[:2] == shape(backbone, batch, landmarks)
 
 
-def test_it_loads_its_own_state_dict(backbone: Backbone) -> None:
+def test_a_network_loads_its_own_state_dict(backbone: Backbone) -> None:
     state = network(backbone.spec.name).state_dict()
-    with torch.device("meta"):  # what the weights of the other one are does not matter
+    with torch.device("meta"):  # `fill` replaces all weights
         other = built(backbone.spec.name)
     other.to_empty(device="cpu")
     fill(other, state, Path("own"))
@@ -108,14 +109,14 @@ def test_it_loads_its_own_state_dict(backbone: Backbone) -> None:
     assert all(torch.equal(loaded[name], value) for name, value in state.items())
 
 
-def test_no_two_have_the_same_state_dict(backbone: Backbone) -> None:
+def test_a_state_dict_identifies_one_backbone(backbone: Backbone) -> None:
     assert identify(network(backbone.spec.name).state_dict()) == [(backbone.spec.name, backbone.spec.landmarks)]
 
 
 # The table behind `lmconv models`
 
 QUICK = ("drawn68", "mtcnn_pnet", "mtcnn_rnet", "pfld", "rfb320", "slim320")
-"""Networks that are counted in an instant."""
+"""Networks whose parameters and FLOPs are counted quickly."""
 
 
 def row_marks(name: str) -> list[pytest.MarkDecorator]:
@@ -124,7 +125,7 @@ def row_marks(name: str) -> list[pytest.MarkDecorator]:
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=row_marks(name)) for name in models.recorded()])
-def test_its_row_of_the_table_is_true(name: str, request: pytest.FixtureRequest) -> None:
+def test_the_row_of_the_table_equals_a_new_count(name: str, request: pytest.FixtureRequest) -> None:
     file = None if name in BUILT else checkpoints.find(name, request.getfixturevalue("shared") / "detectors")
     assert models.recorded()[name] == models.described(LOADED[name], file), "python weights/count_networks.py"
 

@@ -1,7 +1,7 @@
-"""What every network for detection must do as an artefact: the raw outputs of its source, at every size it takes.
+"""Rules for artefacts of detection networks: the raw outputs equal those of the source network at every input size.
 
-A new file in `backbones/` is tested by being there; those that are published as ONNX have no seeded weights, and are
-tested where their files are.
+A new file in `backbones/` is tested automatically. Networks published as ONNX have no seeded weights; their tests need
+the published files.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ DETECTION_NETWORKS = names("detection")
 BUILT = [name for name in DETECTION_NETWORKS if BACKBONES.load(name).build]
 QUICK = ("mtcnn_pnet",)
 SIZES = ((12, 12), (45, 62), (131, 97), (240, 320))
-"""(height, width): smallest, odd in one and in both directions, and what comparisons are made at."""
+"""(height, width), pixels: the smallest size, one odd side, two odd sides, and the size of comparisons."""
 LIMITS = {Precision.FP32: 1e-4, Precision.FP16: 5e-2}
-"""Of any raw number; of any by the range of its output, with weights that nobody trained."""
+"""Largest difference of a raw number in fp32; in fp16 as a fraction of the range of the output, untrained weights."""
 WANTED = [(target, precision) for precision in LIMITS for target in ("onnx", "openvino")]
 SAMPLE = {name: random.Random(name).choice(WANTED) for name in DETECTION_NETWORKS}  # noqa: S311
-"""The artefact of each detector that is tried in every run."""
+"""Target and precision of each detector that every run tests."""
 
 
 def marks(name: str, target: str, precision: Precision) -> list[pytest.MarkDecorator]:
@@ -45,7 +45,7 @@ def marks(name: str, target: str, precision: Precision) -> list[pytest.MarkDecor
 
 @pytest.fixture(scope="module")
 def plain(request: pytest.FixtureRequest, once: Once) -> Plain:
-    """The plain graph of a detector: with seeded weights, or as published."""
+    """Plain graph of a detector, with seeded or published weights."""
     weights = None if request.param in BUILT else request.getfixturevalue("shared") / "detectors"
     source = resolve(request.param, weights=weights, seed=None if weights else 0)
     return plain_graph(source, once(f"detector-{request.param}", lambda folder: plain_graph(source, folder)))
@@ -56,11 +56,11 @@ def plain(request: pytest.FixtureRequest, once: Once) -> Plain:
     [pytest.param(name, *wanted, marks=marks(name, *wanted)) for name in DETECTION_NETWORKS for wanted in WANTED],
     indirect=["plain"],
 )
-def test_an_artefact_gives_what_the_network_gives_at_every_size(
+def test_an_artefact_has_the_outputs_of_the_network_at_every_size(
     plain: Plain, target: str, precision: Precision, tmp_path: Path
 ) -> None:
     made = build(Conversion(base=plain, out=tmp_path), Variant(target=target, precision=precision))
-    tells_what_it_gives(made)
+    assert_outputs_are_described(made)
     plugin = TARGETS.load(target)
     own = plain.source.spec
     specs = [replace(own, sample=size) for size in SIZES] if own.sample else [own]
@@ -68,13 +68,13 @@ def test_an_artefact_gives_what_the_network_gives_at_every_size(
         for spec in specs:
             for count in (1, 3):
                 inputs = noise(spec, count, 5)
-                apart = head_of(spec).gap(outputs(session, spec, inputs), outputs(network, spec, inputs))
-                off = apart.landmarks.max_abs if precision == Precision.FP32 else apart.max_map
-                assert off is not None
-                assert off <= LIMITS[precision], (spec.input_size, count)
+                gap = head_of(spec).gap(outputs(session, spec, inputs), outputs(network, spec, inputs))
+                difference = gap.landmarks.max_abs if precision == Precision.FP32 else gap.max_map
+                assert difference is not None
+                assert difference <= LIMITS[precision], (spec.input_size, count)
 
 
-def tells_what_it_gives(made: Artifact) -> None:
+def assert_outputs_are_described(made: Artifact) -> None:
     kept = reference.read(made).outputs.raw
     assert list(kept) == [tensor.name for tensor in made.spec.outputs]
     interface = artifacts.interface(made.spec)

@@ -1,4 +1,4 @@
-"""What every face detector must do with any picture; a new file is tested by being there."""
+"""Rules for every face detector on any picture; a new plug-in file is tested automatically."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def noise(height: int, width: int) -> Uint8:
 
 
 def face(shared: Path, side: int) -> Uint8:
-    """A picture of twice its size of a face of so many pixels."""
+    """Picture of `2 * side` pixels that shows a face of about `side` pixels."""
     whole = cv2.imread(str(shared / "faces" / "300w_common" / "lfpw" / "testset" / "image_0176.png"))
     part = np.asarray(whole)[:260, 160:420]
     return np.asarray(cv2.resize(part, (2 * side, 2 * side), interpolation=cv2.INTER_AREA), np.uint8)
@@ -70,14 +70,14 @@ def check(loaded: LoadedDetector, picture: Uint8) -> int:
     return n
 
 
-def test_declares_itself(detector: Detector) -> None:
+def test_a_detector_has_a_name_a_summary_a_crop_and_either_networks_or_a_loader(detector: Detector) -> None:
     assert detector.name in NAMES
     assert detector.summary
     assert detector.crop.box == "detector"
     assert bool(detector.networks) != bool(detector.open), "networks of lmconv, or another library's"
 
 
-def test_its_networks_are_there_and_detect(detector: Detector) -> None:
+def test_the_networks_of_a_detector_are_backbones_for_detection(detector: Detector) -> None:
     for name in detector.networks:
         backbone = BACKBONES.load(name)
         assert backbone.spec.task == "detection"
@@ -85,12 +85,12 @@ def test_its_networks_are_there_and_detect(detector: Detector) -> None:
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("size", [(1, 1), (1, 200), (19, 23), (240, 320)])
-def test_nothing_is_found_where_there_is_nothing(loaded: LoadedDetector, size: tuple[int, int]) -> None:
+def test_an_empty_picture_has_no_detections(loaded: LoadedDetector, size: tuple[int, int]) -> None:
     assert check(loaded, blank(*size)) == 0
 
 
 @pytest.mark.realdata
-def test_a_face_is_found_at_its_place(loaded: LoadedDetector, shared: Path) -> None:
+def test_a_face_is_detected_inside_the_picture(loaded: LoadedDetector, shared: Path) -> None:
     picture = face(shared, 100)
     assert check(loaded, picture) >= 1
     box, height, width = loaded(picture).boxes[0], *picture.shape[:2]
@@ -99,13 +99,13 @@ def test_a_face_is_found_at_its_place(loaded: LoadedDetector, shared: Path) -> N
 
 
 @pytest.mark.realdata
-def test_a_small_face_or_noise_is_no_trouble(loaded: LoadedDetector, shared: Path) -> None:
+def test_small_faces_and_noise_are_accepted(loaded: LoadedDetector, shared: Path) -> None:
     check(loaded, face(shared, 20))
     check(loaded, noise(57, 71))
 
 
 @pytest.mark.realdata
-def test_a_grey_picture_is_as_good_as_one_with_three_equal_channels(loaded: LoadedDetector, shared: Path) -> None:
+def test_a_grey_picture_has_the_boxes_of_three_equal_channels(loaded: LoadedDetector, shared: Path) -> None:
     grey = np.ascontiguousarray(face(shared, 100)[..., 1])
     expected = loaded(np.repeat(grey[..., None], 3, 2))
     for picture in (grey, grey[..., None]):
@@ -135,6 +135,6 @@ def test_a_very_large_picture_is_searched(detector: LoadedDetector, size: tuple[
 @pytest.mark.parametrize(
     "wrong", [np.zeros((0, 5, 3), np.uint8), np.zeros((5, 5, 4), np.uint8), np.zeros((5, 5, 3), np.uint16)]
 )
-def test_what_is_no_picture_is_a_mistake_of_the_caller(loaded: LoadedDetector, wrong: Uint8) -> None:
+def test_an_array_that_is_not_a_picture_is_refused(loaded: LoadedDetector, wrong: Uint8) -> None:
     with pytest.raises(ValueError, match="the picture is"):
         loaded(wrong)

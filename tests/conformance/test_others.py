@@ -30,7 +30,7 @@ def target(request: pytest.FixtureRequest) -> Target:
     return TARGETS.load(request.param)
 
 
-def test_a_target_declares_itself(target: Target) -> None:
+def test_a_target_has_a_name_a_summary_suffixes_precisions_and_a_scheme_per_cpu(target: Target) -> None:
     assert target.name in TARGETS.names()
     assert target.summary
     assert target.suffixes
@@ -43,12 +43,12 @@ def test_a_target_declares_itself(target: Target) -> None:
         assert target.scheme(cpu).reason
 
 
-def test_a_target_says_what_is_missing_as_an_instruction(target: Target) -> None:
+def test_requires_is_an_instruction_to_install_or_none(target: Target) -> None:
     needed = target.requires()
     assert needed is None or re.match("(pip install|a machine with) ", needed)
 
 
-def test_a_target_that_is_here_computes_what_its_source_does(target: Target, tiny: Path, tmp_path: Path) -> None:
+def test_an_installed_target_computes_the_landmarks_of_the_source(target: Target, tiny: Path, tmp_path: Path) -> None:
     if missing := target.requires():
         pytest.skip(missing)
     source = resolve(str(tiny))
@@ -58,11 +58,11 @@ def test_a_target_that_is_here_computes_what_its_source_does(target: Target, tin
     images = noise(made.spec, 3, 5)
     with target.open(artifacts.read(made.path), OpenOptions(threads=1)) as session, open_source(source) as original:
         assert isinstance(session.execution_mismatch, str)
-        found = landmarks(session, made.spec, images)
-        np.testing.assert_allclose(found, landmarks(original, made.spec, images), rtol=0, atol=1e-5)
+        outputs = landmarks(session, made.spec, images)
+        np.testing.assert_allclose(outputs, landmarks(original, made.spec, images), rtol=0, atol=1e-5)
 
 
-def test_what_a_session_gave_stays_when_it_runs_again(target: Target, tiny: Path, tmp_path: Path) -> None:
+def test_outputs_of_a_session_stay_when_the_session_runs_again(target: Target, tiny: Path, tmp_path: Path) -> None:
     if missing := target.requires():
         pytest.skip(missing)
     made = convert(resolve(str(tiny)), target.name, Precision.FP32, out=tmp_path)
@@ -82,12 +82,12 @@ def dataset(request: pytest.FixtureRequest) -> Dataset:
     return DATASETS.load(request.param)
 
 
-def test_a_dataset_declares_itself(dataset: Dataset) -> None:
+def test_a_dataset_has_a_name_and_a_summary(dataset: Dataset) -> None:
     assert dataset.name in DATASETS.names()
     assert dataset.summary
 
 
-def test_a_dataset_is_not_seen_where_it_is_not(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_dataset_does_not_match_an_empty_or_missing_folder(dataset: Dataset, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     assert dataset.matches(empty) is False
@@ -97,7 +97,7 @@ def test_a_dataset_is_not_seen_where_it_is_not(dataset: Dataset, tmp_path: Path)
             dataset.faces(empty, split)
 
 
-def test_a_dataset_is_found_by_its_layout_and_cut_into_crops(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_dataset_is_recognised_by_its_layout_and_cut_into_crops(dataset: Dataset, tmp_path: Path) -> None:
     build, landmarks = BUILDERS[dataset.name]
     place = build(tmp_path)
     assert find_dataset(place) is dataset

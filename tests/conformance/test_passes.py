@@ -1,4 +1,4 @@
-"""What every pass must do; a new file in `passes/` is tested by being there."""
+"""Rules for every pass; a new file in `passes/` is tested automatically."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SCHEME = TARGETS.load("onnx").quantisation
 
 @pytest.fixture(scope="module")
 def exported(tiny: Path) -> tuple[onnx.ModelProto, ModelSpec]:
-    found = source.resolve(str(tiny))
-    return export.export(found)[0], found.spec
+    network = source.resolve(str(tiny))
+    return export.export(network)[0], network.spec
 
 
 @pytest.fixture(scope="module")
 def faces(exported: tuple[onnx.ModelProto, ModelSpec], once: Once) -> Float32:
-    """Drawn faces, as the network takes them; what calibrated passes are given."""
+    """Drawn faces as inputs of the network, for calibrated passes."""
     folder = once("calibration", lambda place: write(place, {"trainset": 12}))
     return calibration_inputs(folder, exported[1])
 
@@ -45,21 +45,21 @@ def context(step: Pass, exported: tuple[onnx.ModelProto, ModelSpec], request: py
     return PassContext(spec=exported[1], scheme=SCHEME, crops=crops, compact_px=0.5 if step.calibrated else None)
 
 
-def test_it_says_what_it_does_and_what_it_may_change(step: Pass) -> None:
+def test_a_pass_has_a_name_a_summary_and_a_tolerance(step: Pass) -> None:
     assert step.name in PASSES.names()
     assert step.summary
     assert 0 <= step.tolerance < 1
     assert callable(step.apply)
 
 
-def test_a_calibrated_one_asks_for_faces(step: Pass, exported: tuple[onnx.ModelProto, ModelSpec]) -> None:
+def test_a_calibrated_pass_without_faces_is_refused(step: Pass, exported: tuple[onnx.ModelProto, ModelSpec]) -> None:
     if not step.calibrated:
         return
     with pytest.raises(UsageError, match="--calibration"):
         optimise(exported[0], [step.name], PassContext(spec=exported[1], scheme=SCHEME))
 
 
-def test_a_small_graph_stays_within_its_tolerance(
+def test_a_small_graph_stays_within_the_tolerance_of_the_pass(
     step: Pass, exported: tuple[onnx.ModelProto, ModelSpec], context: PassContext
 ) -> None:
     model, _ = exported
@@ -70,7 +70,7 @@ def test_a_small_graph_stays_within_its_tolerance(
     assert model.SerializeToString() == before, "the graph that was given must not be changed"
 
 
-def test_it_keeps_names_and_shapes_of_inputs_and_outputs(
+def test_names_and_shapes_of_inputs_and_outputs_stay(
     step: Pass, exported: tuple[onnx.ModelProto, ModelSpec], context: PassContext
 ) -> None:
     model, _ = exported
@@ -82,7 +82,7 @@ def test_it_keeps_names_and_shapes_of_inputs_and_outputs(
     onnx.checker.check_model(result, full_check=True)
 
 
-def test_it_gives_the_same_bytes_twice(
+def test_a_pass_writes_the_same_bytes_twice(
     step: Pass, exported: tuple[onnx.ModelProto, ModelSpec], context: PassContext
 ) -> None:
     model, _ = exported

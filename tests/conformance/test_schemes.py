@@ -23,14 +23,14 @@ def faces(one: Scheme, n: int = 3) -> Float64:
 
 
 def lines(group: Group) -> frozenset[frozenset[int]]:
-    """What a group draws: its joined points; a single point is joined to itself."""
+    """Lines of a group: pairs of joined points; a single point is joined to itself."""
     joined = [*zip(group.points, group.points[1:], strict=False)]
     if group.closed or not joined:
         joined.append((group.points[-1], group.points[0]))
     return frozenset(map(frozenset, joined))
 
 
-def test_declares_itself(one: Scheme) -> None:
+def test_a_scheme_has_a_name_a_summary_normalisers_and_a_source(one: Scheme) -> None:
     assert one.name in NAMES
     assert one.summary
     for normaliser in one.normalisers.values():
@@ -39,17 +39,17 @@ def test_declares_itself(one: Scheme) -> None:
     assert one.source.strip()
 
 
-def test_is_found_by_its_number_of_points_which_no_other_has(one: Scheme) -> None:
+def test_the_number_of_points_identifies_a_scheme(one: Scheme) -> None:
     assert one.landmarks > 0
     assert scheme(one.landmarks) is one
 
 
-def test_the_mirror_moves_every_point_to_one_place_and_back(one: Scheme) -> None:
+def test_the_mirror_is_a_permutation_and_its_own_inverse(one: Scheme) -> None:
     assert sorted(one.mirror) == list(range(one.landmarks))
     assert [one.mirror[place] for place in one.mirror] == list(range(one.landmarks))
 
 
-def test_a_normaliser_is_a_size_that_a_mirror_keeps(one: Scheme) -> None:
+def test_a_normaliser_scales_with_the_face_and_ignores_mirroring(one: Scheme) -> None:
     assert one.normaliser() is one.normalisers[one.default]
     for name in {*one.normalisers, *BOXES}:
         chosen = one.normaliser(name)

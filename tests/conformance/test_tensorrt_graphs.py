@@ -1,6 +1,6 @@
-"""The very graphs that would go into TensorRT 8, 10 and 11, without it: linted, and their numbers in ONNX Runtime.
+"""Graphs for TensorRT 8, 10 and 11, without TensorRT: the graphs are linted and computed in ONNX Runtime.
 
-A new file in `backbones/` is tested by being there.
+A new file in `backbones/` is tested automatically.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ from lmconv.sources import resolve as source
 from lmconv.types import Io, Precision, Source, Variant
 
 LAST: dict[tuple[str, ...], tuple[int, ...]] = {("opset17",): (8,), (): (10, 11)}
-"""What versions need last."""
+"""Major versions of TensorRT, by their last passes."""
 SEEING = "pfld"
 IMAGES = (SEEING, "hourglass2")
-"""Networks that take images, too, one of each kind: what is put around a network is the same for all."""
+"""Networks that are also built for images, one with each head: the nodes around a network are the same for all."""
 CALIBRATION = 4
-"""Seeded noise that int8 is calibrated on: what it gives is not good, but it is there."""
+"""Number of seeded noise inputs for calibration of int8. The accuracy is poor, but the graph is complete."""
 
 PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)
 ALL = [
     (name, precision)
-    for name, found in BACKBONES.load_all().items()
+    for name, backbone in BACKBONES.load_all().items()
     for precision in PRECISIONS
-    if found.build and not (found.spec.task == "detection" and precision == Precision.INT8)
+    if backbone.build and not (backbone.spec.task == "detection" and precision == Precision.INT8)
 ]
-"""Every graph; a detector has no int8."""
+"""All graphs; detectors have no int8."""
 SMALL = [case for case in ALL if case[0] not in LARGE]
 SAMPLE = {*((SEEING, precision) for precision in PRECISIONS), *random.Random(0).sample(SMALL, 5)}  # noqa: S311
-"""Graphs that are tried in every run: of one network in each precision, and five others."""
+"""Graphs that every run tests: one network in each precision, and five other graphs."""
 
 
 def seeded(name: str) -> Source:
-    """A backbone with seeded weights; an engine has one size."""
+    """Returns a backbone with seeded weights and one input size, because an engine has one size."""
     spec = source.spec_of(name)
     return source.resolve(name, seed=0, size=spec.sample if spec else None)
 
@@ -69,7 +69,7 @@ def crops_of(name: str) -> Crops | None:
 
 @pytest.fixture(scope="module")
 def plain(request: pytest.FixtureRequest, once: Once) -> Plain:
-    """The plain graph of a backbone with seeded weights."""
+    """Plain graph of a backbone with seeded weights."""
 
     def make(folder: Path) -> Plain:
         return plain_graph(seeded(request.param), folder, crops=crops_of(request.param))
@@ -79,13 +79,13 @@ def plain(request: pytest.FixtureRequest, once: Once) -> Plain:
 
 @pytest.fixture(autouse=True)
 def lenient() -> Iterator[None]:
-    """Untrained weights lose more to int8 than its pass allows, however they are quantised."""
+    """Raises the tolerance of the pass `int8`: untrained weights lose more than the pass allows."""
     with PASSES.using(int8=replace(PASSES.load("int8"), tolerance=TOLERANCE[Precision.INT8])):
         yield
 
 
-def answer(ready: TargetGraph) -> Outputs:
-    """What a graph says in ONNX Runtime of the seeded inputs that the source was asked about."""
+def reference_outputs(ready: TargetGraph) -> Outputs:
+    """Returns the outputs of a graph in ONNX Runtime for the seeded inputs of reference.npz."""
     inputs = interface_of(ready.spec).feed(noise_crops(ready.spec, 8, 0))
     with OrtSession(ready.model.SerializeToString()) as session:
         return outputs(session, ready.spec, inputs)
@@ -96,17 +96,17 @@ def answer(ready: TargetGraph) -> Outputs:
     [pytest.param(*case, marks=pytest.mark.slow if case in SAMPLE else pytest.mark.exhaustive) for case in ALL],
     indirect=["plain"],
 )
-def test_every_version_gets_what_it_takes_and_it_computes_the_sources_landmarks(
+def test_the_graph_for_every_version_passes_the_lint_and_computes_the_outputs_of_the_source(
     plain: Plain, precision: Precision
 ) -> None:
     ios: tuple[Io, ...] = ("tensor", "image") if plain.source.spec.name in IMAGES else ("tensor",)
     for io in ios:
-        computes(plain, precision, io)
+        assert_graphs_compute(plain, precision, io)
 
 
-def computes(plain: Plain, precision: Precision, io: Io) -> None:
+def assert_graphs_compute(plain: Plain, precision: Precision, io: Io) -> None:
     name = plain.source.spec.name
-    found: list[Outputs] = []
+    graph_outputs: list[Outputs] = []
     for last, versions in LAST.items():
         ready = graph_for(
             Conversion(base=plain, out=plain.artifact.path.parents[1], crops=crops_of(name)),
@@ -116,12 +116,12 @@ def computes(plain: Plain, precision: Precision, io: Io) -> None:
         onnx.checker.check_model(ready.model, full_check=True)
         assert [complaints(ready.model, version) for version in versions] == [[]] * len(versions)
         assert ready.recipe["opset"] == (17 if last else 18)
-        found.append(answer(ready))
-    lowered, current = found
+        graph_outputs.append(reference_outputs(ready))
+    lowered, current = graph_outputs
     head = head_of(plain.source.spec)
-    moved = head.gap(lowered, current)
-    off = moved.landmarks.max_abs if moved.max_map is None else moved.max_map
-    assert off <= (TOLERANCE[precision] if precision == Precision.FP16 else 0)
+    gap = head.gap(lowered, current)
+    difference = gap.landmarks.max_abs if gap.max_map is None else gap.max_map
+    assert difference <= (TOLERANCE[precision] if precision == Precision.FP16 else 0)
     gaps = head.accepted_gaps(head.gap(current, plain.reference.outputs), exact=precision == Precision.FP32)
     allowed = acceptance(TARGETS.load("onnx"), precision)  # ONNX Runtime computes the graph here
     assert [what for what, gap in gaps.items() if gap > allowed[what]] == []

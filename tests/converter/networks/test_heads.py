@@ -1,4 +1,4 @@
-"""Heads and interfaces: chosen by the spec, and the same outputs again after reference.npz."""
+"""Heads and interfaces: the spec decides on the head, and outputs stay equal after conversion to named arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RAW = detection_spec("raw", outputs={"scores": ("N", "P", 2), "boxes": ("N", "P"
 
 
 def chunk(spec: ModelSpec) -> dict[str, np.ndarray]:
-    """Outputs of a session for three inputs."""
+    """Returns the outputs of a session for three inputs."""
     random = np.random.default_rng(0)
     shapes = {"landmarks": (3, 2, 2), "heatmaps": (3, 2, 4, 4), "scores": (3, 5, 2), "boxes": (3, 5, 4)}
     return {tensor.name: random.random(shapes[tensor.name]).astype(np.float32) for tensor in spec.outputs}
@@ -30,7 +30,7 @@ def test_the_spec_decides_on_the_head(spec: ModelSpec, name: str) -> None:
 
 
 @pytest.mark.parametrize("spec", [POINTS, MAPS, RAW], ids=lambda spec: spec.name)
-def test_outputs_are_the_same_after_they_were_written_as_arrays(spec: ModelSpec) -> None:
+def test_outputs_stay_equal_after_conversion_to_arrays(spec: ModelSpec) -> None:
     head = head_of(spec)
     outputs = head.collect([(0, chunk(spec))], None)
     again = head.from_arrays(head.to_arrays(outputs))
@@ -70,7 +70,7 @@ def test_coordinates_of_a_frame_are_impossible_in_bf16() -> None:
 
 
 @pytest.mark.parametrize("io", list(INTERFACES))
-def test_fractions_and_pixels_of_the_frame_are_the_same_place(io: Io) -> None:
+def test_fractions_and_pixels_of_the_frame_describe_the_same_position(io: Io) -> None:
     interface, shown = interface_of(POINTS, io), scene(3, 0)
     points = np.random.default_rng(0).random((3, 2, 2)).astype(np.float32)
     inputs = interface.of_scene(shown)[interface.batched]

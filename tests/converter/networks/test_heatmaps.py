@@ -1,4 +1,4 @@
-"""Heatmaps to points: the graph that is shipped and the NumPy that it is compared with say the same, by the rule."""
+"""Decoding of heatmaps: the nodes in the graph and the NumPy implementation both follow the reference rule."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Rule: TypeAlias = Callable[[Float32, Decode], Float32]
 
 
 def in_graph(maps: Float32, how: Decode) -> Float32:
-    """The decode as an artefact has it, in ONNX Runtime."""
+    """Decodes maps with the nodes of an artefact, in ONNX Runtime."""
     points, height, width = maps.shape[1:]
     graph = helper.make_graph(
         [],
@@ -50,7 +50,7 @@ def decode(request: pytest.FixtureRequest) -> Rule:
 
 
 def reference(maps: Float32) -> Float32:
-    """The rule of the stacked hourglass, map by map."""
+    """Decodes maps one by one, by the rule of the stacked hourglass."""
     height, width = maps.shape[2:]
     points = np.zeros((*maps.shape[:2], 2), np.float32)
     for index in np.ndindex(*maps.shape[:2]):
@@ -65,7 +65,7 @@ def reference(maps: Float32) -> Float32:
 
 
 def peak(column: int, row: int, *neighbours: tuple[int, int], width: int = 6, height: int = 4) -> Float32:
-    """(1, 1, height, width): 1 in one cell, one half in others."""
+    """Returns a heatmap (1, 1, height, width) float32: 1 in one cell, 0.5 in `neighbours`, 0 elsewhere."""
     heatmap = np.zeros((1, 1, height, width), np.float32)
     for x, y in neighbours:
         heatmap[0, 0, y, x] = 0.5
@@ -74,13 +74,13 @@ def peak(column: int, row: int, *neighbours: tuple[int, int], width: int = 6, he
 
 
 def cell(points: Float32, width: int = 6, height: int = 4) -> Cell:
-    """Where a point lies, in cells: (2, 1) is the centre of the third in the second row."""
+    """Position of a point (x, y), cells: (2, 1) is the centre of the third cell in the second row."""
     x, y = points[0, 0].tolist()
     return round(x * width - 0.5, 5), round(y * height - 0.5, 5)
 
 
 @pytest.mark.parametrize("values", ["noise", "ties"])
-def test_the_arg_max_is_that_of_the_reference(decode: Rule, values: str) -> None:
+def test_the_arg_max_equals_the_reference(decode: Rule, values: str) -> None:
     random = np.random.default_rng(0)
     shape = (40, 5, 6, 9)
     maps = (random.random(shape) if values == "noise" else random.integers(0, 3, shape)).astype(np.float32)
@@ -102,7 +102,7 @@ def test_the_arg_max_stays_at_every_border(decode: Rule, column: int, row: int) 
     assert cell(decode(peak(column, row) + 0.5 * uneven, ARGMAX)) == (column, row)
 
 
-def test_of_equal_maxima_the_first_counts(decode: Rule) -> None:
+def test_the_first_of_equal_maxima_counts(decode: Rule) -> None:
     assert cell(decode(np.zeros((1, 1, 4, 6), np.float32), ARGMAX)) == (0, 0)
     heatmap = peak(3, 2)
     heatmap[0, 0, 1, 4] = 1
@@ -116,7 +116,7 @@ def test_the_soft_arg_max_is_the_mean_position(decode: Rule) -> None:
     np.testing.assert_allclose(between, [[[3 / 6, 1.5 / 4]]], atol=1e-6)
 
 
-def test_a_sharp_soft_arg_max_is_the_arg_max_without_its_quarter(decode: Rule) -> None:
+def test_a_sharp_soft_arg_max_equals_the_arg_max_without_the_quarter_step(decode: Rule) -> None:
     heatmap = peak(4, 2)
     sharp = decode(heatmap, Decode(method="soft-argmax", beta=1000.0))
     np.testing.assert_allclose(sharp, decode(heatmap, ARGMAX), atol=1e-6)
@@ -125,51 +125,51 @@ def test_a_sharp_soft_arg_max_is_the_arg_max_without_its_quarter(decode: Rule) -
 @pytest.mark.parametrize(
     ("text", "expected"), [("argmax", ARGMAX), ("soft-argmax:50", Decode(method="soft-argmax", beta=50))]
 )
-def test_the_rule_is_named(text: str, expected: Decode) -> None:
+def test_text_selects_the_rule(text: str, expected: Decode) -> None:
     assert heatmaps.parse(text) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["max", "argmax:2", "soft-argmax:", "soft-argmax:0", "soft-argmax:nan", "soft-argmax:-1"]
 )
-def test_another_rule_is_refused(text: str) -> None:
+def test_an_unknown_rule_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="argmax, or soft-argmax:BETA"):
         heatmaps.parse(text)
 
 
-def test_a_point_is_undecided_where_rounding_could_move_it() -> None:
+def test_a_point_is_undecided_if_rounding_could_move_the_point() -> None:
     maps = np.concatenate([peak(2, 1, (3, 1)), peak(2, 1, (3, 1), (2, 2)), peak(0, 1), peak(2, 1), peak(4, 2)], 1)
     maps[0, 4, 2, 3] = 0.9999
-    near = heatmaps.undecided(maps, ARGMAX)
-    assert near.tolist() == [[True, False, False, True, True]], "flat above and below; -; at a border; flat; a rival"
+    mask = heatmaps.undecided(maps, ARGMAX)
+    assert mask.tolist() == [[True, False, False, True, True]], "flat above and below; -; at a border; flat; a rival"
     assert not heatmaps.undecided(maps, Decode(method="soft-argmax")).any()
 
 
-def test_points_that_are_undecided_are_left_out_of_parity_and_counted() -> None:
+def test_undecided_points_are_excluded_from_parity_and_counted() -> None:
     spec = landmark_spec("maps", "maps", size=(4, 6), landmarks=2, heatmaps=ARGMAX)
     one = np.concatenate([peak(1, 1, (2, 1), (1, 2)), peak(3, 2, (4, 2), (3, 1))], 1)
     other = one.copy()
     one[0, 0, 2, 4] = 1 - 1e-5
     other[0, 0, 2, 4] = 1 + 1e-5  # another cell is the largest
-    found, expected = (
+    outputs, expected = (
         Outputs(landmarks=heatmaps.decode(maps, ARGMAX), heatmaps=maps, undecided=heatmaps.undecided(maps, ARGMAX))
         for maps in (other, one)
     )
-    apart = head_of(spec).gap(found, expected)
-    assert (apart.undecided, apart.landmarks.max_abs) == (1, 0)
-    assert apart.max_map == pytest.approx(2e-5, rel=1e-2)
-    other[0, 1] = peak(1, 1, (2, 1), (1, 2))[0, 0]  # and one that is really elsewhere
-    found = Outputs(landmarks=heatmaps.decode(other, ARGMAX), heatmaps=other)
-    apart = head_of(spec).gap(found, expected)
-    assert apart.max_map == pytest.approx(1)
-    assert apart.landmarks.max_abs > 0.1, "an error is never undecided, however large"
+    gap = head_of(spec).gap(outputs, expected)
+    assert (gap.undecided, gap.landmarks.max_abs) == (1, 0)
+    assert gap.max_map == pytest.approx(2e-5, rel=1e-2)
+    other[0, 1] = peak(1, 1, (2, 1), (1, 2))[0, 0]  # and a point that really moved
+    outputs = Outputs(landmarks=heatmaps.decode(other, ARGMAX), heatmaps=other)
+    gap = head_of(spec).gap(outputs, expected)
+    assert gap.max_map == pytest.approx(1)
+    assert gap.landmarks.max_abs > 0.1, "an error is never undecided, however large"
 
 
-# An ONNX file that gives heatmaps
+# ONNX files with heatmaps
 
 
 def heatmap_onnx(path: Path, *, channels: int = 7) -> Path:
-    """A third party's network: `data` (N, 3, 32, 32) to maps (N, channels, 8, 8)."""
+    """Writes a third party's network: `data` (N, 3, 32, 32) to maps (N, channels, 8, 8)."""
     weight = np.random.default_rng(0).normal(size=(channels, 3, 4, 4)).astype(np.float32)
     graph = helper.make_graph(
         [helper.make_node("Conv", ["data", "weight"], ["maps"], strides=[4, 4])],
@@ -183,9 +183,9 @@ def heatmap_onnx(path: Path, *, channels: int = 7) -> Path:
 
 
 @pytest.mark.parametrize("first", ["landmarks", "heatmaps"])
-def test_an_artefact_that_decodes_heatmaps_can_be_a_source_again(tmp_path: Path, first: str) -> None:
-    found = source.resolve(str(heatmap_onnx(tmp_path / "maps.onnx")), decode=ARGMAX)
-    made = convert(found, "onnx", Precision.FP32, out=tmp_path / "out")
+def test_an_artefact_that_decodes_heatmaps_can_become_a_source(tmp_path: Path, first: str) -> None:
+    network = source.resolve(str(heatmap_onnx(tmp_path / "maps.onnx")), decode=ARGMAX)
+    made = convert(network, "onnx", Precision.FP32, out=tmp_path / "out")
     model = onnx.load(made.path / "model.onnx")
     outputs = sorted(model.graph.output, key=lambda value: value.name != first)
     del model.graph.output[:]
@@ -194,16 +194,16 @@ def test_an_artefact_that_decodes_heatmaps_can_be_a_source_again(tmp_path: Path,
     how = ARGMAX if first == "heatmaps" else None
     again = source.resolve(str(tmp_path / "again.onnx"), decode=how)
     twice = convert(again, "onnx", Precision.FP32, out=tmp_path / "out")
-    expected, kept = (reference_file.read(artifacts.read(each.path)).outputs for each in (made, twice))
-    np.testing.assert_allclose(kept.landmarks, expected.landmarks, atol=1e-6)
+    expected, outputs = (reference_file.read(artifacts.read(artefact.path)).outputs for artefact in (made, twice))
+    np.testing.assert_allclose(outputs.landmarks, expected.landmarks, atol=1e-6)
 
 
 @pytest.mark.parametrize("how", ["argmax", "soft-argmax:3"])
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_heatmaps_of_an_onnx_file_become_points_in_the_graph(tmp_path: Path, how: str, target: str) -> None:
     path = heatmap_onnx(tmp_path / "maps.onnx")
-    found = source.resolve(str(path), decode=heatmaps.parse(how), output_slice=(2, 7))
-    made = convert(found, target, Precision.FP32, out=tmp_path / "out")
+    network = source.resolve(str(path), decode=heatmaps.parse(how), output_slice=(2, 7))
+    made = convert(network, target, Precision.FP32, out=tmp_path / "out")
     assert made.spec.landmarks == 5
     assert [tensor.shape for tensor in made.spec.outputs] == [("N", 5, 2), ("N", 5, 8, 8)]
     kept = reference_file.read(artifacts.read(made.path)).outputs
@@ -211,16 +211,16 @@ def test_heatmaps_of_an_onnx_file_become_points_in_the_graph(tmp_path: Path, how
     np.testing.assert_allclose(heatmaps.decode(kept.heatmaps, heatmaps.parse(how)), kept.landmarks[:2])
 
 
-def test_heatmaps_are_not_taken_for_points(cli: Cli, tmp_path: Path) -> None:
+def test_heatmaps_without_decode_are_refused(cli: Cli, tmp_path: Path) -> None:
     path = heatmap_onnx(tmp_path / "maps.onnx")
     cli("export", path).refused(2, "7 maps of 8x8, not points", "--decode argmax")
 
 
-def test_points_are_not_taken_for_heatmaps(cli: Cli, tiny: Path) -> None:
+def test_decode_for_points_in_an_onnx_file_is_refused(cli: Cli, tiny: Path) -> None:
     cli("export", tiny, "--decode", "argmax").refused(2, "no heatmaps", "leave --decode out")
 
 
-def test_a_network_of_points_has_no_decode(cli: Cli, weights: Path) -> None:
+def test_decode_for_a_backbone_with_points_is_refused(cli: Cli, weights: Path) -> None:
     cli("export", "pfld", "--decode", "argmax").refused(2, "pfld gives points, not heatmaps")
 
 

@@ -1,3 +1,5 @@
+"""The option `--preprocess`: colour order, scale, mean and standard deviation."""
+
 from __future__ import annotations
 
 import pytest
@@ -18,5 +20,5 @@ from lmconv.types import Preprocess
         ("RGB,0.5,1:2:3,4:5:6", Preprocess(colour="RGB", scale=0.5, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))),
     ],
 )
-def test_what_is_not_given_keeps_its_default(text: str, expected: Preprocess) -> None:
+def test_parts_that_are_not_given_keep_the_default(text: str, expected: Preprocess) -> None:
     assert parse(text) == expected

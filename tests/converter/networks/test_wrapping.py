@@ -1,4 +1,4 @@
-"""Crops and frames cut, normalised and mapped back in the graph, as the host does it, on every runtime that is here."""
+"""Graphs that cut, normalise and map back crops and frames compute the same as the host, in both CPU runtimes."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Open: TypeAlias = Callable[[onnx.ModelProto, ModelSpec], Session]
 
 IMAGENET = Preprocess(colour="RGB", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 GREY = 1.5 / 255
-"""More than one grey level of a network's input that is scaled by 1/255."""
+"""Tolerance above one grey level, for an input that is scaled by 1/255."""
 CORNERS = np.array([[0, 0], [1, 1], [0.25, 0.75]], np.float32)
-"""Where the network below says its points are, fractions."""
+"""Points that the network below returns, fractions of the input."""
 
 
 def spec_of(height: int = 24, width: int = 16, **settings: Any) -> ModelSpec:
@@ -39,7 +39,7 @@ def spec_of(height: int = 24, width: int = 16, **settings: Any) -> ModelSpec:
 
 
 def seeing(spec: ModelSpec, points: Float32 = CORNERS) -> onnx.ModelProto:
-    """A network that says what it is given (`seen`, twice that), and always the same points."""
+    """Returns a network with two outputs: `seen`, twice the input, and `landmarks`, always the same points."""
     height, width = spec.input_size
     constants = {"points": points[None], "nothing": np.zeros((3 * height * width, points.size), np.float32)}
     shapes = {"shape": np.array([-1, *points.shape], np.int64)}
@@ -67,7 +67,7 @@ def seeing(spec: ModelSpec, points: Float32 = CORNERS) -> onnx.ModelProto:
 
 @pytest.fixture(params=["onnxruntime", "openvino"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
-    """Opens a graph in a runtime."""
+    """Function that opens a graph in a runtime."""
     sessions: list[Session] = []
 
     def call(model: onnx.ModelProto, spec: ModelSpec) -> Session:
@@ -98,15 +98,15 @@ def run_frame(session: Session, spec: ModelSpec, shown: Scene) -> dict[str, NDAr
     return session.run({"frame": in_colours(shown.frame, spec.preprocess), "boxes": shown.boxes})
 
 
-def assert_as_on_the_host(found: dict[str, NDArray[Any]], shown: Scene, spec: ModelSpec) -> None:
-    """Crops are equal, but for a grey level in one of 10,000 values; the points are those of the host."""
+def assert_as_on_the_host(outputs: dict[str, NDArray[Any]], shown: Scene, spec: ModelSpec) -> None:
+    """Asserts that the points equal the host's, and the crops too, except one grey level in one of 10,000 values."""
     expected = network_input(shown.crops(spec), spec.preprocess)
-    apart = np.abs(found["seen"] / 2 - expected) * min(spec.preprocess.std)
-    assert apart.max(initial=0) < GREY
-    assert np.count_nonzero(apart > 1e-5) <= 1e-4 * apart.size
+    differences = np.abs(outputs["seen"] / 2 - expected) * min(spec.preprocess.std)
+    assert differences.max(initial=0) < GREY
+    assert np.count_nonzero(differences > 1e-5) <= 1e-4 * differences.size
     squares = np.array(shown.squares(spec.crop))
     points = to_picture(np.repeat(CORNERS[None], len(squares), 0), squares)
-    np.testing.assert_allclose(found["landmarks"], points, atol=1e-3)
+    np.testing.assert_allclose(outputs["landmarks"], points, atol=1e-3)
 
 
 @pytest.mark.parametrize("io", ["image", "frame"])
@@ -118,12 +118,12 @@ def assert_as_on_the_host(found: dict[str, NDArray[Any]], shown: Scene, spec: Mo
     ],
     ids=["of the inputs", "of what is added"],
 )
-def test_values_of_the_network_may_have_our_names(opened: Open, io: Io, names: dict[str, str]) -> None:
+def test_values_of_the_network_may_have_the_names_of_added_values(opened: Open, io: Io, names: dict[str, str]) -> None:
     spec = spec_of()
     model = seeing(spec)
     for old, new in names.items():
         naming.rename(model.graph, old, new)
-    for node in model.graph.node:  # the names of its nodes are taken, too
+    for node in model.graph.node:  # the names of the nodes collide, too
         node.name = node.output[0]
     model.graph.node[0].name = "input"
     wrapping_model, made = wrap(model, spec, io)
@@ -132,7 +132,7 @@ def test_values_of_the_network_may_have_our_names(opened: Open, io: Io, names: d
 
 
 @pytest.mark.parametrize("io", ["image", "frame"])
-def test_a_branch_of_the_network_may_read_such_values(io: Io) -> None:
+def test_a_branch_may_read_a_value_with_the_name_of_an_input(io: Io) -> None:
     spec = spec_of()
     model = seeing(spec)
     naming.rename(model.graph, "flat", io)
@@ -158,7 +158,7 @@ def test_a_branch_of_the_network_may_read_such_values(io: Io) -> None:
 
 
 @pytest.mark.parametrize("io", ["image", "frame"])
-def test_what_is_known_of_shapes_stays(io: Io) -> None:
+def test_known_shapes_stay(io: Io) -> None:
     spec = spec_of()
     model = seeing(spec)
     model.graph.value_info.append(helper.make_tensor_value_info("flat", TensorProto.FLOAT, ["N", 3 * 24 * 16]))
@@ -171,7 +171,7 @@ def test_what_is_known_of_shapes_stays(io: Io) -> None:
 
 
 def on_host(session: Session, spec: ModelSpec, shown: Scene) -> dict[str, NDArray[Any]]:
-    """What an artefact sees, and its points in the frame."""
+    """Returns the outputs of an artefact, with the points in pixels of the frame."""
     return {**session.run(interface_of(spec).of_scene(shown)), "landmarks": landmarks_in(session, spec, shown)}
 
 
@@ -184,16 +184,16 @@ def test_an_image_is_normalised_as_on_the_host(opened: Open, preprocess: Preproc
     session = wrapped(opened, spec, "image")
     for batch in (1, 2, 7, 64):
         crops = np.random.default_rng(batch).integers(0, 256, (batch, *spec.input_size, 3), np.uint8)
-        found = session.run({"image": in_colours(crops, spec.preprocess)})
-        np.testing.assert_allclose(found["seen"] / 2, network_input(crops, preprocess), atol=1e-6)
-        np.testing.assert_allclose(found["landmarks"], np.tile(CORNERS * (16, 24), (batch, 1, 1)), atol=1e-5)
+        outputs = session.run({"image": in_colours(crops, spec.preprocess)})
+        np.testing.assert_allclose(outputs["seen"] / 2, network_input(crops, preprocess), atol=1e-6)
+        np.testing.assert_allclose(outputs["landmarks"], np.tile(CORNERS * (16, 24), (batch, 1, 1)), atol=1e-5)
 
 
-def test_points_that_are_pixels_of_the_crop_stay_so(opened: Open) -> None:
+def test_points_in_pixels_of_the_crop_stay_in_pixels(opened: Open) -> None:
     spec = spec_of(decode="pixels")
     crops = np.zeros((2, 24, 16, 3), np.uint8)
-    found = wrapped(opened, spec, "image", 10 * CORNERS).run({"image": crops})
-    np.testing.assert_allclose(found["landmarks"], np.tile(10 * CORNERS, (2, 1, 1)))
+    outputs = wrapped(opened, spec, "image", 10 * CORNERS).run({"image": crops})
+    np.testing.assert_allclose(outputs["landmarks"], np.tile(10 * CORNERS, (2, 1, 1)))
 
 
 # Frames
@@ -226,7 +226,7 @@ def test_a_face_is_cut_out_as_on_the_host(opened: Open, side: Any) -> None:
 
 
 def noise(height: int, width: int) -> Uint8:
-    """No pixel of it is black, as beyond the border."""
+    """Returns a picture without black pixels: black marks the area beyond the border."""
     return np.random.default_rng(0).integers(1, 256, (height, width, 3), np.uint8)
 
 
@@ -241,7 +241,7 @@ def test_any_number_of_boxes_is_cut_out_of_one_frame(opened: Open, preprocess: P
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (2160, 3840)])
-def test_frames_of_any_size_are_taken(opened: Open, size: tuple[int, int]) -> None:
+def test_frames_of_any_size_are_accepted(opened: Open, size: tuple[int, int]) -> None:
     spec = spec_of(112, 112)
     centre = np.array(size[::-1]) / 2
     boxes = [(*(centre - half), *(centre + 0.9 * half)) for half in (3.0, 200.0, 1500.0)]
@@ -249,7 +249,7 @@ def test_frames_of_any_size_are_taken(opened: Open, size: tuple[int, int]) -> No
     assert_as_on_the_host(run_frame(wrapped(opened, spec, "frame"), spec, shown), shown, spec)
 
 
-def test_places_beyond_what_float32_counts_are_read_right(opened: Open) -> None:
+def test_pixels_with_an_index_beyond_float32_are_read_correctly(opened: Open) -> None:
     spec = spec_of(16, 16)
     frame = np.zeros((4096, 5001, 3), np.uint8)  # 20 million pixels, above 2^24
     frame[4000:, 4900:] = noise(96, 101)
@@ -260,18 +260,18 @@ def test_places_beyond_what_float32_counts_are_read_right(opened: Open) -> None:
 @pytest.mark.parametrize(
     "scale", [0.7, 1.15, *(pytest.param(scale, marks=pytest.mark.slow) for scale in (1.0, 1.2, 1.23456, 2.0))]
 )
-def test_a_square_of_any_size_is_pythons(opened: Open, scale: float) -> None:
+def test_a_square_of_any_size_equals_the_square_of_the_host(opened: Open, scale: float) -> None:
     spec = spec_of(4, 4, crop=Crop(scale=scale))
     session = wrapped(opened, spec, "frame")
     sizes = np.arange(1, 16000)
     boxes = np.stack([3 + 0 * sizes, 5 - sizes, 3 + sizes // 3, 5 + 0 * sizes], 1).astype(np.float32)
-    found = session.run({"frame": noise(8, 8), "boxes": boxes})["landmarks"]
+    points = session.run({"frame": noise(8, 8), "boxes": boxes})["landmarks"]
     squares = np.array([around(box.tolist(), spec.crop) for box in boxes])
-    np.testing.assert_array_equal(found[:, 0], squares[:, :2])
-    np.testing.assert_array_equal(found[:, 1], squares[:, :2] + squares[:, 2:])
+    np.testing.assert_array_equal(points[:, 0], squares[:, :2])
+    np.testing.assert_array_equal(points[:, 1], squares[:, :2] + squares[:, 2:])
 
 
-def test_points_in_pixels_of_the_crop_come_back_to_the_frame(opened: Open) -> None:
+def test_points_in_pixels_of_the_crop_are_mapped_to_the_frame(opened: Open) -> None:
     spec = spec_of(decode="pixels")
     shown = scene(3, 0)
     points = (CORNERS * np.array([16, 24], np.float32)).astype(np.float32)
@@ -280,30 +280,30 @@ def test_points_in_pixels_of_the_crop_come_back_to_the_frame(opened: Open) -> No
 
 def test_no_boxes_give_no_landmarks(opened: Open) -> None:
     spec = spec_of()
-    found = wrapped(opened, spec, "frame").run({"frame": noise(8, 8), "boxes": np.empty((0, 4), np.float32)})
-    assert found["landmarks"].shape == (0, len(CORNERS), 2)
+    outputs = wrapped(opened, spec, "frame").run({"frame": noise(8, 8), "boxes": np.empty((0, 4), np.float32)})
+    assert outputs["landmarks"].shape == (0, len(CORNERS), 2)
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
-def test_a_box_that_is_no_box_gives_nan_and_leaves_the_others_alone(opened: Open, number: float) -> None:
+def test_a_box_that_is_not_finite_gives_nan_and_does_not_affect_other_boxes(opened: Open, number: float) -> None:
     spec = spec_of()
     shown = scene(7, 0)
     boxes = shown.boxes.copy()
     boxes[[1, 2, 4, 5], range(4)] = number
-    found = run_frame(wrapped(opened, spec, "frame"), spec, replace(shown, boxes=boxes))
-    assert np.isnan(found["landmarks"][[1, 2, 4, 5]]).all()
+    outputs = run_frame(wrapped(opened, spec, "frame"), spec, replace(shown, boxes=boxes))
+    assert np.isnan(outputs["landmarks"][[1, 2, 4, 5]]).all()
     rest = [0, 3, 6]
-    kept = {name: values[rest] for name, values in found.items()}
-    assert_as_on_the_host(kept, replace(shown, boxes=boxes[rest]), spec)
+    finite = {name: values[rest] for name, values in outputs.items()}
+    assert_as_on_the_host(finite, replace(shown, boxes=boxes[rest]), spec)
 
 
 @pytest.mark.parametrize("number", [3e38, -3e38, 2.0**31, -(2.0**31)])
-def test_a_box_may_be_as_far_away_as_float32_goes(opened: Open, number: float) -> None:
+def test_coordinates_of_a_box_may_be_as_large_as_float32_allows(opened: Open, number: float) -> None:
     spec = spec_of()
     boxes = np.array([(5, 5, 9, 9), (number, number, number, number), (-number, -number, number, number)], np.float32)
-    found = wrapped(opened, spec, "frame").run({"frame": noise(16, 16), "boxes": boxes})
-    assert found["landmarks"].shape == (3, len(CORNERS), 2)
-    assert np.isfinite(found["landmarks"][:2]).all()
+    outputs = wrapped(opened, spec, "frame").run({"frame": noise(16, 16), "boxes": boxes})
+    assert outputs["landmarks"].shape == (3, len(CORNERS), 2)
+    assert np.isfinite(outputs["landmarks"][:2]).all()
 
 
 @pytest.mark.parametrize("io", ["image", "frame"])
@@ -321,20 +321,20 @@ def test_a_fixed_batch_stays_fixed(opened: Open, io: Io) -> None:
     ("name", "wrong"),
     [("width", 0.0), ("height", 0.0), ("one_16th", 1 / 15), ("sides", 9.0), ("scale", 1 / 250), ("two_real", 0.0)],
 )
-def test_a_wrong_constant_would_be_noticed(opened: Open, name: str, wrong: float) -> None:
+def test_the_comparison_detects_a_wrong_constant(opened: Open, name: str, wrong: float) -> None:
     spec = spec_of()
     model, made = wrap(seeing(spec), spec, "frame")
     constant = next(tensor for tensor in model.graph.initializer if tensor.name == f"{PREFIX}_{name}_")
     shape = numpy_helper.to_array(constant).shape
     constant.CopyFrom(numpy_helper.from_array(np.full(shape, wrong, np.float32), constant.name))
     shown = scene(8, 0)
-    found = run_frame(opened(model, made), spec, shown)
+    outputs = run_frame(opened(model, made), spec, shown)
     with pytest.raises(AssertionError):
-        assert_as_on_the_host(found, shown, spec)
+        assert_as_on_the_host(outputs, shown, spec)
 
 
-def test_opencv_is_what_the_graph_repeats() -> None:
-    """Should OpenCV change its arithmetic, this is where to look, not at a runtime."""
+def test_opencv_resizes_by_the_rule_of_the_graph() -> None:
+    """A failure means that OpenCV has changed its arithmetic; the runtimes are not the cause."""
     image = noise(90, 90)
     for side in (16, 33, 90):
         part = image[:side, :side]
@@ -342,7 +342,7 @@ def test_opencv_is_what_the_graph_repeats() -> None:
 
 
 def resized(image: Uint8, height: int, width: int) -> Uint8:
-    """What modules/imgproc/src/resize.cpp does to uint8 with INTER_LINEAR, in whole numbers."""
+    """Resizes uint8 as OpenCV's modules/imgproc/src/resize.cpp does with INTER_LINEAR, in whole numbers."""
 
     def axis(count: int, side: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         at = ((np.arange(count) + 0.5) * (side / count) - 0.5).astype(np.float32)
@@ -362,10 +362,10 @@ def resized(image: Uint8, height: int, width: int) -> Uint8:
     return crop
 
 
-# What is refused
+# Refusals
 
 
-def test_a_network_of_one_channel_has_no_image() -> None:
+def test_a_network_of_one_channel_is_refused_for_images() -> None:
     grey = TensorSpec(name="input", dtype="float32", shape=("N", 1, 24, 16), layout="NCHW")
     with pytest.raises(UsageError, match="three channels"):
         interface_of(replace(spec_of(), inputs=(grey,)), "image").check(Precision.FP32)
@@ -378,7 +378,7 @@ def test_a_crop_around_another_box_is_refused_for_frames_alone() -> None:
         interface_of(spec, "frame").check(Precision.FP32)
 
 
-def test_coordinates_are_not_counted_in_bf16() -> None:
+def test_frames_are_refused_in_bf16() -> None:
     interface_of(spec_of(), "image").check(Precision.BF16)
     with pytest.raises(UsageError, match="bf16"):
         interface_of(spec_of(), "frame").check(Precision.BF16)

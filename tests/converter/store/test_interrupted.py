@@ -1,4 +1,4 @@
-"""An export may be stopped at any moment: the old artefact or the new one is whole, and nothing else remains."""
+"""An export may stop at any moment: the previous or the new artefact is complete, and no other file remains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lmconv.store import artifact as artifacts
 
 def halt(*what):
     print(*what, flush=True)
-    sys.stdin.readline()  # at its end there is nothing to wait for
+    sys.stdin.readline()  # returns at once at the end of the input
 
 def halting(call):
     def halted(*arguments, **options):
@@ -46,32 +46,32 @@ while True:
             artifacts.write(new, content)
         time.sleep(0.02)
 """
-"""Writes one artefact and another in turn; says before every step which it is, and waits for a line."""
+"""Writes two artefacts in turn under one path; prints artefact and step before every step, and waits for a line."""
 
 STEPS = 19
-"""Of a writer that replaces an artefact: two folders are removed, 12 writes, a seal, two renames, two are removed."""
+"""Number of steps to replace an artefact: two folders removed, 12 writes, a seal, two renames, two folders removed."""
 SAMPLE = (4, 15, 16, 17, 30)
-"""Steps that are tried in every run: within a file, around the two renames, within a file of the next artefact."""
+"""Steps that every run tests: within a file, around the two renames, within a file of the next artefact."""
 
 
 @pytest.fixture
 def content(small: Path, tmp_path: Path) -> Path:
-    """The content of a manifest that the writer may seal."""
+    """Content of a manifest, which the writer seals."""
     path = tmp_path / "content.json"
     path.write_bytes((small / "onnx-fp32" / "manifest.json").read_bytes())
     return path
 
 
 def until(process: subprocess.Popen[str], step: int) -> list[list[str]]:
-    """Lets a writer come to a step, counted from the first that replaces an artefact; gives what it said since."""
+    """Runs a writer up to a step, counted from the first replacement of an artefact; returns the steps since then."""
     assert process.stdin is not None
     assert process.stdout is not None
-    said: list[list[str]] = []
+    steps: list[list[str]] = []
     while True:
         line = process.stdout.readline().split()
-        said += [line] if said or line[0] == "two" else []
-        if len(said) > step:
-            return said
+        steps += [line] if steps or line[0] == "two" else []
+        if len(steps) > step:
+            return steps
         process.stdin.write("\n")
 
 
@@ -82,10 +82,10 @@ def test_a_kill_before_any_step_leaves_the_old_or_the_new_artefact(tmp_path: Pat
     path = tmp_path / "store" / "x"
     line = [sys.executable, "-c", WRITER, str(path), str(content)]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
-        said = until(process, step)
+        steps = until(process, step)
         process.kill()
-    new, _ = said[-1]
-    moved = said.count([new, "rename"]) == 2  # the old one is away, so that the new one was complete
+    new, _ = steps[-1]
+    moved = steps.count([new, "rename"]) == 2  # the previous artefact was moved, so the new artefact is complete
     expected = new if moved else {"one": "two", "two": "one"}[new]
     assert artifacts.read(path).recipe["name"] == expected
     assert (path / "other.bin").read_text(encoding="utf-8") == expected * 2500 * 4
@@ -93,7 +93,7 @@ def test_a_kill_before_any_step_leaves_the_old_or_the_new_artefact(tmp_path: Pat
     assert strays(path.parent) == []
 
 
-def test_a_reader_beside_a_writer_sees_whole_artefacts_only(tmp_path: Path, content: Path) -> None:
+def test_a_reader_beside_a_writer_reads_complete_artefacts_only(tmp_path: Path, content: Path) -> None:
     path = tmp_path / "store" / "x"
     line = [sys.executable, "-c", WRITER, str(path), str(content)]
     with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
@@ -129,7 +129,7 @@ except KeyboardInterrupt:  # between two exports
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", [0, 1])
-def test_ctrl_c_gives_130_and_leaves_whole_artefacts(small: Path, tiny: Path, moment: int) -> None:
+def test_ctrl_c_exits_with_130_and_leaves_complete_artefacts(small: Path, tiny: Path, moment: int) -> None:
     arguments = ["export", str(tiny), "--to", "onnx", "--to", "openvino", "--batch", "4", "--no-guard"]
     arguments += ["--out", str(small.parent)]
     line = [sys.executable, "-c", EXPORTER, *arguments]
@@ -152,7 +152,9 @@ def test_ctrl_c_gives_130_and_leaves_whole_artefacts(small: Path, tiny: Path, mo
 @pytest.mark.parametrize(
     "kills", [pytest.param(3, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.exhaustive)]
 )
-def test_an_export_killed_at_any_moment_leaves_what_verifies(cli: Cli, small: Path, tiny: Path, kills: int) -> None:
+def test_an_export_killed_at_any_moment_leaves_artefacts_that_pass_verify(
+    cli: Cli, small: Path, tiny: Path, kills: int
+) -> None:
     arguments: list[str | Path] = [
         "export",
         tiny,
@@ -171,7 +173,7 @@ def test_an_export_killed_at_any_moment_leaves_what_verifies(cli: Cli, small: Pa
     duration = time.perf_counter() - begin
     random = np.random.default_rng(0)
     for _ in range(kills):
-        (small / "plain" / "modules.json").unlink(missing_ok=True)  # so that the plain graph is made anew
+        (small / "plain" / "modules.json").unlink(missing_ok=True)  # makes the export build the plain graph again
         process = start(*arguments)
         time.sleep(float(random.uniform(0.3, 1.1)) * duration)
         process.kill()

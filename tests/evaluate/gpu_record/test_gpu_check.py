@@ -1,4 +1,4 @@
-"""scripts/gpu_check.py: an error is one line and an exit code; files of an earlier preparation stay."""
+"""scripts/gpu_check.py: an error is one line and an exit code, and an earlier preparation stays."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ def refused(code: int, message: str, *arguments: object) -> None:
 
 
 @pytest.mark.skipif(device.missing() is None, reason="TensorRT and a GPU are here")
-def test_without_a_gpu_it_ends_with_3_before_any_work(tmp_path: Path) -> None:
+def test_a_run_without_a_gpu_exits_with_3_before_any_work(tmp_path: Path) -> None:
     refused(3, "no engine can be built here", "run", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_unknown_networks_and_missing_faces_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_networks_and_missing_faces_keep_an_earlier_preparation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     earlier = tmp_path / "part0" / "cases.json"
     earlier.parent.mkdir()
     earlier.touch()
@@ -39,7 +41,7 @@ def test_unknown_networks_and_missing_faces_lose_nothing(tmp_path: Path, monkeyp
     assert earlier.exists()
 
 
-def test_missing_results_end_with_4(tmp_path: Path) -> None:
+def test_missing_results_exit_with_4(tmp_path: Path) -> None:
     refused(4, "cases.json cannot be read", "judge", tmp_path)
 
 

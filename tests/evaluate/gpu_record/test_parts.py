@@ -1,4 +1,4 @@
-"""Files for a GPU host: no part is too large, and the parts together are all files."""
+"""Files for a GPU host: no part is too large, and the parts together hold all files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ def written(folder: Path, sizes: dict[str, int]) -> None:
         (folder / name).write_bytes(b"x" * size)
 
 
-def test_large_files_first_each_into_the_first_part_with_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_placed_largest_first_into_the_first_part_with_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(parts, "PART", 100)
     written(tmp_path / "files", {"a": 60, "b": 50, "c/d": 40, "e": 10})
     assert parts.split(tmp_path / "files", tmp_path) == [100, 60]
@@ -29,7 +31,7 @@ def test_a_file_above_the_limit_gets_its_own_part(tmp_path: Path, monkeypatch: p
     assert parts.split(tmp_path / "files", tmp_path) == [120, 50]
 
 
-def test_gathered_parts_are_all_files(tmp_path: Path) -> None:
+def test_gathered_parts_hold_all_files(tmp_path: Path) -> None:
     written(tmp_path, {"part0/a": 1, "part1/folder/b": 2})
     host = parts.gather(tmp_path)
     assert sorted(str(path.relative_to(host)) for path in host.rglob("*") if path.is_file()) == ["a", "folder/b"]

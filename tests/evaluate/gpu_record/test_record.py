@@ -1,4 +1,4 @@
-"""The record of a GPU: gates of every engine, what failed, and times as text."""
+"""The record of a GPU: gates of every engine, failed cases, and times as text."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def test_networks_come_in_the_order_of_the_record() -> None:
         networks.chosen(["pfdl"])
 
 
-def test_an_engine_is_allowed_on_the_host_what_export_allows() -> None:
+def test_tolerances_on_the_host_equal_those_of_export() -> None:
     assert [cases.tolerance(precision) for precision in cases.PRECISIONS] == [1e-4, 1e-2, 2e-1]
 
 
 @pytest.fixture(scope="module")
 def random_pfld(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results of a host whose fp32 engine computes PFLD with seeded random weights exactly. Not to be changed."""
+    """Results of a host whose fp32 engine computes PFLD with seeded random weights exactly. Must not be changed."""
     out = tmp_path_factory.mktemp("random_pfld")
     network = subject.opened("pfld", out / "build")
     source = network.plain.artifact.parents["source"]
@@ -42,7 +42,7 @@ def random_pfld(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def prepared(random_pfld: Path, tmp_path: Path) -> Path:
-    """A copy of `random_pfld`."""
+    """Copy of `random_pfld`."""
     return Path(shutil.copytree(random_pfld, tmp_path / "prepared"))
 
 
@@ -73,7 +73,7 @@ def test_an_engine_is_judged_by_the_host_and_by_its_outputs(prepared: Path) -> N
 
 
 @pytest.mark.slow
-def test_outputs_that_are_not_numbers_fail_and_are_written_as_words(prepared: Path) -> None:
+def test_nan_outputs_fail_and_infinite_figures_are_written_as_words(prepared: Path) -> None:
     results(prepared, np.full((8, 68, 2), np.nan, np.float32), failed=("landmarks are nan off",))
     path, document = record.judge(prepared, prepared)
     assert document["failed"] == ["pfld-fp32"]
@@ -83,7 +83,7 @@ def test_outputs_that_are_not_numbers_fail_and_are_written_as_words(prepared: Pa
 
 
 @pytest.mark.slow
-def test_other_weights_than_those_of_the_preparation_are_refused(prepared: Path) -> None:
+def test_weights_that_differ_from_the_preparation_are_refused(prepared: Path) -> None:
     path = prepared / "part0" / "cases.json"
     document = json.loads(path.read_text(encoding="utf-8"))
     document["models"][0]["source"] = {"file": "pfld.pth"}
@@ -93,7 +93,7 @@ def test_other_weights_than_those_of_the_preparation_are_refused(prepared: Path)
         record.judge(prepared, prepared)
 
 
-def test_times_are_those_of_a_cuda_graph_against_pytorch_eager() -> None:
+def test_times_compare_a_cuda_graph_with_pytorch_eager() -> None:
     def time(median: float) -> dict[str, float]:
         return {"median_ms": median, "low_ms": median, "high_ms": median}
 

@@ -1,3 +1,5 @@
+"""Accuracy by subset: means, bootstrap intervals, failure rates, areas under the curve and paired differences."""
+
 from __future__ import annotations
 
 import json
@@ -23,7 +25,7 @@ IBUG = ("challenge", "ibug")
 TOTALS = {"common": 554, "challenge": 135, "full": 689, "helen/testset": 330, "lfpw/testset": 224, "ibug": 135}
 
 
-def test_a_subset_is_the_mean_over_its_faces() -> None:
+def test_the_mean_of_a_subset_is_over_its_faces() -> None:
     figures = accuracy(np.array([2.0, 4.0, 9.0]), [HELEN, LFPW, LFPW], TOTALS)
     assert {name: figure.mean for name, figure in figures.items()} == {
         "common": pytest.approx(5.0),
@@ -37,7 +39,7 @@ def test_a_subset_is_the_mean_over_its_faces() -> None:
     }
 
 
-def test_full_is_common_and_challenge_and_weighs_every_face_alike() -> None:
+def test_full_joins_common_and_challenge_with_equal_weight_per_face() -> None:
     figures = accuracy(np.array([2.0, 4.0, 9.0]), [HELEN, LFPW, IBUG], TOTALS)
     assert list(figures) == ["common", "challenge", "full", "helen/testset", "ibug", "lfpw/testset"]
     assert figures["full"].mean == pytest.approx(5.0)
@@ -49,7 +51,7 @@ def test_full_needs_both_common_and_challenge(subsets: list[tuple[str, ...]]) ->
     assert "full" not in accuracy(np.array([2.0, 4.0]), subsets, TOTALS)
 
 
-def test_a_folder_of_ones_own_is_taken_to_be_complete() -> None:
+def test_a_user_folder_counts_as_complete() -> None:
     figure = accuracy(np.array([2.0, 4.0]), [("mine",), ("mine",)], {})["mine"]
     assert (figure.n, figure.of) == (2, 2)
 
@@ -61,7 +63,7 @@ def test_failure_rate_and_auc_come_from_the_same_faces() -> None:
     assert figures["lfpw/testset"].failure_rate == 0.0
 
 
-def test_the_interval_is_the_normal_one_where_the_mean_is_normal() -> None:
+def test_the_interval_equals_the_normal_interval_for_a_normal_mean() -> None:
     values = np.random.default_rng(1).normal(3.0, 1.0, 500)
     interval = bootstrap(values)
     half = 1.96 * values.std() / math.sqrt(len(values))
@@ -70,7 +72,7 @@ def test_the_interval_is_the_normal_one_where_the_mean_is_normal() -> None:
     assert interval.high == pytest.approx(values.mean() + half, abs=0.1 * half)
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_claims() -> None:
+def test_the_coverage_of_the_interval_is_about_95_percent() -> None:
     random = np.random.default_rng(2)
     covered = sum(
         interval.low <= 4.0 <= interval.high
@@ -79,7 +81,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_claims() -> None:
     assert 0.88 <= covered / 200 <= 0.99
 
 
-def test_the_same_faces_give_the_same_interval() -> None:
+def test_the_same_faces_have_the_same_interval() -> None:
     values = np.random.default_rng(3).random(50)
     assert bootstrap(values) == bootstrap(values)
     assert bootstrap(values) != bootstrap(values, seed=1)
@@ -103,7 +105,7 @@ def test_a_difference_is_paired() -> None:
     assert delta.high - delta.low < 0.01, "the spread of the faces themselves must cancel"
 
 
-def test_a_difference_has_the_subsets_and_the_sign_of_first_minus_second() -> None:
+def test_a_difference_is_first_minus_second_in_every_subset() -> None:
     deltas = paired(np.array([1.0, 2.0]), np.array([3.0, 2.5]), [HELEN, IBUG])
     assert {name: delta.mean for name, delta in deltas.items()} == {
         "common": pytest.approx(-2.0),
@@ -114,12 +116,12 @@ def test_a_difference_has_the_subsets_and_the_sign_of_first_minus_second() -> No
     }
 
 
-def test_refuses_to_pair_different_faces() -> None:
+def test_different_numbers_of_faces_are_not_paired() -> None:
     with pytest.raises(ValueError, match="2 and of 3 faces cannot be paired"):
         paired(np.zeros(2), np.zeros(3), [HELEN] * 2)
 
 
-def test_one_infinitely_wrong_face_makes_its_subsets_infinite() -> None:
+def test_a_face_with_an_infinite_error_makes_its_subsets_infinite() -> None:
     bad, good = np.array([1.0, np.inf]), np.array([1.0, 2.0])
     endless = Interval(mean=math.inf, low=math.inf, high=math.inf)
     figures = accuracy(bad, [LFPW, HELEN], TOTALS)
@@ -153,14 +155,14 @@ def test_json_has_the_fields_by_name_and_null_for_infinity() -> None:
     assert document["delta_ion"]["common"] == {"mean": None, "low": None, "high": None}
 
 
-def test_failure_rate_and_auc_at_8_percent_stand_beside_those_at_10() -> None:
+def test_failure_rate_and_auc_exist_at_8_and_at_10_percent() -> None:
     figure = accuracy(np.array([2.0, 9.0]), [HELEN, HELEN], TOTALS)["common"]
     assert (figure.failure_rate, figure.failure_rate_8) == (0.0, 50.0)
     assert figure.auc == pytest.approx(0.45)
     assert figure.auc_8 == pytest.approx(0.375)
 
 
-def test_the_cumulative_curve_has_a_step_for_each_error_and_its_area_is_the_auc() -> None:
+def test_the_cumulative_curve_has_a_step_per_error_and_the_auc_as_area() -> None:
     at, share = curve(np.array([4.0, 1.0, 4.0, np.inf]))
     assert at.tolist() == [1.0, 4.0]
     assert share.tolist() == [0.25, 0.75]

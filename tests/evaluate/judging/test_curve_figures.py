@@ -1,3 +1,5 @@
+"""Failure rate and area under the cumulative error curve."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -9,8 +11,8 @@ from lmconv.judging.curve_figures import auc, failure_rate
 
 
 def test_the_area_of_a_hand_computed_example() -> None:
-    # Of four faces, none is within 2 %, one from there to 5 %, two from 5 % to 10 %; the last two never count:
-    # (2 * 0 + 3 * 1/4 + 5 * 2/4) / 10.
+    # Share of the four faces on the curve: 0 below 2 %, 1/4 from 2 % to 5 %, 2/4 from 5 % to 10 %. The last two faces
+    # add no area: (2 * 0 + 3 * 1/4 + 5 * 2/4) / 10.
     assert auc(np.array([2.0, 5.0, 10.0, 12.0])) == pytest.approx(0.325)
 
 
@@ -46,5 +48,5 @@ def test_an_infinite_error_is_a_failure() -> None:
     assert failure_rate(np.array([1.0, np.inf])) == 50.0
 
 
-def test_the_failure_rate_has_a_threshold() -> None:
+def test_the_threshold_of_the_failure_rate_can_be_chosen() -> None:
     assert failure_rate(np.array([2.0, 9.0]), 8.0) == 50.0

@@ -1,3 +1,5 @@
+"""Gates: passed, failed or not judged."""
+
 from __future__ import annotations
 
 import math
@@ -7,7 +9,7 @@ import pytest
 from lmconv.judging.gates import judge
 
 
-def test_a_figure_at_its_limit_passes_and_one_above_fails() -> None:
+def test_a_figure_at_its_limit_passes_and_a_figure_above_fails() -> None:
     assert judge({"max_px": 0.1}, {"max_px": 0.1}) == {"max_px": "passed"}
     assert judge({"max_px": 0.1}, {"max_px": 0.1001}) == {"max_px": "failed"}
 

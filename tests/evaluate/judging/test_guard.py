@@ -1,4 +1,4 @@
-"""What `lmconv export` refuses to put in place, what it writes all the same, and what it does not judge."""
+"""The guard of `lmconv export`: artefacts that are refused, written by force, or not judged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WIDE = 96
 
 
 def burden(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Adds work to a graph, far more than it does, and changes nothing: two wide convolutions whose sum is zero."""
+    """Makes a graph much slower without a change of outputs: adds two wide convolutions whose result is zero."""
     name = model.graph.input[0].name
     up, down = np.full((WIDE, 3, 5, 5), 0.01, np.float32), np.zeros((3, WIDE, 5, 5), np.float32)
     model.graph.initializer.extend([numpy_helper.from_array(up, "up"), numpy_helper.from_array(down, "down")])
@@ -44,7 +44,7 @@ def burden(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def shift(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Moves every point by a hundredth of the input."""
+    """Moves every point by 0.01 of the input."""
     (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "fc.bias")
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.01), "fc.bias"))
     return model
@@ -56,13 +56,13 @@ def same(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @pytest.fixture
 def effort() -> Effort:
-    """So many runs, and so large a limit, that a busy machine does not decide."""
+    """Effort with enough runs and a limit high enough that a busy machine does not affect the verdict."""
     return Effort(slower=2.0, guard_runs=60)
 
 
 @pytest.fixture
 def passes() -> Iterator[Json]:
-    """Takes functions that replace passes in this test, by the name of the pass."""
+    """Mapping from the name of a pass to the function that replaces the pass in this test."""
     with ExitStack() as stack:
 
         class Replaced(dict[str, Any]):
@@ -78,7 +78,7 @@ def passes() -> Iterator[Json]:
 
 @pytest.fixture
 def faces(tmp_path: Path) -> Path:
-    """Six training faces and two test faces."""
+    """Folder with six training faces and two test faces."""
     for index in range(6):
         add_face(tmp_path / "faces" / "afw", f"t{index}", face(20, 10, 50 + index, 45), seed=index)
     for index in range(2):
@@ -87,14 +87,16 @@ def faces(tmp_path: Path) -> Path:
 
 
 def guard(path: str) -> Json:
-    found: Json = artifacts.read(Path(path)).measured["guard"]
-    return found
+    verdict: Json = artifacts.read(Path(path)).measured["guard"]
+    return verdict
 
 
 # Speed
 
 
-def test_what_is_slower_than_fp32_is_refused_with_the_figures(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
+def test_an_artefact_slower_than_fp32_is_refused_with_the_figures(
+    cli: Cli, tiny: Path, passes: Json, faces: Path
+) -> None:
     passes["int8"] = burden
     ran = cli("export", tiny, "--precision", "int8", "--calibration", faces, "--json")
     ran.refused(1, "tiny as onnx int8 takes", "times as long as fp32, allowed 2", "build/tiny/onnx-fp32", "--force")
@@ -105,7 +107,7 @@ def test_what_is_slower_than_fp32_is_refused_with_the_figures(cli: Cli, tiny: Pa
     assert not Path("build/tiny/onnx-int8").exists()
 
 
-def test_its_fp32_parent_is_kept(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
+def test_the_fp32_parent_of_a_refused_artefact_is_kept(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
     passes["int8"] = burden
     options = ("--precision", "int8", "--calibration", faces, "--json")
     (row,) = cli("export", tiny, *options).document["artifacts"]
@@ -118,7 +120,7 @@ def test_its_fp32_parent_is_kept(cli: Cli, tiny: Path, passes: Json, faces: Path
     assert [row.get("kept_for") for row in ran.document["artifacts"]] == [None], "it was asked for"
 
 
-def test_an_older_artefact_stays_as_it_was(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
+def test_a_refusal_keeps_the_previous_artefact(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
     options = ("--precision", "int8", "--calibration", faces)
     assert cli("export", tiny, *options).code == 0
     before = contents(Path("build/tiny/onnx-int8"))
@@ -127,7 +129,7 @@ def test_an_older_artefact_stays_as_it_was(cli: Cli, tiny: Path, passes: Json, f
     assert contents(Path("build/tiny/onnx-int8")) == before
 
 
-def test_fp32_is_held_against_its_plain_graph(cli: Cli, tiny: Path, passes: Json) -> None:
+def test_fp32_is_compared_with_its_plain_graph(cli: Cli, tiny: Path, passes: Json) -> None:
     passes["dead"] = burden
     for target in ("onnx", "openvino"):
         ran = cli("export", tiny, "--to", target, "--json")
@@ -136,14 +138,16 @@ def test_fp32_is_held_against_its_plain_graph(cli: Cli, tiny: Path, passes: Json
 
 
 @pytest.mark.parametrize("io", ["image", "frame"])
-def test_artefacts_that_take_crops_or_frames_are_timed_on_them(cli: Cli, tiny: Path, passes: Json, io: str) -> None:
+def test_artefacts_for_crops_or_frames_are_timed_on_crops_or_frames(
+    cli: Cli, tiny: Path, passes: Json, io: str
+) -> None:
     passes["dead"] = burden
     cli("export", tiny, "--io", io, "--batch", "3").refused(1, "as long as its plain graph")
     passes["dead"] = same
     assert cli("export", tiny, "--io", io, "--batch", "3").code == 0
 
 
-def test_what_is_no_slower_passes_and_its_manifest_says_how_fast(
+def test_an_artefact_that_is_not_slower_passes_and_its_manifest_records_the_speed(
     cli: Cli, tiny: Path, passes: Json, faces: Path
 ) -> None:
     passes["int8"] = same
@@ -162,7 +166,7 @@ BF16 = ("--to", "openvino", "--precision", "bf16")
 
 @pytest.fixture
 def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenVINO computes in f32 whatever the hint, as on a CPU without bf16."""
+    """Makes OpenVINO compute in f32 with any precision hint, as on a CPU without bf16."""
     opened = openvino.OpenVinoSession.__init__
 
     def init(self: openvino.OpenVinoSession, path: Path, hint: str, *options: Any) -> None:
@@ -172,15 +176,15 @@ def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino.OpenVinoSession, "__init__", init)
 
 
-def test_what_this_machine_computes_otherwise_is_not_judged(
+def test_an_artefact_that_this_machine_computes_in_another_precision_is_not_judged(
     cli: Cli, tiny: Path, passes: Json, faces: Path, without_bf16: None
 ) -> None:
     passes["dead"] = burden
     assert cli("export", tiny, *BF16, "--calibration", faces).code == 0
-    found = guard("build/tiny/openvino-bf16")
+    recorded = guard("build/tiny/openvino-bf16")
     for part, verdict in (("speed", "not judged here"), ("budget", "not judged")):
-        assert found[part]["verdict"] == verdict
-        assert "this CPU computes in f32" in found[part]["reason"]
+        assert recorded[part]["verdict"] == verdict
+        assert "this CPU computes in f32" in recorded[part]["reason"]
     assert "speed: not judged here" in cli("inspect", "build/tiny/openvino-bf16").out
 
 
@@ -188,10 +192,10 @@ def test_what_this_machine_computes_otherwise_is_not_judged(
 def test_bf16_is_judged_where_the_cpu_computes_in_bf16(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
     ran = cli("export", tiny, *BF16, "--calibration", faces, "--budget-ion", "100", "--budget-drift", "100")
     assert ran.code == 0, ran.err
-    found = guard("build/tiny/openvino-bf16")
-    assert (found["speed"]["verdict"], found["budget"]["verdict"]) == ("passed", "within")
-    assert found["speed"]["ratio"]["median"] > 0
-    assert found["budget"]["loss"]["drift"]["mean"] > 0
+    recorded = guard("build/tiny/openvino-bf16")
+    assert (recorded["speed"]["verdict"], recorded["budget"]["verdict"]) == ("passed", "within")
+    assert recorded["speed"]["ratio"]["median"] > 0
+    assert recorded["budget"]["loss"]["drift"]["mean"] > 0
 
 
 def test_int8_for_another_cpu_is_not_timed_on_this_one(small: Path) -> None:
@@ -199,9 +203,9 @@ def test_int8_for_another_cpu_is_not_timed_on_this_one(small: Path) -> None:
 
     made = artifacts.read(small / "onnx-fp32")
     for cpu, judged in (("x86", "x86_64"), ("arm", "aarch64")):
-        told = replace(made, recipe=made.recipe | {"quantisation": {"cpu": cpu}})
-        said = guards._elsewhere(told)
-        assert (said == "") == (platform.machine() == judged)
+        for_cpu = replace(made, recipe=made.recipe | {"quantisation": {"cpu": cpu}})
+        reason = guards._elsewhere(for_cpu)
+        assert (reason == "") == (platform.machine() == judged)
     assert guards._elsewhere(made) == ""
 
 
@@ -211,10 +215,10 @@ def test_int8_for_another_cpu_is_not_timed_on_this_one(small: Path) -> None:
 def test_fp16_is_judged_by_its_size(cli: Cli, tiny: Path, passes: Json) -> None:
     passes["dead"] = same
     assert cli("export", tiny, "--precision", "fp16").code == 0
-    found = guard("build/tiny/onnx-fp16")
-    assert found["size"]["verdict"] == "passed"
-    assert found["size"]["bytes"][0] < found["size"]["bytes"][1]
-    assert found["speed"]["verdict"] == "not judged here"
+    recorded = guard("build/tiny/onnx-fp16")
+    assert recorded["size"]["verdict"] == "passed"
+    assert recorded["size"]["bytes"][0] < recorded["size"]["bytes"][1]
+    assert recorded["speed"]["verdict"] == "not judged here"
 
 
 def test_fp16_that_is_not_smaller_is_refused(cli: Cli, tiny: Path, passes: Json) -> None:
@@ -227,7 +231,7 @@ def test_fp16_that_is_not_smaller_is_refused(cli: Cli, tiny: Path, passes: Json)
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
-def test_what_loses_more_than_its_budget_is_refused(
+def test_an_artefact_outside_its_budget_is_refused(
     cli: Cli, tiny: Path, passes: Json, faces: Path, target: str
 ) -> None:
     passes["int8"] = shift
@@ -235,21 +239,21 @@ def test_what_loses_more_than_its_budget_is_refused(
     cli("export", tiny, *options).refused(1, f"tiny as {target} int8 is outside its budget", "allowed")
     ran = cli("export", tiny, *options, "--budget-ion", "100", "--budget-drift", "100")
     assert ran.code == 0, ran.err
-    found = guard(f"build/tiny/{target}-int8")["budget"]
-    assert found["verdict"] == "within"
-    assert found["allowed"] == {"ion": 100, "drift": 100, "strict": False}
-    assert found["loss"]["drift"]["mean"] > 0.4
+    recorded = guard(f"build/tiny/{target}-int8")["budget"]
+    assert recorded["verdict"] == "within"
+    assert recorded["allowed"] == {"ion": 100, "drift": 100, "strict": False}
+    assert recorded["loss"]["drift"]["mean"] > 0.4
 
 
-def test_every_reason_is_given(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
+def test_a_refusal_names_every_reason(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
     passes["int8"] = lambda model: shift(burden(model))
     ran = cli("export", tiny, "--precision", "int8", "--calibration", faces)
     ran.refused(1, "is outside its budget", "takes", "times as long as fp32")
 
 
-def test_too_few_faces_are_said_and_no_refusal(cli: Cli, tiny: Path, passes: Json, tmp_path: Path) -> None:
+def test_too_few_faces_are_reported_without_a_refusal(cli: Cli, tiny: Path, passes: Json, tmp_path: Path) -> None:
     passes["int8"] = shift
-    for index in range(6):  # moving points to the right is good for every other face, and bad for the rest
+    for index in range(6):  # a move to the right improves every second face and worsens the other faces
         points = face(20, 10, 60, 50)
         points[2:, 0] = 55 if index % 2 else 25
         points[36], points[45] = (30, 30), (50, 30)
@@ -261,19 +265,17 @@ def test_too_few_faces_are_said_and_no_refusal(cli: Cli, tiny: Path, passes: Jso
     assert guard("build/tiny/onnx-int8")["budget"]["verdict"] == "too few faces"
 
 
-def test_the_faces_judged_on_and_whether_calibration_has_seen_them_are_recorded(
+def test_the_number_of_judged_faces_and_of_calibration_faces_is_recorded(
     cli: Cli, tiny: Path, passes: Json, faces: Path
 ) -> None:
     passes["int8"] = same
     for precision, seen in (("int8", 6), ("fp32", 0)):
         assert cli("export", tiny, "--precision", precision, "--calibration", faces).code == 0
-        found = guard(f"build/tiny/onnx-{precision}")["budget"]["faces"]
-        assert (found["n"], found["pictures"], found["calibrated"]) == (6, 6, seen)
+        recorded = guard(f"build/tiny/onnx-{precision}")["budget"]["faces"]
+        assert (recorded["n"], recorded["pictures"], recorded["calibrated"]) == (6, 6, seen)
 
 
-def test_faces_that_calibration_has_not_seen_are_judged_on_where_there_are_enough(
-    faces: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_held_out_faces_are_judged_alone_if_there_are_enough(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lmconv.faces import calibration
     from lmconv.sources import resolve as source
 
@@ -281,9 +283,9 @@ def test_faces_that_calibration_has_not_seen_are_judged_on_where_there_are_enoug
     spec = source.resolve(str(faces / "tiny.onnx")).spec
     monkeypatch.setattr(calibration, "MIN_HELD_OUT_FACES", 2)
     used = calibration.calibration_pictures(faces, spec, count=4)
-    held = calibration.evaluation_crops(faces, spec, count=4)
-    assert (len(used), len(held.images)) == (4, 2)
-    assert set(used).isdisjoint(held.pictures())
+    held_out = calibration.evaluation_crops(faces, spec, count=4)
+    assert (len(used), len(held_out.images)) == (4, 2)
+    assert set(used).isdisjoint(held_out.pictures())
     assert len(calibration.evaluation_crops(faces, spec, count=5).images) == 6, "one is not enough"
 
 
@@ -304,15 +306,17 @@ def test_a_budget_without_faces_is_not_judged(
 # Force, and no guard
 
 
-def test_force_writes_what_is_refused_and_everyone_says_so(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
+def test_force_writes_a_refused_artefact_and_every_command_reports_the_refusal(
+    cli: Cli, tiny: Path, passes: Json, faces: Path
+) -> None:
     passes["int8"] = burden
     ran = cli("export", tiny, "--precision", "int8", "--calibration", faces, "--force", "--json")
     assert ran.code == 0, ran.err
     assert "written by --force although it takes" in ran.err
     path = "build/tiny/onnx-int8"
-    found = guard(path)
-    assert found["forced"] is True
-    assert "times as long as fp32" in found["reason"]
+    recorded = guard(path)
+    assert recorded["forced"] is True
+    assert "times as long as fp32" in recorded["reason"]
     said = "written by --force although it takes"
     assert said in cli("verify", path, "--weights", tiny).err
     assert said in cli("bench", path, "--samples", "64").err
@@ -320,12 +324,12 @@ def test_force_writes_what_is_refused_and_everyone_says_so(cli: Cli, tiny: Path,
     assert "written despite the refusal (--force)" in cli("inspect", path).out
 
 
-def test_force_marks_nothing_that_would_not_be_refused(cli: Cli, tiny: Path) -> None:
+def test_force_does_not_mark_an_artefact_that_passes(cli: Cli, tiny: Path) -> None:
     assert cli("export", tiny, "--force").code == 0
     assert "forced" not in guard("build/tiny/onnx-fp32")
 
 
-def test_no_guard_judges_nothing_and_says_so(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
+def test_no_guard_judges_nothing_and_is_recorded(cli: Cli, tiny: Path, passes: Json, faces: Path) -> None:
     passes["int8"] = lambda model: shift(burden(model))
     assert cli("export", tiny, "--precision", "int8", "--calibration", faces, "--no-guard").code == 0
     assert guard("build/tiny/onnx-int8") == {"skipped": "--no-guard"}
@@ -341,7 +345,7 @@ def test_no_guard_judges_nothing_and_says_so(cli: Cli, tiny: Path, passes: Json,
         (("--budget-ion", "-1"), "--budget-ion"),
     ],
 )
-def test_what_contradicts_itself_is_refused_before_any_work(
+def test_contradictory_options_are_refused_before_any_work(
     cli: Cli, tiny: Path, faces: Path, options: tuple[str, ...], said: str
 ) -> None:
     given = [str(faces) if part == "faces" else part for part in options]
@@ -349,10 +353,10 @@ def test_what_contradicts_itself_is_refused_before_any_work(
     assert not Path("build").exists()
 
 
-# Faces that an artefact was made with
+# Faces of the calibration
 
 
-def test_the_pictures_that_int8_was_calibrated_on_are_in_its_recipe(cli: Cli, tiny: Path, faces: Path) -> None:
+def test_the_recipe_of_int8_lists_the_calibration_pictures(cli: Cli, tiny: Path, faces: Path) -> None:
     from lmconv.store.files import sha256
 
     options = ("--precision", "int8", "--calibration", faces, "--no-guard")
@@ -365,7 +369,7 @@ def test_the_pictures_that_int8_was_calibrated_on_are_in_its_recipe(cli: Cli, ti
     assert artifacts.read(Path("build/tiny/onnx-int8")).digest == digest
 
 
-def test_faces_that_it_was_calibrated_on_are_refused_by_verify(cli: Cli, tiny: Path, faces: Path) -> None:
+def test_verify_refuses_the_calibration_faces(cli: Cli, tiny: Path, faces: Path) -> None:
     options = ("--precision", "int8", "--precision", "fp32", "--calibration", faces, "--no-guard")
     assert cli("export", tiny, *options).code == 0
     paths = ("build/tiny/onnx-int8", "build/tiny/onnx-fp32")
@@ -377,7 +381,7 @@ def test_faces_that_it_was_calibrated_on_are_refused_by_verify(cli: Cli, tiny: P
     assert len(ran.document["artifacts"]) == 2
 
 
-def test_a_picture_of_another_name_is_the_same_picture(cli: Cli, tiny: Path, faces: Path) -> None:
+def test_verify_recognises_a_calibration_picture_under_another_name(cli: Cli, tiny: Path, faces: Path) -> None:
     assert cli("export", tiny, "--precision", "int8", "--calibration", faces, "--no-guard").code == 0
     for ending in (".png", ".pts"):
         (faces / "ibug" / f"copied{ending}").write_bytes((faces / "afw" / f"t0{ending}").read_bytes())

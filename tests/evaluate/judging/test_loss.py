@@ -1,4 +1,4 @@
-"""Budgets: what they allow, what they do not, and when there are too few faces to tell."""
+"""Budgets: verdict within, outside, or too few faces."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from lmconv.judging.loss import Budget, Loss, Losses, loss
 
 
 def lost(mean: float, deviation: float, n: int, drift: float = 0.3) -> Loss:
-    """Of n faces with exactly this mean and deviation."""
+    """Returns the loss of n faces whose rise of ION has exactly this mean and deviation, ION points."""
     signs = np.where(np.arange(n) % 2, 1.0, -1.0)
     return loss(Losses(ion=mean + deviation * signs, drift=np.full(n, drift)))
 
@@ -25,13 +25,13 @@ def lost(mean: float, deviation: float, n: int, drift: float = 0.3) -> Loss:
         (float("nan"), 0.0, 0.3, False, "outside"),
     ],
 )
-def test_a_budget_judges_the_mean_and_how_far_its_interval_reaches(
+def test_a_budget_judges_the_mean_and_the_end_of_its_interval(
     mean: float, deviation: float, drift: float, strict: bool, verdict: str
 ) -> None:
     assert Budget(ion=0.03, drift=0.4, strict=strict).judge(lost(mean, deviation, 100, drift))[0] == verdict
 
 
-def test_the_number_of_faces_that_is_said_to_be_needed_is_enough() -> None:
+def test_the_reported_number_of_faces_suffices_for_a_verdict() -> None:
     budget = Budget(ion=0.03)
     verdict, why = budget.judge(lost(0.02, 0.4, 100))
     assert verdict == "too few faces"
@@ -39,7 +39,7 @@ def test_the_number_of_faces_that_is_said_to_be_needed_is_enough() -> None:
     assert budget.judge(lost(0.02, 0.4, int(1.2 * needed)))[0] == "within"
 
 
-def test_a_mean_at_the_edge_of_a_strict_budget_is_never_told_from_it() -> None:
+def test_no_number_of_faces_suffices_at_the_edge_of_a_strict_budget() -> None:
     assert "no number of faces" in Budget(ion=0.03, strict=True).judge(lost(0.03, 0.1, 100))[1]
 
 

@@ -1,3 +1,5 @@
+"""Parity of an artefact with its source network, on noise and on faces."""
+
 from __future__ import annotations
 
 import math
@@ -16,7 +18,7 @@ SPEC = landmark_spec("toy", "toy", size=(20, 40), landmarks=68)
 
 
 class Mean:
-    """A network whose every point is the mean of its input; remembers how many inputs it was given at once."""
+    """Network whose points all equal the mean of the input; records the size of every batch."""
 
     execution_mismatch = ""
 
@@ -36,7 +38,7 @@ class Mean:
 
 
 def faces(count: int) -> FaceCrops:
-    """Faces whose outer eye corners are 50 pixels apart, in squares of 100 pixels."""
+    """Returns faces whose outer eye corners are 50 pixels apart, in squares of 100 pixels."""
     truth = np.zeros((count, 68, 2))
     truth[:, 45, 0] = 50.0
     return FaceCrops(
@@ -53,31 +55,31 @@ def faces(count: int) -> FaceCrops:
 
 
 def moved(random: float = 0.0, face: float = 0.0, count: int = 2) -> Points:
-    """Points that are off by these fractions of the input, to the right."""
+    """Returns points that are moved to the right by fractions of the input: `random` on noise, `face` on faces."""
     zeros = np.zeros((4, 68, 2), np.float32), np.zeros((count, 68, 2), np.float32)
     step = np.array([1.0, 0.0], np.float32)
     return Points(random=Outputs(landmarks=zeros[0] + random * step), faces=Outputs(landmarks=zeros[1] + face * step))
 
 
-def compared(found: Points, crops: FaceCrops | None = None) -> Parity:
-    assert found.faces is not None
-    return parity(found, moved(count=len(found.faces.landmarks)), crops, SPEC, "torch")
+def compared(outputs: Points, crops: FaceCrops | None = None) -> Parity:
+    assert outputs.faces is not None
+    return parity(outputs, moved(count=len(outputs.faces.landmarks)), crops, SPEC, "torch")
 
 
-def test_pixels_are_those_of_the_networks_input() -> None:
+def test_pixels_are_pixels_of_the_input() -> None:
     result = compared(moved(random=0.01, count=0))
     assert result.max_abs == pytest.approx(0.01)
     assert result.max_px == pytest.approx(0.4), "1 % of 40 pixels"
 
 
-def test_random_inputs_and_faces_count_together_and_faces_alone() -> None:
+def test_max_px_covers_noise_and_faces_and_max_px_faces_covers_faces_alone() -> None:
     result = compared(moved(random=0.1, face=0.01), faces(2))
     assert result.max_px == pytest.approx(4.0)
     assert result.max_px_faces == pytest.approx(0.4)
     assert result.n == 6
 
 
-def test_drift_is_the_shift_as_a_share_of_the_distance_of_the_eyes() -> None:
+def test_drift_is_the_distance_in_percent_of_the_eye_distance() -> None:
     result = compared(moved(face=0.01), faces(2))
     assert result.mean_ion == pytest.approx(2.0), "1 pixel of the picture, the eyes 50 apart"
 
@@ -86,22 +88,22 @@ def test_without_faces_there_is_no_drift() -> None:
     assert compared(moved(count=0)).mean_ion is None
 
 
-def test_a_point_that_is_not_a_number_makes_everything_infinite() -> None:
+def test_a_nan_point_makes_the_largest_difference_infinite() -> None:
     broken = moved()
     broken.random.landmarks[0, 0, 0] = np.nan
     assert compared(broken, faces(2)).max_abs == math.inf
 
 
-def test_faces_are_run_some_at_a_time() -> None:
+def test_faces_run_in_batches_of_at_most_64() -> None:
     network = Mean()
-    found = points(network, SPEC, faces(150))
-    assert len(found.random.landmarks) == RANDOM_INPUTS
-    assert found.faces is not None
-    assert found.faces.landmarks.shape == (150, 68, 2)
+    outputs = points(network, SPEC, faces(150))
+    assert len(outputs.random.landmarks) == RANDOM_INPUTS
+    assert outputs.faces is not None
+    assert outputs.faces.landmarks.shape == (150, 68, 2)
     assert max(network.batches) <= 64
 
 
-def test_errors_are_measured_in_the_picture() -> None:
+def test_errors_are_measured_in_pixels_of_the_picture() -> None:
     crops = faces(1)
     fractions: Float32 = ((crops.truth - crops.squares[:, None, :2]) / 100).astype(np.float32)
     assert errors(Outputs(landmarks=fractions), crops) == pytest.approx([0.0], abs=1e-4)
