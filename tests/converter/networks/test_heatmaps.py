@@ -194,8 +194,8 @@ def test_an_artefact_that_decodes_heatmaps_can_become_a_source(tmp_path: Path, f
     how = ARGMAX if first == "heatmaps" else None
     again = source.resolve(str(tmp_path / "again.onnx"), decode=how)
     twice = convert(again, "onnx", Precision.FP32, out=tmp_path / "out")
-    expected, outputs = (reference_file.read(artifacts.read(artefact.path)).outputs for artefact in (made, twice))
-    np.testing.assert_allclose(outputs.landmarks, expected.landmarks, atol=1e-6)
+    expected, actual = (reference_file.read(artifacts.read(artefact.path)).outputs for artefact in (made, twice))
+    np.testing.assert_allclose(actual.landmarks, expected.landmarks, atol=1e-6)
 
 
 @pytest.mark.parametrize("how", ["argmax", "soft-argmax:3"])
