@@ -1,6 +1,6 @@
 """Registries of plug-ins: built-in ones are found by file name, those of other packages by entry point.
 
-A plug-in is one file in `lmconv/<kind>/` that binds the name `plugin`; no list is edited anywhere. Another package
+A plug-in is one file in `lmconv/<kind>/` that binds the name `plugin`; no list of plug-ins is edited. Another package
 registers the same object under the entry-point group `lmconv.<kind>`.
 """
 
