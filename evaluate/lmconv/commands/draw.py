@@ -79,7 +79,7 @@ class Request:
     force: bool
 
 
-@command(name="draw", help=HELP, short_help="Draw faces with landmarks: new ones, or where an artefact fails.")
+@command(name="draw", help=HELP, short_help="Draw synthetic faces, or the worst faces of an artefact.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT]...")
 @click.option(
