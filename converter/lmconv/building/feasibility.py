@@ -57,4 +57,4 @@ def check_network(spec: ModelSpec, target: Target, variant: Variant) -> None:
     if spec.sample and target.fixed_size:
         hint = f"fix its size, such as --input 3x{spec.sample[0]}x{spec.sample[1]}"
         raise UsageError(f"{spec.name} takes pictures of any size, and an engine of {target.name} one size", hint=hint)
-    interface_of(spec, variant.io).check(variant.precision)
+    interface_of(spec, variant.io).require_possible(variant.precision)

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: engines cannot be built on this machine: {reason}", file=sys.stderr)
         return 3
     try:
-        results = Found(options.folder, device.describe())
+        results = HostResults(options.folder, device.describe())
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         reason = f"{type(error).__name__}: {error}"
         print(f"error: cannot read the files of `gpu_check.py prepare` in {options.folder}: {reason}", file=sys.stderr)
@@ -88,7 +88,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def check_models(results: Found, options: argparse.Namespace) -> bool:
+def check_models(results: HostResults, options: argparse.Namespace) -> bool:
     """Checks the selected models without results; started models come last.
 
     Returns:
@@ -136,7 +136,7 @@ class Runner(Protocol):
         """Returns the outputs by name."""
 
 
-class Found:
+class HostResults:
     """Results so far, stored in the folder after every model."""
 
     def __init__(self, folder: Path, machine: Json) -> None:

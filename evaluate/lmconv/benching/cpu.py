@@ -73,7 +73,7 @@ class Rows:
     notes: list[str] = field(default_factory=list)
 
 
-def load(path: Path, options: TimingOptions, batches: Sequence[int] = ()) -> Artifact:
+def load_artifact(path: Path, options: TimingOptions, batches: Sequence[int] = ()) -> Artifact:
     """Reads an artefact and checks that this machine can time the artefact; opens the artefact once for the check.
 
     Args:

@@ -95,7 +95,7 @@ def ready() -> Json:
     return {"gpu": description, "states": [{"when": "start", **device.state()}]}
 
 
-def load(path: Path, options: TimingOptions, batches: Sequence[int]) -> Artifact:
+def load_artifact(path: Path, options: TimingOptions, batches: Sequence[int]) -> Artifact:
     """Reads an artefact and checks that it can be timed on a GPU.
 
     Opens the artefact once, because its target then runs its own checks.
@@ -109,7 +109,7 @@ def load(path: Path, options: TimingOptions, batches: Sequence[int]) -> Artifact
         InputError: If the artefact is missing or broken, or has another fixed batch size.
         MissingRuntime: If its runtime or the GPU is missing, or if its target is timed on the CPU only.
     """
-    artifact = benching.load(path, options, batches)
+    artifact = benching.load_artifact(path, options, batches)
     if TARGETS.load(artifact.target).contestant is None:
         raise MissingRuntime(f"{path}: the {artifact.target} target is not timed on a GPU", hint="use --device cpu")
     return artifact

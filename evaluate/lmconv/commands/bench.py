@@ -143,7 +143,8 @@ def _on_cpu(console: Console, paths: list[Path], options: TimingOptions) -> Outc
 
     outcome = Outcome(document={"machine": machine.describe(), "rows": [], "baselines": []})
     loaded = [
-        attempt(console, functools.partial(benching.load, path, options), outcome.errors, path=path) for path in paths
+        attempt(console, functools.partial(benching.load_artifact, path, options), outcome.errors, path=path)
+        for path in paths
     ]
     groups = benching.group_by_source(artifact for artifact in loaded if artifact)
     with console.progress(len(groups) * options.samples, "timing") as step:
@@ -191,7 +192,7 @@ def _load(
     """Returns an artefact to time on a GPU. An artefact that cannot run here is an error only if the user named it."""
     from lmconv.benching import gpu as gpu_benching
 
-    load = functools.partial(gpu_benching.load, path, options, batches)
+    load = functools.partial(gpu_benching.load_artifact, path, options, batches)
     if named:
         return attempt(console, load, outcome.errors, path=path)
     try:

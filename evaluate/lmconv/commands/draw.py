@@ -16,7 +16,7 @@ from lmconv.visual.tables import number
 
 if TYPE_CHECKING:
     from lmconv.types import Json
-    from lmconv.visual.dataset_drawings import Plan
+    from lmconv.visual.dataset_drawings import DrawingRequest
 
 HELP = """Draws faces with their landmarks: the annotated faces in PATH, or new synthetic faces into PATH.
 
@@ -160,15 +160,15 @@ def _draw_synthetic(console: Console, request: Request) -> Outcome:
     return Outcome(document=document, text=text)
 
 
-def _plan(request: Request) -> Plan:
+def _plan(request: Request) -> DrawingRequest:
     """Returns the plan for drawing annotated faces; refuses unknown names before any work."""
     from lmconv.faces.lookup import find_dataset
     from lmconv.scheme import check_normaliser
-    from lmconv.visual.dataset_drawings import Plan
+    from lmconv.visual.dataset_drawings import DrawingRequest
 
     if request.normaliser:
         check_normaliser(request.normaliser)
-    return Plan(
+    return DrawingRequest(
         data=request.path,
         layout=find_dataset(request.path, request.dataset),
         split=request.split,
@@ -180,7 +180,7 @@ def _plan(request: Request) -> Plan:
     )
 
 
-def _draw_annotated(console: Console, plan: Plan, artifacts: tuple[Path, ...]) -> Outcome:
+def _draw_annotated(console: Console, plan: DrawingRequest, artifacts: tuple[Path, ...]) -> Outcome:
     """Draws annotated faces with the points of each artefact; without artefacts, the annotation alone."""
     from lmconv.visual.dataset_drawings import draw_annotation, draw_predictions
 

@@ -148,8 +148,8 @@ class VerifyRequest:
             "drift": self.max_drift,
         }
 
-    def verifier(self, finder: LoadedDetector | None) -> Verifier:
-        """Returns the verifier of all artefacts; `finder` is the detector of `--boxes`, None for landmarks."""
+    def verifier(self, box_detector: LoadedDetector | None) -> Verifier:
+        """Returns the verifier of all artefacts; `box_detector` is the detector of `--boxes`, None for landmarks."""
         from lmconv.judging.verification import Verifier
 
         return Verifier(
@@ -158,7 +158,7 @@ class VerifyRequest:
             dataset=self.dataset,
             most=self.most,
             normaliser=self.normaliser,
-            finder=finder,
+            box_detector=box_detector,
             weights=self.weights,
             model=self.model,
             trust=self.trust,
@@ -174,8 +174,8 @@ def _verify(console: Console, request: VerifyRequest) -> Outcome:
 
     outcome = Outcome(document={"artifacts": []})
     curves: list[FaceErrors] = []
-    with load_boxes_option(request.boxes, weights=request.weights, trust=request.trust) as finder:
-        verifier = request.verifier(finder)
+    with load_boxes_option(request.boxes, weights=request.weights, trust=request.trust) as box_detector:
+        verifier = request.verifier(box_detector)
         with console.progress(len(request.artifacts), "verifying") as step:
             for path in request.artifacts:
                 result = attempt(console, functools.partial(verifier.verify, path), outcome.errors, path=path)
@@ -207,9 +207,9 @@ def _check(request: VerifyRequest) -> None:
 
         check_normaliser(request.normaliser)
     if request.curve:
-        from lmconv.visual.curves import check
+        from lmconv.visual.curves import check_suffix
 
-        check(request.curve)
+        check_suffix(request.curve)
 
 
 def _write_curves(console: Console, path: Path, curves: list[FaceErrors]) -> None:

@@ -17,7 +17,7 @@ def rehearse(host: Path) -> None:
     """Writes `found.json` and `found.npz` into the host's folder, as `lmconv.trt.check` does on a GPU."""
     (host / "found.json").unlink(missing_ok=True)
     machine = {"gpu": "rehearsal on a CPU", "tensorrt": None, "onnxruntime": onnxruntime.__version__}
-    results = check.Found(host, machine)
+    results = check.HostResults(host, machine)
     for model in results.cases["models"]:
         results.add(model["name"], *_model(model, host))
 

@@ -78,7 +78,7 @@ class Verifier:
         model: `FILE.py:NAME`, the builder of a user's own network: code that only a manifest names never runs.
         trust: See `OpenOptions`.
         limits: Limits given by the user, by the name of the gate; None keeps the default.
-        finder: Detector whose boxes define the crops; by default the annotated points do.
+        box_detector: Detector whose boxes define the crops; by default the annotated points do.
         notes: Notes for the user on the data and on missing sources.
     """
 
@@ -91,7 +91,7 @@ class Verifier:
     model: str | None = None
     trust: bool = False
     limits: Mapping[str, float | None] = field(default_factory=dict)
-    finder: LoadedDetector | None = None
+    box_detector: LoadedDetector | None = None
     notes: list[str] = field(default_factory=list)
     _boxes: BoxLookup | None = None
     _crops: dict[object, FaceCrops | None] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class Verifier:
     _recovered: dict[object, Source | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._boxes = box_matcher(self.finder) if self.finder else None
+        self._boxes = box_matcher(self.box_detector) if self.box_detector else None
 
     def verify(self, path: Path) -> Verification:
         """Verifies one artefact and records the result in its manifest, unless a detector's boxes define the crops.
@@ -120,7 +120,7 @@ class Verifier:
             _check_unseen(artifact, crops)
         with target.open(artifact, OpenOptions(trust=self.trust)) as session:
             result = self._judge(artifact, session, crops)
-        if self.finder is None and (result.ion or not artifact.measured.get("verified", {}).get("ion")):
+        if self.box_detector is None and (result.ion or not artifact.measured.get("verified", {}).get("ion")):
             artifacts.record(artifact, **_record(result))
         return result
 
@@ -165,7 +165,7 @@ class Verifier:
             ion=_accuracy(errors, crops),
             source_ion=_accuracy(before, crops),
             delta_ion=_paired(errors, before, crops),
-            boxes=self.finder.detector.name if self.finder else "landmarks",
+            boxes=self.box_detector.detector.name if self.box_detector else "landmarks",
             missed=crops.missed if crops else (),
             normaliser=_named(spec, crops) if errors is not None else None,
             curves=_curves(artifact, errors, before, crops),
@@ -200,8 +200,8 @@ class Verifier:
             self.notes.append(f"{error.message}: they are left out")
             return None
         self.notes += crops.problems
-        if self.finder:
-            detected, name = len(crops.names), self.finder.detector.name
+        if self.box_detector:
+            detected, name = len(crops.names), self.box_detector.detector.name
             missed = f"; not found: {', '.join(crops.missed)}" if crops.missed else ""
             self.notes.append(f"{name}: {detected} of {detected + len(crops.missed)} annotated faces found{missed}")
         return dataclasses.replace(crops, normaliser=self.normaliser)
@@ -220,9 +220,9 @@ class Verifier:
 
     def _with_detector_crop(self, spec: ModelSpec) -> ModelSpec:
         """Returns the spec with the detector's crop; an artefact that takes a frame keeps the crop in its graph."""
-        if self.finder is None:
+        if self.box_detector is None:
             return spec
-        crop = spec.crop if interface_of(spec).cuts_crops else self.finder.detector.crop
+        crop = spec.crop if interface_of(spec).cuts_crops else self.box_detector.detector.crop
         return dataclasses.replace(spec, crop=dataclasses.replace(crop, box="detector"))
 
     def _source(self, artifact: Artifact, crops: FaceCrops | None) -> tuple[Source, Points] | None:

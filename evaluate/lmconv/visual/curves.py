@@ -23,7 +23,7 @@ WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT, ROW = 720, 420, 60, 50, 40, 30, 18
 COLOURS = ("#1f6fb2", "#c0392b", "#2a7f62", "#e09f3e", "#7d4fa3", "#5b6570")
 
 
-def check(path: Path) -> None:
+def check_suffix(path: Path) -> None:
     """Refuses a file name that ends neither in .csv nor in .svg.
 
     Raises:

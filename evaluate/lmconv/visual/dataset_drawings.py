@@ -21,7 +21,7 @@ from lmconv.visual.worst_faces import Predictions, write_faces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class DrawingRequest:
     """Faces to draw, and the folder for the pictures.
 
     Attributes:
@@ -45,7 +45,7 @@ class Plan:
     force: bool = False
 
 
-def draw_annotation(plan: Plan) -> list[Json]:
+def draw_annotation(plan: DrawingRequest) -> list[Json]:
     """Draws the annotated points alone, in one folder per number of points.
 
     Returns:
@@ -62,7 +62,7 @@ def draw_annotation(plan: Plan) -> list[Json]:
     return rows
 
 
-def draw_predictions(plan: Plan, path: Path) -> Json:
+def draw_predictions(plan: DrawingRequest, path: Path) -> Json:
     """Draws the landmarks that one artefact predicts, the faces with the largest errors first.
 
     Returns:

@@ -368,17 +368,17 @@ def resized(image: Uint8, height: int, width: int) -> Uint8:
 def test_a_network_of_one_channel_is_refused_for_images() -> None:
     grey = TensorSpec(name="input", dtype="float32", shape=("N", 1, 24, 16), layout="NCHW")
     with pytest.raises(UsageError, match="three channels"):
-        interface_of(replace(spec_of(), inputs=(grey,)), "image").check(Precision.FP32)
+        interface_of(replace(spec_of(), inputs=(grey,)), "image").require_possible(Precision.FP32)
 
 
 def test_a_crop_around_another_box_is_refused_for_frames_alone() -> None:
     spec = spec_of(crop=Crop(box="detector"))
-    interface_of(spec, "image").check(Precision.FP32)
+    interface_of(spec, "image").require_possible(Precision.FP32)
     with pytest.raises(UsageError, match="detector box"):
-        interface_of(spec, "frame").check(Precision.FP32)
+        interface_of(spec, "frame").require_possible(Precision.FP32)
 
 
 def test_frames_are_refused_in_bf16() -> None:
-    interface_of(spec_of(), "image").check(Precision.BF16)
+    interface_of(spec_of(), "image").require_possible(Precision.BF16)
     with pytest.raises(UsageError, match="bf16"):
-        interface_of(spec_of(), "frame").check(Precision.BF16)
+        interface_of(spec_of(), "frame").require_possible(Precision.BF16)

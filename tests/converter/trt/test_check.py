@@ -114,14 +114,14 @@ def test_nothing_is_timed_if_no_engine_was_built(host: Path, monkeypatch: pytest
 
 
 def test_an_interrupted_network_is_known_to_the_next_run(host: Path) -> None:
-    check.Found(host, {"gpu": "one"}).begin("net")
-    again = check.Found(host, {"gpu": "one"})
+    check.HostResults(host, {"gpu": "one"}).begin("net")
+    again = check.HostResults(host, {"gpu": "one"})
     assert again.begun == ["net"]
     assert again.models == {}
 
 
 def test_an_accepted_mistake_is_a_failure(host: Path) -> None:
-    results = check.Found(host, {})
+    results = check.HostResults(host, {})
     results.document["mistakes"] = {"a file that is no engine": {"ok": False, "said": "no error"}}
     assert results.failures() == ["a file that is no engine: no error"]
 

@@ -60,7 +60,7 @@ class Interface(ABC):
         """Name of the input that has one row per face."""
         return self.inputs[-1].name
 
-    def check(self, precision: Precision) -> None:
+    def require_possible(self, precision: Precision) -> None:
         """Refuses a network or precision that the interface cannot serve.
 
         Raises:

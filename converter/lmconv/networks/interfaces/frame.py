@@ -40,9 +40,9 @@ class FrameInterface(Interface):
         """See `Interface`."""
         return "frame pixels"
 
-    def check(self, precision: Precision) -> None:
+    def require_possible(self, precision: Precision) -> None:
         """See `Interface`."""
-        super().check(precision)
+        super().require_possible(precision)
         if self.spec.crop.box != "landmarks":
             raise UsageError(f"--io frame cannot cut around a {self.spec.crop.box} box yet", hint="--io image")
         if precision in self.impossible:

@@ -32,7 +32,7 @@ class TensorInterface(Interface):
         """See `Interface`."""
         return "crop pixels" if self.spec.decode == "pixels" else "fraction"
 
-    def check(self, precision: Precision) -> None:
+    def require_possible(self, precision: Precision) -> None:
         """Every network has its own input."""
 
     def feed(self, crops: Uint8) -> Float32:
