@@ -165,7 +165,7 @@ def test_the_command_prints_the_table_and_the_document(
     place = Path(shutil.copytree(own_build, tmp_path / "own"))
     gpu = {"gpu": "NVIDIA T1", "compute_capability": "7.5", "cuda": "12.4", "tensorrt": None}
     monkeypatch.setattr(gpu_benching, "ready", lambda: {"gpu": gpu, "states": [state("start", busy=30)]})
-    monkeypatch.setattr(gpu_benching, "load", lambda path, options, batches: artifacts.read(path))
+    monkeypatch.setattr(gpu_benching, "load_artifact", lambda path, options, batches: artifacts.read(path))
     monkeypatch.setattr(gpu_benching, "bench", functools.partial(gpu_benching.bench, where="cpu"))
     line = ("bench", place / ARTIFACT, "--device", "gpu", "--batch", "2", "--samples", "64")
     ran = cli(*line, "--json")
