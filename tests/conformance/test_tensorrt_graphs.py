@@ -95,6 +95,7 @@ def answer(ready: TargetGraph) -> Outputs:
     ("plain", "precision"),
     [pytest.param(*case, marks=pytest.mark.slow if case in SAMPLE else pytest.mark.exhaustive) for case in ALL],
     indirect=["plain"],
+    scope="module",
 )
 def test_every_version_gets_what_it_takes_and_it_computes_the_sources_landmarks(
     plain: Plain, precision: Precision
