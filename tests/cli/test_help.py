@@ -9,7 +9,7 @@ from tests.helpers import Cli, python
 
 from lmconv.plugins import COMMANDS
 
-HEAVY = ("torch", "onnx", "onnxruntime", "onnxsim", "openvino", "cv2", "numpy")
+HEAVY = ("torch", "onnx", "onnxruntime", "onnxsim", "openvino", "cv2", "numpy", "multiprocessing", "pickle", "tomllib")
 SHOW = """
 import contextlib, io, json, sys
 from lmconv.cli import run

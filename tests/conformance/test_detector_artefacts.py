@@ -55,6 +55,7 @@ def plain(request: pytest.FixtureRequest, once: Once) -> Plain:
     ("plain", "target", "precision"),
     [pytest.param(name, *wanted, marks=marks(name, *wanted)) for name in DETECTION_NETWORKS for wanted in WANTED],
     indirect=["plain"],
+    scope="module",
 )
 def test_an_artefact_has_the_outputs_of_the_network_at_every_size(
     plain: Plain, target: str, precision: Precision, tmp_path: Path

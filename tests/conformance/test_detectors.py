@@ -127,8 +127,8 @@ def test_the_same_picture_gives_the_same_boxes(loaded: LoadedDetector, shared: P
         pytest.param((5000, 5000), marks=pytest.mark.exhaustive),
     ],
 )
-def test_a_very_large_picture_is_searched(detector: LoadedDetector, size: tuple[int, int]) -> None:
-    check(detector, blank(*size))
+def test_a_very_large_picture_is_searched(loaded: LoadedDetector, size: tuple[int, int]) -> None:
+    check(loaded, blank(*size))
 
 
 @pytest.mark.realdata

@@ -95,6 +95,7 @@ def reference_outputs(ready: TargetGraph) -> Outputs:
     ("plain", "precision"),
     [pytest.param(*case, marks=pytest.mark.slow if case in SAMPLE else pytest.mark.exhaustive) for case in ALL],
     indirect=["plain"],
+    scope="module",
 )
 def test_the_graph_for_every_version_passes_the_lint_and_computes_the_outputs_of_the_source(
     plain: Plain, precision: Precision

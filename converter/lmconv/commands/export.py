@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from lmconv.building.jobs import Job, convert, convert_apart
 from lmconv.console import Console, Finite, Outcome, command
 from lmconv.errors import UsageError
 from lmconv.options import OUT, SPLIT, TO, WEIGHTS, source_options
@@ -19,6 +17,7 @@ from lmconv.plugins import PASSES
 from lmconv.types import DEFAULT_TARGET, Cpu, Io
 
 if TYPE_CHECKING:
+    from lmconv.building.jobs import Job
     from lmconv.exporting.request import ExportRequest
     from lmconv.faces.training import TrainingFaces
     from lmconv.judging.guard import Guard
@@ -177,6 +176,7 @@ def plugin(console: Console, **options: Any) -> Outcome:
 
 def _export(console: Console, request: ExportRequest) -> Outcome:
     """Checks the whole request before any work, then converts every network."""
+    from lmconv.building.jobs import Job
     from lmconv.exporting.choices import choices_of
     from lmconv.exporting.engine import engine_options, parse_batch, with_engine
     from lmconv.exporting.networks import all_networks, check_networks
@@ -220,6 +220,8 @@ def _export(console: Console, request: ExportRequest) -> Outcome:
 
 def _run(jobs: list[Job], console: Console, outcome: Outcome) -> None:
     """Runs the jobs and adds their rows and errors to the outcome; each of several jobs has a process of its own."""
+    from lmconv.building.jobs import convert, convert_apart
+
     with console.progress(sum(1 + len(job.variants) for job in jobs), "converting") as step:
         for job in jobs:
             done = convert_apart(job, step) if len(jobs) > 1 else convert(job, step)
@@ -279,6 +281,8 @@ def _check_out(out: Path) -> None:
     Raises:
         InputError: The folder cannot be written.
     """
+    import tempfile
+
     from lmconv.store.files import writing
 
     with writing(out):

@@ -12,7 +12,6 @@ import click
 from lmconv.console import Console, Outcome, attempt, command, table
 from lmconv.errors import InputError, LmconvError, MissingRuntime, UsageError
 from lmconv.options import OWN_MODEL, SOURCE_WEIGHTS, TRUST
-from lmconv.sources import usercode
 from lmconv.visual.tables import number
 
 if TYPE_CHECKING:
@@ -125,6 +124,8 @@ def _check(request: BenchRequest) -> None:
     from lmconv import machine
 
     if request.model:
+        from lmconv.sources import usercode
+
         usercode.require_factory(request.model)
     cores, threads = machine.describe()["cores"], request.threads
     if (threads or 1) > cores:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lmconv.building.jobs import Job, convert
 from lmconv.building.limits import DRIFT_BUDGET, ION_BUDGET
 from lmconv.console import Console, Finite, Outcome, attempt, command, table
 from lmconv.errors import MissingRuntime, UsageError
@@ -97,6 +96,7 @@ class TuneRequest(SourceOptions):
 def _tune(console: Console, request: TuneRequest) -> Outcome:
     """Checks the whole request before any work, then searches for each target and exports the chosen mix."""
     from lmconv.building import effort
+    from lmconv.building.jobs import Job, convert
     from lmconv.building.request import Choices
     from lmconv.faces.lookup import find_dataset
     from lmconv.faces.training import TrainingFaces

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lmconv.console import Console, Finite, Outcome, attempt, command, table
-from lmconv.data import DATASETS
 from lmconv.options import OWN_MODEL, SOURCE_WEIGHTS, SPLIT, TRUST
-from lmconv.sources import usercode
 from lmconv.visual.tables import interval, ion, number
 
 if TYPE_CHECKING:
@@ -199,8 +197,12 @@ def _check(request: VerifyRequest) -> None:
         UsageError: An option is refused.
     """
     if request.model:
+        from lmconv.sources import usercode
+
         usercode.require_factory(request.model)
     if request.dataset:
+        from lmconv.data import DATASETS
+
         DATASETS.load(request.dataset)
     if request.normaliser:
         from lmconv.scheme import check_normaliser

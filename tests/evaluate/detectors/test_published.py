@@ -127,7 +127,9 @@ def everywhere(request: pytest.FixtureRequest, shared: Path, once: Once) -> dict
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("everywhere", "name"), [(name, name) for name in RECORDED], indirect=["everywhere"])
+@pytest.mark.parametrize(
+    ("everywhere", "name"), [(name, name) for name in RECORDED], indirect=["everywhere"], scope="module"
+)
 def test_boxes_on_every_picture_agree_with_the_published_system(
     everywhere: dict[str, Detections], name: str, golden: dict[str, Any]
 ) -> None:
@@ -136,7 +138,9 @@ def test_boxes_on_every_picture_agree_with_the_published_system(
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("everywhere", "name"), [(name, name) for name in COUNTS], indirect=["everywhere"])
+@pytest.mark.parametrize(
+    ("everywhere", "name"), [(name, name) for name in COUNTS], indirect=["everywhere"], scope="module"
+)
 def test_every_annotated_face_is_detected(everywhere: dict[str, Detections], name: str, shared: Path) -> None:
     """Counts as the golden file does: IoU above 0.4 with the box of the landmarks, widened by 8 %."""
     faces = find_dataset(shared / "faces" / "300w_common").faces(shared / "faces" / "300w_common", "test").faces
