@@ -61,6 +61,7 @@ def test_models_builds_no_network_of_the_table() -> None:
     assert ran.err.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_models_counts_a_network_that_is_not_in_the_table(cli: Cli) -> None:
     linear = Backbone(
         spec=landmark_spec("other", "other", size=(8, 8), landmarks=4),

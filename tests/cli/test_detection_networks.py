@@ -30,6 +30,7 @@ def test_options_without_meaning_for_a_detector_are_refused_before_any_work(
     assert not Path("build").exists()
 
 
+@pytest.mark.slow
 def test_a_detector_is_exported_verified_timed_and_inspected(cli: Cli) -> None:
     exported = cli("export", "mtcnn_rnet", "--random-weights", "--to", "onnx", "--to", "openvino", "--json")
     assert exported.code == 0, exported.err
