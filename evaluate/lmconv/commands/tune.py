@@ -19,6 +19,7 @@ from lmconv.types import DEFAULT_TARGET
 from lmconv.visual.tables import number
 
 if TYPE_CHECKING:
+    from lmconv.building.jobs import Job
     from lmconv.types import Json
 
 HELP = """Searches for the fastest mix of precisions for MODEL within a budget of accuracy, and exports the result.
@@ -95,45 +96,13 @@ class TuneRequest(SourceOptions):
 
 def _tune(console: Console, request: TuneRequest) -> Outcome:
     """Checks the whole request before any work, then searches for each target and exports the chosen mix."""
-    from lmconv.building import effort
-    from lmconv.building.jobs import Job, convert
-    from lmconv.building.request import Choices
-    from lmconv.faces.lookup import find_dataset
-    from lmconv.faces.training import TrainingFaces
-    from lmconv.judging.guard import Guard
-    from lmconv.judging.loss import Budget
-    from lmconv.sources import resolve as source
+    from lmconv.building.jobs import convert
     from lmconv.store.files import writing
-    from lmconv.tuning.tune import FaceTuner
     from lmconv.types import Precision, Variant
 
-    seconds = _seconds(request.limit)
-    options = request.source_arguments()
-    for name in request.targets:
-        target = TARGETS.load(name)
-        if Precision.MIXED not in target.precisions:
-            hint = "choose a target with precision mixed in `lmconv doctor`"
-            raise UsageError(f"target {name} cannot be tuned, because it has no precision mixed", hint=hint)
-    source.check_options(request.model, **options)
-    if request.calibration is None:
-        hint = "give --calibration DIR, a folder of annotated training faces"
-        raise UsageError("tuning needs real faces, and no faces are given", hint=hint)
-    find_dataset(request.calibration)
+    job = _job(console, request)
     with writing(request.out):
         request.out.mkdir(parents=True, exist_ok=True)
-    budget = Budget(ion=request.budget_ion, drift=request.budget_drift, strict=request.strict)
-    faces = TrainingFaces(folder=request.calibration, split=request.split)
-    job = Job(
-        model=request.model,
-        options=options,
-        variants=(),
-        out=request.out,
-        choices=Choices(),
-        console=console,
-        faces=faces,
-        guard=Guard(budget=budget, faces=faces, effort=effort.of_command()),
-        tuner=FaceTuner(faces=faces, budget=budget, seconds=seconds, fresh=request.fresh, effort=effort.of_command()),
-    )
     outcome = Outcome(document={"artifacts": []})
     for name in dict.fromkeys(request.targets):
         if attempt(console, functools.partial(_require, name), outcome.errors, target=name) is None:
@@ -144,6 +113,49 @@ def _tune(console: Console, request: TuneRequest) -> Outcome:
     rows = [row for row in outcome.document["artifacts"] if "tuned" in row]
     outcome.text = "\n\n".join(_text(row, request.layers) for row in rows)
     return outcome
+
+
+def _job(console: Console, request: TuneRequest) -> Job:
+    """Returns the job of all targets, without variants, after checking the request.
+
+    Raises:
+        UsageError: A target has no precision mixed, an option does not fit the network, or no faces are given.
+        InputError: The folder of the faces has no known layout.
+    """
+    from lmconv.building import effort
+    from lmconv.building.jobs import Job
+    from lmconv.building.request import Choices
+    from lmconv.faces.lookup import find_dataset
+    from lmconv.faces.training import TrainingFaces
+    from lmconv.judging.guard import Guard
+    from lmconv.judging.loss import Budget
+    from lmconv.sources import resolve as source
+    from lmconv.tuning.tune import FaceTuner
+    from lmconv.types import Precision
+
+    seconds, options, measuring = _seconds(request.limit), request.source_arguments(), effort.of_command()
+    for name in request.targets:
+        if Precision.MIXED not in TARGETS.load(name).precisions:
+            hint = "choose a target with precision mixed in `lmconv doctor`"
+            raise UsageError(f"target {name} cannot be tuned, because it has no precision mixed", hint=hint)
+    source.check_options(request.model, **options)
+    if request.calibration is None:
+        hint = "give --calibration DIR, a folder of annotated training faces"
+        raise UsageError("tuning needs real faces, and no faces are given", hint=hint)
+    find_dataset(request.calibration)
+    budget = Budget(ion=request.budget_ion, drift=request.budget_drift, strict=request.strict)
+    faces = TrainingFaces(folder=request.calibration, split=request.split)
+    return Job(
+        model=request.model,
+        options=options,
+        variants=(),
+        out=request.out,
+        choices=Choices(),
+        console=console,
+        faces=faces,
+        guard=Guard(budget=budget, faces=faces, effort=measuring),
+        tuner=FaceTuner(faces=faces, budget=budget, seconds=seconds, fresh=request.fresh, effort=measuring),
+    )
 
 
 def _require(target: str) -> bool:

@@ -60,7 +60,7 @@ class Subject:
         A heatmap network has only the inputs whose expected heatmaps are stored: the first `MAPS`.
         """
         reference = self.plain.reference
-        if self.spec.heatmaps is None:
+        if self.judged != "heatmaps":
             return reference
         outputs = reference.outputs
         undecided = None if outputs.undecided is None else outputs.undecided[:MAPS]
