@@ -78,3 +78,15 @@ def test_names_of_plug_ins_of_a_kind_are_unique() -> None:
         if path.suffix == ".py" or (path.is_dir() and path.name != "__pycache__")
     ]
     assert {place: count for place, count in Counter(places).items() if count > 1} == {}
+
+
+def test_the_readme_imports_documented_modules_only() -> None:
+    readme = (TREE / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    assert set(re.findall(r"^from (lmconv\S*) import", example, flags=re.MULTILINE)) == {
+        "lmconv.pipeline",
+        "lmconv.source",
+        "lmconv.types",
+    }
+    imports = [line for line in example.splitlines() if line.startswith("from ")]
+    exec("\n".join(imports), {})  # noqa: S102  the lines that a reader copies

@@ -136,11 +136,14 @@ class Head(ABC):
 
         Args:
             shape: Actual shape for two inputs; gives the sizes that are free.
+
+        Raises:
+            NotImplementedError: The head is that of a detector, and a user's own network is never a detector.
         """
         raise NotImplementedError
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """True if the output of a user's network for two inputs has a shape that the head accepts."""
+        """True if the output of a user's network for two inputs has an accepted shape; raises as `expected_shape`."""
         raise NotImplementedError
 
     def shape_hint(self, shape: tuple[int, ...]) -> str:
