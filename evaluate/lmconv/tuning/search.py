@@ -130,7 +130,7 @@ class Search:
             costs = self._flip_costs(base)
             fast = self._apply_flips(base, costs)
             mixes = self._toward_budget(fast, costs)
-            if any(mix.floats == Precision.BF16 for mix in finalists):
+            if mixes and any(mix.floats == Precision.BF16 for mix in finalists):
                 mixes.append(replace(mixes[-1], floats=Precision.BF16))
             finalists += [mix for mix in mixes if mix not in finalists and self._int8_layers(mix)]
             layers = self._sensitivities(fast, costs)

@@ -109,6 +109,12 @@ def test_no_layer_is_int8_if_int8_is_slower_everywhere(memo: Memo) -> None:
     assert result.chosen.mix.precision in (Precision.FP32, Precision.FP16)
 
 
+def test_no_layer_is_int8_where_the_machine_computes_bf16_faster_than_int8(memo: Memo) -> None:
+    precisions = (Precision.FP32, Precision.BF16, Precision.INT8)
+    world = World(float_ms=[0.5] * 8, int8_ms=[1.0] * 8, drift=[0.1] * 8, memo=memo, precisions=precisions)
+    assert search(world).chosen.mix.precision in (Precision.FP32, Precision.BF16)
+
+
 @pytest.mark.parametrize("slow", [[2], [2, 3, 4, 5], [0, 7]])
 def test_layers_that_are_slower_in_int8_stay_float(memo: Memo, slow: list[int]) -> None:
     int8_ms = [2.0 if index in slow else 0.3 for index in range(8)]
