@@ -18,8 +18,9 @@ from lmconv.errors import Bug, InputError, first_line
 from lmconv.graph import naming
 from lmconv.graph.facts import set_batch
 from lmconv.networks.heads import head_of
+from lmconv.opsets.contrib import standard
 from lmconv.sources import usercode
-from lmconv.sources.onnx_file import graph_inputs, standard
+from lmconv.sources.onnx_file import graph_inputs, load_source
 from lmconv.sources.resolve import Opened, open_source
 from lmconv.types import OPSET, ModelSpec, Source
 
@@ -143,7 +144,7 @@ def _unwrap(graph: onnx.GraphProto) -> None:
 def _from_onnx(source: Source) -> onnx.ModelProto:
     from onnx import version_converter
 
-    model = standard(source)
+    model = standard(load_source(source), source.label)
     inputs = graph_inputs(model)
     del model.graph.input[:]
     model.graph.input.extend(inputs)
