@@ -13,7 +13,8 @@ from lmconv.errors import Bug, InputError, first_line
 from lmconv.graph import naming
 from lmconv.graph.facts import set_batch
 from lmconv.networks.heads import head_of
-from lmconv.sources.onnx_file import graph_inputs, standard
+from lmconv.opsets.contrib import standard
+from lmconv.sources.onnx_file import graph_inputs, load_source
 from lmconv.sources.resolve import Opened, open_source
 from lmconv.sources.tracing import traced
 from lmconv.types import OPSET, ModelSpec, Source
@@ -50,7 +51,7 @@ def export(source: Source, session: Opened | None = None) -> tuple[onnx.ModelPro
 def _from_onnx(source: Source) -> onnx.ModelProto:
     from onnx import version_converter
 
-    model = standard(source)
+    model = standard(load_source(source), source.label)
     inputs = graph_inputs(model)
     del model.graph.input[:]
     model.graph.input.extend(inputs)
