@@ -15,7 +15,7 @@ from lmconv.networks.heads import head_of
 from lmconv.sources.onnx_original import Original, describe, shape_of
 from lmconv.sources.onnx_random import require_repeatable
 from lmconv.sources.onnx_reading import graph_inputs, load_onnx, path_of
-from lmconv.types import ONNX, Arrays, Decode, ModelSpec, Preprocess, Source, landmark_spec
+from lmconv.types import ONNX, Arrays, Decode, ModelSpec, Preprocess, Source, landmark_spec, with_any_size
 
 if TYPE_CHECKING:
     import onnx

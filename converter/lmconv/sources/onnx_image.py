@@ -18,8 +18,8 @@ LAYOUTS: tuple[Layout, ...] = ("NCHW", "NHWC", "CHW", "HWC")
 """Possible layouts, the most frequent first."""
 KINDS = ("float32", "float16", "float64", "uint8", "int8", "uint16", "int16", "int32", "int64")
 """Possible types of the numbers of an image."""
-MOVES = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Slice", "Gather", "Flatten", "Split")
-"""Operators that move the numbers of their first input, whatever the type of the numbers."""
+MOVES = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Slice", "Gather", "Flatten", "Split", "Concat")
+"""Operators that move the numbers of their first input, Concat those of all inputs, whatever the type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +82,11 @@ class ImageInput:
         from lmconv.graph import naming
         from lmconv.graph.facts import parse_nodes
 
-        naming.vacate(graph, "input")
         steps = self._steps(graph)
         inside = naming.fresh("file_input", naming.taken(graph)) if steps else "input"
         naming.rename(graph, self.name, inside)
+        if steps:
+            naming.vacate(graph, "input")
         values = ["input", *(f"step_{index}" for index in range(1, len(steps))), inside]
         body = "\n".join(
             f"{out} = {step.format(data)}" for step, data, out in zip(steps, values, values[1:], strict=False)
@@ -120,12 +121,10 @@ def _is_cast(graph: onnx.GraphProto, name: str) -> bool:
         read = moved.intersection(reads(node))
         if not read or node.op_type == "Cast":
             continue
-        if node.op_type in MOVES and read == {node.input[0]}:
-            moved.update(node.output)
-        elif node.op_type == "Concat" and moved.issuperset(node.input):
-            moved.update(node.output)
-        else:
+        data = set(node.input if node.op_type == "Concat" else node.input[:1])
+        if node.op_type not in MOVES or read != data:
             return False
+        moved.update(node.output)
     return moved.isdisjoint(value.name for value in graph.output)
 
 
@@ -141,7 +140,8 @@ def candidates(value: onnx.ValueInfoProto) -> list[ImageInput]:
     sides = declared(value)
     if kind not in KINDS:
         return []
-    known, possible = [], []
+    known: list[ImageInput] = []
+    possible: list[ImageInput] = []
     for layout in LAYOUTS:
         shape = [None] * 4 if sides is None else sides
         if len(shape) == len(layout) and shape[layout.index("C")] in (3, None):

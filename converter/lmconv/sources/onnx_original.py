@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lmconv.errors import InputError, UsageError
 from lmconv.inference.ort import OrtSession, reason
 from lmconv.sources.onnx_image import ImageInput, candidates
+from lmconv.sources.onnx_output import FileOutput, numeric, rows
 from lmconv.sources.onnx_reading import graph_inputs
 from lmconv.types import Arrays, Float32
 
@@ -23,7 +25,7 @@ SIDES = (112, 224, 256, 128, 192, 96, 64, 160, 48, 120, 80, 60, 40, 56, 32)
 """Sides that are tried for images of an undeclared size, pixels: the usual sizes of landmark networks."""
 LARGEST_SIDE = 9999
 """Largest side of an image, pixels; also of `--input`."""
-BATCH_TOLERANCE = 1e-4
+BATCH_TOLERANCE = 3e-5
 """Largest difference between images together and one by one, fractions of the largest output: sums are reordered."""
 REPEAT_TOLERANCE = 1e-6
 """Largest difference between two runs on the same images, fractions of the largest output."""
@@ -58,9 +60,10 @@ class Original:
 
         Raises:
             InputError: ONNX Runtime cannot load or run the file, or the file takes no image.
-            UsageError: The file takes none of the usual sizes, or a size that differs from `size`.
+            UsageError: The file takes none of the usual sizes, or another size than `size`.
         """
-        self._path, self._outputs, self._several = path, tuple(outputs), None
+        self._path, self._outputs = path, tuple(outputs)
+        self._several: bool | None = None
         images = _images(path, model)
         try:
             self._session = OrtSession(path, threads=threads)
@@ -100,7 +103,12 @@ class Original:
     def repeats(self, name: str) -> bool:
         """True if two runs on the same images give the same output `name`."""
         first, second = self.probed(), self.probed()
-        return _same({name: first[name]}, {name: second[name]}, REPEAT_TOLERANCE)
+        return same({name: first[name]}, {name: second[name]}, REPEAT_TOLERANCE)
+
+    def outputs(self) -> dict[str, FileOutput]:
+        """Returns the description of each output, by name."""
+        images = self._probe(self.image, self.size)
+        return {name: FileOutput.of(value, len(images)) for name, value in self._raw(self.image, images).items()}
 
     @property
     def any_size(self) -> bool:
@@ -137,13 +145,18 @@ class Original:
         except Exception:  # any error means that the file takes one image
             return False
         alone = [self._once(self.image, image[None]) for image in images]
-        return _same(together, {name: np.concatenate([run[name] for run in alone]) for name in together}, BATCH_TOLERANCE)
+        return same(
+            together, {name: np.concatenate([run[name] for run in alone]) for name in together}, BATCH_TOLERANCE
+        )
 
     def _once(self, image: ImageInput, images: Float32) -> dict[str, Float32]:
         """Runs the file once; see `run`."""
-        outputs = self._session.run({image.name: image.fed(images)})
-        chosen = {name: value for name, value in outputs.items() if not self._outputs or name in self._outputs}
-        return {name: _rows(value, len(images)) for name, value in chosen.items() if _is_numeric(value)}
+        return {name: rows(value, len(images)) for name, value in self._raw(image, images).items()}
+
+    def _raw(self, image: ImageInput, images: Float32) -> dict[str, NDArray[Any]]:
+        """Runs the file once; returns the outputs of numbers as the file gives them."""
+        outputs = numeric(self._session.run({image.name: image.fed(images)}))
+        return {name: value for name, value in outputs.items() if not self._outputs or name in self._outputs}
 
     def _probe(self, image: ImageInput, size: tuple[int, int], seed: int = 0) -> Float32:
         """Returns seeded images for one run, (n, 3, H, W) float32, by the default pre-processing of the file."""
@@ -194,25 +207,7 @@ def _sizes(path: Path, image: ImageInput, size: tuple[int, int] | None) -> list[
     return [(height or square, width or square)] if square else [(side, side) for side in SIDES]
 
 
-def _rows(output: Float32, count: int) -> Float32:
-    """Returns an output of a run on `count` images as (count, ...) float32.
-
-    Raises:
-        ValueError: The first axis cannot be divided by the number of images.
-    """
-    result = output.astype(np.float32)
-    if result.shape[:1] == (count,):
-        return result
-    if not result.ndim:
-        return result.reshape(1).repeat(count)
-    return result.reshape(count, result.shape[0] // count if count > 1 else result.shape[0], *result.shape[1:])
-
-
-def _is_numeric(output: object) -> bool:
-    return isinstance(output, np.ndarray) and output.dtype.kind in "fiub"
-
-
-def _same(outputs: Arrays, expected: Arrays, tolerance: float) -> bool:
+def same(outputs: Arrays, expected: Arrays, tolerance: float) -> bool:
     """True if all outputs have equal shapes, and differ by at most `tolerance` of the largest finite number."""
     for name, values in expected.items():
         scale = np.abs(values[np.isfinite(values)]).max(initial=0)
