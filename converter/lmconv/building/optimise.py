@@ -13,6 +13,7 @@ from lmconv.inference.session import outputs
 from lmconv.networks.heads import head_of
 from lmconv.networks.interfaces import interface_of
 from lmconv.networks.outputs import Outputs
+from lmconv.opsets.versions import opset_of
 from lmconv.plugins import PASSES
 from lmconv.types import Json, Pass, PassContext
 
@@ -106,9 +107,9 @@ def _attempt(
     judged = [kind for kind in before if not (step.calibrated and kind == "noise")]
     head = head_of(context.spec)
     worst = max(head.mean_change(before[kind], after[kind]) for kind in judged)
-    opset = {entry.domain: entry.version for entry in result.opset_import}.get("")
-    if opset != step.opset:
-        return model, decisions, before, f"it gives opset {opset}, not {step.opset}"
+    opset, expected = opset_of(result), step.opset or opset_of(model)
+    if opset != expected:
+        return model, decisions, before, f"it gives opset {opset}, not {expected}"
     if worst > step.tolerance:
         return model, decisions, before, f"{head.change} by {worst:.2g} on average, allowed {step.tolerance:g}"
     return result, decisions, after, None

@@ -33,7 +33,7 @@ def to_hub(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     Raises:
         InputError: A node cannot be brought to these opsets; the message names the node.
     """
-    model = inlined(model)
+    model = inlined(model, name)
     tidy_domains(model)
     widen(model)
     ends = {value.name for value in (*model.graph.input, *model.graph.output)}

@@ -6,14 +6,15 @@ ONNX's own converter has no way down for operators that are new, and does not na
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnx
-from onnx import defs
+from onnx import defs, shape_inference
 
-from lmconv.errors import InputError
+from lmconv.errors import InputError, first_line
 from lmconv.graph import naming
 from lmconv.opsets.functions import written_out
-from lmconv.opsets.rewriting import Call, Rule, rewrite
+from lmconv.opsets.rewriting import Call, rewrite
 from lmconv.opsets.versions import label, opset_of, set_opset
 
 CHANGED: Mapping[str, int] = {"GroupNormalization": 21}
@@ -35,15 +36,19 @@ def lowered(model: onnx.ModelProto, opset: int, name: str) -> onnx.ModelProto:
     """
     if opset_of(model) <= opset:
         return model
-    while operators := {node.op_type for node in _too_new(model, opset) if _defined(node.op_type, opset_of(model))}:
-        model = written_out(model, operators)
+    before, hint = opset_of(model), f"export the network with opset {opset}, or without this operator"
+    defined = {node.op_type for node in _too_new(model, opset) if _defined(node.op_type, before)}
+    if defined:
+        model = written_out(model, defined)
     rewrite(model, {("", "GridSample"): _grid_sample} if opset < 20 else {})
     for node in _too_new(model, opset):
-        raise InputError(
-            f"{name}: {label(node)}, of opset {opset_of(model)}, has no equivalent in opset {opset}",
-            hint=f"export the network with opset {opset}, or without this operator",
-        )
+        raise InputError(f"{name}: {label(node)}, of opset {before}, has no equivalent in opset {opset}", hint=hint)
     set_opset(model, opset)
+    try:
+        shape_inference.infer_shapes(model, check_type=True)
+    except Exception as error:  # inference raises types of its compiled module
+        message = f"{name}: opset {opset} lacks a type of opset {before}: {first_line(error)}"
+        raise InputError(message, hint=hint) from error
     return model
 
 
@@ -69,7 +74,7 @@ def _fits(node: onnx.NodeProto, opset: int, older: int) -> bool:
 
 def _defined(op: str, opset: int) -> bool:
     """True if ONNX defines an operator by other operators."""
-    schema = defs.get_schema(op, opset)
+    schema: Any = defs.get_schema(op, opset)
     return bool(schema.has_function or schema.has_context_dependent_function)
 
 
@@ -78,6 +83,3 @@ def _grid_sample(call: Call) -> Sequence[str] | None:
     mode = call.get("mode", "linear")
     settings = call.settings | {"mode": MODES.get(mode, mode)}
     return [call.add("GridSample", *call.trimmed(2), **settings)]
-
-
-RULES: Mapping[str, Rule] = {"GridSample": _grid_sample}

@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 from onnx import helper, shape_inference, version_converter
 
-from lmconv.errors import InputError, first_line
+from lmconv.errors import InputError
 from lmconv.graph import naming
 from lmconv.graph.index import reads
 from lmconv.opsets.rewriting import STANDARD, Call, Rule, Rules, rewrite
-from lmconv.opsets.versions import label, opset_of
+from lmconv.opsets.versions import label, opset_of, reason
 from lmconv.types import OPSET
 
 RESIZE = 11
@@ -50,8 +50,7 @@ def raised(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     try:
         result = version_converter.convert_version(model, OPSET)
     except Exception as error:  # the converter raises RuntimeError and its own ConvertError
-        reason = first_line(error).rpartition("failed: ")[2]
-        raise _refusal(_culprit(model), name, opset, reason) from error
+        raise _refusal(_culprit(model), name, opset, reason(error)) from error
     rewrite(result, _after(opset))
     return result
 
@@ -119,11 +118,11 @@ def _resize(call: Call) -> Sequence[str]:
     return [value]
 
 
-def _refusal(node: onnx.NodeProto | None, name: str, opset: int, reason: str) -> InputError:
+def _refusal(node: onnx.NodeProto | None, name: str, opset: int, why: str) -> InputError:
     """Returns the error for a model that cannot be raised because of a node; None for an unknown node."""
     where = "its graph" if node is None else label(node)
     return InputError(
-        f"{name}: {where}, of opset {opset}, cannot be brought to opset {OPSET}: {reason}",
+        f"{name}: {where}, of opset {opset}, cannot be brought to opset {OPSET}: {why}",
         hint=f"export the network with opset {OPSET} or later, or without this operator",
     )
 
@@ -156,5 +155,6 @@ def _culprit(model: onnx.ModelProto) -> onnx.NodeProto | None:
             try:
                 version_converter.convert_version(part, OPSET)
             except Exception:  # as in `raised`
-                return node
+                culprit: onnx.NodeProto = node
+                return culprit
     return None

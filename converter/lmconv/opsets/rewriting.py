@@ -87,11 +87,16 @@ class Call:
         tensor = self.constants.get(self.input(index))
         return None if tensor is None else numpy_helper.to_array(tensor)
 
-    def add(self, op: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
-        """Adds a node and returns the name of its first output."""
-        names = [self.fresh(op.lower()) for _ in range(outputs)]
+    def add(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """Adds a node with one output and returns the name of the output."""
+        (name,) = self.add_several(1, op, *inputs, **attributes)
+        return name
+
+    def add_several(self, count: int, op: str, *inputs: str, **attributes: Any) -> list[str]:
+        """Adds a node and returns the names of its `count` outputs."""
+        names = [self.fresh(op.lower()) for _ in range(count)]
         self.nodes.append(helper.make_node(op, inputs, names, name=names[0], **attributes))
-        return names[0]
+        return names
 
     def constant(self, value: Any) -> str:
         """Adds an initializer and returns its name; Python's integers become int64, and Python's floats float32."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx
 
+from lmconv.errors import first_line
 from lmconv.graph import naming
 from lmconv.opsets.rewriting import STANDARD
 
@@ -24,7 +25,8 @@ def tidy_domains(model: onnx.ModelProto) -> None:
     used = {""}
     for graph in naming.graphs(model.graph):
         for node in graph.node:
-            node.domain = "" if node.domain in STANDARD else node.domain
+            if node.domain in STANDARD:
+                node.ClearField("domain")
             used.add(node.domain)
     opset = opset_of(model)
     kept = [onnx.helper.make_opsetid("", opset)]
@@ -37,3 +39,8 @@ def label(node: onnx.NodeProto) -> str:
     """Returns the name of a node and its operator, for messages."""
     op = f"{node.domain}.{node.op_type}" if node.domain not in STANDARD else node.op_type
     return f"node {node.name or next(filter(None, node.output), '?')} ({op})"
+
+
+def reason(error: Exception) -> str:
+    """Returns the first line of an error of ONNX's converter or inliner, without the place in their source."""
+    return first_line(error).rpartition("failed: ")[2]

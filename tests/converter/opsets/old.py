@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,9 @@ def case(first: int = 7, last: int = 17) -> Callable[[Callable[[int], Written]],
     return add
 
 
-def names(opsets: Sequence[int] = OPSETS) -> Iterator[tuple[str, int]]:
-    """Yields the name and the opset of each model."""
-    yield from ((name, opset) for name, (range_, _) in CASES.items() for opset in opsets if opset in range_)
+def opsets(name: str, among: Sequence[int] = OPSETS) -> list[int]:
+    """Returns the opsets of a model."""
+    return [opset for opset in among if opset in CASES[name][0]]
 
 
 def written(name: str, opset: int) -> onnx.ModelProto:
@@ -228,7 +228,8 @@ def clip_nothing(opset: int) -> Written:
 
 def flattening(op: str, axis: int | None) -> Written:
     """Returns a Softmax or its kin, which flatten the axes from `axis` on before opset 13."""
-    return [node(op, ["x"], ["y"], **({} if axis is None else {"axis": axis}))], {}
+    settings: dict[str, Any] = {} if axis is None else {"axis": axis}
+    return [node(op, ["x"], ["y"], **settings)], {}
 
 
 @case()
@@ -324,10 +325,9 @@ def reduce_negative_axes(opset: int) -> Written:
 def squeezed(opset: int) -> Written:
     nodes, constants = argued("Unsqueeze", opset, 13, ["x"], {"axes": [0, 3]})
     nodes[0].output[0] = "u"
-    more, axes = argued("Squeeze", opset, 13, ["u"], {"axes": [3, 0]})
-    if axes:
-        more[0].input[1] = "axes_of_squeeze"
-    return [*nodes, *more], constants | {"axes_of_squeeze": value for value in axes.values()}
+    if opset < 13:
+        return [*nodes, node("Squeeze", ["u"], ["y"], axes=[3, 0])], constants
+    return [*nodes, node("Squeeze", ["u", "last"], ["y"])], constants | {"last": np.array([3, 0])}
 
 
 @case()
@@ -368,7 +368,7 @@ def topk_smallest(opset: int) -> Written:
 
 @case()
 def max_pool(opset: int) -> Written:
-    settings = {"ceil_mode": 1, "dilations": [1, 2]} if opset >= 10 else {}
+    settings: dict[str, Any] = {"ceil_mode": 1, "dilations": [1, 2]} if opset >= 10 else {}
     return [node("MaxPool", ["x"], ["y"], kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 0, 1], **settings)], {}
 
 
@@ -379,19 +379,25 @@ def max_pool_same(opset: int) -> Written:
 
 @case()
 def average_pool(opset: int) -> Written:
-    settings = {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 1, 0, 1], "count_include_pad": 1}
+    settings: dict[str, Any] = {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 1, 0, 1], "count_include_pad": 1}
     return [node("AveragePool", ["x"], ["y"], **settings)], {}
 
 
 @case(10)
 def average_pool_ceil(opset: int) -> Written:
-    settings = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [0, 0, 1, 1], "ceil_mode": 1}
+    settings: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [0, 0, 1, 1], "ceil_mode": 1}
     return [node("AveragePool", ["x"], ["y"], **settings)], {}
 
 
 @case(10)
 def average_pool_ceil_and_padding(opset: int) -> Written:
-    settings = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": 1, "count_include_pad": 1}
+    settings: dict[str, Any] = {
+        "kernel_shape": [3, 3],
+        "strides": [2, 2],
+        "pads": [1, 1, 1, 1],
+        "ceil_mode": 1,
+    }
+    settings["count_include_pad"] = 1
     return [node("AveragePool", ["x"], ["y"], **settings)], {}
 
 
@@ -407,7 +413,7 @@ def conv(opset: int) -> Written:
 
 @case()
 def conv_transpose(opset: int) -> Written:
-    settings = {"strides": [2, 2], "output_padding": [1, 1], "pads": [1, 1, 1, 1]}
+    settings: dict[str, Any] = {"strides": [2, 2], "output_padding": [1, 1], "pads": [1, 1, 1, 1]}
     return [node("ConvTranspose", ["x", "w", "b"], ["y"], **settings)], {"w": weights(4, 3, 3, 3), "b": weights(3)}
 
 
@@ -453,7 +459,7 @@ def arithmetic(opset: int) -> Written:
 
 @case()
 def activations(opset: int) -> Written:
-    kinds = [
+    kinds: list[tuple[str, dict[str, Any]]] = [
         ("LeakyRelu", {"alpha": 0.2}),
         ("Elu", {"alpha": 1.5}),
         ("Selu", {}),
@@ -676,16 +682,6 @@ def scanned(opset: int) -> onnx.GraphProto:
     )
 
 
-@case(8, 8)
-def scan_of_a_batch(opset: int) -> Written:
-    """Scan of opset 8: the first axis is the batch, the second one is scanned."""
-    nodes = [
-        node("Transpose", ["x"], ["r"], perm=[0, 2, 1, 3]),
-        node("Scan", ["", "start", "r"], ["last", "y"], body=scanned(opset), num_scan_inputs=1),
-    ]
-    return nodes, {"start": np.zeros((2, 4, 6), np.float32)}
-
-
 @case(9)
 def scan(opset: int) -> Written:
     nodes = [
@@ -722,7 +718,7 @@ def grid_sample(opset: int) -> Written:
 
 @case(10)
 def roi_align(opset: int) -> Written:
-    settings = {"output_height": 3, "output_width": 3, "sampling_ratio": 2, "spatial_scale": 0.5}
+    settings: dict[str, Any] = {"output_height": 3, "output_width": 3, "sampling_ratio": 2, "spatial_scale": 0.5}
     rois = np.array([[0, 0, 8, 8], [2, 1, 9, 11]], np.float32)
     return [node("RoiAlign", ["x", "r", "b"], ["y"], **settings)], {"r": rois, "b": np.array([0, 1])}
 

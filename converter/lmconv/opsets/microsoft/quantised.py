@@ -75,8 +75,7 @@ def _gemm(call: Call) -> Sequence[str] | None:
 
 def _dynamic_matmul(call: Call) -> Sequence[str]:
     """DynamicQuantizeMatMul: the float A is quantised by its range."""
-    a = call.add("DynamicQuantizeLinear", call.input(0), outputs=3)
-    _, scale, zero = call.nodes[-1].output
+    a, scale, zero = call.add_several(3, "DynamicQuantizeLinear", call.input(0))
     return [_integer_matmul(call, a, call.input(1), (scale, call.input(2)), (zero, call.input(3)), call.input(4))]
 
 
