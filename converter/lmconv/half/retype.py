@@ -88,6 +88,7 @@ class _Writer:
             self._casts[name, type_] = cast = naming.fresh(
                 f"{name}_{'float16' if type_ == FLOAT16 else 'float32'}", self._taken
             )
+            self._halves.update([cast] if type_ == FLOAT16 else [])
             if name in self._constants:
                 self._graph.initializer.append(float16_copy(self._constants[name], cast))
             else:
