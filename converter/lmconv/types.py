@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -176,6 +176,12 @@ def landmark_spec(
         heatmaps=heatmaps,
         **settings,
     )
+
+
+def with_any_size(spec: ModelSpec) -> ModelSpec:
+    """Returns the spec of a network that takes images of any size; the size of the spec becomes `sample`."""
+    (image,) = spec.inputs
+    return replace(spec, inputs=(replace(image, shape=(*image.shape[:2], "H", "W")),), sample=spec.input_size)
 
 
 SAMPLE = (240, 320)

@@ -24,7 +24,7 @@ from lmconv.opsets.contrib import standard
 from lmconv.plugins import TARGETS
 from lmconv.sources import usercode
 from lmconv.sources.export import export
-from lmconv.sources.onnx_file import load_source
+from lmconv.sources.onnx_reading import load_source
 from lmconv.sources.resolve import Opened, open_source
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference as reference_file
