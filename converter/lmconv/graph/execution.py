@@ -110,9 +110,14 @@ def run_node(
     return {name: [result[index] for result in results] for index, name in enumerate(outputs)}
 
 
-def channel_mean(values: Chunks) -> Float32:
-    """Returns the mean of each channel, (C,) float32, of a tensor (N, C, H, W) or (..., C)."""
-    channel = 1 if values[0].ndim > 3 else values[0].ndim - 1
+def channel_mean(values: Chunks, axis: int | None = None) -> Float32:
+    """Returns the mean of each channel, (C,) float32.
+
+    Args:
+        values: A tensor.
+        axis: Axis of the channels; by default that of (N, C, H, W) or (..., C).
+    """
+    channel = axis if axis is not None else 1 if values[0].ndim > 3 else values[0].ndim - 1
     averaged = tuple(axis for axis in range(values[0].ndim) if axis != channel)
     means = [chunk.mean(axis=averaged, dtype=np.float64) for chunk in values]
     return np.average(means, axis=0, weights=[len(chunk) for chunk in values]).astype(np.float32)
