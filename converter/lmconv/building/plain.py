@@ -20,10 +20,11 @@ from lmconv.graph.facts import flops, parameters
 from lmconv.inference.session import noise, outputs
 from lmconv.machine import versions
 from lmconv.networks.heads import head_of
+from lmconv.opsets.contrib import standard
 from lmconv.plugins import TARGETS
 from lmconv.sources import usercode
 from lmconv.sources.export import export
-from lmconv.sources.onnx_file import standard
+from lmconv.sources.onnx_file import load_source
 from lmconv.sources.resolve import Opened, open_source
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference as reference_file
@@ -117,7 +118,7 @@ def _reference(session: Opened, source: Source) -> tuple[Reference, Json]:
     network: torch.nn.Module | None = getattr(session, "network", None)
     if network is None:
         result = outputs(session, source.spec, inputs, maps=reference_file.MAPS)
-        counts = {"parameters": parameters(standard(source))}
+        counts = {"parameters": parameters(standard(load_source(source), source.label))}
     else:
         from torch.utils.flop_counter import FlopCounterMode
 

@@ -1,4 +1,4 @@
-"""Names in an ONNX graph and its subgraphs: names in use, unused names, renaming."""
+"""Names in an ONNX graph and its subgraphs: names in use, unused names, renaming, removal of notes."""
 
 from __future__ import annotations
 
@@ -72,6 +72,18 @@ def distinct_nodes(graph: onnx.GraphProto) -> None:
         if node.name in used:
             node.name = fresh(node.name, names)
         used.update(filter(None, [node.name]))
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Removes stack traces and paths of the exporting machine."""
+    del model.metadata_props[:]
+    model.doc_string = ""
+    for graph in graphs(model.graph):
+        del graph.metadata_props[:], graph.value_info[:]
+        graph.doc_string = ""
+        for part in [*graph.node, *graph.initializer, *graph.input, *graph.output]:
+            del part.metadata_props[:]
+            part.doc_string = ""
 
 
 def _declared(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto | onnx.TensorProto]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lmconv.graph.execution import channel_mean, walk
+from lmconv.graph.execution import Chunks, channel_mean, has_channels, walk
 from lmconv.graph.facts import layer_macs
 from lmconv.graph.index import Graph
 from lmconv.quantise.plan import WEIGHTED, channel_axis
@@ -33,16 +33,20 @@ def observe(graph: Graph, crops: Float32) -> ActivationStatistics:
     statistics = ActivationStatistics()
     layers = {node.output[0]: node for node in graph.proto.node if node.op_type in WEIGHTED}
     shapes = {name: value.shape for name, value in graph.constants.items()}
-    batch = 0
     for values in walk(graph, crops):
+        shapes |= {name: chunks[0].shape for name, chunks in values.items()}
         for name, chunks in values.items():
-            batch = batch or len(chunks[0])
-            shapes[name] = chunks[0].shape
-            if chunks[0].ndim > 1 and chunks[0].dtype == np.float32:
+            if _is_activation(chunks):
                 axes = (0, *range(2, chunks[0].ndim))
                 magnitudes = [np.maximum(x.max(axis=axes), -x.min(axis=axes)) for x in chunks]
                 statistics.ranges[name] = np.max(magnitudes, axis=0)
                 axis = channel_axis(layers[name], chunks[0].ndim) if name in layers else None
                 statistics.means[name] = channel_mean(chunks, axis)
+    batch = shapes[graph.inputs[0]][0]
     statistics.macs.update({name: macs // batch for name, macs in layer_macs(graph.proto.node, shapes).items()})
     return statistics
+
+
+def _is_activation(chunks: Chunks) -> bool:
+    """True for float32 values with channels."""
+    return chunks[0].ndim > 1 and chunks[0].size > 0 and chunks[0].dtype == np.float32 and has_channels(chunks)

@@ -278,7 +278,7 @@ def _is_integer(graph: Graph, node: onnx.NodeProto, features: set[str], settings
         return False
     if node.op_type in COMBINING:
         return len(graph.computed(node)) == len(node.input)
-    return node.op_type == "PRelu" and settings.bracket
+    return settings.bracket and node.op_type == "PRelu"
 
 
 def _moves_values(graph: Graph, node: onnx.NodeProto) -> bool:
@@ -286,7 +286,7 @@ def _moves_values(graph: Graph, node: onnx.NodeProto) -> bool:
     if node.op_type not in CARRYING or node.domain:
         return False
     if node.op_type == "Resize":
-        return attribute(node, "mode", b"nearest") != b"cubic"
+        return bool(attribute(node, "mode", b"nearest") != b"cubic")
     if node.op_type == "Pad" and len(node.input) > 2 and node.input[2]:
         value = graph.constants.get(node.input[2])
         return value is not None and not np.any(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -74,6 +74,15 @@ def _check_published(model: onnx.ModelProto, source: Source) -> None:
     if len(inputs) > 1 or actual != expected or names != [tensor.name for tensor in spec.outputs]:
         summary = f"{_describe(inputs)} and gives {_describe(list(model.graph.output))}"
         raise InputError(f"{source.label} takes {summary}", hint=f"this is not {spec.name}; see `lmconv weights list`")
+
+
+def load_source(source: Source) -> onnx.ModelProto:
+    """Reads and checks the file of a source.
+
+    Raises:
+        InputError: The file is missing or not an ONNX model.
+    """
+    return load_onnx(_path(source))
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
@@ -204,71 +213,3 @@ def _describe(values: list[onnx.ValueInfoProto]) -> str:
 
     kinds = [TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower() for value in values]
     return ", ".join(f"{value.name} {kind} {_shape(value)}" for value, kind in zip(values, kinds, strict=True))
-
-
-ACTIVATIONS = {
-    "Relu": (),
-    "Sigmoid": (),
-    "Tanh": (),
-    "LeakyRelu": ("alpha",),
-    "HardSigmoid": ("alpha", "beta"),
-    "Clip": ("min", "max"),
-}
-"""Activations that FusedConv can apply to its result, with the names of their parameters."""
-
-
-FUSED = "com.microsoft.FusedConv"
-"""Operator that ONNX Runtime's optimiser writes."""
-
-
-def standard(source: Source) -> onnx.ModelProto:
-    """Returns the graph of an ONNX file in standard ONNX operators.
-
-    FusedConv, which ONNX Runtime's optimiser writes, is split again into a convolution, a sum and an activation.
-
-    Raises:
-        InputError: The file has other operators that ONNX does not define; the message names the operators.
-    """
-    model = load_onnx(_path(source))
-    nodes = list(model.graph.node)
-    foreign = {f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in ("", "ai.onnx")}
-    if others := ", ".join(sorted(foreign - {FUSED})):
-        hint = "export it without optimisation"
-        raise InputError(f"{source.label} has operators that are not ONNX's: {others}", hint=hint)
-    if foreign:
-        del model.graph.node[:]
-        for node in nodes:
-            model.graph.node.extend(_unfused(model.graph, node) if node.domain == "com.microsoft" else [node])
-        kept = [entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
-        del model.opset_import[:]
-        model.opset_import.extend(kept)
-    return model
-
-
-def _unfused(graph: onnx.GraphProto, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    from onnx import helper
-
-    settings = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-    activation = settings.pop("activation", b"").decode()
-    activation_params = settings.pop("activation_params", [])
-    out, sums = node.output[0], len(node.input) > 3
-    value = f"{out}_convolved" if activation or sums else out
-    yield helper.make_node("Conv", node.input[:3], [value], name=f"{out}_conv", **settings)
-    if sums:
-        before, value = value, f"{out}_summed" if activation else out
-        yield helper.make_node("Add", [before, node.input[3]], [value], name=f"{out}_sum")
-    if activation:
-        yield _activation(graph, activation, activation_params, value, out)
-
-
-def _activation(
-    graph: onnx.GraphProto, kind: str, activation_params: Sequence[float], value: str, out: str
-) -> onnx.NodeProto:
-    from onnx import helper, numpy_helper
-
-    named: dict[str, Any] = dict(zip(ACTIVATIONS[kind], activation_params, strict=False))
-    if kind != "Clip":
-        return helper.make_node(kind, [value], [out], name=out, **named)
-    for name, limit in named.items():  # limits of Clip are inputs, not attributes
-        graph.initializer.append(numpy_helper.from_array(np.array(limit, np.float32), f"{out}_{name}"))
-    return helper.make_node("Clip", [value, *(f"{out}_{name}" for name in named)], [out], name=out)
