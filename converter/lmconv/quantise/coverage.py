@@ -68,4 +68,5 @@ def _share(figures: Json, macs: int) -> float:
 def _line(reason: str, group: Json, share: float) -> str:
     layers = group["layers"]
     more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
-    return f"{len(layers)} layers, {100 * share:.1f} % of MACs: {reason} ({', '.join(layers[:NAMED])}{more})"
+    plural = "layer" if len(layers) == 1 else "layers"
+    return f"{len(layers)} {plural}, {100 * share:.1f} % of MACs: {reason} ({', '.join(layers[:NAMED])}{more})"
