@@ -305,6 +305,8 @@ class QuantScheme:
         fuse_sums: True if a layer whose only reader is a sum keeps a float output, because one kernel computes both.
         balance: Share of a channel's range that equalisation moves into the weights of a dense reader, 0 to 1.
         float_stem: Number of first layers that stay float, at most a quarter of all layers.
+        deconvolutions: True if the target has an integer kernel for a dense ConvTranspose of values that are never
+            negative.
     """
 
     activations: Literal["uint8", "int8"]
@@ -314,6 +316,7 @@ class QuantScheme:
     fuse_sums: bool = False
     balance: float = 0.5
     float_stem: int = 0
+    deconvolutions: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -386,7 +389,7 @@ class Pass:
         name: Name of the pass.
         summary: One line for the documentation.
         apply: Returns a new model (the argument may be changed) and the decisions for the recipe; figures that differ
-            from run to run are under the key `measured`.
+            from run to run are under the key `measured`, and lines for the user under `warnings`.
         tolerance: Largest allowed mean absolute difference of the landmarks, fractions of the input, on noise and on
             real crops; of the heatmaps, fractions of their range, for a network with heatmaps; of the raw outputs, mean
             of the differences as fractions of the range of each, for a detector.

@@ -38,7 +38,7 @@ class Optimised:
         recipe: Decisions of each pass.
         measured: Duration of each pass and times on which its decisions depend. The figures differ from run to run and
             are not part of the recipe.
-        warnings: Passes left out, with the reason.
+        warnings: Passes left out, with the reason; warnings of the passes.
         outputs: Outputs of the graph for the inputs on which passes are compared.
     """
 
@@ -83,6 +83,7 @@ def optimise(
             warnings.append(f"pass {name} is left out: {reason}")
         else:
             model, before = result, after
+        warnings += decisions.pop("warnings", [])
         measured[name] = {**decisions.pop("measured", {}), "seconds": round(time.perf_counter() - start, 3)}
         recipe.append({"pass": name, "decisions": {} if reason else decisions, "refused": reason})
     return Optimised(model=model, recipe=recipe, measured=measured, warnings=warnings, outputs=before or {})
