@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
+
+NUMPY = (
+    TensorProto.FLOAT,
+    TensorProto.DOUBLE,
+    TensorProto.FLOAT16,
+    TensorProto.BOOL,
+    TensorProto.STRING,
+    *(TensorProto.DataType.Value(f"{sign}INT{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)),
+)
+"""Types of tensors that numpy has too."""
 
 
 def is_constant(node: onnx.NodeProto) -> bool:
@@ -30,11 +40,24 @@ def constant_value(node: onnx.NodeProto) -> NDArray[Any]:
 
 
 def lift_constants(graph: onnx.GraphProto) -> None:
-    """Replaces every Constant node of a graph by an initializer of the same name. Subgraphs keep their nodes."""
-    nodes = [node for node in graph.node if not is_constant(node)]
-    graph.initializer.extend(
-        numpy_helper.from_array(constant_value(node), node.output[0]) for node in graph.node if is_constant(node)
-    )
+    """Replaces Constant nodes and sparse initializers of a graph by initializers. Subgraphs keep theirs.
+
+    A constant of a type that numpy lacks (bfloat16, float8, 4-bit integers) is replaced by the result of its Cast,
+    because OpenVINO misreads such constants.
+    """
+    values = {node.output[0]: constant_value(node) for node in graph.node if is_constant(node)}
+    values |= {sparse.values.name: _dense(sparse) for sparse in graph.sparse_initializer}
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in values.items())
+    del graph.sparse_initializer[:]
+    foreign = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type not in NUMPY}
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Cast" and not node.domain and node.input[0] in foreign:
+            value = numpy_helper.to_array(foreign[node.input[0]])
+            dtype = helper.tensor_dtype_to_np_dtype(helper.get_node_attr_value(node, "to"))
+            graph.initializer.append(numpy_helper.from_array(value.astype(dtype), node.output[0]))
+        elif not is_constant(node):
+            nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
 
