@@ -1,0 +1,166 @@
+"""All outputs of a source network, as candidates for landmarks: names, shapes, dtypes, and ranges on seeded inputs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmconv.types import Axes
+
+POINT_NAMES = re.compile(r"landmark|lmk|lmark|key_?point|kpt|kps|points|coord", re.IGNORECASE)
+"""Names that say that an output holds points."""
+
+Reading: TypeAlias = tuple[int, Axes]
+"""A way to read an output as points: number of points, coordinates of each."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidate:
+    """One output of a source.
+
+    Attributes:
+        name: Dict key, field or index, joined by "." in nested outputs; or the name in an ONNX file.
+        values: (n, ...) values for n seeded inputs. An output without batch axis has one row per input, too.
+        dtype: Name of the dtype, such as `"float32"`.
+        batched: True if the first axis of the output itself is the batch.
+    """
+
+    name: str
+    values: NDArray[Any]
+    dtype: str
+    batched: bool = True
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Shape for one input, without the batch axis."""
+        return tuple(self.values.shape[1:])
+
+    @property
+    def count(self) -> int:
+        """Number of values for one input."""
+        return int(np.prod(self.sizes))
+
+    @property
+    def label(self) -> str:
+        """Name, dtype, shape and range, in words."""
+        shape = ", ".join(map(str, ("N", *self.sizes) if self.batched else self.sizes))
+        comma = "," if len(self.sizes) + self.batched == 1 else ""
+        return f"{self.name} {self.dtype} ({shape}{comma}){self._range}"
+
+    @property
+    def _range(self) -> str:
+        if not self.values.size or self.values.dtype.kind not in "fiu":
+            return ""
+        if not np.isfinite(self.values).all():
+            return " with NaN or infinity"
+        sums = ", sums of 1" if self.probabilities else ""
+        return f" {self.values.min():.3g} to {self.values.max():.3g}{sums}"
+
+    @cached_property
+    def probabilities(self) -> bool:
+        """True if the last axis sums to 1 everywhere and no value is negative, as after a softmax."""
+        values = self.values
+        if values.dtype.kind != "f" or not values.size or values.min() < 0:
+            return False
+        sizes = [axis for axis, size in enumerate(self.sizes, 1) if size > 1]
+        return bool(sizes) and bool(np.allclose(values.sum(axis=sizes[-1], dtype=np.float64), 1, atol=1e-3))
+
+    @property
+    def named_points(self) -> bool:
+        """True if the name says that the output holds points."""
+        return bool(POINT_NAMES.search(self.name))
+
+    @property
+    def readings(self) -> Sequence[Reading]:
+        """The ways to read the output as points, the usual one first.
+
+        Axes of one element do not count: (2L), (L, 2), (3L) and (L, 3) are points. The outputs of a softmax and
+        integers are not.
+        """
+        sizes = [size for size in self.sizes if size != 1]
+        if self.values.dtype.kind != "f" or self.probabilities or not sizes:
+            return ()
+        if len(sizes) == 1:
+            axes: tuple[tuple[int, Axes], ...] = ((2, "xy"), (3, "xyz"))
+            return tuple((sizes[0] // per, name) for per, name in axes if sizes[0] % per == 0)
+        if len(sizes) == 2 and self.sizes[-1] in (2, 3):
+            return ((sizes[0], "xy" if sizes[1] == 2 else "xyz"),)
+        return ()
+
+    @property
+    def is_maps(self) -> bool:
+        """True if the output has the shape of heatmaps, (N, L, h, w)."""
+        return self.batched and len(self.sizes) == 3 and min(self.sizes[1:]) > 2 and self.values.dtype.kind == "f"
+
+    @property
+    def is_vectors(self) -> bool:
+        """True if the output has the shape of SimCC vectors, (N, L, cells)."""
+        return self.batched and len(self.sizes) == 2 and self.sizes[1] > 3 and self.values.dtype.kind == "f"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidates:
+    """All outputs of a source, in the order of the source.
+
+    Attributes:
+        source: Name of the source, for messages.
+        outputs: The outputs.
+    """
+
+    source: str
+    outputs: Sequence[Candidate]
+
+    def named(self, name: str) -> Candidate | None:
+        """Returns the output with a name, or else with an index; None if there is none."""
+        names = [output.name for output in self.outputs]
+        if name in names:
+            return self.outputs[names.index(name)]
+        index = int(name) if re.fullmatch("[0-9]{1,4}", name) else len(names)
+        return self.outputs[index] if index < len(names) else None
+
+    @property
+    def listed(self) -> str:
+        """All outputs, in words."""
+        return "; ".join(output.label for output in self.outputs)
+
+
+def flat(outputs: Any) -> dict[str, Any]:
+    """Returns the tensors of a PyTorch network's outputs by name.
+
+    Args:
+        outputs: A tensor, or tuples, lists, dicts, named tuples and dataclasses of tensors, in any depth.
+
+    Returns:
+        The tensors, in order. A single tensor has the name "0". Values that are no tensors are left out.
+    """
+    tensors = dict(_flat(outputs, ""))
+    return {name or "0": tensor for name, tensor in tensors.items()}
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield name, value
+        return
+    for key, part in _parts(value).items():
+        yield from _flat(part, f"{name}.{key}" if name else str(key))
+
+
+def _parts(value: Any) -> Mapping[Any, Any]:
+    """Returns the parts of a container by key, field or index; empty for other values."""
+    if isinstance(value, Mapping):
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return dict(zip(value._fields, value, strict=True))
+    if isinstance(value, tuple | list):
+        return dict(enumerate(value))
+    return {}

@@ -1,0 +1,79 @@
+"""Units of a network's points: conversion to fractions and to pixels of the crop, and the unit that values show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmconv.types import Axes, Float32, PointUnit
+
+
+def pixels_per_unit(unit: PointUnit, size: tuple[int, int], count: int = 2) -> tuple[Float32, Float32]:
+    """Returns the factors and offsets from a unit to pixels of the crop, one per coordinate.
+
+    Args:
+        unit: Unit of the points.
+        size: (height, width) of the input, pixels.
+        count: Number of coordinates, 2 or 3; z has the factor of x and no offset.
+
+    Returns:
+        (count,) float32 factors and (count,) float32 offsets: pixels = value * factor + offset.
+    """
+    height, width = size
+    sides = np.array((width, height, width)[:count], np.float32)
+    halves = sides / 2 * np.array((1, 1, 0)[:count], np.float32)
+    if unit == "pixels":
+        return np.ones(count, np.float32), np.zeros(count, np.float32)
+    return (sides / 2, halves) if unit == "[-1,1]" else (sides, np.zeros(count, np.float32))
+
+
+def to_fractions(points: Float32, unit: PointUnit, size: tuple[int, int]) -> Float32:
+    """Converts points to fractions of the crop.
+
+    Args:
+        points: (n, L, 2 or 3) float32, x before y.
+        unit: Their unit.
+        size: (height, width) of the input, pixels.
+
+    Returns:
+        The same shape, float32.
+    """
+    if unit == "fraction":
+        return points.astype(np.float32, copy=False)
+    count = points.shape[-1]
+    factors, offsets = pixels_per_unit(unit, size, count)
+    sides = pixels_per_unit("fraction", size, count)[0]
+    return ((points * factors + offsets) / sides).astype(np.float32, copy=False)
+
+
+def shown_unit(
+    values: NDArray[Any], landmarks: int, axes: Axes, size: tuple[int, int], *, trained: bool = True
+) -> tuple[PointUnit, str]:
+    """Returns the unit that the values of an output show, and the reason in words.
+
+    Points of a face are spread around its centre: a median of x and y above 2 can only be pixels; values on both sides of
+    zero that fill most of the range from -1 to 1, centred at zero, are from -1 to 1. Everything else is a fraction, the
+    unit without conversion.
+
+    Args:
+        values: (n, ...) values for n seeded inputs.
+        landmarks: Number of points.
+        axes: Coordinates of a point.
+        size: (height, width) of the input, pixels.
+        trained: False for random weights, whose values show no unit.
+    """
+    if not trained:
+        return "fraction", "the weights are random, so that no value shows a unit"
+    points = values.reshape(len(values), -1)[:, : landmarks * len(axes)].reshape(len(values), -1, len(axes))
+    plane = points[..., :2].astype(np.float64)
+    if not plane.size or not np.isfinite(plane).all():
+        return "fraction", "no value shows another unit"
+    low, high, middle = float(plane.min()), float(plane.max()), np.median(plane, (0, 1))
+    text = f"x and y are {low:.3g} to {high:.3g} on seeded inputs, {' and '.join(f'{m:.3g}' for m in middle)} in the middle"
+    if middle.min() > 2:
+        return "pixels", text
+    if -1.3 <= low <= -0.4 and 0.4 <= high <= 1.3 and np.abs(middle).max() < 0.25:
+        return "[-1,1]", text
+    return "fraction", text
