@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
+from lmconv.graph.constants import constant_value, is_constant
 from lmconv.graph.facts import copied
 from lmconv.graph.index import reads
 
@@ -68,8 +69,8 @@ def trace_graph(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> 
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     nodes = []
     for node in model.graph.node:
-        if node.op_type == "Constant" and not node.domain:
-            constants[node.output[0]] = _constant_value(node)
+        if is_constant(node):
+            constants[node.output[0]] = constant_value(node)
         else:
             nodes.append(node)
     inputs = [value for value in model.graph.input if value.name not in constants]
@@ -94,12 +95,6 @@ def trace_graph(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> 
 def _is_constant(node: onnx.NodeProto, constants: dict[str, NDArray[Any]]) -> bool:
     """True if a node reads only constants and always gives the same result."""
     return bool(reads(node)) and all(name in constants for name in reads(node)) and node.op_type not in RANDOM
-
-
-def _constant_value(node: onnx.NodeProto) -> NDArray[Any]:
-    """Returns the value of a Constant node."""
-    value = helper.get_attribute_value(node.attribute[0])
-    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.array(value)
 
 
 def _random_input(value: onnx.ValueInfoProto, free_sizes: tuple[int, ...]) -> NDArray[Any]:

@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
-from lmconv.graph.index import Graph
+from lmconv.graph.index import Graph, reads
 from lmconv.types import Float32
 
+if TYPE_CHECKING:
+    import onnxruntime
+
 Chunks: TypeAlias = list[NDArray[Any]]
-"""One tensor of the graph for all calibration crops: arrays of a few crops each, split along axis 0."""
+"""One tensor of the graph for all calibration crops: arrays of a few crops each, split along axis 0.
+
+A tensor that is computed from constants alone is one array, which belongs to all crops.
+"""
 
 CHUNK = 8
 """Number of crops per array if the batch axis is free."""
+
+ELEMENTS = {
+    "float": TensorProto.FLOAT,
+    "double": TensorProto.DOUBLE,
+} | {name.lower(): number for name, number in TensorProto.DataType.items()}
+"""Element type by its name in ONNX Runtime."""
+NUMPY = (
+    "float",
+    "double",
+    "float16",
+    "bool",
+    "string",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+)
+"""Names of the element types that numpy has too."""
 
 
 def restored(name: str) -> str:
@@ -45,22 +66,25 @@ def walk(
         finish: Function that may change the outputs of a node before other nodes read them.
 
     Yields:
-        Tensors by name: first the network input, then the outputs of each node.
+        Tensors by name: first the network input, then the outputs of each node. Sequences, optional values and
+        tensors whose element type numpy does not have (bfloat16) are computed, and not yielded.
     """
     compute = compute or _run_float(graph)
-    last_use = {name: index for index, node in enumerate(graph.proto.node) for name in (*node.input, *node.output)}
+    last_use = {name: index for index, node in enumerate(graph.proto.node) for name in (*reads(node), *node.output)}
     values = {graph.inputs[0]: _chunks(graph, crops)}
     finish(values)
     yield values
     for index, node in enumerate(graph.proto.node):
         outputs = compute(node, values)
-        for name in (*node.input, *node.output):
+        for name in (*reads(node), *node.output):
             if last_use[name] == index:
                 values.pop(name, None)
                 values.pop(restored(name), None)
-        finish(outputs)
-        yield outputs
-        values.update(outputs)
+        opaque = {name: chunks for name, chunks in outputs.items() if not isinstance(chunks[0], np.ndarray)}
+        tensors = {name: chunks for name, chunks in outputs.items() if name not in opaque}
+        finish(tensors)
+        yield tensors
+        values.update(tensors | opaque)
 
 
 def _chunks(graph: Graph, crops: Float32) -> Chunks:
@@ -68,7 +92,8 @@ def _chunks(graph: Graph, crops: Float32) -> Chunks:
 
     With a fixed batch size, the crops repeat from the first one to fill the last array.
     """
-    fixed_batch = graph.proto.input[0].type.tensor_type.shape.dim[0].dim_value
+    (value,) = (value for value in graph.proto.input if value.name == graph.inputs[0])
+    fixed_batch = value.type.tensor_type.shape.dim[0].dim_value
     if fixed_batch:
         crops = np.resize(crops, (-(-len(crops) // fixed_batch) * fixed_batch, *crops.shape[1:]))
     size = fixed_batch or CHUNK
@@ -78,7 +103,7 @@ def _chunks(graph: Graph, crops: Float32) -> Chunks:
 def run_node(
     graph: Graph, node: onnx.NodeProto, values: Mapping[str, Chunks], constants: Mapping[str, NDArray[Any]]
 ) -> dict[str, Chunks]:
-    """Runs one node in ONNX Runtime.
+    """Runs one node, with its subgraphs, in ONNX Runtime.
 
     Args:
         graph: The graph of the node, for its opsets.
@@ -87,27 +112,55 @@ def run_node(
         constants: Constant inputs by name; may hold other constants too.
 
     Returns:
-        The outputs of the node by name.
+        The outputs of the node by name; one array each if the node reads constants alone.
     """
     import onnxruntime as ort
 
-    inputs = [name for name in dict.fromkeys(node.input) if name in values]
-    types = {name: helper.np_dtype_to_tensor_dtype(values[name][0].dtype) for name in inputs}
+    names = dict.fromkeys(reads(node))
+    chunks = {name: [_to_runtime(chunk) for chunk in values[name]] for name in names if name in values}
+    outputs = [name for name in node.output if name]
     node_graph = helper.make_graph(
         [node],
         "node",
-        [helper.make_tensor_value_info(name, type_, None) for name, type_ in types.items()],
-        [onnx.ValueInfoProto(name=name) for name in node.output if name],
-        [numpy_helper.from_array(constants[name], name) for name in dict.fromkeys(node.input) if name in constants],
+        [helper.make_value_info(name, _type(value[0].data_type())) for name, value in chunks.items()],
+        [onnx.ValueInfoProto(name=name) for name in outputs],
+        [numpy_helper.from_array(constants[name], name) for name in names if name in constants],
     )
     model = helper.make_model(node_graph, opset_imports=graph.opsets, ir_version=10)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    count = max((len(values[name]) for name in inputs), default=1)
-    results = [session.run(None, {name: values[name][chunk] for name in inputs}) for chunk in range(count)]
-    outputs = [name for name in node.output if name]
-    return {name: [result[index] for result in results] for index, name in enumerate(outputs)}
+    count = max((len(value) for value in chunks.values()), default=1)
+    results = [
+        session.run_with_ort_values(outputs, {name: value[index % len(value)] for name, value in chunks.items()})
+        for index in range(count)
+    ]
+    return {name: [_from_runtime(result[index]) for result in results] for index, name in enumerate(outputs)}
+
+
+def _to_runtime(value: NDArray[Any] | onnxruntime.OrtValue) -> onnxruntime.OrtValue:
+    """Returns an array as a value of ONNX Runtime; any other value is one already."""
+    import onnxruntime as ort
+
+    return ort.OrtValue.ortvalue_from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def _from_runtime(value: onnxruntime.OrtValue) -> Any:
+    """Returns a value of ONNX Runtime as an array; unchanged if numpy has no such type."""
+    return value.numpy() if value.data_type() in {f"tensor({name})" for name in NUMPY} else value
+
+
+def _type(name: str) -> onnx.TypeProto:
+    """Returns the type that ONNX Runtime names, for example `tensor(float)` or `seq(tensor(float))`."""
+    kind, inner = name.removesuffix(")").split("(", 1)
+    if kind == "seq":
+        return helper.make_sequence_type_proto(_type(inner))
+    return helper.make_tensor_type_proto(ELEMENTS[inner], None)
+
+
+def has_channels(values: Chunks) -> bool:
+    """True if all axes except the first are the same in every array: crops are split along axis 0 alone."""
+    return len({chunk.shape[1:] for chunk in values}) == 1
 
 
 def channel_mean(values: Chunks) -> Float32:

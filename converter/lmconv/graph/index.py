@@ -22,7 +22,7 @@ class Graph:
         proto: The indexed graph.
         opsets: Opset imports of the model.
         constants: Initializers by name, as arrays.
-        consumers: Nodes that have a value as an input, by the name of the value.
+        consumers: Nodes that read a value, themselves or in their subgraphs, by the name of the value.
         inputs: Names of the graph inputs that are not initializers.
         outputs: Names of the graph outputs.
     """
@@ -40,7 +40,7 @@ class Graph:
         constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         consumers: dict[str, list[onnx.NodeProto]] = {}
         for node in model.graph.node:
-            for name in dict.fromkeys(node.input):
+            for name in dict.fromkeys(reads(node)):
                 consumers.setdefault(name, []).append(node)
         return cls(
             proto=model.graph,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx
 
+from lmconv.graph.constants import lift_constants
 from lmconv.types import Json, Pass, PassContext
 
 
@@ -14,6 +15,7 @@ def simplify(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPr
     nodes = len(model.graph.node)
     simplified, _ = onnxsim.simplify(model, check_n=0)
     del simplified.graph.value_info[:], simplified.metadata_props[:]
+    lift_constants(simplified.graph)
     return simplified, {"nodes": [nodes, len(simplified.graph.node)]}
 
 

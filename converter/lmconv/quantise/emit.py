@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from lmconv.graph.execution import restored
-from lmconv.graph.index import Graph
+from lmconv.graph.index import Graph, reads
 from lmconv.quantise.calibrate import QuantisationParameters
 from lmconv.quantise.plan import QuantisationPlan, QuantiserOptions
 from lmconv.quantise.rounding import Affine, Layer
@@ -83,7 +83,7 @@ def emit(
                 writer.constants[rewired.input[2]] = parameters.biases[node.output[0]]
             writer.nodes.append(rewired)
         quantise_all(list(node.output))
-    used = dict.fromkeys(name for node in writer.nodes for name in node.input)
+    used = dict.fromkeys(name for node in writer.nodes for name in reads(node))
     constants = {name: graph.constants[name] for name in used if name in graph.constants} | writer.constants
     quantised = onnx.ModelProto()
     quantised.CopyFrom(model)

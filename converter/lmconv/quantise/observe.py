@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lmconv.graph.execution import channel_mean, walk
+from lmconv.graph.execution import channel_mean, has_channels, walk
 from lmconv.graph.index import Graph
 from lmconv.types import Float32
 
@@ -29,7 +29,7 @@ def observe(graph: Graph, crops: Float32) -> ActivationStatistics:
     statistics = ActivationStatistics()
     for values in walk(graph, crops):
         for name, chunks in values.items():
-            if chunks[0].ndim > 1 and chunks[0].dtype == np.float32:
+            if chunks[0].ndim > 1 and chunks[0].size and chunks[0].dtype == np.float32 and has_channels(chunks):
                 axes = (0, *range(2, chunks[0].ndim))
                 magnitudes = [np.maximum(x.max(axis=axes), -x.min(axis=axes)) for x in chunks]
                 statistics.ranges[name] = np.max(magnitudes, axis=0)
