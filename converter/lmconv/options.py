@@ -64,7 +64,7 @@ SOURCE = (
     ),
     click.option(
         "--decode",
-        help="Decoding of heatmaps: argmax (with a quarter-cell shift), soft-argmax[:BETA], or simcc[:CELLS_PER_PIXEL].",
+        help="Decoding of heatmaps: argmax (moved by a quarter cell), soft-argmax[:BETA], or simcc[:CELLS_PER_PIXEL].",
     ),
     click.option(
         "--output-slice", help="Range START:STOP of an ONNX file's output that holds the points or the heatmaps."

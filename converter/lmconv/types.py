@@ -114,8 +114,8 @@ class Decode:
 
 
 PointUnit: TypeAlias = Literal["fraction", "pixels", "[-1,1]"]
-"""Unit of a network's points: fractions of the input's width and height, pixels of the input, or -1 to 1 over the input's
-width and height."""
+"""Unit of a network's points: fractions of the input's width and height, pixels of the input, or -1 to 1 over the
+input's width and height."""
 Axes: TypeAlias = Literal["xy", "xyz"]
 """Coordinates of a point. The third has no origin; its scale is that of x."""
 
@@ -146,8 +146,8 @@ class ChosenOutputs:
     """The outputs of a source that hold the points, chosen from all outputs by `lmconv.sources.choice.choose`.
 
     Attributes:
-        names: Names of the outputs: a dict key, a field, an index, or the name in an ONNX file. One, or the vectors of x
-            and of y for SimCC.
+        names: Names of the outputs: a dict key, a field, an index, or the name in an ONNX file. One, or for SimCC the
+            vectors of x and of y.
         axes: Coordinates of a point in the output; the artefact keeps as many as its output `landmarks` has.
         unit_reason: Reason for the unit, in words.
         left_out: Descriptions of the other outputs: name, dtype, shape, range.
@@ -170,9 +170,9 @@ class ModelSpec:
     Attributes:
         name: Name of the model and of the folder of its artefacts.
         backbone: Name of the backbone plug-in; `"onnx"` for an ONNX file, `FILE.py:NAME` for a user's own network.
-        landmarks: Number of points L; the output `landmarks` is (N, L, 2) float32, or (N, L, 3) for a network with three
-            coordinates. 0 for a detector, whose outputs are
-            raw: `scores`, `boxes` and perhaps `points`, as its backbone defines them.
+        landmarks: Number of points L; the output `landmarks` is (N, L, 2) float32, or (N, L, 3) for a network with
+            three coordinates. 0 for a detector, whose outputs are raw: `scores`, `boxes` and perhaps `points`, as its
+            backbone defines them.
         inputs: Inputs of the network itself, whatever the input of the artefact.
         outputs: Outputs of the network itself.
         task: Kind of the network; a detector has raw outputs.

@@ -78,6 +78,7 @@ def _made(folder: Path, source: Source, crops: Crops | None) -> Plain:
     """Exports, simplifies, compares and writes the plain graph."""
     start = time.perf_counter()
     with open_source(source) as session:
+        source = session.source
         reference, counts = _reference(session, source)
         model, modules = export(source, session)
     spec = _exported(source.spec, model)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmconv.networks.published import NUMBERS
 from lmconv.types import Axes
 
 POINT_NAMES = re.compile(r"landmark|lmk|lmark|key_?point|kpt|kps|points|coord", re.IGNORECASE)
 """Names that say that an output holds points."""
+
+SEEDED = 4
+"""Number of seeded inputs that show the ranges of the outputs."""
 
 Reading: TypeAlias = tuple[int, Axes]
 """A way to read an output as points: number of points, coordinates of each."""
@@ -25,8 +29,10 @@ class Candidate:
     """One output of a source.
 
     Attributes:
-        name: Dict key, field or index, joined by "." in nested outputs; or the name in an ONNX file.
-        values: (n, ...) values for n seeded inputs. An output without batch axis has one row per input, too.
+        name: Dict key, field or index, joined by "." in nested outputs, empty for a single tensor; or the name in an
+            ONNX file.
+        values: (n, ...) values for n seeded inputs. An output without batch axis has one row per input, too. No row if
+            the shape differs from input to input, or if the output is no tensor.
         dtype: Name of the dtype, such as `"float32"`.
         batched: True if the first axis of the output itself is the batch.
     """
@@ -51,7 +57,14 @@ class Candidate:
         """Name, dtype, shape and range, in words."""
         shape = ", ".join(map(str, ("N", *self.sizes) if self.batched else self.sizes))
         comma = "," if len(self.sizes) + self.batched == 1 else ""
-        return f"{self.name} {self.dtype} ({shape}{comma}){self._range}"
+        if not len(self.values):
+            return f"{self.title} {self.dtype} of changing shape"
+        return f"{self.title} {self.dtype} ({shape}{comma}){self._range}"
+
+    @property
+    def title(self) -> str:
+        """Name for messages."""
+        return self.name or "output"
 
     @property
     def _range(self) -> str:
@@ -80,11 +93,13 @@ class Candidate:
     def readings(self) -> Sequence[Reading]:
         """The ways to read the output as points, the usual one first.
 
-        Axes of one element do not count: (2L), (L, 2), (3L) and (L, 3) are points. The outputs of a softmax and
-        integers are not.
+        Axes of one element do not count: (2L), (L, 2), (3L) and (L, 3) are points. The outputs of a softmax, integers,
+        and rows of one number, as (N, 1600, 1), are not.
         """
         sizes = [size for size in self.sizes if size != 1]
-        if self.values.dtype.kind != "f" or self.probabilities or not sizes:
+        if len(self.sizes) == 2 and self.sizes[-1] == 1 and self.sizes[0] // 2 not in NUMBERS:
+            return ()
+        if self.values.dtype.kind != "f" or not self.values.size or self.probabilities or not sizes:
             return ()
         if len(sizes) == 1:
             axes: tuple[tuple[int, Axes], ...] = ((2, "xy"), (3, "xyz"))
@@ -130,37 +145,30 @@ class Candidates:
         return "; ".join(output.label for output in self.outputs)
 
 
-def flat(outputs: Any) -> dict[str, Any]:
-    """Returns the tensors of a PyTorch network's outputs by name.
+def of_runs(source: str, runs: Sequence[Mapping[str, Any]]) -> Candidates:
+    """Returns the outputs of a source that ran once per seeded input, alone.
 
     Args:
-        outputs: A tensor, or tuples, lists, dicts, named tuples and dataclasses of tensors, in any depth.
-
-    Returns:
-        The tensors, in order. A single tensor has the name "0". Values that are no tensors are left out.
+        source: Name of the source, for messages.
+        runs: Outputs of each run by name, arrays of any shape; values that are no arrays become outputs of no rows.
     """
-    tensors = dict(_flat(outputs, ""))
-    return {name or "0": tensor for name, tensor in tensors.items()}
+    return Candidates(source=source, outputs=[_candidate(name, [run[name] for run in runs]) for name in runs[0]])
 
 
-def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    import torch
+def _candidate(name: str, parts: Sequence[Any]) -> Candidate:
+    if not all(isinstance(part, np.ndarray) for part in parts):
+        return Candidate(name=name, values=np.empty((0,), np.float32), dtype=type(parts[0]).__name__)
+    dtype = str(parts[0].dtype)
+    if len({part.shape for part in parts}) > 1:
+        return Candidate(name=name, values=np.empty((0,), parts[0].dtype), dtype=dtype)
+    return Candidate(name=name, values=joined(parts), dtype=dtype, batched=_are_batched(parts))
 
-    if isinstance(value, torch.Tensor):
-        yield name, value
-        return
-    for key, part in _parts(value).items():
-        yield from _flat(part, f"{name}.{key}" if name else str(key))
+
+def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Joins the outputs of runs on one input each, of equal shapes, with or without batch axis: (n, ...)."""
+    return np.concatenate(parts) if _are_batched(parts) else np.stack(parts)
 
 
-def _parts(value: Any) -> Mapping[Any, Any]:
-    """Returns the parts of a container by key, field or index; empty for other values."""
-    if isinstance(value, Mapping):
-        return value
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return dict(zip(value._fields, value, strict=True))
-    if isinstance(value, tuple | list):
-        return dict(enumerate(value))
-    return {}
+def _are_batched(parts: Sequence[NDArray[Any]]) -> bool:
+    """True if outputs for one input each have a batch axis: a first axis of one element."""
+    return all(part.ndim and part.shape[0] == 1 for part in parts)

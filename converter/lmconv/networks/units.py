@@ -23,10 +23,12 @@ def pixels_per_unit(unit: PointUnit, size: tuple[int, int], count: int = 2) -> t
     """
     height, width = size
     sides = np.array((width, height, width)[:count], np.float32)
-    halves = sides / 2 * np.array((1, 1, 0)[:count], np.float32)
+    halves: Float32 = sides * np.array((0.5, 0.5, 0)[:count], np.float32)
     if unit == "pixels":
         return np.ones(count, np.float32), np.zeros(count, np.float32)
-    return (sides / 2, halves) if unit == "[-1,1]" else (sides, np.zeros(count, np.float32))
+    if unit == "[-1,1]":
+        return sides * np.float32(0.5), halves
+    return sides, np.zeros(count, np.float32)
 
 
 def to_fractions(points: Float32, unit: PointUnit, size: tuple[int, int]) -> Float32:
@@ -48,30 +50,24 @@ def to_fractions(points: Float32, unit: PointUnit, size: tuple[int, int]) -> Flo
     return ((points * factors + offsets) / sides).astype(np.float32, copy=False)
 
 
-def shown_unit(
-    values: NDArray[Any], landmarks: int, axes: Axes, size: tuple[int, int], *, trained: bool = True
-) -> tuple[PointUnit, str]:
+def shown_unit(values: NDArray[Any], landmarks: int, axes: Axes) -> tuple[PointUnit, str]:
     """Returns the unit that the values of an output show, and the reason in words.
 
-    Points of a face are spread around its centre: a median of x and y above 2 can only be pixels; values on both sides of
-    zero that fill most of the range from -1 to 1, centred at zero, are from -1 to 1. Everything else is a fraction, the
-    unit without conversion.
+    Points of a face are spread around its centre. A median of x and of y above 2 can only be pixels. Values that fill
+    most of the range from -1 to 1, centred at zero, are from -1 to 1. All other values are fractions, the unit without
+    conversion.
 
     Args:
         values: (n, ...) values for n seeded inputs.
         landmarks: Number of points.
         axes: Coordinates of a point.
-        size: (height, width) of the input, pixels.
-        trained: False for random weights, whose values show no unit.
     """
-    if not trained:
-        return "fraction", "the weights are random, so that no value shows a unit"
     points = values.reshape(len(values), -1)[:, : landmarks * len(axes)].reshape(len(values), -1, len(axes))
     plane = points[..., :2].astype(np.float64)
     if not plane.size or not np.isfinite(plane).all():
         return "fraction", "no value shows another unit"
     low, high, middle = float(plane.min()), float(plane.max()), np.median(plane, (0, 1))
-    text = f"x and y are {low:.3g} to {high:.3g} on seeded inputs, {' and '.join(f'{m:.3g}' for m in middle)} in the middle"
+    text = f"x and y are {low:.3g} to {high:.3g} on seeded inputs, with medians {middle[0]:.3g} and {middle[1]:.3g}"
     if middle.min() > 2:
         return "pixels", text
     if -1.3 <= low <= -0.4 and 0.4 <= high <= 1.3 and np.abs(middle).max() < 0.25:

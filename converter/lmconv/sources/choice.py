@@ -7,7 +7,8 @@ The rules, in order (docs/outputs.md):
 3. The only output whose shape can be points; with `--landmarks`, the only one that can be this number of points.
 
 Several outputs that remain are a question to the user. Without `--landmarks`, the number of points must be one that a
-publication has (`lmconv.networks.published`). With `--decode`, the same rules apply to heatmaps or to SimCC vectors.
+publication has (`lmconv.networks.published`), unless the name says points and the shape is (N, L, 2) or (N, L, 3).
+With `--decode`, the same rules apply to heatmaps or to SimCC vectors.
 """
 
 from __future__ import annotations
@@ -19,17 +20,16 @@ from lmconv.errors import InputError, LmconvError, UsageError
 from lmconv.networks.candidates import Candidate, Candidates, Reading
 from lmconv.networks.published import NUMBERS, SOLID
 from lmconv.networks.units import shown_unit
-from lmconv.types import ChosenOutputs, ModelSpec, OutputOptions, landmark_spec
+from lmconv.types import Axes, ChosenOutputs, ModelSpec, OutputOptions, landmark_spec
 
 
-def choose(candidates: Candidates, options: OutputOptions, spec: ModelSpec, *, trained: bool = True) -> ModelSpec:
+def choose(candidates: Candidates, options: OutputOptions, spec: ModelSpec) -> ModelSpec:
     """Chooses the outputs of a source that hold the landmarks.
 
     Args:
         candidates: All outputs of the source.
         options: User options.
         spec: Spec of the source; the fields about inputs are complete.
-        trained: True if the values are those of trained weights, which can show the unit.
 
     Returns:
         The spec, with the fields about outputs.
@@ -39,7 +39,7 @@ def choose(candidates: Candidates, options: OutputOptions, spec: ModelSpec, *, t
         InputError: No output can hold landmarks.
     """
     if options.decode is None:
-        return _points(candidates, options, spec, trained=trained)
+        return _points(candidates, options, spec)
     if options.unit or options.coordinates:
         name = "--unit" if options.unit else "--coordinates"
         raise UsageError(f"{name} is for points, and --decode for heatmaps", hint=f"leave {name} out")
@@ -49,16 +49,14 @@ def choose(candidates: Candidates, options: OutputOptions, spec: ModelSpec, *, t
 # Points
 
 
-def _points(candidates: Candidates, options: OutputOptions, spec: ModelSpec, *, trained: bool) -> ModelSpec:
+def _points(candidates: Candidates, options: OutputOptions, spec: ModelSpec) -> ModelSpec:
     if options.output_slice:
         chosen, (landmarks, axes) = _sliced(candidates, options)
     else:
         chosen = _named(candidates, options.output) if options.output is not None else _only(candidates, options)
         landmarks, axes = _read(candidates, chosen, options)
-    if options.coordinates == "xyz" and axes == "xy":
-        raise UsageError(f"{chosen.label} of {candidates.source} has points of two coordinates", hint="--coordinates xy")
     kept = options.coordinates or axes
-    unit, reason = shown_unit(chosen.values, landmarks, axes, spec.input_size, trained=trained)
+    unit, reason = shown_unit(chosen.values, landmarks, axes)
     if options.unit:
         unit, reason = options.unit, "--unit"
     names = ChosenOutputs(names=(chosen.name,), axes=axes, unit_reason=reason, left_out=_others(candidates, chosen))
@@ -77,29 +75,43 @@ def _points(candidates: Candidates, options: OutputOptions, spec: ModelSpec, *, 
 def _named(candidates: Candidates, name: str) -> Candidate:
     found = candidates.named(name)
     if found is None:
-        known = ", ".join(output.name for output in candidates.outputs)
+        known = ", ".join(output.title for output in candidates.outputs)
         raise UsageError(f"{candidates.source} has no output {name}", hint=f"its outputs: {known}")
     return found
 
 
 def _only(candidates: Candidates, options: OutputOptions) -> Candidate:
     """Returns the only output that can hold points; see the rules above."""
-    possible = [output for output in candidates.outputs if _fitting(output, options.landmarks)]
+    possible = [output for output in candidates.outputs if _fitting(output, options)]
     named = [output for output in possible if output.named_points]
     if len(named) == 1 or len(possible) == 1:
         return (named if len(named) == 1 else possible)[0]
-    if possible:
+    published = any(count in NUMBERS for output in possible for count, _ in output.readings)
+    if possible and (named or published or options.landmarks):
         raise _question(candidates, named or possible, "landmarks")
+    if possible:
+        message = f"{candidates.source} has no output with a published number of points: {candidates.listed}"
+        raise UsageError(message, hint="if one holds landmarks: --output NAME --landmarks L")
     raise _none(candidates, options)
 
 
-def _fitting(output: Candidate, landmarks: int | None) -> Sequence[Reading]:
-    """Returns the ways to read an output as this number of points, or as any number of at least two."""
-    return [
-        (count, axes)
-        for count, axes in output.readings
-        if (count == landmarks if landmarks else count > 1 and (axes == "xy" or count in SOLID or _explicit(output)))
-    ]
+def _fitting(output: Candidate, options: OutputOptions) -> Sequence[Reading]:
+    """Returns the ways to read an output as this number of points, or as any number of at least two.
+
+    A flat output is three coordinates per point if the user says so, if a scheme has these points in three dimensions,
+    or if it has the user's number of points and two coordinates would give a number that no scheme has.
+    """
+    planes = [count for count, axes in output.readings if axes == "xy"]
+    solid = options.coordinates or (options.landmarks and not any(count in NUMBERS for count in planes))
+
+    def fits(count: int, axes: Axes) -> bool:
+        if options.landmarks not in (None, count) or (count < 2 and not options.landmarks):
+            return False
+        if axes == "xy":
+            return options.coordinates != "xyz"
+        return bool(_explicit(output) or count in SOLID or solid)
+
+    return [(count, axes) for count, axes in output.readings if fits(count, axes)]
 
 
 def _explicit(output: Candidate) -> bool:
@@ -109,15 +121,15 @@ def _explicit(output: Candidate) -> bool:
 
 def _read(candidates: Candidates, output: Candidate, options: OutputOptions) -> Reading:
     """Returns the number of points of the chosen output, and the coordinates of each."""
-    fitting = _fitting(output, options.landmarks)
+    fitting = _fitting(output, options)
     if options.landmarks and fitting:
         return fitting[0]
-    published = [reading for reading in fitting if reading[0] in NUMBERS]
-    if published and not options.landmarks:
-        return published[0]
+    sure = [reading for reading in fitting if reading[0] in NUMBERS or (output.named_points and _explicit(output))]
+    if sure and not options.landmarks:
+        return sure[0]
     readings = fitting or [reading for reading in output.readings if reading[0] > 1] or list(output.readings)
     if options.output is not None and not readings:
-        raise UsageError(f"{candidates.source}: {output.label} is not points", hint=_way_out(candidates))
+        raise UsageError(f"{candidates.source}: {output.label} is not points", hint=_way_out(candidates, options))
     if options.landmarks:
         raise _none(candidates, options)
     counts = " or ".join(f"--landmarks {count}" for count, _ in readings)
@@ -131,11 +143,15 @@ def _none(candidates: Candidates, options: OutputOptions) -> LmconvError:
     counted = f"{options.landmarks} points" if options.landmarks else "points"
     usable = [output for output in candidates.outputs if output.readings or output.is_maps or output.is_vectors]
     kind = UsageError if usable else InputError
-    return kind(f"{candidates.source} has no output of {counted}: {candidates.listed}", hint=_way_out(candidates))
+    return kind(
+        f"{candidates.source} has no output of {counted}: {candidates.listed}", hint=_way_out(candidates, options)
+    )
 
 
-def _way_out(candidates: Candidates) -> str:
+def _way_out(candidates: Candidates, options: OutputOptions) -> str:
     """Returns the hint for a source without a fitting output."""
+    if any((options.landmarks, "xyz") in output.readings for output in candidates.outputs) and not options.coordinates:
+        return f"for {options.landmarks} points of three coordinates, add --coordinates xyz"
     counts = dict.fromkeys(
         count for output in candidates.outputs for count, axes in output.readings if _likely(output, count)
     )
@@ -150,7 +166,7 @@ def _way_out(candidates: Candidates) -> str:
 
 
 def _likely(output: Candidate, count: int) -> bool:
-    """True if an output is worth a hint as this number of points: explicit in the shape, published, or two per point."""
+    """True if a hint may name this number of points: a published one, or else the usual way to read the output."""
     readings = output.readings
     published = any(number in NUMBERS for number, _ in readings)
     return count > 1 and (count in NUMBERS if published else count == readings[0][0])
@@ -235,7 +251,9 @@ def _vectors(candidates: Candidates, options: OutputOptions, spec: ModelSpec) ->
     pool = [output for output in pool if output.is_vectors and options.landmarks in (None, output.sizes[0])]
     if len(pool) > 2:
         listed = ", ".join(output.name for output in pool)
-        raise UsageError(f"{candidates.source} has more than two SimCC vectors: {listed}", hint="--output NAME_X,NAME_Y")
+        raise UsageError(
+            f"{candidates.source} has more than two SimCC vectors: {listed}", hint="--output NAME_X,NAME_Y"
+        )
     if len(pool) != 2 or pool[0].sizes[0] != pool[1].sizes[0]:
         hint = "SimCC has two outputs, (N, L, cells) of x and of y: name these with --output NAME_X,NAME_Y"
         raise UsageError(f"{candidates.source} has no SimCC vectors: {candidates.listed}", hint=hint)
@@ -258,9 +276,7 @@ def _pairs(candidates: Candidates) -> Sequence[Candidate]:
 
 def _decoded(spec: ModelSpec, options: OutputOptions, names: ChosenOutputs, sizes: tuple[int, ...]) -> ModelSpec:
     """Returns the spec of a network whose outputs are decoded; `sizes` is the shape of the maps for one input."""
-    made = landmark_spec(
-        spec.name, spec.backbone, size=spec.input_size, landmarks=sizes[0], heatmaps=options.decode
-    )
+    made = landmark_spec(spec.name, spec.backbone, size=spec.input_size, landmarks=sizes[0], heatmaps=options.decode)
     points, maps = made.outputs
     return replace(
         spec,
@@ -277,7 +293,7 @@ def _decoded(spec: ModelSpec, options: OutputOptions, names: ChosenOutputs, size
 
 def _question(candidates: Candidates, possible: Sequence[Candidate], kind: str) -> UsageError:
     """Returns the error that asks the user for an output, with all outputs."""
-    names = " or ".join(f"--output {output.name}" for output in possible)
+    names = " or ".join(f"--output {output.title}" for output in possible) if len(possible) < 5 else "--output NAME"
     message = f"{candidates.source} has {len(possible)} outputs that can be {kind}: {candidates.listed}"
     return UsageError(message, hint=f"name one: {names}")
 

@@ -13,6 +13,7 @@ from lmconv.errors import Bug, InputError, first_line
 from lmconv.graph import naming
 from lmconv.graph.facts import set_batch
 from lmconv.networks.heads import head_of
+from lmconv.networks.heads.points import keep_chosen
 from lmconv.opsets.contrib import standard
 from lmconv.sources.onnx_file import graph_inputs, load_source
 from lmconv.sources.resolve import Opened, open_source
@@ -57,7 +58,7 @@ def _from_onnx(source: Source) -> onnx.ModelProto:
     model.graph.input.extend(inputs)
     head = head_of(source.spec)
     if not head.published_outputs:
-        del model.graph.output[1:]
+        keep_chosen(model.graph, source.spec)
     # Up to IR 3 weights are listed as inputs, and the converter looks for weights in this list only.
     model.ir_version = max(model.ir_version, 4)
     try:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 from numpy.typing import NDArray
 
-from lmconv.errors import InputError, UsageError, first_line
+from lmconv.errors import InputError, first_line
 from lmconv.graph.facts import flops, parameters
+from lmconv.inference.session import noise
+from lmconv.networks.candidates import SEEDED, Candidates, joined, of_runs
 from lmconv.networks.heads import head_of
+from lmconv.sources.choice import choose
 from lmconv.store.files import digest, sha256
-from lmconv.types import ONNX, Arrays, Decode, ModelSpec, Source, landmark_spec
+from lmconv.types import ONNX, Arrays, ModelSpec, OutputOptions, Preprocess, Source, landmark_spec
 
 if TYPE_CHECKING:
     import onnx
@@ -24,22 +26,26 @@ FLOAT = 1
 
 
 class OnnxSource:
-    """A `Session` on the user's ONNX file, unchanged, in ONNX Runtime fp32."""
+    """A `Session` on the user's ONNX file, unchanged, in ONNX Runtime fp32.
+
+    Attributes:
+        source: The source.
+    """
 
     execution_mismatch = ""
 
     def __init__(self, source: Source, *, threads: int = 0) -> None:
         from lmconv.inference.ort import OrtSession
 
+        self.source = source
         path = _path(source)
         model = load_onnx(path)
         self._input = graph_inputs(model)[0].name
         self._free = not isinstance(_shape(graph_inputs(model)[0])[0], int)
-        names = [value.name for value in model.graph.output]
+        self._label = str(path)
         self._head = head_of(source.spec)
         if self._head.published_outputs:
             _check_published(model, source)
-        self._outputs = names if self._head.published_outputs else names[:1]
         try:
             self._session = OrtSession(path, threads=threads)
         except Exception as error:  # ONNX Runtime raises types of its compiled module
@@ -48,9 +54,26 @@ class OnnxSource:
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `lmconv.types.Session`; a file with batch size 1 runs once per input."""
         images = inputs["input"]
-        batches = [images] if self._free else np.split(images, len(images))
-        parts = [self._session.run({self._input: batch}) for batch in batches]
-        return self._head.from_file({name: np.concatenate([part[name] for part in parts]) for name in self._outputs})
+        whole = self._session.run({self._input: images}) if self._free else {}
+        if whole and all(len(whole[name]) == len(images) for name in self._used(whole)):
+            return self._head.from_file(whole)
+        parts = self._alone(images)
+        return self._head.from_file({name: joined([part[name] for part in parts]) for name in self._used(parts[0])})
+
+    def candidates(self) -> Candidates:
+        """Returns all outputs of the file, with their values for seeded inputs."""
+        return of_runs(self._label, self._alone(noise(self.source.spec, SEEDED, 0)))
+
+    def _alone(self, images: NDArray[Any]) -> list[dict[str, Any]]:
+        """Returns the outputs of the file for each input alone."""
+        return [self._session.run({self._input: image[None]}) for image in images]
+
+    def _used(self, outputs: Mapping[str, Any]) -> list[str]:
+        """Returns the names of the outputs that the head reads."""
+        if self._head.published_outputs:
+            return list(outputs)
+        chosen = self.source.spec.chosen
+        return list(chosen.names) if chosen else list(outputs)[:1]
 
     def __enter__(self) -> Self:
         return self
@@ -95,12 +118,27 @@ def load_onnx(path: Path) -> onnx.ModelProto:
 
     try:
         model = onnx.load(path)
+        _declare_outputs(model)
         onnx.checker.check_model(model)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist", hint="name an .onnx file or a model of `lmconv models`") from error
     except Exception as error:  # protobuf and the checker raise their own types
         raise InputError(f"{path} is not a valid ONNX model: {first_line(error)}", hint="export it again") from error
     return model
+
+
+def _declare_outputs(model: onnx.ModelProto) -> None:
+    """Declares the shape of every output without one, which the checker requires: as inferred, or one unknown size."""
+    from onnx import shape_inference
+
+    missing = [value for value in model.graph.output if not value.type.tensor_type.HasField("shape")]
+    if not missing:
+        return
+    inferred = {value.name: value for value in shape_inference.infer_shapes(model).graph.output}
+    for value in missing:
+        value.CopyFrom(inferred[value.name])
+        if not value.type.tensor_type.HasField("shape"):
+            value.type.tensor_type.shape.dim.add().dim_param = "?"
 
 
 def file_digest(path: Path) -> str:
@@ -149,17 +187,17 @@ def _path(source: Source) -> Path:
     return source.path
 
 
-def onnx_spec(path: Path, output_slice: tuple[int, int] | None, how: Decode | None) -> ModelSpec:
-    """Reads the spec of an ONNX file with one (N, 3, H, W) input, and points or heatmaps in its first output.
+def onnx_spec(path: Path, options: OutputOptions, preprocess: Preprocess) -> ModelSpec:
+    """Reads the spec of an ONNX file with one (N, 3, H, W) input, and chooses its outputs by running the file.
 
     Args:
         path: The file.
-        output_slice: Half-open range of the flat output that holds the points, or of the channels with heatmaps.
-        how: Decoding of heatmaps; None for points.
+        options: User options about the outputs.
+        preprocess: Rule from a crop to the input, for the seeded inputs.
 
     Raises:
-        InputError: The file has another input, or an output of unknown size.
-        UsageError: The output does not hold such points or heatmaps.
+        InputError: The file has another input, or no output that can hold landmarks.
+        UsageError: The user must name an output, or an option fits no output.
     """
     model = load_onnx(path)
     inputs = graph_inputs(model)
@@ -169,32 +207,10 @@ def onnx_spec(path: Path, output_slice: tuple[int, int] | None, how: Decode | No
     if not known or shape[0] not in (1, *(side for side in shape if isinstance(side, str))) or kinds != [FLOAT]:
         expected = "one float32 (N, 3, H, W), N free or 1"
         raise InputError(f"{path} has inputs {_describe(inputs)}, not {expected}", hint="export it so")
-    outputs = _shape(model.graph.output[0])
-    if not all(isinstance(side, int) for side in outputs[1:]):
-        raise InputError(f"{path} has an output of unknown size {outputs}", hint="export it with fixed sizes")
-    landmarks = _landmarks(path, [int(side) for side in outputs[1:]], output_slice, how)
     height, width = (int(side) for side in shape[2:])
-    size = (height, width)
-    return landmark_spec(path.stem, ONNX, size=size, landmarks=landmarks, heatmaps=how, output_slice=output_slice)
-
-
-def _landmarks(path: Path, sizes: list[int], output_slice: tuple[int, int] | None, how: Decode | None) -> int:
-    """Returns the number of points in the part `output_slice` of an output; `sizes` are the axes after the first."""
-    if how and (len(sizes) != 3 or min(sizes[1:]) < 3):
-        raise UsageError(f"{path} gives {tuple(sizes)} an input, no heatmaps", hint="leave --decode out")
-    maps = len(sizes) == 3 and sizes[1] == sizes[2] > 2
-    if maps and not how:
-        hint = "add --decode argmax, and --output-slice START:STOP for a part of them"
-        raise UsageError(f"{path} gives {sizes[0]} maps of {sizes[1]}x{sizes[2]}, not points", hint=hint)
-    width = sizes[0] if how else int(np.prod(sizes))
-    start, stop = output_slice or (0, width)
-    if not 0 <= start < stop <= width or (not how and (stop - start) % 2):
-        what = "maps" if how else "numbers"
-        hint = f"its output has {width} {what}: name the points' with --output-slice START:STOP"
-        raise UsageError(
-            f"{what} {start}:{stop} of {path} are not points", hint=hint + ("" if how else ", an even count")
-        )
-    return stop - start if how else (stop - start) // 2
+    spec = landmark_spec(path.stem, ONNX, size=(height, width), landmarks=0, preprocess=preprocess)
+    with OnnxSource(Source(spec=spec, path=path, sha256="", kind="onnx")) as session:
+        return choose(session.candidates(), options, spec)
 
 
 def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

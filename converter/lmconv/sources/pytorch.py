@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import NDArray
 
 from lmconv.errors import InputError
+from lmconv.inference.session import noise
+from lmconv.networks.candidates import SEEDED, Candidate, Candidates
 from lmconv.networks.heads import head_of
-from lmconv.networks.heads.points import first_output
+from lmconv.networks.structure import tensors
 from lmconv.plugins import BACKBONES
 from lmconv.sources import checkpoints, usercode
+from lmconv.sources.choice import choose
 from lmconv.sources.randomise import randomise
 from lmconv.types import Arrays, Source
 
@@ -25,13 +29,20 @@ def network(source: Source) -> torch.nn.Module:
     """Builds the PyTorch network with its weights, in evaluation mode.
 
     Returns:
-        A module whose forward returns (N, L, 2) float32, or heatmaps (N, L, h, w) float32 if the spec has heatmaps, or
-        a tuple in the order of the spec's outputs for a detector.
+        A module whose forward returns (N, L, 2 or 3) float32, or heatmaps (N, L, h, w) float32 if the spec has
+        heatmaps, or a tuple in the order of the spec's outputs for a detector.
 
     Raises:
         InputError: The checkpoint is broken, or belongs to another network, which the hint names; or the user's code
-            fails.
+            fails, or has no output that can hold landmarks.
+        UsageError: The user must name an output.
     """
+    module = _filled(source)
+    return _wrap(module, _settled(module, source))
+
+
+def _filled(source: Source) -> torch.nn.Module:
+    """Returns the network's own module with its weights, in evaluation mode."""
     spec, theirs = source.spec, usercode.foreign(source)
     module = _build(source).eval()
     if theirs:
@@ -47,7 +58,35 @@ def network(source: Source) -> torch.nn.Module:
             checkpoints.fill(module, state, source.path)
         except InputError as error:
             raise InputError(error.message, hint=_owner_hint(state, source) or error.hint) from error
-    return _wrap(module, source)
+    return module
+
+
+def _settled(module: torch.nn.Module, source: Source) -> Source:
+    """Returns the source of a user's network with the outputs that hold the landmarks, chosen on seeded inputs."""
+    if not source.factory or source.spec.chosen is not None:
+        return source
+    import torch
+
+    with _guarded(usercode.foreign(source)), torch.inference_mode():
+        outputs = tensors(module(torch.from_numpy(noise(source.spec, SEEDED, 0))))
+    options = replace(source.options, landmarks=source.options.landmarks or source.spec.landmarks or None)
+    candidates = Candidates(
+        source=source.factory,
+        outputs=[
+            Candidate(name=name, values=_values(tensor), dtype=str(tensor.dtype).removeprefix("torch."))
+            for name, tensor in outputs
+        ],
+    )
+    return replace(source, spec=choose(candidates, options, source.spec))
+
+
+def _values(tensor: torch.Tensor) -> NDArray[Any]:
+    """Returns the values of an output for the seeded inputs; no rows for an output without batch axis."""
+    import torch
+
+    values = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    rows: NDArray[Any] = values.numpy()
+    return rows if tensor.dim() and len(tensor) == SEEDED else rows[:0].reshape(0)
 
 
 def _build(source: Source) -> torch.nn.Module:
@@ -137,43 +176,47 @@ def _wrap(module: torch.nn.Module, source: Source) -> torch.nn.Module:
 
 
 def _try(module: torch.nn.Module, source: Source, theirs: str) -> None:
-    """Runs a user's network and checks the output.
+    """Runs a user's network and checks that the outputs are tensors with a batch axis, the same in every run.
 
     Raises:
-        InputError: The output has another type or shape than expected, or differs from run to run.
+        InputError: There is no tensor, or no batch axis, or the outputs differ from run to run.
     """
     import torch
 
-    spec = source.spec
-    height, width = spec.input_size
+    height, width = source.spec.input_size
     two = torch.linspace(0, 1, 6 * height * width).reshape(2, 3, height, width)
     hint = f"it was given (2, 3, {height}, {width}): is --input right, and any batch size taken? -v shows its traceback"
     with usercode.theirs(theirs, hint=hint), torch.inference_mode():
-        first, again = first_output(module(two.clone())), first_output(module(two.clone()))
-    if not isinstance(first, torch.Tensor) or first.dtype != torch.float32:
-        kind = first.dtype if isinstance(first, torch.Tensor) else type(first).__name__
-        raise InputError(f"{theirs} computes a {kind}, not a float32 tensor", hint="return the points, first of all")
-    head, shape = head_of(spec), tuple(first.shape)
-    expected = head.expected_shape(shape)
-    if shape[:1] != (2,):
+        result = module(two.clone())
+        first, again = dict(tensors(result)), dict(tensors(module(two.clone())))
+    if not first:
+        raise InputError(f"{theirs} computes a {type(result).__name__}, not a tensor", hint="return the points")
+    if not any(tensor.dim() and len(tensor) == 2 for tensor in first.values()):
         hint = "let it take any number of inputs, such as by x.flatten(1) in place of x.view(1, -1)"
-        raise InputError(f"{theirs} makes {shape} of two inputs, not {expected}", hint=hint)
-    if not torch.allclose(first, again, rtol=1e-3, atol=1e-4, equal_nan=True):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in first.values())
+        raise InputError(f"{theirs} makes {shapes} of two inputs, not (2, ...)", hint=hint)
+    same = all(
+        torch.allclose(tensor, again[name], rtol=1e-3, atol=1e-4, equal_nan=True) for name, tensor in first.items()
+    )
+    if not same:
         hint = "let forward draw no random numbers, and dropout rest in eval()"
         raise InputError(f"{theirs} computes something else each time", hint=hint)
-    if not head.fits(shape):
-        message = f"{theirs} computes {shape[1:]} an input, not {expected[1:]}"
-        raise InputError(message, hint=head.shape_hint(shape))
 
 
 class TorchSource:
-    """A `Session` on the PyTorch network, eager, on the CPU."""
+    """A `Session` on the PyTorch network, eager, on the CPU.
+
+    Attributes:
+        source: The source, with the outputs that hold the landmarks.
+        network: Module that computes the outputs of the spec.
+    """
 
     execution_mismatch = ""
 
     def __init__(self, source: Source, *, threads: int = 0) -> None:
-        self.network = network(source)
-        self._source = source
+        module = _filled(source)
+        self.source = _settled(module, source)
+        self.network = _wrap(module, self.source)
         self._theirs = usercode.foreign(source)
         self._threads = threads
 
@@ -185,8 +228,8 @@ class TorchSource:
             torch.set_num_threads(self._threads)
         with _guarded(self._theirs), torch.inference_mode():
             result = self.network(torch.tensor(inputs["input"]))  # a copy: forward may change its input
-        tensors = result if isinstance(result, tuple) else (result,)
-        return head_of(self._source.spec).from_torch([tensor.numpy() for tensor in tensors])
+        parts = result if isinstance(result, tuple) else (result,)
+        return head_of(self.source.spec).from_torch([tensor.numpy() for tensor in parts])
 
     def __enter__(self) -> Self:
         return self

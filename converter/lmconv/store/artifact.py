@@ -21,7 +21,18 @@ from lmconv.errors import InputError
 from lmconv.networks.heads import head_of
 from lmconv.networks.interfaces import interface_of
 from lmconv.store.files import canonical, digest, replace_text, sha256, writing
-from lmconv.types import Artifact, ChosenOutputs, Crop, Decode, Json, ModelSpec, Precision, Preprocess, TensorSpec, Variant
+from lmconv.types import (
+    Artifact,
+    ChosenOutputs,
+    Crop,
+    Decode,
+    Json,
+    ModelSpec,
+    Precision,
+    Preprocess,
+    TensorSpec,
+    Variant,
+)
 
 FORMAT = 1
 MANIFEST = "manifest.json"

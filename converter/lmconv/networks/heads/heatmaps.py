@@ -13,7 +13,7 @@ from lmconv.networks import heatmaps
 from lmconv.networks.compare import difference, map_difference
 from lmconv.networks.heads.base import Head
 from lmconv.networks.heads.graph import append
-from lmconv.networks.heads.points import chosen_outputs, file_outputs, keep_chosen, with_landmarks
+from lmconv.networks.heads.points import cast_outputs, chosen_outputs, file_outputs, with_landmarks
 from lmconv.networks.outputs import Gap, Outputs
 from lmconv.types import Decode, Float32, ModelSpec
 
@@ -140,13 +140,13 @@ class HeatmapsHead(Head):
         from lmconv.graph import naming
 
         graph = model.graph
-        (output,) = keep_chosen(graph, self.spec)
+        cast_outputs(graph)
         if self.spec.output_slice:
             naming.vacate(graph, "heatmaps")
             start, stop = self.spec.output_slice
-            append(graph, "Slice", output.name, "heatmaps", starts=[start], ends=[stop], axes=[1])
+            append(graph, "Slice", graph.output[0].name, "heatmaps", starts=[start], ends=[stop], axes=[1])
         else:
-            naming.rename(graph, output.name, "heatmaps")
+            naming.rename(graph, graph.output[0].name, "heatmaps")
         self._declare(graph)
         self._decode(model)
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lmconv.networks.candidates import flat
 from lmconv.networks.compare import difference
 from lmconv.networks.heads.base import Head
 from lmconv.networks.heads.graph import append
 from lmconv.networks.outputs import Gap, Outputs
+from lmconv.networks.structure import tensors
 from lmconv.types import Decode, Float32, ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -24,8 +24,11 @@ def chosen_outputs(outputs: Any, spec: ModelSpec) -> list[Any]:
     """Returns the tensors that hold the points or heatmaps: the chosen ones, or the first output of a backbone."""
     if spec.chosen is None:
         return [outputs[0] if isinstance(outputs, tuple | list) and outputs else outputs]
-    tensors = flat(outputs)
-    return [tensors[name] for name in spec.chosen.names]
+    import torch
+
+    named = dict(tensors(outputs))
+    chosen = [named[name] for name in spec.chosen.names]
+    return [tensor if tensor.dtype == torch.float32 else tensor.float() for tensor in chosen]
 
 
 def file_outputs(outputs: Mapping[str, Float32], spec: ModelSpec) -> list[Float32]:
@@ -34,13 +37,26 @@ def file_outputs(outputs: Mapping[str, Float32], spec: ModelSpec) -> list[Float3
     return [outputs[name] for name in names]
 
 
-def keep_chosen(graph: onnx.GraphProto, spec: ModelSpec) -> Sequence[onnx.ValueInfoProto]:
-    """Removes all outputs of an ONNX graph except those that hold the points or heatmaps, which the function returns."""
+def keep_chosen(graph: onnx.GraphProto, spec: ModelSpec) -> None:
+    """Removes all outputs of an ONNX graph except those that hold the points or heatmaps, in the chosen order."""
     outputs = {value.name: value for value in graph.output}
     kept = [outputs[name] for name in (spec.chosen.names if spec.chosen else list(outputs)[:1])]
     del graph.output[:]
     graph.output.extend(kept)
-    return graph.output
+
+
+def cast_outputs(graph: onnx.GraphProto) -> None:
+    """Casts every output of an ONNX graph to float32."""
+    from onnx import TensorProto, helper
+
+    from lmconv.graph import naming
+
+    taken = naming.taken(graph)
+    for value in graph.output:
+        if value.type.tensor_type.elem_type != TensorProto.FLOAT:
+            name = naming.fresh(f"{value.name}_float", taken)
+            graph.node.append(helper.make_node("Cast", [value.name], [name], name=name, to=TensorProto.FLOAT))
+            value.name, value.type.tensor_type.elem_type = name, TensorProto.FLOAT
 
 
 def with_landmarks(spec: ModelSpec, landmarks: int) -> ModelSpec:
@@ -134,9 +150,9 @@ class PointsHead(Head):
         from lmconv.graph import naming
 
         graph, spec = model.graph, self.spec
-        (output,) = keep_chosen(graph, spec)
+        cast_outputs(graph)
         naming.vacate(graph, "landmarks")  # the last node needs this name
-        flat_points, dropped = output.name, self._axes < self._source_axes
+        flat_points, dropped = graph.output[0].name, self._axes < self._source_axes
         taken = naming.taken(graph)
         if spec.output_slice:
             whole, part = (naming.fresh(name, taken) for name in ("landmarks_flat", "landmarks_slice"))
@@ -148,5 +164,5 @@ class PointsHead(Head):
         if dropped:
             append(graph, "Slice", points, "landmarks", starts=[0], ends=[self._axes], axes=[2])
         del graph.output[:]
-        shape = ["N", spec.landmarks, self._axes]
+        shape: list[str | int] = ["N", spec.landmarks, self._axes]
         graph.output.append(helper.make_tensor_value_info("landmarks", TensorProto.FLOAT, shape))
