@@ -122,13 +122,12 @@ def convert(job: Job, step: Callable[[], object] = lambda: None) -> Done:
 def _convert(job: Job, done: Done, step: Callable[[], object]) -> None:
     from lmconv.building.plain import plain_graph
     from lmconv.building.request import Conversion
-    from lmconv.networks.heads import choice_notes
     from lmconv.sources.resolve import resolve
 
     source = resolve(job.model, **job.options)
     crops = _crops(job, source.spec)
     base = plain_graph(source, job.out, crops=crops)
-    for warning in (*choice_notes(base.source.spec), *base.warnings):
+    for warning in base.warnings:
         job.console.note(f"{job.model}: {warning}")
     step()
     conversion = Conversion(base=base, out=job.out, crops=crops, choices=job.choices)

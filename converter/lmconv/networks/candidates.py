@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -31,8 +31,8 @@ class Candidate:
     Attributes:
         name: Dict key, field or index, joined by "." in nested outputs, empty for a single tensor; or the name in an
             ONNX file.
-        values: (n, ...) values for n seeded inputs. An output without batch axis has one row per input, too. No row if
-            the shape differs from input to input, or if the output is no tensor.
+        values: (n, ...) float32 values for n seeded inputs. An output without batch axis has one row per input, too. No
+            row if the shape differs from input to input.
         dtype: Name of the dtype, such as `"float32"`.
         batched: True if the first axis of the output itself is the batch.
     """
@@ -68,7 +68,7 @@ class Candidate:
 
     @property
     def _range(self) -> str:
-        if not self.values.size or self.values.dtype.kind not in "fiu":
+        if not self.values.size:
             return ""
         if not np.isfinite(self.values).all():
             return " with NaN or infinity"
@@ -79,10 +79,15 @@ class Candidate:
     def probabilities(self) -> bool:
         """True if the last axis sums to 1 everywhere and no value is negative, as after a softmax."""
         values = self.values
-        if values.dtype.kind != "f" or not values.size or values.min() < 0:
+        if not self.floating or not values.size or values.min() < 0:
             return False
         sizes = [axis for axis, size in enumerate(self.sizes, 1) if size > 1]
         return bool(sizes) and bool(np.allclose(values.sum(axis=sizes[-1], dtype=np.float64), 1, atol=1e-3))
+
+    @property
+    def floating(self) -> bool:
+        """True if the output holds floating-point numbers."""
+        return "float" in self.dtype
 
     @property
     def named_points(self) -> bool:
@@ -99,7 +104,7 @@ class Candidate:
         sizes = [size for size in self.sizes if size != 1]
         if len(self.sizes) == 2 and self.sizes[-1] == 1 and self.sizes[0] // 2 not in NUMBERS:
             return ()
-        if self.values.dtype.kind != "f" or not self.values.size or self.probabilities or not sizes:
+        if not self.floating or not self.values.size or self.probabilities or not sizes:
             return ()
         if len(sizes) == 1:
             axes: tuple[tuple[int, Axes], ...] = ((2, "xy"), (3, "xyz"))
@@ -111,12 +116,12 @@ class Candidate:
     @property
     def is_maps(self) -> bool:
         """True if the output has the shape of heatmaps, (N, L, h, w)."""
-        return self.batched and len(self.sizes) == 3 and min(self.sizes[1:]) > 2 and self.values.dtype.kind == "f"
+        return self.batched and len(self.sizes) == 3 and min(self.sizes[1:]) > 2 and self.floating
 
     @property
     def is_vectors(self) -> bool:
         """True if the output has the shape of SimCC vectors, (N, L, cells)."""
-        return self.batched and len(self.sizes) == 2 and self.sizes[1] > 3 and self.values.dtype.kind == "f"
+        return self.batched and len(self.sizes) == 2 and self.sizes[1] > 3 and self.floating
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -143,32 +148,3 @@ class Candidates:
     def listed(self) -> str:
         """All outputs, in words."""
         return "; ".join(output.label for output in self.outputs)
-
-
-def of_runs(source: str, runs: Sequence[Mapping[str, Any]]) -> Candidates:
-    """Returns the outputs of a source that ran once per seeded input, alone.
-
-    Args:
-        source: Name of the source, for messages.
-        runs: Outputs of each run by name, arrays of any shape; values that are no arrays become outputs of no rows.
-    """
-    return Candidates(source=source, outputs=[_candidate(name, [run[name] for run in runs]) for name in runs[0]])
-
-
-def _candidate(name: str, parts: Sequence[Any]) -> Candidate:
-    if not all(isinstance(part, np.ndarray) for part in parts):
-        return Candidate(name=name, values=np.empty((0,), np.float32), dtype=type(parts[0]).__name__)
-    dtype = str(parts[0].dtype)
-    if len({part.shape for part in parts}) > 1:
-        return Candidate(name=name, values=np.empty((0,), parts[0].dtype), dtype=dtype)
-    return Candidate(name=name, values=joined(parts), dtype=dtype, batched=_are_batched(parts))
-
-
-def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Joins the outputs of runs on one input each, of equal shapes, with or without batch axis: (n, ...)."""
-    return np.concatenate(parts) if _are_batched(parts) else np.stack(parts)
-
-
-def _are_batched(parts: Sequence[NDArray[Any]]) -> bool:
-    """True if outputs for one input each have a batch axis: a first axis of one element."""
-    return all(part.ndim and part.shape[0] == 1 for part in parts)

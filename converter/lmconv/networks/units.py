@@ -70,6 +70,6 @@ def shown_unit(values: NDArray[Any], landmarks: int, axes: Axes) -> tuple[PointU
     text = f"x and y are {low:.3g} to {high:.3g} on seeded inputs, with medians {middle[0]:.3g} and {middle[1]:.3g}"
     if middle.min() > 2:
         return "pixels", text
-    if -1.3 <= low <= -0.4 and 0.4 <= high <= 1.3 and np.abs(middle).max() < 0.25:
+    if -1.3 <= low <= -0.5 and 0.5 <= high <= 1.3 and np.abs(middle).max() < 0.25:
         return "[-1,1]", text
     return "fraction", text

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lmconv.networks.compare import difference
 from lmconv.networks.heads.base import Head
 from lmconv.networks.heads.graph import append
-from lmconv.networks.outputs import Gap, Outputs
+from lmconv.networks.outputs import Gap, Outputs, decided, joined
 from lmconv.networks.structure import tensors
 from lmconv.types import Decode, Float32, ModelSpec, TensorSpec
 
@@ -35,28 +35,6 @@ def file_outputs(outputs: Mapping[str, Float32], spec: ModelSpec) -> list[Float3
     """Returns the outputs of an ONNX file that hold the points or heatmaps, by name in the order of the file."""
     names = spec.chosen.names if spec.chosen else list(outputs)[:1]
     return [outputs[name] for name in names]
-
-
-def keep_chosen(graph: onnx.GraphProto, spec: ModelSpec) -> None:
-    """Removes all outputs of an ONNX graph except those that hold the points or heatmaps, in the chosen order."""
-    outputs = {value.name: value for value in graph.output}
-    kept = [outputs[name] for name in (spec.chosen.names if spec.chosen else list(outputs)[:1])]
-    del graph.output[:]
-    graph.output.extend(kept)
-
-
-def cast_outputs(graph: onnx.GraphProto) -> None:
-    """Casts every output of an ONNX graph to float32."""
-    from onnx import TensorProto, helper
-
-    from lmconv.graph import naming
-
-    taken = naming.taken(graph)
-    for value in graph.output:
-        if value.type.tensor_type.elem_type != TensorProto.FLOAT:
-            name = naming.fresh(f"{value.name}_float", taken)
-            graph.node.append(helper.make_node("Cast", [value.name], [name], name=name, to=TensorProto.FLOAT))
-            value.name, value.type.tensor_type.elem_type = name, TensorProto.FLOAT
 
 
 def with_landmarks(spec: ModelSpec, landmarks: int) -> ModelSpec:
@@ -92,29 +70,38 @@ class PointsHead(Head):
 
     def join(self, parts: Sequence[Outputs]) -> Outputs:
         """See `Head`."""
-        return Outputs(landmarks=np.concatenate([part.landmarks for part in parts]))
+        return Outputs(
+            landmarks=np.concatenate([part.landmarks for part in parts]),
+            undecided=joined([part.undecided for part in parts]),
+        )
 
     def gap(self, outputs: Outputs, expected: Outputs) -> Gap:
         """See `Head`."""
-        return Gap(landmarks=difference(outputs.landmarks, expected.landmarks, self.spec.input_size))
+        return Gap(
+            landmarks=difference(decided(outputs, expected), expected.landmarks, self.spec.input_size),
+            undecided=0 if expected.undecided is None else int(expected.undecided.sum()),
+        )
 
     def mean_change(self, before: Outputs, after: Outputs) -> float:
-        """Mean difference of a coordinate, fractions of the input."""
+        """Mean difference of a coordinate, fractions of the input divided by the scale of the landmarks."""
         if before.landmarks.shape != after.landmarks.shape:
             return np.inf
-        return difference(before.landmarks, after.landmarks, self.spec.input_size).mean_abs
+        moved = difference(decided(after, before), before.landmarks, self.spec.input_size)
+        return moved.mean_abs / moved.scale
 
     def accepted_gaps(self, gap: Gap, *, exact: bool) -> dict[str, float]:
         """See `Head`."""
-        return {"landmarks": gap.landmarks.max_abs}
+        return {"landmarks": gap.landmarks.max_abs / gap.landmarks.scale}
 
     def to_arrays(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
         """See `Head`."""
-        return {"landmarks": outputs.landmarks}
+        return {"landmarks": outputs.landmarks} | (
+            {} if outputs.undecided is None else {"undecided": outputs.undecided}
+        )
 
     def from_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> Outputs:
         """See `Head`."""
-        return Outputs(landmarks=arrays["landmarks"])
+        return Outputs(landmarks=arrays["landmarks"], undecided=arrays.get("undecided"))
 
     def traced(self, outputs: Any) -> Any:
         """Returns (N, L, 2 or 3) from the chosen output, which may be flat."""
@@ -150,7 +137,6 @@ class PointsHead(Head):
         from lmconv.graph import naming
 
         graph, spec = model.graph, self.spec
-        cast_outputs(graph)
         naming.vacate(graph, "landmarks")  # the last node needs this name
         flat_points, dropped = graph.output[0].name, self._axes < self._source_axes
         taken = naming.taken(graph)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lmconv.networks import simcc
 from lmconv.networks.heads.heatmaps import HeatmapsHead
-from lmconv.networks.heads.points import cast_outputs, chosen_outputs, file_outputs
+from lmconv.networks.heads.points import chosen_outputs, file_outputs
 from lmconv.types import Float32
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ class SimccHead(HeatmapsHead):
 
         from lmconv.graph import naming
 
-        cast_outputs(model.graph)
         naming.vacate(model.graph, "heatmaps")
         vectors = [value.name for value in model.graph.output]
         model.graph.node.append(helper.make_node("Concat", vectors, ["heatmaps"], name="heatmaps", axis=2))
