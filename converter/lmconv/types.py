@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -178,6 +178,12 @@ def landmark_spec(
     )
 
 
+def with_any_size(spec: ModelSpec) -> ModelSpec:
+    """Returns the spec of a network that takes images of any size; the size of the spec becomes `sample`."""
+    (image,) = spec.inputs
+    return replace(spec, inputs=(replace(image, shape=(*image.shape[:2], "H", "W")),), sample=spec.input_size)
+
+
 SAMPLE = (240, 320)
 """`ModelSpec.sample` of the built-in detectors: the size of the ultra-light detectors, so that times are comparable."""
 
@@ -244,6 +250,7 @@ class Source:
         path: Checkpoint or ONNX file; None for random weights.
         sha256: sha256 of the file; for random weights, sha256 of their description.
         seed: Seed of random weights.
+        key: Dotted name in the checkpoint below which the state lies; empty to search the whole checkpoint.
         factory: `FILE.py:NAME`, the builder of a user's own network; empty for other networks.
         kind: Library that runs the network.
     """
@@ -252,6 +259,7 @@ class Source:
     path: Path | None
     sha256: str
     seed: int | None = None
+    key: str = ""
     factory: str = ""
     kind: Literal["torch", "onnx"] = "torch"
 

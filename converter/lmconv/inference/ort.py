@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from numpy.typing import NDArray
 
+from lmconv.errors import first_line
 from lmconv.types import Arrays
 
 if TYPE_CHECKING:
@@ -16,8 +18,18 @@ if TYPE_CHECKING:
 
 Provider: TypeAlias = tuple[str, dict[str, str]]
 CPU: Provider = ("CPUExecutionProvider", {})
+PLACE = re.compile(
+    r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed:|"
+    r"\S+/onnxruntime/core/\S+:\d+ [^()]*\((?:[^()]|\([^()]*\))*\)(?: const)? "
+)
+"""Parts of a message of ONNX Runtime that name the code of ONNX Runtime, or repeat the path of the file."""
 ASSIGNED = "session.record_ep_graph_assignment_info"
 """Setting that makes a session record the provider of each node."""
+
+
+def reason(error: BaseException) -> str:
+    """Returns the message of an error of ONNX Runtime in one line, without the place in the code of ONNX Runtime."""
+    return PLACE.sub("", first_line(error)) or first_line(error)
 
 
 class OrtSession:

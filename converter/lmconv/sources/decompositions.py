@@ -36,6 +36,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         aten.cummax.default: lambda x, dim: _cumulative_extreme(x, dim, torch.ge),
         aten.cummin.default: lambda x, dim: _cumulative_extreme(x, dim, torch.le),
         aten.logcumsumexp.default: _logcumsumexp,
+        aten.linalg_inv.default: _inverse,
         aten.linalg_inv_ex.default: lambda a, check_errors=False: (_inverse(a), torch.zeros(a.shape[:-2]).int()),
         aten.rrelu_with_noise.default: lambda x, noise, *slopes: _leaky(x, *slopes[:2]),
         aten.rrelu_with_noise_functional.default: lambda x, noise, *slopes: (_leaky(x, *slopes[:2]), noise),

@@ -5,6 +5,7 @@ A detector keeps its raw outputs. A network for pictures of any size gives a gra
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +13,12 @@ import numpy as np
 from lmconv.errors import Bug, InputError, first_line
 from lmconv.graph import naming
 from lmconv.graph.facts import set_batch
+from lmconv.graph.order import keep_live
 from lmconv.networks.heads import head_of
 from lmconv.opsets.contrib import standard
-from lmconv.sources.onnx_file import graph_inputs, load_source
+from lmconv.sources.onnx_file import OnnxSource
+from lmconv.sources.onnx_original import BATCH_TOLERANCE, same
+from lmconv.sources.onnx_reading import graph_inputs, load_source
 from lmconv.sources.resolve import Opened, open_source
 from lmconv.sources.tracing import traced
 from lmconv.types import OPSET, ModelSpec, Source
@@ -40,24 +44,29 @@ def export(source: Source, session: Opened | None = None) -> tuple[onnx.ModelPro
     if session is None:
         with open_source(source) as session:
             return export(source, session)
-    network = getattr(session, "network", None)
-    model, modules = (_from_onnx(source), {}) if network is None else traced(source, network)
+    if isinstance(session, OnnxSource):
+        model = _from_onnx(source, session)
+        modules: dict[str, str] = {}
+    else:
+        model, modules = traced(source, session.network)
     opset = {entry.domain: entry.version for entry in model.opset_import}.get("")
     if opset != OPSET:
         raise Bug(f"the exporter gave opset {opset} for {source.spec.name} where {OPSET} was asked for")
     return model, modules
 
 
-def _from_onnx(source: Source) -> onnx.ModelProto:
+def _from_onnx(source: Source, session: OnnxSource) -> onnx.ModelProto:
     from onnx import version_converter
 
     model = standard(load_source(source), source.label)
+    image, outputs = session.original.image, session.original.outputs()
+    kept = [value for value in model.graph.output if value.name in outputs]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    keep_live(model.graph)
     inputs = graph_inputs(model)
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    head = head_of(source.spec)
-    if not head.published_outputs:
-        del model.graph.output[1:]
     # Up to IR 3 weights are listed as inputs, and the converter looks for weights in this list only.
     model.ir_version = max(model.ir_version, 4)
     try:
@@ -69,28 +78,38 @@ def _from_onnx(source: Source) -> onnx.ModelProto:
         ) from error
     model.ir_version = 10
     naming.strip(model)
-    naming.rename(model.graph, model.graph.input[0].name, "input")
-    head.finish_file(model)
+    (replace(image, size=(None, None)) if source.spec.sample else image).put_in_front(model.graph)
+    for value, form in zip(model.graph.output, outputs.values(), strict=True):  # names may have changed in front
+        form.put_behind(model.graph, value)
+    head_of(source.spec).finish_file(model)
     naming.distinct_nodes(model.graph)
-    _free_batch(model, source.spec)
+    _free_batch(model, source.spec, session.original.batch or 1)
     return model
 
 
-def _free_batch(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Frees the batch axis if two inputs together give the same outputs as alone; otherwise fixes the batch to 1."""
+def _free_batch(model: onnx.ModelProto, spec: ModelSpec, batch: int) -> None:
+    """Frees the batch axis if images together give the same outputs as each alone; otherwise fixes the batch.
+
+    Args:
+        model: Changed in place.
+        spec: Spec of the network.
+        batch: Batch that the network takes.
+    """
     from lmconv.inference.ort import OrtSession
     from lmconv.inference.session import noise
 
     set_batch(model, "N")
-    images = noise(spec, 2, 0)
+    images = noise(spec, 8, 0)
+    names = head_of(spec).continuous_outputs
     try:
         with OrtSession(model.SerializeToString()) as session:
-            both, *alone = (session.run({"input": batch}) for batch in (images, images[:1], images[1:]))
-        whole = {name: np.concatenate([part[name] for part in alone]) for name in head_of(spec).continuous_outputs}
+            alone = [session.run({"input": image[None]}) for image in images]
+            whole = {name: np.concatenate([part[name] for part in alone]) for name in names}
+            together = [session.run({"input": images[:count]}) for count in (2, len(images))]
         free = all(
-            both[name].shape == each.shape and np.allclose(both[name], each, atol=1e-5) for name, each in whole.items()
+            same(part, {name: whole[name][: len(part[name])] for name in names}, BATCH_TOLERANCE) for part in together
         )
     except Exception:  # any error of the runtime means that the axis is not free
         free = False
     if not free:
-        set_batch(model, 1)
+        set_batch(model, batch)

@@ -1,8 +1,8 @@
-"""An ONNX file as the source network: its spec, its digest, and its unchanged computation."""
+"""An ONNX file as the source network: its spec, and its unchanged computation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -10,47 +10,41 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lmconv.errors import InputError, UsageError, first_line
-from lmconv.graph.facts import flops, parameters
+from lmconv.errors import InputError, UsageError
 from lmconv.networks.heads import head_of
-from lmconv.store.files import digest, sha256
-from lmconv.types import ONNX, Arrays, Decode, ModelSpec, Source, landmark_spec
+from lmconv.sources.onnx_original import Original, describe, shape_of
+from lmconv.sources.onnx_random import require_repeatable
+from lmconv.sources.onnx_reading import graph_inputs, load_onnx, path_of
+from lmconv.types import ONNX, Arrays, Decode, ModelSpec, Preprocess, Source, landmark_spec, with_any_size
 
 if TYPE_CHECKING:
     import onnx
 
-FLOAT = 1
-"""float32 in ONNX's TensorProto.DataType."""
+    from lmconv.sources.onnx_image import ImageInput
 
 
 class OnnxSource:
-    """A `Session` on the user's ONNX file, unchanged, in ONNX Runtime fp32."""
+    """A `Session` on the user's ONNX file, unchanged, in ONNX Runtime fp32.
+
+    Attributes:
+        original: The file in ONNX Runtime.
+    """
 
     execution_mismatch = ""
 
     def __init__(self, source: Source, *, threads: int = 0) -> None:
-        from lmconv.inference.ort import OrtSession
-
-        path = _path(source)
+        path = path_of(source)
         model = load_onnx(path)
-        self._input = graph_inputs(model)[0].name
-        self._free = not isinstance(_shape(graph_inputs(model)[0])[0], int)
-        names = [value.name for value in model.graph.output]
         self._head = head_of(source.spec)
         if self._head.published_outputs:
             _check_published(model, source)
-        self._outputs = names if self._head.published_outputs else names[:1]
-        try:
-            self._session = OrtSession(path, threads=threads)
-        except Exception as error:  # ONNX Runtime raises types of its compiled module
-            raise InputError(f"ONNX Runtime cannot load {path}: {first_line(error)}") from error
+        names = [value.name for value in model.graph.output]
+        outputs = names if self._head.published_outputs else names[:1]
+        self.original = Original(path, model, size=source.spec.input_size, outputs=outputs, threads=threads)
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """See `lmconv.types.Session`; a file with batch size 1 runs once per input."""
-        images = inputs["input"]
-        batches = [images] if self._free else np.split(images, len(images))
-        parts = [self._session.run({self._input: batch}) for batch in batches]
-        return self._head.from_file({name: np.concatenate([part[name] for part in parts]) for name in self._outputs})
+        """See `lmconv.types.Session`; a file with a fixed batch runs once per batch."""
+        return self._head.from_file(self.original.run(inputs["input"]))
 
     def __enter__(self) -> Self:
         return self
@@ -58,7 +52,7 @@ class OnnxSource:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._session.__exit__(kind, error, trace)
+        self.original.__exit__(kind, error, trace)
 
 
 def _check_published(model: onnx.ModelProto, source: Source) -> None:
@@ -68,114 +62,70 @@ def _check_published(model: onnx.ModelProto, source: Source) -> None:
         InputError: An input or output differs.
     """
     spec, inputs = source.spec, graph_inputs(model)
-    actual = [_shape(inputs[0])[1:], *(_shape(value)[1:] for value in model.graph.output)]
+    actual = [shape_of(value)[1:] for value in (*inputs, *model.graph.output)]
     expected = [list(tensor.shape[1:]) for tensor in (*spec.inputs, *spec.outputs)]
     names = [value.name for value in model.graph.output]
-    if len(inputs) > 1 or actual != expected or names != [tensor.name for tensor in spec.outputs]:
-        summary = f"{_describe(inputs)} and gives {_describe(list(model.graph.output))}"
+    if actual != expected or names != [tensor.name for tensor in spec.outputs]:
+        summary = f"{describe(inputs)} and gives {describe(list(model.graph.output))}"
         raise InputError(f"{source.label} takes {summary}", hint=f"this is not {spec.name}; see `lmconv weights list`")
 
 
-def load_source(source: Source) -> onnx.ModelProto:
-    """Reads and checks the file of a source.
-
-    Raises:
-        InputError: The file is missing or not an ONNX model.
-    """
-    return load_onnx(_path(source))
-
-
-def load_onnx(path: Path) -> onnx.ModelProto:
-    """Reads and checks an ONNX file.
-
-    Raises:
-        InputError: The file is missing or not an ONNX model.
-    """
-    import onnx
-
-    try:
-        model = onnx.load(path)
-        onnx.checker.check_model(model)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist", hint="name an .onnx file or a model of `lmconv models`") from error
-    except Exception as error:  # protobuf and the checker raise their own types
-        raise InputError(f"{path} is not a valid ONNX model: {first_line(error)}", hint="export it again") from error
-    return model
-
-
-def file_digest(path: Path) -> str:
-    """Returns the hex sha256 of an ONNX file, and of its external weight files together with the file, if any."""
-    beside = [[name, sha256(path.parent / name)] for name in _external(path)]
-    return digest([sha256(path), *beside]) if beside else sha256(path)
-
-
-def _external(path: Path) -> list[str]:
-    """Returns the names of a file's external weight files, as the file names them; empty if a file cannot be read."""
-    import onnx
-
-    try:
-        graph = onnx.load(path, load_external_data=False).graph
-    except Exception:  # protobuf raises its own types; opening the file reports the error
-        return []
-    stored = (tensor for tensor in _tensors(graph) if tensor.data_location == onnx.TensorProto.EXTERNAL)
-    names = {entry.value for tensor in stored for entry in tensor.external_data if entry.key == "location"}
-    return sorted(names) if all((path.parent / name).is_file() for name in names) else []
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yields every constant of a graph and its subgraphs."""
-    from lmconv.graph.naming import graphs
-
-    for part in graphs(graph):
-        yield from part.initializer
-        for sparse in part.sparse_initializer:
-            yield from (sparse.values, sparse.indices)
-        for item in (item for node in part.node for item in node.attribute):
-            yield from (item.t, *item.tensors)
-
-
-def counts(path: Path) -> tuple[int, int]:
-    """Returns the numbers of parameters and FLOPs of an ONNX file."""
-    model = load_onnx(path)
-    inputs = graph_inputs(model)
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
-    return parameters(model), flops(model)
-
-
-def _path(source: Source) -> Path:
-    if source.path is None:
-        raise InputError(f"{source.spec.name} comes from an ONNX file, and none is named", hint="name the file")
-    return source.path
-
-
-def onnx_spec(path: Path, output_slice: tuple[int, int] | None, how: Decode | None) -> ModelSpec:
-    """Reads the spec of an ONNX file with one (N, 3, H, W) input, and points or heatmaps in its first output.
+def onnx_spec(
+    path: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    output_slice: tuple[int, int] | None = None,
+    how: Decode | None = None,
+    preprocess: Preprocess | None = None,
+) -> ModelSpec:
+    """Reads the spec of an ONNX file with one image input, and points or heatmaps in its first output.
 
     Args:
         path: The file.
+        size: (height, width) of the images, pixels, for a file that takes several sizes.
         output_slice: Half-open range of the flat output that holds the points, or of the channels with heatmaps.
         how: Decoding of heatmaps; None for points.
+        preprocess: Pre-processing; None for the default of the file's type.
+
+    Returns:
+        The spec. The input is `input` (N, 3, H, W) float32 whatever the file takes. `sample` is set if the file takes
+        images of any size.
 
     Raises:
-        InputError: The file has another input, or an output of unknown size.
-        UsageError: The output does not hold such points or heatmaps.
+        InputError: The file has another input, or random operators.
+        UsageError: The output does not hold such points or heatmaps, the size of the images is not known, or the
+            pre-processing gives fractions to a file that takes integers.
     """
     model = load_onnx(path)
-    inputs = graph_inputs(model)
-    shape = _shape(inputs[0]) if len(inputs) == 1 else []
-    kinds = [value.type.tensor_type.elem_type for value in inputs]
-    known = len(shape) == 4 and shape[1] == 3 and all(isinstance(side, int) for side in shape[2:])
-    if not known or shape[0] not in (1, *(side for side in shape if isinstance(side, str))) or kinds != [FLOAT]:
-        expected = "one float32 (N, 3, H, W), N free or 1"
-        raise InputError(f"{path} has inputs {_describe(inputs)}, not {expected}", hint="export it so")
-    outputs = _shape(model.graph.output[0])
-    if not all(isinstance(side, int) for side in outputs[1:]):
-        raise InputError(f"{path} has an output of unknown size {outputs}", hint="export it with fixed sizes")
-    landmarks = _landmarks(path, [int(side) for side in outputs[1:]], output_slice, how)
-    height, width = (int(side) for side in shape[2:])
-    size = (height, width)
-    return landmark_spec(path.stem, ONNX, size=size, landmarks=landmarks, heatmaps=how, output_slice=output_slice)
+    if not model.graph.output:
+        raise InputError(f"{path} has no output", hint="export it with the landmarks as its output")
+    with Original(path, model, size=size) as original:
+        name, values = next(iter(original.probed().items()))
+        require_repeatable(path, model, [name], repeats=original.repeats(name))
+    if name in original.varying:
+        hint = "name the size, such as --input 3x112x112"
+        raise UsageError(f"{path} takes images of any size, and {name} depends on the size", hint=hint)
+    landmarks = _landmarks(path, list(values.shape[1:]), output_slice, how)
+    spec = landmark_spec(
+        path.stem, ONNX, size=original.size, landmarks=landmarks, heatmaps=how, output_slice=output_slice
+    )
+    spec = replace(spec, preprocess=_preprocess(path, original.image, preprocess))
+    return with_any_size(spec) if original.any_size else spec
+
+
+def _preprocess(path: Path, image: ImageInput, preprocess: Preprocess | None) -> Preprocess:
+    """Returns the pre-processing of an image.
+
+    Raises:
+        UsageError: The file takes integers, and the pre-processing gives fractions.
+    """
+    if preprocess is None or not image.whole:
+        return preprocess or image.preprocess
+    whole = preprocess.scale == 1 and preprocess.std == (1, 1, 1) and all(mean.is_integer() for mean in preprocess.mean)
+    if not whole:
+        hint = f"give --preprocess {preprocess.colour},1: the file normalises the pixels itself"
+        raise UsageError(f"{path} takes {image.kind}, and --preprocess gives fractions", hint=hint)
+    return preprocess
 
 
 def _landmarks(path: Path, sizes: list[int], output_slice: tuple[int, int] | None, how: Decode | None) -> int:
@@ -195,21 +145,3 @@ def _landmarks(path: Path, sizes: list[int], output_slice: tuple[int, int] | Non
             f"{what} {start}:{stop} of {path} are not points", hint=hint + ("" if how else ", an even count")
         )
     return stop - start if how else (stop - start) // 2
-
-
-def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Returns the inputs of a graph without initializers, which older files list as inputs."""
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    return [value for value in model.graph.input if value.name not in initializers]
-
-
-def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
-    dims = value.type.tensor_type.shape.dim
-    return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims]
-
-
-def _describe(values: list[onnx.ValueInfoProto]) -> str:
-    from onnx import TensorProto
-
-    kinds = [TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower() for value in values]
-    return ", ".join(f"{value.name} {kind} {_shape(value)}" for value, kind in zip(values, kinds, strict=True))

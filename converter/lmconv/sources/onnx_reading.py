@@ -1,0 +1,166 @@
+"""Reads ONNX files: the model, weights in other files, and the digest of all files together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmconv.errors import InputError, first_line
+from lmconv.graph.facts import flops, parameters
+from lmconv.graph.naming import graphs
+from lmconv.store.files import digest, sha256
+from lmconv.types import Source
+
+if TYPE_CHECKING:
+    import onnx
+
+LARGEST = 2**31 - 1
+"""Largest size of a model with its weights, bytes: protobuf writes no larger message, and every pass writes one."""
+
+
+def load_source(source: Source) -> onnx.ModelProto:
+    """Reads the file of a source; see `load_onnx`."""
+    return load_onnx(path_of(source))
+
+
+def path_of(source: Source) -> Path:
+    """Returns the path of a source.
+
+    Raises:
+        InputError: The source has no file.
+    """
+    if source.path is None:
+        raise InputError(f"{source.spec.name} comes from an ONNX file, and none is named", hint="name the file")
+    return source.path
+
+
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """Reads an ONNX file and its external weights.
+
+    A file that ONNX's checker refuses is accepted if ONNX Runtime can load the file.
+
+    Returns:
+        The model. Every initializer has a name of its own.
+
+    Raises:
+        InputError: The file is missing, is not an ONNX model, or is larger than `LARGEST`; or external weights are
+            missing, or outside the folder of the file.
+    """
+    import onnx
+
+    _require_size(path, [])
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf raises its own types
+        raise InputError(f"{path} is not a valid ONNX model: {first_line(error)}", hint="export it again") from error
+    names = _external(model)
+    _require_beside(path, names)
+    _require_size(path, names)
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except Exception as error:  # ONNX raises errors of several libraries
+        hint = "copy the files of the model again"
+        raise InputError(f"the external weights of {path} cannot be read: {first_line(error)}", hint=hint) from error
+    _check(path, model)
+    _distinct(model.graph)
+    return model
+
+
+def _require_size(path: Path, names: Iterable[str]) -> None:
+    """Refuses a missing file, and a file that is larger than `LARGEST` together with its external weights."""
+    try:
+        size = sum(file.stat().st_size for file in (path, *(path.parent / name for name in names)))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist", hint="name an .onnx file or a model of `lmconv models`") from error
+    if size > LARGEST:
+        message = f"{path} has {size / 2**30:.1f} GiB with its weights, and lmconv converts models up to 2 GiB"
+        raise InputError(message, hint="protobuf, in which ONNX stores models, writes no larger message")
+
+
+def _require_beside(path: Path, names: Iterable[str]) -> None:
+    """Refuses external weights that are missing or outside the folder of the model: a model could name any file."""
+    for name in names:
+        file = path.parent / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            hint = "put the weights beside the model, and name the file without a path"
+            raise InputError(f"{path} has its weights in {name}, outside its folder", hint=hint)
+        if not file.is_file():
+            raise InputError(f"{path} has its weights in {name}, which does not exist", hint=f"put it at {file}")
+
+
+def _check(path: Path, model: onnx.ModelProto) -> None:
+    """Refuses a model that both ONNX's checker and ONNX Runtime refuse."""
+    import onnx
+
+    from lmconv.inference.ort import OrtSession
+
+    try:
+        onnx.checker.check_model(model)
+    except Exception as refusal:  # the checker raises errors of several libraries
+        try:
+            with OrtSession(path) as session:
+                if not session.session.get_outputs():
+                    raise refusal
+        except Exception:  # ONNX Runtime raises types of its compiled module; the checker's reason names the field
+            message = f"{path} is not a valid ONNX model: {first_line(refusal)}"
+            raise InputError(message, hint="export it again") from refusal
+
+
+def _distinct(graph: onnx.GraphProto) -> None:
+    """Removes initializers whose name a later initializer has: ONNX Runtime reads the last one."""
+    last = {tensor.name: index for index, tensor in enumerate(graph.initializer)}
+    if len(last) < len(graph.initializer):
+        kept = [tensor for index, tensor in enumerate(graph.initializer) if last[tensor.name] == index]
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
+
+
+def file_digest(path: Path) -> str:
+    """Returns the hex sha256 of an ONNX file, and of its external weight files together with the file, if any."""
+    beside = [[name, sha256(path.parent / name)] for name in _readable(path)]
+    return digest([sha256(path), *beside]) if beside else sha256(path)
+
+
+def _readable(path: Path) -> list[str]:
+    """Returns the names of a file's external weight files, as the file names them; empty if a file cannot be read."""
+    import onnx
+
+    try:
+        names = _external(onnx.load(path, load_external_data=False))
+    except Exception:  # protobuf raises its own types; opening the file reports the error
+        return []
+    return names if all((path.parent / name).is_file() for name in names) else []
+
+
+def _external(model: onnx.ModelProto) -> list[str]:
+    """Returns the sorted names of the files that hold external weights, as the model names them."""
+    import onnx
+
+    stored = (tensor for tensor in _tensors(model.graph) if tensor.data_location == onnx.TensorProto.EXTERNAL)
+    return sorted({entry.value for tensor in stored for entry in tensor.external_data if entry.key == "location"})
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yields every constant of a graph and its subgraphs."""
+    for part in graphs(graph):
+        yield from part.initializer
+        for sparse in part.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        for item in (item for node in part.node for item in node.attribute):
+            yield from (item.t, *item.tensors)
+
+
+def counts(path: Path) -> tuple[int, int]:
+    """Returns the numbers of parameters and FLOPs of an ONNX file."""
+    model = load_onnx(path)
+    inputs = graph_inputs(model)
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    return parameters(model), flops(model)
+
+
+def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Returns the inputs of a graph without initializers, which older files list as inputs."""
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in initializers]
