@@ -18,8 +18,6 @@ LARGEST_INVERSE = 4
 """Largest side of a matrix that is inverted by cofactors: their number grows with the factorial of the side."""
 DIRECT_ROWS = 25
 """Largest number of rows for which PyTorch computes Euclidean distances by differences, not by a product."""
-FOURIER = (aten._fft_r2c.default, aten._fft_c2c.default, aten._fft_c2r.default)
-"""Fourier transforms. PyTorch's exporter has functions for these, and OpenVINO cannot read their graphs."""
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
@@ -58,7 +56,7 @@ def _adaptive_max_pool2d(x: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor
         for left, right in columns:
             index = x[..., top:bottom, left:right].flatten(-2).argmax(-1)
             places.append((top + index // (right - left)) * width + left + index % (right - left))
-    return values, torch.stack(places, -1).unflatten(-1, size)
+    return values, torch.stack(places, -1).reshape(values.shape)
 
 
 def _cells(side: int, count: int) -> list[tuple[int, int]]:
@@ -155,7 +153,7 @@ def _leaky(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3) -> Tensor:
 def _max_unpool2d(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
     height, width = size
     empty = torch.zeros_like(x.flatten(-2)[..., :1]).expand(*x.shape[:-2], height * width)
-    return empty.scatter(-1, indices.flatten(-2), x.flatten(-2)).unflatten(-1, (height, width))
+    return empty.scatter(-1, indices.flatten(-2), x.flatten(-2)).reshape(*x.shape[:-2], height, width)
 
 
 def _fft_r2c(x: Tensor, dim: Sequence[int], normalization: int, onesided: bool) -> Tensor:
@@ -220,4 +218,4 @@ def _waves(size: int, bins: int) -> tuple[Tensor, Tensor]:
 def _factor(sizes: Sequence[int], normalization: int) -> float:
     """Returns the factor of a transform: 1, or 1 / sqrt(n) for `normalization` 1, or 1 / n for 2."""
     count = math.prod(sizes)
-    return {0: 1.0, 1: count**-0.5, 2: 1 / count}[normalization]
+    return (1.0, 1 / math.sqrt(count), 1 / count)[normalization]

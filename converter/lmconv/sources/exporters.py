@@ -12,10 +12,12 @@ import io
 import logging
 import os
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmconv.errors import LmconvError
@@ -70,10 +72,12 @@ class Exporter:
     Attributes:
         name: Name of the exporter, as a manifest records it.
         export: Returns the graph; raises any error.
+        prefers: True if the exporter is tried before the others for a network with these operators.
     """
 
     name: str
     export: Callable[[Traced], onnx.ModelProto]
+    prefers: Callable[[Collection[str]], bool] = lambda operators: False
 
 
 def _dynamo(traced: Traced) -> onnx.ModelProto:
@@ -95,7 +99,7 @@ def _decomposed(traced: Traced) -> onnx.ModelProto:
         return decomposition
 
     program = torch.export.export(traced.network, traced.inputs, dynamic_shapes=traced.dynamic_shapes, strict=False)
-    table = torch.export.default_decompositions()  # without these, composite operators would hide ours
+    table: Any = torch.export.default_decompositions()  # without these, composite operators would hide ours
     table.pop(torch.ops.aten.roll.default)  # its decomposition has no ONNX function for complex numbers
     table.update({name: noted(function) for name, function in decompositions().items()})
     program = program.run_decompositions(table)
@@ -128,30 +132,35 @@ def _translated(program: Any, traced: Traced, inputs: tuple[torch.Tensor, ...]) 
 def _torchscript(traced: Traced) -> onnx.ModelProto:
     import onnx
     import torch
+    from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
-    file = io.BytesIO()
     axes = {"input": traced.free} | {name: {0: traced.free[0]} for name in traced.outputs if traced.free}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         if traced.reads:  # the graph would have the numbers of the trace
-            warnings.filterwarnings("error", "Converting a tensor to a (Python|NumPy)", torch.jit.TracerWarning)
-        script = torch.jit.trace(traced.network, traced.inputs, check_trace=False)
+            warnings.filterwarnings("error", "Converting a tensor to a (Python|NumPy)", TracerWarning)
+        script: Any = torch.jit.trace(traced.network, traced.inputs, check_trace=False)  # type: ignore[no-untyped-call]
         torch.onnx.export(
             script,
             traced.inputs,
-            file,
+            Path(folder) / "model.onnx",
             dynamo=False,
             opset_version=OPSET,
             input_names=["input"],
             output_names=list(traced.outputs),
             dynamic_axes=axes,
         )
-    return onnx.load_from_string(file.getvalue())
+        return onnx.load(Path(folder) / "model.onnx")
 
 
 EXPORTERS = (
     Exporter(name="torch.onnx dynamo", export=_dynamo),
-    Exporter(name="torch.onnx dynamo, decomposed", export=_decomposed),
+    Exporter(
+        name="torch.onnx dynamo, decomposed",
+        export=_decomposed,
+        # OpenVINO cannot read the Fourier transforms of PyTorch's exporter.
+        prefers=lambda operators: any(name.startswith("_fft_") for name in operators),
+    ),
     Exporter(name="torch.onnx torchscript", export=_torchscript),
 )
 

@@ -64,22 +64,23 @@ def check_mode(events: Observed, theirs: str) -> None:
     """
     if events.training:
         hint = "let forward() and train() leave these layers in evaluation mode"
-        raise InputError(f"{theirs} keeps layers in training mode after eval(): {_list(events.training)}", hint=hint)
+        raise InputError(f"{theirs} keeps layers in training mode after eval(): {listed(events.training)}", hint=hint)
 
 
 def random(events: Observed, theirs: str) -> InputError:
     """Returns the error for a network whose output differs from run to run; the error names the modules."""
     if events.observing:
-        message = f"{theirs} changes its quantisation scales in every run: {_list(events.observing)}"
+        message = f"{theirs} changes its quantisation scales in every run: {listed(events.observing)}"
         return InputError(message, hint="call network.apply(torch.ao.quantization.disable_observer) in the builder")
     if events.random:
-        message = f"{theirs} computes something else each time: random numbers in {_list(events.random)}"
+        message = f"{theirs} computes something else each time: random numbers in {listed(events.random)}"
         hint = "let dropout rest in eval(): F.dropout(x, p, self.training); draw no random numbers in forward()"
         return InputError(message, hint=hint)
     message = f"{theirs} computes something else each time"
     return InputError(message, hint="let forward() change no state that a later call reads")
 
 
-def _list(names: Mapping[str, None]) -> str:
+def listed(names: Mapping[str, None]) -> str:
+    """Returns the first names, and the number of the others."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(list(names)[:3]) + more

@@ -31,6 +31,7 @@ class Observed:
         random: Modules that draw random numbers.
         observing: Fake-quantisation modules that still change their scales.
         reads: Places in the user's code, `FILE:LINE`, where Python reads a number that depends on the input.
+        operators: Names of all operators.
     """
 
     training: dict[str, None] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class Observed:
     random: dict[str, None] = field(default_factory=dict)
     observing: dict[str, None] = field(default_factory=dict)
     reads: dict[str, None] = field(default_factory=dict)
+    operators: set[str] = field(default_factory=set)
 
 
 @contextmanager
@@ -96,6 +98,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Records the operator and runs it."""
         result = func(*args, **(kwargs or {}))
         name, events = func.overloadpacket.__name__, self._events
+        events.operators.add(name)
         dependent = any(isinstance(leaf, torch.Tensor) and leaf in self._dependent for leaf in tree_leaves(args))
         if dependent:
             self.follow(result)
