@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from lmconv.building.acceptance import accept
+from lmconv.building.acceptance import Network, accept, mark, tied
 from lmconv.building.optimise import optimise
 from lmconv.building.recipe import PLAIN_PASSES
 from lmconv.building.request import Crops
@@ -99,12 +99,17 @@ def _made(folder: Path, source: Source, crops: Crops | None, batch: int | None) 
         graph = TargetGraph(model=simplified.model, spec=spec, network=simplified)
         document = content(graph, PLAIN_VARIANT, parents, start, exporter=exported.exporter)
         artifacts.write(new, document | {"execution": built.execution, "machine": None})
-        accept(new, target, reference)
+        network = Network(spec=source.spec, open=lambda: open_source(source), graph=simplified.model)
+        undecided = accept(new, target, reference, network)
+        if undecided is not None:
+            reference = mark(new, spec, reference, undecided)
+            document["measured"]["warnings"] = [*simplified.warnings, tied(undecided)]
+            artifacts.write(new, document | {"execution": built.execution, "machine": None})
     return Plain(
         artifact=artifacts.read(folder),
         model=simplified.model,
         reference=reference,
-        warnings=simplified.warnings,
+        warnings=document["measured"]["warnings"],
         source=source,
     )
 
