@@ -54,8 +54,8 @@ def shown_unit(values: NDArray[Any], landmarks: int, axes: Axes) -> tuple[PointU
     """Returns the unit that the values of an output show, and the reason in words.
 
     Points of a face are spread around its centre. A median of x and of y above 2 can only be pixels. Values that fill
-    most of the range from -1 to 1, centred at zero, are from -1 to 1. All other values are fractions, the unit without
-    conversion.
+    most of the range from -1 to 1, centred at zero, are from -1 to 1 if each point stays near its place from input to
+    input, as a trained network's points do. All other values are fractions, the unit without conversion.
 
     Args:
         values: (n, ...) values for n seeded inputs.
@@ -70,6 +70,7 @@ def shown_unit(values: NDArray[Any], landmarks: int, axes: Axes) -> tuple[PointU
     text = f"x and y are {low:.3g} to {high:.3g} on seeded inputs, with medians {middle[0]:.3g} and {middle[1]:.3g}"
     if middle.min() > 2:
         return "pixels", text
-    if -1.3 <= low <= -0.5 and 0.5 <= high <= 1.3 and np.abs(middle).max() < 0.25:
+    steady = float(plane.std(0).mean()) < 0.3 * float(plane.std())
+    if steady and -1.3 <= low <= -0.5 and 0.5 <= high <= 1.3 and np.abs(middle).max() < 0.25:
         return "[-1,1]", text
     return "fraction", text

@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from lmconv.errors import InputError
@@ -17,7 +18,7 @@ from lmconv.networks.candidates import SEEDED, Candidate, Candidates
 from lmconv.networks.heads import head_of
 from lmconv.networks.structure import tensors
 from lmconv.plugins import BACKBONES
-from lmconv.sources import checkpoint_file, states, usercode
+from lmconv.sources import checkpoint_file, modules, states, usercode
 from lmconv.sources.choice import choose
 from lmconv.sources.randomise import randomise
 from lmconv.types import Arrays, Source
@@ -49,9 +50,10 @@ def network(source: Source, *, say: Callable[[str], object] = lambda note: None)
 def _filled(source: Source, *, say: Callable[[str], object]) -> torch.nn.Module:
     """Returns the network's own module with its weights, in evaluation mode."""
     spec, theirs = source.spec, usercode.foreign(source)
-    module = _build(source).eval()
+    module = modules.unwrapped(_build(source)).eval()
     if theirs:
-        _try(module, source, theirs)
+        modules.widen(module)
+        _try(modules.trial(module), source, theirs)
     if source.path is None:
         with _guarded(
             theirs, hint="it cannot be filled with random numbers: name its --weights; -v shows its traceback"
@@ -75,23 +77,24 @@ def _settled(module: torch.nn.Module, source: Source) -> Source:
         return source
     import torch
 
-    with _guarded(usercode.foreign(source)), torch.inference_mode():
-        outputs = tensors(module(torch.from_numpy(noise(source.spec, SEEDED, 0))))
+    images = torch.from_numpy(noise(source.spec, SEEDED, 0))
+    with _guarded(usercode.foreign(source)), torch.no_grad():
+        batches = [images] if _takes(module, images) else [images[index : index + 1] for index in range(SEEDED)]
+        runs = [dict(tensors(module(batch.clone()))) for batch in batches]
     options = replace(source.options, landmarks=source.options.landmarks or source.spec.landmarks or None)
-    candidates = Candidates(
-        source=source.factory,
-        outputs=[
-            Candidate(name=name, values=_values(tensor), dtype=str(tensor.dtype).removeprefix("torch."))
-            for name, tensor in outputs
-        ],
-    )
-    return replace(source, spec=choose(candidates, options, source.spec))
+    outputs = [_candidate(name, [run[name] for run in runs if name in run]) for name in runs[0]]
+    return replace(source, spec=choose(Candidates(source=source.factory, outputs=outputs), options, source.spec))
 
 
-def _values(tensor: torch.Tensor) -> NDArray[Any]:
-    """Returns the values of an output for the seeded inputs, float32; no rows for an output without batch axis."""
-    rows: NDArray[Any] = tensor.float().numpy()
-    return rows if tensor.dim() and len(tensor) == SEEDED else rows[:0].reshape(0)
+def _candidate(name: str, runs: list[torch.Tensor]) -> Candidate:
+    """Returns an output from its values for all seeded inputs together, or for each alone."""
+    dtype, arrays = str(runs[0].dtype).removeprefix("torch."), [run.float().numpy() for run in runs]
+    inputs, shape = SEEDED // len(arrays), arrays[0].shape
+    batched = shape[:1] == (inputs,)
+    if len({array.shape for array in arrays}) > 1 or not (batched or inputs == 1):
+        return Candidate(name=name, values=arrays[0][:0].reshape(0), dtype=dtype)
+    rows = (np.concatenate if batched else np.stack)(arrays)
+    return Candidate(name=name, values=rows, dtype=dtype, batched=batched)
 
 
 def _build(source: Source) -> torch.nn.Module:
@@ -173,37 +176,53 @@ def _wrap(module: torch.nn.Module, source: Source) -> torch.nn.Module:
             self.net = module
 
         def forward(self, x: torch.Tensor) -> Any:
-            return head.traced(self.net(x))
+            return modules.as_float32(head.traced(self.net(x)))
 
     return Wrapped().eval()
 
 
 def _try(module: torch.nn.Module, source: Source, theirs: str) -> None:
-    """Runs a user's network and checks that the outputs are tensors with a batch axis, the same in every run.
+    """Runs a user's network and checks that the outputs are tensors, the same in every run.
 
     Raises:
-        InputError: There is no tensor, or no batch axis, or the outputs differ from run to run.
+        InputError: There is no tensor, or a layer is in training mode, or the outputs differ from run to run.
     """
     import torch
 
+    from lmconv.sources.observing import observed
+
     height, width = source.spec.input_size
     two = torch.linspace(0, 1, 6 * height * width).reshape(2, 3, height, width)
-    hint = f"it was given (2, 3, {height}, {width}): is --input right, and any batch size taken? -v shows its traceback"
-    with usercode.theirs(theirs, hint=hint), torch.inference_mode():
-        result = module(two.clone())
-        first, again = dict(tensors(result)), dict(tensors(module(two.clone())))
+    hint = f"it was given (2, 3, {height}, {width}): is --input right? -v shows its traceback"
+    with usercode.theirs(theirs, hint=hint), torch.no_grad():
+        images = two if _takes(module, two) else two[:1]
+        with observed(module) as events:
+            result = module(images.clone())
+        first, again = (dict(tensors(each)) for each in (result, module(images.clone())))
     if not first:
         raise InputError(f"{theirs} computes a {type(result).__name__}, not a tensor", hint="return the points")
-    if not any(tensor.dim() and len(tensor) == 2 for tensor in first.values()):
-        hint = "let it take any number of inputs, such as by x.flatten(1) in place of x.view(1, -1)"
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in first.values())
-        raise InputError(f"{theirs} makes {shapes} of two inputs, not (2, ...)", hint=hint)
-    same = all(
-        torch.allclose(tensor, again[name], rtol=1e-3, atol=1e-4, equal_nan=True) for name, tensor in first.items()
-    )
-    if not same:
-        hint = "let forward draw no random numbers, and dropout rest in eval()"
-        raise InputError(f"{theirs} computes something else each time", hint=hint)
+    modules.check_mode(events, theirs)
+    if not all(
+        torch.allclose(tensor.float(), again[name].float(), rtol=1e-3, atol=1e-4, equal_nan=True)
+        for name, tensor in first.items()
+    ):
+        raise modules.random(events, theirs)
+
+
+def _takes(module: torch.nn.Module, images: torch.Tensor) -> bool:
+    """True if a network computes one row of output for each of several inputs, or fails for one input too.
+
+    An error for several inputs is an error of the network only if one input alone gives an error too.
+    """
+    try:
+        result = tensors(module(images.clone()))
+        return any(tensor.dim() and len(tensor) == len(images) for _, tensor in result)
+    except Exception:
+        try:
+            module(images[:1].clone())
+        except Exception:
+            return True
+        return False
 
 
 class TorchSource:
@@ -231,7 +250,7 @@ class TorchSource:
 
         if self._threads and torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
-        with _guarded(self._theirs), torch.inference_mode():
+        with _guarded(self._theirs), torch.no_grad():  # in inference mode parametrised weights cannot be counted
             result = self.network(torch.tensor(inputs["input"]))  # a copy: forward may change its input
         parts = result if isinstance(result, tuple) else (result,)
         return head_of(self.source.spec).from_torch([tensor.numpy() for tensor in parts])

@@ -24,11 +24,8 @@ def chosen_outputs(outputs: Any, spec: ModelSpec) -> list[Any]:
     """Returns the tensors that hold the points or heatmaps: the chosen ones, or the first output of a backbone."""
     if spec.chosen is None:
         return [outputs[0] if isinstance(outputs, tuple | list) and outputs else outputs]
-    import torch
-
     named = dict(tensors(outputs))
-    chosen = [named[name] for name in spec.chosen.names]
-    return [tensor if tensor.dtype == torch.float32 else tensor.float() for tensor in chosen]
+    return [named[name] for name in spec.chosen.names]
 
 
 def file_outputs(outputs: Mapping[str, Float32], spec: ModelSpec) -> list[Float32]:
@@ -104,9 +101,11 @@ class PointsHead(Head):
         return Outputs(landmarks=arrays["landmarks"], undecided=arrays.get("undecided"))
 
     def traced(self, outputs: Any) -> Any:
-        """Returns (N, L, 2 or 3) from the chosen output, which may be flat."""
+        """Returns (N, L, 2 or 3) from the chosen output, which may be flat or without batch axis."""
         (points,) = chosen_outputs(outputs, self.spec)
-        whole = points.reshape(points.shape[0], -1, self._source_axes)  # len() would fix the batch size
+        if self.spec.chosen is None:
+            return points.reshape(points.shape[0], -1, 2)  # len() would fix the batch size
+        whole = points.reshape(-1, self.spec.landmarks, self._source_axes)
         return whole[..., : self._axes] if self._axes < self._source_axes else whole
 
     def from_torch(self, outputs: Sequence[Float32]) -> dict[str, NDArray[Any]]:
