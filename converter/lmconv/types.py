@@ -30,7 +30,9 @@ DEFAULT_TARGET = "onnx"
 ONNX = "onnx"
 """`ModelSpec.backbone` of a source that is an ONNX file."""
 OPSET = 18
-"""Opset of every graph between export and target."""
+"""Opset of a graph that PyTorch exports: the lowest opset of the hub."""
+OPSETS = range(OPSET, 25)
+"""Opsets of the hub: a graph between export and target has 18, or the later opset of its ONNX file."""
 
 Io: TypeAlias = Literal["tensor", "image", "frame"]
 """Input of an artefact: the network's own tensor, uint8 crops, or one uint8 frame with boxes."""
@@ -395,7 +397,7 @@ class Pass:
         calibrated: True if the pass needs real crops. The pass is then judged on crops only: noise is outside the
             calibrated range.
         uses: Fields of PassContext on which the result depends, besides the spec.
-        opset: Opset of the result; only a pass of `Target.last` may change the opset.
+        opset: Opset of the result; None for the opset of the input. Only a pass of `Target.last` may change the opset.
     """
 
     name: str
@@ -405,7 +407,7 @@ class Pass:
     required: bool = False
     calibrated: bool = False
     uses: tuple[str, ...] = ()
-    opset: int = OPSET
+    opset: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

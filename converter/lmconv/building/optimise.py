@@ -16,6 +16,7 @@ from lmconv.networks.compare import largest
 from lmconv.networks.heads import head_of
 from lmconv.networks.interfaces import interface_of
 from lmconv.networks.outputs import Outputs
+from lmconv.opsets.versions import opset_of
 from lmconv.plugins import PASSES
 from lmconv.types import Json, Pass, PassContext, Precision
 
@@ -113,9 +114,9 @@ def _attempt(
     if worst > step.tolerance and head.name == "points" and context.spec.io == "tensor":
         settled = _settled(step, model, context, before, after)
         worst = max(head.mean_change(settled[kind], after[kind]) for kind in judged)
-    opset = {entry.domain: entry.version for entry in result.opset_import}.get("")
-    if opset != step.opset:
-        return model, decisions, before, f"it gives opset {opset}, not {step.opset}"
+    opset, expected = opset_of(result), step.opset or opset_of(model)
+    if opset != expected:
+        return model, decisions, before, f"it gives opset {opset}, not {expected}"
     if worst > step.tolerance:
         return model, decisions, before, f"{head.change} by {worst:.2g} on average, allowed {step.tolerance:g}"
     return result, decisions, after, None
