@@ -17,6 +17,7 @@ from lmconv.graph.order import keep_live
 from lmconv.networks.heads import head_of
 from lmconv.opsets.contrib import standard
 from lmconv.sources.onnx_file import OnnxSource
+from lmconv.sources.onnx_floats import in_float32
 from lmconv.sources.onnx_original import BATCH_TOLERANCE, same
 from lmconv.sources.onnx_reading import graph_inputs, load_source
 from lmconv.sources.resolve import Opened, open_source
@@ -58,7 +59,7 @@ def export(source: Source, session: Opened | None = None) -> tuple[onnx.ModelPro
 def _from_onnx(source: Source, session: OnnxSource) -> onnx.ModelProto:
     from onnx import version_converter
 
-    model = standard(load_source(source), source.label)
+    model = standard(in_float32(load_source(source), session.original), source.label)
     image, outputs = session.original.image, session.original.outputs()
     kept = [value for value in model.graph.output if value.name in outputs]
     del model.graph.output[:]
