@@ -34,6 +34,10 @@ SPLIT = "Part of the data set to use."
 
 SOURCE = (
     click.option(
+        "--key",
+        help="Dotted name in the checkpoint below which the weights lie, such as model.ema.  [default: what fits]",
+    ),
+    click.option(
         "--landmarks", type=click.IntRange(1), help="Number of points, such as 98.  [default: the network's number]"
     ),
     click.option(
@@ -68,6 +72,7 @@ class SourceOptions:
 
     Attributes:
         weights: Checkpoint of the network, or a folder to search first.
+        key: Dotted name in the checkpoint below which the weights lie.
         landmarks: Number of points.
         shape: Input shape, as typed in `--input`.
         preprocess: Preprocessing, as typed.
@@ -77,6 +82,7 @@ class SourceOptions:
     """
 
     weights: Path | None
+    key: str | None
     landmarks: int | None
     shape: str | None
     preprocess: str | None
@@ -98,6 +104,7 @@ class SourceOptions:
 
         return {
             "weights": self.weights,
+            "key": self.key,
             "seed": seed,
             "landmarks": self.landmarks,
             "size": _size(self.shape),

@@ -250,6 +250,7 @@ class Source:
         path: Checkpoint or ONNX file; None for random weights.
         sha256: sha256 of the file; for random weights, sha256 of their description.
         seed: Seed of random weights.
+        key: Dotted name in the checkpoint below which the state lies; empty to search the whole checkpoint.
         factory: `FILE.py:NAME`, the builder of a user's own network; empty for other networks.
         kind: Library that runs the network.
     """
@@ -258,6 +259,7 @@ class Source:
     path: Path | None
     sha256: str
     seed: int | None = None
+    key: str = ""
     factory: str = ""
     kind: Literal["torch", "onnx"] = "torch"
 

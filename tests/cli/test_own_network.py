@@ -433,3 +433,19 @@ def test_weights_of_another_network_are_refused(cli: Cli, users: Path, tmp_path:
 def test_weights_and_random_weights_contradict_each_other(cli: Cli, users: Path, tmp_path: Path) -> None:
     (tmp_path / "x.pth").touch()
     cli("export", f"{users}:Flat", *OWN, "--weights", tmp_path / "x.pth").refused(2, "contradict each other")
+
+
+def test_an_option_chooses_among_the_states_of_a_checkpoint(cli: Cli, users: Path, tmp_path: Path) -> None:
+    file, model = tmp_path / "x.pth", f"{users}:Flat"
+    states = [{"fc.weight": torch.zeros(8, 3072), "fc.bias": torch.full((8,), value)} for value in (0.25, 0.75)]
+    torch.save({"net": states[0], "net_ema": states[1]}, file)
+    own = (model, "--input", "3x32x32", "--landmarks", "4", "--weights", file, "--no-guard")
+    for options, expected in ((("--key", "net"), 0.25), ((), 0.75)):
+        ran = cli("export", *own, *options, "--out", tmp_path / str(expected), "--json")
+        assert ran.code == 0, ran.err
+        assert ("weights are net_ema, the moving average" in ran.err) == (not options)
+        folder = Path(ran.document["artifacts"][0]["path"])
+        artifact = artifacts.read(folder)
+        assert artifact.parents["source"].get("key") == ("net" if options else None)
+        assert reference_file.read(artifact).outputs.landmarks.mean() == pytest.approx(expected)
+        assert cli("verify", folder, "--model", model, "--weights", file).code == 0

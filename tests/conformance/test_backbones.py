@@ -13,8 +13,8 @@ from lmconv.commands import models
 from lmconv.networks.heads import head_of
 from lmconv.plugins import BACKBONES
 from lmconv.sources import checkpoints
-from lmconv.sources.checkpoints import fill
 from lmconv.sources.pytorch import identify
+from lmconv.sources.states import Contents, fill
 from lmconv.types import Backbone
 
 NAMES = BACKBONES.names()
@@ -110,7 +110,9 @@ def test_a_network_loads_its_own_state_dict(backbone: Backbone) -> None:
 
 
 def test_a_state_dict_identifies_one_backbone(backbone: Backbone) -> None:
-    assert identify(network(backbone.spec.name).state_dict()) == [(backbone.spec.name, backbone.spec.landmarks)]
+    assert identify(Contents.of(network(backbone.spec.name).state_dict())) == [
+        (backbone.spec.name, backbone.spec.landmarks)
+    ]
 
 
 # The table behind `lmconv models`

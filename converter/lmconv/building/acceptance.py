@@ -2,44 +2,188 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lmconv.building import limits
 from lmconv.errors import GateFailed
+from lmconv.inference.session import outputs
+from lmconv.inference.ties import jumps, ties
 from lmconv.networks.heads import head_of
 from lmconv.networks.interfaces import interface_of
+from lmconv.networks.outputs import Gap, Outputs
+from lmconv.networks.preprocess import in_colours, network_input
+from lmconv.networks.seeded import PARITY_INPUTS, PARITY_SEED, noise_crops
+from lmconv.plugins import TARGETS
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference as reference_file
 from lmconv.store.reference import Reference
-from lmconv.types import OpenOptions, Precision, Target
+from lmconv.types import Artifact, Float32, ModelSpec, OpenOptions, Precision, Session, Target
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+    from numpy.typing import NDArray
+
+BATCHES = (1, 2)
+"""Batch sizes at which an artefact with a free batch is compared, besides all inputs of reference.npz at once."""
 
 
-def accept(folder: Path, target: Target, reference: Reference) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """The network that an artefact must reproduce.
+
+    Attributes:
+        spec: Spec of the network, which takes a tensor.
+        open: Opens a session on the network.
+        graph: Graph that computes the same as the network.
+    """
+
+    spec: ModelSpec
+    open: Callable[[], Session]
+    graph: onnx.ModelProto | None = None
+
+    def settled(self, artifact: Artifact, result: Outputs, expected: Outputs, inputs: Float32) -> Outputs:
+        """Returns the expected outputs, with ties marked as undecided if the network computes points.
+
+        Args:
+            artifact: An artefact that takes a tensor or images.
+            result: Outputs of the artefact.
+            expected: Outputs of the network for the same inputs.
+            inputs: (n, 3, H, W) float32 network inputs.
+        """
+        head = head_of(artifact.spec)
+        if head.name != "points" or expected.landmarks.shape != result.landmarks.shape:
+            return expected
+        with self.open() as session:
+            jumped = jumps(session, self.spec, inputs, artifact.precision, self.graph)
+        target = TARGETS.load(artifact.target)
+        allowed = limits.coordinate(target, artifact.precision, artifact.spec.input_size)
+        scale = head.gap(result, expected).landmarks.scale
+        return replace(expected, undecided=ties(result, expected, jumped, allowed * scale))
+
+    def on_parity_noise(self, spec: ModelSpec) -> Reference:
+        """Returns the seeded inputs of `lmconv verify` for an artefact, and the outputs of the network for them."""
+        crops = noise_crops(spec, PARITY_INPUTS, PARITY_SEED)
+        with self.open() as session:
+            expected = outputs(session, self.spec, network_input(crops, self.spec.preprocess), maps=0)
+        return Reference(inputs={interface_of(spec).batched: interface_of(spec).feed(crops)}, outputs=expected)
+
+
+class NotReproduced(GateFailed):
+    """A finished artefact does not compute the outputs of its source network.
+
+    Attributes:
+        inputs: Number of inputs of the run that differs, the first inputs of reference.npz.
+    """
+
+    def __init__(self, message: str, *, inputs: int) -> None:
+        super().__init__(message, hint="it was not written")
+        self.inputs = inputs
+
+
+def accept(folder: Path, target: Target, reference: Reference, network: Network) -> NDArray[np.bool_] | None:
     """Runs a finished artefact on seeded inputs and compares the outputs with the source network.
 
-    Heatmaps are compared themselves: below fp32 a point may jump where two cells are almost equal.
+    Heatmaps are compared themselves: below fp32 a point may jump where two cells are almost equal. An artefact with a
+    free batch runs at the batch sizes 1, 2 and all. Points in fp16 are compared on the inputs of `lmconv verify` too.
 
     Args:
         folder: Folder of the artefact.
         target: Target of the artefact.
         reference: Seeded inputs and the expected outputs.
+        network: The network itself.
+
+    Returns:
+        (n, L) bool, the points of the reference at which the artefact and the source differ by a tie; None without
+        ties.
 
     Raises:
-        GateFailed: The outputs differ by more than the precision allows.
+        NotReproduced: The outputs differ by more than the precision allows.
     """
-    artifact = artifacts.read(folder)
-    precision = artifact.precision
+    artifact, undecided = artifacts.read(folder), None
     with target.open(artifact, OpenOptions()) as session:
-        result = reference_file.answer(session, artifact.spec, reference)
-    head, cut_inside = head_of(artifact.spec), interface_of(artifact.spec).cuts_crops
-    gap = head.gap(result, reference.outputs)
-    gaps = head.accepted_gaps(gap, exact=precision == Precision.FP32 and not cut_inside)
+        for expected in _references(artifact, target, reference, network):
+            result = reference_file.answer(session, artifact.spec, expected)
+            if not (reason := _reason(artifact, target, result, expected.outputs)):
+                continue
+            settled = _settled(artifact, result, expected, network)
+            if reason := _reason(artifact, target, result, settled):
+                batch = len(expected.outputs.landmarks)
+                where = f" at batch {batch}" if batch in BATCHES and artifact.spec.batch is None else ""
+                message = f"{artifact.spec.name} as {artifact.target} {artifact.precision}: {reason}{where}"
+                raise NotReproduced(message, inputs=min(batch, reference_file.INPUTS))
+            undecided = settled.undecided if expected is reference else None
+    return undecided
+
+
+def mark(folder: Path, spec: ModelSpec, reference: Reference, undecided: NDArray[np.bool_]) -> Reference:
+    """Writes reference.npz again with undecided points; returns the new reference."""
+    marked = replace(reference, outputs=replace(reference.outputs, undecided=undecided))
+    reference_file.write(folder, spec, marked)
+    return marked
+
+
+def tied(undecided: NDArray[np.bool_]) -> str:
+    """Returns the note about ties."""
+    count, total = int(undecided.sum()), undecided.size
+    return f"{count} of {total} points on noise are ties: the network itself jumps there when its input is rounded"
+
+
+def _references(artifact: Artifact, target: Target, reference: Reference, network: Network) -> Iterator[Reference]:
+    """Yields the inputs of each run and the expected outputs; all inputs of reference.npz come last."""
+    spec, head = artifact.spec, head_of(artifact.spec)
+    if _shares_noise(artifact):
+        yield network.on_parity_noise(spec)
+    if spec.batch is None and not target.engines:  # an engine serves the batches of its profile
+        name = interface_of(spec).batched
+        for batch in BATCHES:
+            inputs = {**reference.inputs, name: reference.inputs[name][:batch]}
+            yield Reference(inputs=inputs, outputs=head.first(reference.outputs, batch))
+    yield reference
+
+
+def _shares_noise(artifact: Artifact) -> bool:
+    """True if `lmconv verify` judges an artefact on noise by a limit that is stricter than that of export."""
+    points = head_of(artifact.spec).name == "points" and not interface_of(artifact.spec).cuts_crops
+    return points and artifact.precision == Precision.FP16 and artifacts.bound_px(artifact) is None
+
+
+def _settled(artifact: Artifact, result: Outputs, expected: Reference, network: Network) -> Outputs:
+    """Returns the expected outputs of a run, with ties marked as undecided; unchanged for a frame."""
+    inputs, rule = expected.inputs, network.spec.preprocess
+    if "frame" in inputs:
+        return expected.outputs
+    tensor = network_input(in_colours(inputs["image"], rule), rule) if "image" in inputs else inputs["input"]
+    return network.settled(artifact, result, expected.outputs, tensor)
+
+
+def _reason(artifact: Artifact, target: Target, result: Outputs, expected: Outputs) -> str:
+    """Returns the differences beyond the limits, in words; empty if the artefact is accepted."""
+    spec, head, precision = artifact.spec, head_of(artifact.spec), artifact.precision
+    cut_inside = interface_of(spec).cuts_crops
+    gap = head.gap(result, expected)
     loose = cut_inside and artifacts.bound_px(artifact)
-    allowed = limits.acceptance(target, Precision.BF16 if loose else precision, artifact.spec.io)
-    for what, off in gaps.items():
-        if off > allowed[what]:
-            limit = f"{what} are {off:.2g} off, allowed {allowed[what]:g}"
-            raise GateFailed(
-                f"{artifact.spec.name} as {artifact.target} {precision}: {limit}",
-                hint="it was not written; please report this network",
-            )
+    allowed = limits.acceptance(target, Precision.BF16 if loose else precision, spec.io)
+    scales = {"landmarks": gap.landmarks.scale}
+    gaps = head.accepted_gaps(gap, exact=precision == Precision.FP32 and not cut_inside)
+    beyond = {what: off for what, off in gaps.items() if not off <= allowed[what]}
+    reasons = [_words(what, off, allowed[what], scales.get(what, 1.0)) for what, off in beyond.items()]
+    return ", ".join(reasons or _distance(artifact, target, gap))
+
+
+def _distance(artifact: Artifact, target: Target, gap: Gap) -> list[str]:
+    """Returns the distance of points in fp16 beyond the limit of `lmconv verify`, in words."""
+    if not _shares_noise(artifact):
+        return []
+    gates = limits.gates(target, artifact.precision, head="points", side=max(artifact.spec.input_size))
+    off, limit = gap.landmarks.max_px / gap.landmarks.scale, gates["max_px"]
+    return [] if off <= limit else [_words("points", off, limit, gap.landmarks.scale, unit=" px")]
+
+
+def _words(what: str, off: float, allowed: float, scale: float, unit: str = "") -> str:
+    limit = f"{allowed * scale:.3g}{unit}"
+    why = f" ({allowed:.3g}{unit} x {scale:.4g}, the largest coordinate)" if scale > 1 else ""
+    return f"{what} are {off * scale:.2g}{unit} off, allowed {limit}{why}"

@@ -1,4 +1,10 @@
-"""Limits on differences from the source network: the only table, for export, verify, the GPU check and the pages."""
+"""Limits on differences from the source network: the only table, for export, verify, the GPU check and the pages.
+
+Limits on landmarks are for outputs up to 1 in size, such as fractions of the input. A network with larger outputs, for
+example in pixels up to 192, has limits that are larger by the same factor, because floating-point numbers are rounded
+relative to their size: `allowed = limit x max(1, largest absolute coordinate of the source)`, see
+`lmconv.networks.compare.largest`. Limits on heatmaps and on raw outputs are fractions of the range already.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +20,7 @@ TOLERANCE = {
     Precision.INT8: 2e-1,
     Precision.MIXED: 2e-1,
 }
-"""Largest difference of a coordinate at which an artefact is written, fractions of the input.
+"""Largest difference of a coordinate at which an artefact is written, fractions of the input times the scale.
 
 fp32 must reach parity here. The other limits stop broken artefacts only; `lmconv verify` judges the rest.
 """
@@ -61,7 +67,12 @@ DRIFT_BUDGET = 0.4
 """Default of `--budget-drift`: largest mean drift on annotated faces, ION points."""
 
 FP16_PX = 0.1
-"""Largest distance of a point in fp16, pixels of the input; for heatmaps the mean on faces."""
+"""Largest distance of a point in fp16, pixels of an input of `FP16_SIDE` pixels; for heatmaps the mean on faces.
+
+0.1 of 64 pixels is 1.6e-3 of the input, about three roundings of float16 (2^-11 each).
+"""
+FP16_SIDE = 64
+"""Side of the input for which `FP16_PX` is the limit; a larger input has proportionally more pixels of rounding."""
 
 EXACT_GATES: Mapping[str, Mapping[str, float]] = {
     "points": {},
@@ -103,9 +114,15 @@ def acceptance(target: Target, precision: Precision, io: Io = "tensor") -> dict[
 
 
 def gates(
-    target: Target, precision: Precision, *, head: str, io: Io = "tensor", compact_px: float | None = None
+    target: Target,
+    precision: Precision,
+    *,
+    head: str,
+    io: Io = "tensor",
+    compact_px: float | None = None,
+    side: int = FP16_SIDE,
 ) -> dict[str, float]:
-    """Returns the default gates of `lmconv verify`: the largest value of each figure.
+    """Returns the default gates of `lmconv verify` for outputs of the scale 1: the largest value of each figure.
 
     Args:
         target: Target of the artefact.
@@ -113,16 +130,43 @@ def gates(
         head: Name of the network's head: "points", "heatmaps" or "raw".
         io: Input of the artefact.
         compact_px: Bound of compaction, pixels of the input; None without a bound. Compaction replaces channels that
-            are constant on faces but not on noise: fp32 is then judged on faces only.
+            are constant on faces but not on noise: fp32, and points in fp16, are then judged on faces only.
+        side: Longer side of the network's input, pixels; only `max_px` of fp16 depends on the side.
     """
     crops = CROPS[io]
+    rounding = FP16_PX * max(1.0, side / FP16_SIDE) if precision == Precision.FP16 else 0.0
     if precision in (Precision.INT8, Precision.MIXED):
         return {"ion_loss": target.int8_ion_loss}
+    if compact_px is not None and (precision == Precision.FP32 or (precision == Precision.FP16 and head == "points")):
+        return {"compact_px": compact_px + crops.px + rounding}
     if precision != Precision.FP32:
-        return dict(LOWERED_GATES[head][precision])
-    if compact_px is not None:
-        return {"compact_px": compact_px + crops.px}
+        lowered = dict(LOWERED_GATES[head][precision])
+        return lowered | ({"max_px": rounding} if "max_px" in lowered else {})
     if crops.px:
         cropped = {"max_px": crops.px, "mean_px": crops.px, "max_map": crops.heatmaps}
         return {name: cropped[name] for name in CROP_GATES[head]}
     return {"max_abs": target.fp32_tolerance, **EXACT_GATES[head]}
+
+
+def coordinate(target: Target, precision: Precision, size: tuple[int, int]) -> float:
+    """Returns the largest difference of a coordinate for outputs of the scale 1, fractions of the input.
+
+    Args:
+        target: Target of the artefact.
+        precision: Precision of the artefact.
+        size: (height, width) of the network's input, pixels.
+    """
+    side = max(size)
+    distance = gates(target, precision, head="points", side=side).get("max_px")
+    return acceptance(target, precision)["landmarks"] if distance is None else distance / side
+
+
+SCALED = ("max_abs", "max_px")
+"""Gates that grow with the scale of the landmarks."""
+ON_NOISE = ("max_abs", "max_px", "max_map")
+"""Gates of `lmconv verify` that need no faces; export judges these figures too, on the same seeded inputs."""
+
+
+def scaled(limits: Mapping[str, float], scale: float) -> dict[str, float]:
+    """Returns the gates for landmarks of a scale, see `lmconv.networks.compare.largest`; 1 for raw outputs."""
+    return {name: limit * scale if name in SCALED else limit for name, limit in limits.items()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from lmconv.building.acceptance import accept
+from lmconv.building.acceptance import Network, accept, mark, tied
 from lmconv.building.optimise import optimise
 from lmconv.building.recipe import PLAIN_PASSES
 from lmconv.building.request import Crops
@@ -47,7 +47,7 @@ class Plain:
         artifact: The artefact in `DIR/MODEL/plain/`.
         model: The graph.
         reference: Seeded inputs and the outputs of the source network.
-        warnings: Passes left out, with the reason.
+        warnings: Choices made for the user, and passes left out, with the reason.
         source: The source network.
     """
 
@@ -80,8 +80,10 @@ def _made(folder: Path, source: Source, crops: Crops | None) -> Plain:
     with open_source(source) as session:
         reference, counts = _reference(session, source)
         model, modules = export(source, session)
+        notes: list[str] = getattr(session, "notes", [])
     spec = _exported(source.spec, model)
     simplified = optimise(model, PLAIN_PASSES, PassContext(spec=spec, crops=crops() if crops else None))
+    simplified = replace(simplified, warnings=[*notes, *simplified.warnings])
     # An ONNX file computes the same as its plain graph; the operators of the file itself may be too old to count.
     parents = {"source": {**_identity(source), "flops": flops(simplified.model, spec.input_size), **counts}}
     with artifacts.staged(folder) as new:
@@ -92,12 +94,17 @@ def _made(folder: Path, source: Source, crops: Crops | None) -> Plain:
         graph = TargetGraph(model=simplified.model, spec=spec, network=simplified)
         document = content(graph, PLAIN_VARIANT, parents, start)
         artifacts.write(new, document | {"execution": built.execution, "machine": None})
-        accept(new, target, reference)
+        network = Network(spec=source.spec, open=lambda: open_source(source), graph=simplified.model)
+        undecided = accept(new, target, reference, network)
+        if undecided is not None:
+            reference = mark(new, spec, reference, undecided)
+            document["measured"]["warnings"] = [*simplified.warnings, tied(undecided)]
+            artifacts.write(new, document | {"execution": built.execution, "machine": None})
     return Plain(
         artifact=artifacts.read(folder),
         model=simplified.model,
         reference=reference,
-        warnings=simplified.warnings,
+        warnings=document["measured"]["warnings"],
         source=source,
     )
 
@@ -106,7 +113,7 @@ def _identity(source: Source) -> Json:
     """Identity of a source: file name and sha256, or the seed of random weights."""
     if source.path is None:
         return {"file": None, "sha256": source.sha256, "seed": source.seed}
-    return {"file": source.path.name, "sha256": source.sha256}
+    return {"file": source.path.name, "sha256": source.sha256} | ({"key": source.key} if source.key else {})
 
 
 def _reference(session: Opened, source: Source) -> tuple[Reference, Json]:
@@ -153,7 +160,8 @@ def _kept(folder: Path, source: Source) -> Plain | None:
         return None
     same_spec = replace(artifact.spec, inputs=source.spec.inputs, outputs=source.spec.outputs) == source.spec
     same_spec &= artifact.spec.inputs[0].shape[1:] == source.spec.inputs[0].shape[1:]
-    same_source = artifact.parents["source"] | _identity(source) == artifact.parents["source"]
+    parent = {"key": "", **artifact.parents["source"]}
+    same_source = parent | {"key": "", **_identity(source)} == parent
     if not (same_spec and same_source and artifact.versions == versions()):
         return None
     model = onnx.load(artifacts.model_file(artifact, ".onnx"))

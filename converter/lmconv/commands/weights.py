@@ -134,13 +134,15 @@ def _verified(file: Path, model: str | None) -> Json:
         UsageError: The network is unknown.
     """
     from lmconv.sources import checkpoints
+    from lmconv.sources.checkpoint_file import read
     from lmconv.sources.pytorch import identify
     from lmconv.sources.resolve import is_onnx, open_source, resolve
+    from lmconv.sources.states import Contents
     from lmconv.store.files import sha256
 
     landmarks = None
     if model is None:
-        matches = _published(file) if is_onnx(file.name) else identify(checkpoints.load_state_dict(file))
+        matches = _published(file) if is_onnx(file.name) else identify(Contents.of(read(file)))
         if not matches:
             hint = "name a network with --model to see the differences"
             raise InputError(f"{file} fits no network of `lmconv models`", hint=hint)

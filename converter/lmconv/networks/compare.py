@@ -20,6 +20,7 @@ class Difference:
         max_px: Largest distance of a point, input pixels; NaN for raw outputs.
         mean_px: Mean of the same.
         n: Number of inputs.
+        scale: Largest absolute coordinate of the reference, at least 1, see `largest`; 1 for raw outputs.
     """
 
     max_abs: float
@@ -27,6 +28,19 @@ class Difference:
     max_px: float
     mean_px: float
     n: int
+    scale: float = 1.0
+
+
+def largest(landmarks: Float32) -> float:
+    """Returns the scale by which limits on landmarks are multiplied: the largest absolute coordinate, at least 1.
+
+    float32 and float16 round a number relative to the size of the number. Fractions of the input have the scale 1. A
+    network whose outputs reach 192 has the scale 192.
+
+    Args:
+        landmarks: (n, L, 2) float32 of the reference.
+    """
+    return max(1.0, float(np.abs(landmarks).max(initial=0.0)))
 
 
 def difference(a: Float32, b: Float32, size: tuple[int, int]) -> Difference:
@@ -34,7 +48,7 @@ def difference(a: Float32, b: Float32, size: tuple[int, int]) -> Difference:
 
     Args:
         a: (n, L, 2) float32, fractions of the input, x before y.
-        b: The same shape.
+        b: Reference, the same shape.
         size: (height, width) of the input, pixels.
 
     Returns:
@@ -52,6 +66,7 @@ def difference(a: Float32, b: Float32, size: tuple[int, int]) -> Difference:
         max_px=float(distance.max()),
         mean_px=float(distance.mean()),
         n=len(a),
+        scale=largest(b),
     )
 
 

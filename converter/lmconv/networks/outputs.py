@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +19,8 @@ class Outputs:
     Attributes:
         landmarks: (n, L, 2) float32, x before y, fractions of the input; L is 0 for a network with raw outputs.
         heatmaps: (m, L, h, w) float32 of the first m inputs; None for a network without heatmaps, or if none are kept.
-        undecided: (n, L) bool, points that rounding alone can move; None for a network without heatmaps.
+        undecided: (n, L) bool, points that rounding alone can move: ties between cells of a heatmap, or jumps of a
+            network that decodes inside, see `lmconv.inference.ties`. None if no point was looked at.
         raw: Raw outputs of a detector by name, (n, …) float32; empty for every other network.
     """
 
@@ -46,3 +47,16 @@ class Gap:
     max_map: float | None = None
     mean_map: float | None = None
     undecided: int = 0
+
+
+def decided(outputs: Outputs, expected: Outputs) -> Float32:
+    """Returns the landmarks, (n, L, 2) float32, with the expected value at each undecided point of `expected`."""
+    if expected.undecided is None:
+        return outputs.landmarks
+    return np.where(expected.undecided[..., None], expected.landmarks, outputs.landmarks)
+
+
+def joined(parts: Sequence[NDArray[np.bool_] | None]) -> NDArray[np.bool_] | None:
+    """Joins the masks of undecided points of several parts; None if a part has no mask."""
+    masks = [part for part in parts if part is not None]
+    return np.concatenate(masks) if masks and len(masks) == len(parts) else None

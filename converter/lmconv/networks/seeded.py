@@ -10,6 +10,10 @@ import numpy as np
 from lmconv.networks.squares import Square, around, cut
 from lmconv.types import Crop, Float32, ModelSpec, Uint8
 
+PARITY_SEED = 1
+"""Seed of the random inputs on which `lmconv verify` compares; reference.npz has another seed."""
+PARITY_INPUTS = 64
+"""Number of these inputs."""
 SIZE = (480, 640)
 """Height and width of a seeded frame, pixels."""
 FACES = 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -13,7 +14,7 @@ from lmconv.errors import InputError
 from lmconv.networks.heads import head_of
 from lmconv.networks.heads.points import first_output
 from lmconv.plugins import BACKBONES
-from lmconv.sources import checkpoints, usercode
+from lmconv.sources import checkpoint_file, states, usercode
 from lmconv.sources.randomise import randomise
 from lmconv.types import Arrays, Source
 
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
     import torch
 
 
-def network(source: Source) -> torch.nn.Module:
+def network(source: Source, *, say: Callable[[str], object] = lambda note: None) -> torch.nn.Module:
     """Builds the PyTorch network with its weights, in evaluation mode.
+
+    Args:
+        source: The network.
+        say: Receives a note about a choice among several states of a checkpoint.
 
     Returns:
         A module whose forward returns (N, L, 2) float32, or heatmaps (N, L, h, w) float32 if the spec has heatmaps, or
@@ -42,11 +47,14 @@ def network(source: Source) -> torch.nn.Module:
         ):
             randomise(module, spec.input_size, source.seed or 0, preprocess=spec.preprocess)
     else:
-        state = checkpoints.load_state_dict(source.path)
+        contents = states.Contents.of(checkpoint_file.read(source.path))
         try:
-            checkpoints.fill(module, state, source.path)
+            found = states.find(contents, module.state_dict(), source.path, key=source.key)
         except InputError as error:
-            raise InputError(error.message, hint=_owner_hint(state, source) or error.hint) from error
+            raise InputError(error.message, hint=_owner_hint(contents, source) or error.hint) from error
+        states.fill(module, found.state, source.path)
+        if found.note:
+            say(found.note)
     return _wrap(module, source)
 
 
@@ -62,9 +70,9 @@ def _guarded(theirs: str, **words: str) -> AbstractContextManager[None]:
     return usercode.theirs(theirs, **words) if theirs else nullcontext()
 
 
-def _owner_hint(state: checkpoints.State, source: Source) -> str:
+def _owner_hint(contents: states.Contents, source: Source) -> str:
     """Returns a hint that names the network of these weights; empty if no backbone has such weights."""
-    for name, landmarks in identify(state):
+    for name, landmarks in identify(contents):
         if name != source.spec.backbone:
             return f"these are the weights of {name}" + (f", {landmarks} points" if landmarks else "")
         if landmarks != source.spec.landmarks:
@@ -72,51 +80,49 @@ def _owner_hint(state: checkpoints.State, source: Source) -> str:
     return ""
 
 
-def identify(state: checkpoints.State) -> list[tuple[str, int]]:
-    """Returns the backbones whose state dict has these names and shapes, each with the matching number of landmarks."""
-    fitting = []
-    shapes = {key: tuple(value.shape) for key, value in _counted(state).items()}
+def identify(contents: states.Contents) -> list[tuple[str, int]]:
+    """Returns the backbones that a checkpoint fits, each with the matching number of landmarks."""
+    fitting: list[tuple[str, int]] = []
     for name in BACKBONES.names():
         try:
             backbone = BACKBONES.load(name)
-            usual = _shapes(name, backbone.spec.landmarks)
+            usual = _without_numbers(name, backbone.spec.landmarks)
         except Exception:  # noqa: S112 (a broken backbone of another package does not matter for this file)
             continue
-        for landmarks in _points(state, usual, backbone.spec.landmarks):
-            if _shapes(name, landmarks) == shapes:
-                fitting.append((name, landmarks))  # noqa: PERF401 (three conditions are easier to read one by one)
+        for group in states.groups(contents, usual):
+            landmarks = _points(group, usual, backbone.spec.landmarks)
+            if landmarks is not None and all(
+                group.state[key].shape == value.shape
+                for key, value in _without_numbers(name, landmarks).items()
+                if key in group.state
+            ):
+                fitting.append((name, landmarks))
+                break
     return fitting
 
 
-Shapes = dict[str, tuple[int, ...]]
-
-
 @functools.cache
-def _shapes(name: str, landmarks: int) -> Shapes:
+def _without_numbers(name: str, landmarks: int) -> dict[str, torch.Tensor]:
+    """Returns the state dict of a backbone on the device `meta`; empty if the backbone is published as an ONNX file."""
     import torch
 
     backbone = BACKBONES.load(name)
     if backbone.build is None:
         return {}
     with torch.device("meta"):
-        state = backbone.build(landmarks).state_dict()
-    return {key: tuple(value.shape) for key, value in _counted(state).items()}
+        return backbone.build(landmarks).state_dict()
 
 
-def _counted(state: checkpoints.State) -> dict[str, torch.Tensor]:
-    return {key: value for key, value in state.items() if not key.endswith(checkpoints.COUNTER)}
-
-
-def _points(state: checkpoints.State, usual: Shapes, landmarks: int) -> list[int]:
-    """Returns the number of landmarks for which a backbone may have these shapes: one at most, none if names differ."""
-    tensors = _counted(state)
-    if tensors.keys() != usual.keys():
-        return []
-    for key, shape in usual.items():
-        for side, other in zip(shape, tensors[key].shape, strict=False):
-            if side != other:
-                return [landmarks * other // side] if landmarks * other % side == 0 else []
-    return [landmarks]
+def _points(group: states.Group, usual: states.State, landmarks: int) -> int | None:
+    """Returns the number of landmarks for which a backbone may have these shapes; None if names differ."""
+    if not usual or group.missing or group.unexpected:
+        return None
+    for key, value in usual.items():
+        if key in group.state:
+            for side, other in zip(value.shape, group.state[key].shape, strict=False):
+                if side != other:
+                    return landmarks * other // side if landmarks * other % side == 0 else None
+    return landmarks
 
 
 def _wrap(module: torch.nn.Module, source: Source) -> torch.nn.Module:
@@ -167,12 +173,18 @@ def _try(module: torch.nn.Module, source: Source, theirs: str) -> None:
 
 
 class TorchSource:
-    """A `Session` on the PyTorch network, eager, on the CPU."""
+    """A `Session` on the PyTorch network, eager, on the CPU.
+
+    Attributes:
+        network: The network.
+        notes: Choices that were made for the user, in words.
+    """
 
     execution_mismatch = ""
 
     def __init__(self, source: Source, *, threads: int = 0) -> None:
-        self.network = network(source)
+        self.notes: list[str] = []
+        self.network = network(source, say=self.notes.append)
         self._source = source
         self._theirs = usercode.foreign(source)
         self._threads = threads

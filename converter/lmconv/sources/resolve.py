@@ -13,7 +13,7 @@ from lmconv import machine
 from lmconv.errors import InputError, UsageError
 from lmconv.networks.heads import head_of
 from lmconv.plugins import BACKBONES, unknown
-from lmconv.sources import checkpoints, usercode
+from lmconv.sources import checkpoint_file, checkpoints, usercode
 from lmconv.store.files import sha256
 from lmconv.types import ONNX, Artifact, Decode, ModelSpec, Preprocess, Source, landmark_spec
 
@@ -56,6 +56,7 @@ class NetworkOptions(TypedDict, total=False):
 
     Attributes:
         weights: The checkpoint, or a folder that is searched first.
+        key: Dotted name in the checkpoint below which the state lies, if the state is not found by itself.
         seed: Seed for random weights if no checkpoint is found.
         landmarks: Number of points; by default the number of the backbone or ONNX file.
         size: (height, width) of the input, pixels, for a user's own network, an ONNX file or a network for pictures of
@@ -67,6 +68,7 @@ class NetworkOptions(TypedDict, total=False):
     """
 
     weights: Path | None
+    key: str | None
     seed: int | None
     landmarks: int | None
     size: tuple[int, int] | None
@@ -107,7 +109,13 @@ def resolve(model: str, **options: Unpack[NetworkOptions]) -> Source:
     if _kind(model) == "onnx":
         _check_published(model, path, digest)
     return Source(
-        spec=spec, path=path, sha256=digest, seed=None if path else seed, factory=factory, kind=_kind(spec.backbone)
+        spec=spec,
+        path=path,
+        sha256=digest,
+        seed=None if path else seed,
+        key=options.get("key") or "",
+        factory=factory,
+        kind=_kind(spec.backbone),
     )
 
 
@@ -138,6 +146,7 @@ def _mistakes(model: str, options: NetworkOptions) -> Iterator[tuple[object, str
     head = head_of(spec) if spec else None
     yield file and is_file, f"{model} holds its own weights", "leave --weights out"
     yield file and seed is not None, f"{model} holds its own weights", "leave --random-weights out"
+    yield file and options.get("key"), f"{model} holds its own weights", "leave --key out"
     message = f"--output-slice is for ONNX files, and {model} is none"
     yield options.get("output_slice") and not file, message, "leave it out"
     message = f"--input is for a network of your own, and {model} has its size"
@@ -217,9 +226,10 @@ def _existing(path: Path) -> Path:
 
 
 def _digest(path: Path) -> str:
-    """Returns the hex sha256 of a file; for an ONNX file, see `file_digest`."""
+    """Returns the hex sha256 of a file, or of all files of a sharded checkpoint; for ONNX, see `file_digest`."""
     if not is_onnx(path.name):
-        return sha256(path)
+        shards = checkpoint_file.files(path)[1:]
+        return hashlib.sha256("".join(map(sha256, [path, *shards])).encode()).hexdigest() if shards else sha256(path)
     from lmconv.sources.onnx_reading import file_digest
 
     return file_digest(path)
@@ -254,7 +264,10 @@ def recover(artifact: Artifact, weights: Path | None = None, model: str | None =
         path = weights if _digest(weights) == parent["sha256"] else None
     else:
         path = checkpoints.find_digest(parent["sha256"], parent["file"], extra=weights, digest_of=_digest)
-    return Source(spec=spec, path=path, sha256=parent["sha256"], factory=factory, kind=kind) if path else None
+    if path is None:
+        return None
+    key = parent.get("key", "")
+    return Source(spec=spec, path=path, sha256=parent["sha256"], key=key, factory=factory, kind=kind)
 
 
 def _kind(backbone: str) -> Literal["torch", "onnx"]:

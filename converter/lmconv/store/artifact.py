@@ -203,14 +203,21 @@ def size(artifact: Artifact) -> int:
     return sum((artifact.path / name).stat().st_size for name in deployed)
 
 
-def modules(artifact: Artifact) -> dict[str, str]:
-    """Returns the PyTorch module that computes each value; empty without the artefact's plain graph beside it."""
+def plain_beside(artifact: Artifact) -> Artifact | None:
+    """Returns the plain graph of an artefact, an artefact in the same folder; None if it is missing or another one."""
     beside = artifact.path.parent / "plain"
     try:
         plain = artifact if artifact.path == beside else read(beside)
     except InputError:
-        return {}
-    if plain.files["model.onnx"] != artifact.parents.get("plain", {"sha256": plain.files["model.onnx"]})["sha256"]:
+        return None
+    known = artifact.parents.get("plain", {"sha256": plain.files["model.onnx"]})["sha256"]
+    return plain if plain.files["model.onnx"] == known else None
+
+
+def modules(artifact: Artifact) -> dict[str, str]:
+    """Returns the PyTorch module that computes each value; empty without the artefact's plain graph beside it."""
+    plain = plain_beside(artifact)
+    if plain is None:
         return {}
     table: dict[str, str] = json.loads((plain.path / "modules.json").read_text(encoding="utf-8"))
     return table

@@ -46,6 +46,11 @@ Default gates:
   int8, mixed    ion_loss <= 5 % (onnx 10 %)
   detectors      fp32 max_abs <= 1e-4; fp16 max_map <= 0.01; bf16 max_map <= 0.05
 
+These limits are for outputs up to 1, such as fractions of the input. For larger outputs, max_abs and max_px are
+multiplied by the largest absolute coordinate of the source. max_px of fp16 is for inputs up to 64 pixels, and grows
+with the longer side of larger inputs. A point where the source itself jumps when its input is rounded is a tie: ties
+are counted as undecided and left out.
+
 mean_px, ion_loss and drift need faces. A gate that needs faces is not judged without faces; the artefact has then not
 passed. ION is not computed for random weights. For an fp32 artefact of export --compact-px, the only default gate is
 the bound on the distance of a point on faces (for frames, the bound plus 0.05).

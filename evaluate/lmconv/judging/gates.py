@@ -25,17 +25,21 @@ NAMES = ("max_abs", "max_px", "mean_px", "max_map", "compact_px", "ion_loss", "d
 """
 
 
-def gates(artifact: Artifact, custom: Mapping[str, float | None]) -> dict[str, float]:
+def gates(artifact: Artifact, custom: Mapping[str, float | None], scale: float = 1.0) -> dict[str, float]:
     """Returns the limit of each gate of an artefact.
 
     Args:
         artifact: The artefact.
         custom: Limits from the user, by name, beside or instead of the defaults; None keeps the default.
+        scale: Largest absolute coordinate of the source, at least 1: the default limits on coordinates are multiplied
+            by the scale.
     """
     spec, target = artifact.spec, TARGETS.load(artifact.target)
     head = head_of(spec).name
-    defaults = limits.gates(target, artifact.precision, head=head, io=spec.io, compact_px=bound_px(artifact))
-    return defaults | {name: limit for name, limit in custom.items() if limit is not None}
+    defaults = limits.gates(
+        target, artifact.precision, head=head, io=spec.io, compact_px=bound_px(artifact), side=max(spec.input_size)
+    )
+    return limits.scaled(defaults, scale) | {name: limit for name, limit in custom.items() if limit is not None}
 
 
 def judge(limits: Mapping[str, float], figures: Mapping[str, float | None]) -> dict[str, Verdict]:

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from lmconv.building.acceptance import Network
 from lmconv.faces.crops import FaceCrops
 from lmconv.inference.scenes import on_scenes
 from lmconv.inference.session import noise, outputs
@@ -15,14 +16,10 @@ from lmconv.networks.compare import Difference
 from lmconv.networks.heads import head_of
 from lmconv.networks.interfaces import interface_of
 from lmconv.networks.outputs import Gap, Outputs
+from lmconv.networks.preprocess import network_input
 from lmconv.networks.squares import to_picture
 from lmconv.store.reference import Reference, answer
-from lmconv.types import Float64, ModelSpec, Session
-
-SEED = 1
-"""Seed of the random inputs; export uses another seed."""
-RANDOM_INPUTS = 64
-"""Number of random inputs."""
+from lmconv.types import Artifact, Float64, ModelSpec, Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,8 +56,9 @@ class Parity:
         max_map: Largest difference of a heatmap value on random inputs, fractions of the range; None without heatmaps.
             For a detector largest difference of a raw number, fractions of the range of its output.
         mean_map: Mean of the same.
+        scale: Largest absolute coordinate of the source, at least 1: limits on coordinates are multiplied by the scale.
         undecided: Number of points left out of all figures because rounding can move them, see
-            `lmconv.networks.heatmaps.undecided`.
+            `lmconv.networks.heatmaps.undecided` and `lmconv.inference.ties`.
     """
 
     against: Literal["torch", "onnx", "reference"]
@@ -75,6 +73,7 @@ class Parity:
     mean_ion: float | None = None
     max_map: float | None = None
     mean_map: float | None = None
+    scale: float = 1.0
     undecided: int = 0
 
 
@@ -88,10 +87,11 @@ def points(session: Session, spec: ModelSpec, crops: FaceCrops | None, *, frames
         frames: True for boxes in seeded frames as random inputs: for an artefact that takes a frame, and for its
             source, whose crops the host cuts.
     """
+    count, seed = seeded.PARITY_INPUTS, seeded.PARITY_SEED
     return Points(
-        random=on_scenes(session, spec, seeded.scenes(RANDOM_INPUTS, SEED), maps=None)
+        random=on_scenes(session, spec, seeded.scenes(count, seed), maps=None)
         if frames
-        else outputs(session, spec, interface_of(spec).feed(seeded.noise_crops(spec, RANDOM_INPUTS, SEED))),
+        else outputs(session, spec, interface_of(spec).feed(seeded.noise_crops(spec, count, seed))),
         faces=None if crops is None else on_faces(session, spec, crops),
         odd=_odd(session, spec) if spec.sample else None,
     )
@@ -101,7 +101,7 @@ def _odd(session: Session, spec: ModelSpec) -> Outputs:
     """Runs a network for pictures of any size on pictures with other sides than those of export and comparison."""
     height, width = spec.input_size
     other = replace(spec, sample=(height // 2 | 1, width // 2 | 1))
-    return outputs(session, other, noise(other, 8, SEED))
+    return outputs(session, other, noise(other, 8, seeded.PARITY_SEED))
 
 
 def on_faces(session: Session, spec: ModelSpec, crops: FaceCrops, *, chunk: int = 64) -> Outputs:
@@ -142,6 +142,25 @@ def parity(
     )
 
 
+def settled(actual: Points, expected: Points, crops: FaceCrops | None, network: Network, artifact: Artifact) -> Points:
+    """Returns the outputs of a source with its ties marked as undecided.
+
+    Args:
+        actual: Outputs of the artefact.
+        expected: Outputs of the source for the same inputs.
+        crops: The faces; None without faces.
+        network: The source.
+        artifact: The artefact.
+    """
+    rule = network.spec.preprocess
+    pictures = seeded.noise_crops(network.spec, seeded.PARITY_INPUTS, seeded.PARITY_SEED)
+    faces = expected.faces
+    if crops and actual.faces and faces:
+        faces = network.settled(artifact, actual.faces, faces, network_input(crops.images, rule))
+    random = network.settled(artifact, actual.random, expected.random, network_input(pictures, rule))
+    return dataclasses.replace(expected, random=random, faces=faces)
+
+
 def _both(overall: Parity, other: Difference) -> Parity:
     """Merges the figures of further inputs into the overall figures."""
     n, total = other.n, other.n + overall.n
@@ -152,6 +171,7 @@ def _both(overall: Parity, other: Difference) -> Parity:
         max_px=max(overall.max_px, other.max_px),
         mean_px=(overall.mean_px * overall.n + other.mean_px * n) / total,
         n=total,
+        scale=max(overall.scale, other.scale),
     )
 
 

@@ -13,7 +13,7 @@ from tests.helpers import built, by_size
 
 from lmconv.errors import InputError
 from lmconv.plugins import BACKBONES
-from lmconv.sources import checkpoints
+from lmconv.sources import checkpoint_file, checkpoints, states
 from lmconv.sources import resolve as source
 from lmconv.sources.export import export
 from lmconv.store.files import sha256
@@ -124,7 +124,7 @@ def test_the_weights_of_drawn68_are_listed_and_small_and_fit_the_network() -> No
     path = Path(__file__).parents[3] / "weights" / "lmconv" / "known" / known.file
     assert list(known.sha256) == [sha256(path)]
     assert path.stat().st_size <= 2_000_000
-    checkpoints.fill(BACKBONES.load("drawn68").module(68), checkpoints.load_state_dict(path), path)
+    states.fill(BACKBONES.load("drawn68").module(68), checkpoint_file.read(path), path)
 
 
 def test_a_network_of_drawn_faces_has_no_published_ion_on_300w() -> None:
@@ -187,7 +187,7 @@ def test_layers_that_are_never_called_are_not_exported(tmp_path: Path) -> None:
 def test_two_different_copies_of_one_tensor_are_refused(tmp_path: Path) -> None:
     network = BACKBONES.load("mobilenet_v2_56").module(68)
     state = {key: value.clone() for key, value in network.state_dict().items()}
-    checkpoints.fill(network, state, tmp_path / "same.pth")
+    states.fill(network, state, tmp_path / "same.pth")
     state["base_net.0.0.0.weight"] += 1
     with pytest.raises(InputError, match=r"one tensor twice.*base_net\.0\.0\.0\.weight"):
-        checkpoints.fill(network, state, tmp_path / "other.pth")
+        states.fill(network, state, tmp_path / "other.pth")

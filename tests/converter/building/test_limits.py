@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmconv.building.limits import acceptance, gates
+from lmconv.building.limits import acceptance, coordinate, gates, scaled
 from lmconv.plugins import TARGETS
 from lmconv.types import Io, Precision
 
@@ -57,3 +57,20 @@ def test_a_bound_of_compaction_replaces_the_gates_of_fp32(io: Io, expected: floa
 )
 def test_an_artefact_in_fp32_is_written_at_parity_only(target: str, io: Io, landmarks: float) -> None:
     assert acceptance(TARGETS.load(target), Precision.FP32, io)["landmarks"] == landmarks
+
+
+@pytest.mark.parametrize(("side", "px"), [(32, 0.1), (64, 0.1), (112, 0.175), (160, 0.25)])
+def test_the_distance_in_fp16_grows_with_the_side_of_the_input(side: int, px: float) -> None:
+    limits = gates(TARGETS.load("onnx"), Precision.FP16, head="points", side=side)
+    assert limits == {"max_px": pytest.approx(px)}
+    assert coordinate(TARGETS.load("onnx"), Precision.FP16, (side, side)) == pytest.approx(px / side)
+
+
+def test_limits_on_coordinates_grow_with_the_largest_coordinate() -> None:
+    limits = {"max_abs": 1e-5, "max_px": 0.1, "max_map": 1e-4, "ion_loss": 5.0}
+    assert scaled(limits, 192.0) == {
+        "max_abs": pytest.approx(192e-5),
+        "max_px": pytest.approx(19.2),
+        "max_map": 1e-4,
+        "ion_loss": 5.0,
+    }

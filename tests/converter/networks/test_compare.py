@@ -38,3 +38,9 @@ def test_a_coordinate_that_is_not_finite_makes_every_figure_infinite(number: flo
 def test_landmarks_of_different_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot be compared"):
         difference(np.zeros((1, 68, 2), np.float32), np.zeros((1, 98, 2), np.float32), (10, 10))
+
+
+@pytest.mark.parametrize(("coordinate", "scale"), [(0.5, 1.0), (-1.0, 1.0), (192.0, 192.0), (-30.0, 30.0)])
+def test_the_scale_is_the_largest_coordinate_of_the_reference_but_at_least_1(coordinate: float, scale: float) -> None:
+    reference = np.full((1, 68, 2), coordinate, np.float32)
+    assert difference(reference, reference, (10, 10)).scale == scale

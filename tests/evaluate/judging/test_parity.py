@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from lmconv.faces.crops import FaceCrops
-from lmconv.judging.parity import RANDOM_INPUTS, Parity, Points, errors, parity, points
+from lmconv.judging.parity import Parity, Points, errors, parity, points
 from lmconv.networks.outputs import Outputs
+from lmconv.networks.seeded import PARITY_INPUTS
 from lmconv.types import Arrays, Float32, landmark_spec
 
 SPEC = landmark_spec("toy", "toy", size=(20, 40), landmarks=68)
@@ -97,7 +98,7 @@ def test_a_nan_point_makes_the_largest_difference_infinite() -> None:
 def test_faces_run_in_batches_of_at_most_64() -> None:
     network = Mean()
     outputs = points(network, SPEC, faces(150))
-    assert len(outputs.random.landmarks) == RANDOM_INPUTS
+    assert len(outputs.random.landmarks) == PARITY_INPUTS
     assert outputs.faces is not None
     assert outputs.faces.landmarks.shape == (150, 68, 2)
     assert max(network.batches) <= 64

@@ -74,6 +74,16 @@ class Head(ABC):
     def join(self, parts: Sequence[Outputs]) -> Outputs:
         """Joins outputs for at least one part of the inputs, with the heatmaps that were kept."""
 
+    def first(self, outputs: Outputs, count: int) -> Outputs:
+        """Returns the outputs for the first `count` inputs."""
+        maps, undecided = outputs.heatmaps, outputs.undecided
+        return Outputs(
+            landmarks=outputs.landmarks[:count],
+            heatmaps=None if maps is None else maps[:count],
+            undecided=None if undecided is None else undecided[:count],
+            raw={name: values[:count] for name, values in outputs.raw.items()},
+        )
+
     @abstractmethod
     def gap(self, outputs: Outputs, expected: Outputs) -> Gap:
         """Compares outputs for the same inputs."""
@@ -85,6 +95,8 @@ class Head(ABC):
     @abstractmethod
     def accepted_gaps(self, gap: Gap, *, exact: bool) -> dict[str, float]:
         """Returns the differences that decide if a finished artefact is written, by the name of the output.
+
+        A difference of landmarks is divided by the scale of the landmarks, see `lmconv.networks.compare.largest`.
 
         Args:
             gap: Differences from the source network.

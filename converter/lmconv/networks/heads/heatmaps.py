@@ -14,7 +14,7 @@ from lmconv.networks.compare import difference, map_difference
 from lmconv.networks.heads.base import Head
 from lmconv.networks.heads.graph import append
 from lmconv.networks.heads.points import first_output, with_landmarks
-from lmconv.networks.outputs import Gap, Outputs
+from lmconv.networks.outputs import Gap, Outputs, decided, joined
 from lmconv.types import Decode, Float32, ModelSpec
 
 if TYPE_CHECKING:
@@ -57,26 +57,22 @@ class HeatmapsHead(Head):
     def join(self, parts: Sequence[Outputs]) -> Outputs:
         """See `Head`."""
         maps = [part.heatmaps for part in parts if part.heatmaps is not None]
-        undecided = [part.undecided for part in parts if part.undecided is not None]
         return Outputs(
             landmarks=np.concatenate([part.landmarks for part in parts]),
             heatmaps=np.concatenate(maps) if maps else None,
-            undecided=np.concatenate(undecided) if undecided else None,
+            undecided=joined([part.undecided for part in parts]),
         )
 
     def gap(self, outputs: Outputs, expected: Outputs) -> Gap:
         """See `Head`."""
-        points, undecided = outputs.landmarks, expected.undecided
-        if undecided is not None:
-            points = np.where(undecided[..., None], expected.landmarks, points)
         maps: tuple[float | None, float | None] = (None, None)
         if expected.heatmaps is not None and outputs.heatmaps is not None:
             maps = map_difference(outputs.heatmaps[: len(expected.heatmaps)], expected.heatmaps)
         return Gap(
-            landmarks=difference(points, expected.landmarks, self.spec.input_size),
+            landmarks=difference(decided(outputs, expected), expected.landmarks, self.spec.input_size),
             max_map=maps[0],
             mean_map=maps[1],
-            undecided=0 if undecided is None else int(undecided.sum()),
+            undecided=0 if expected.undecided is None else int(expected.undecided.sum()),
         )
 
     def mean_change(self, before: Outputs, after: Outputs) -> float:
@@ -89,7 +85,7 @@ class HeatmapsHead(Head):
 
     def accepted_gaps(self, gap: Gap, *, exact: bool) -> dict[str, float]:
         """Heatmaps, and landmarks if exact: a rounded point may jump where two cells are almost equal."""
-        points = {"landmarks": gap.landmarks.max_abs} if exact or gap.max_map is None else {}
+        points = {"landmarks": gap.landmarks.max_abs / gap.landmarks.scale} if exact or gap.max_map is None else {}
         return points | ({} if gap.max_map is None else {"heatmaps": gap.max_map})
 
     def to_arrays(self, outputs: Outputs) -> dict[str, NDArray[Any]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lmconv.networks.compare import difference
 from lmconv.networks.heads.base import Head
 from lmconv.networks.heads.graph import append
-from lmconv.networks.outputs import Gap, Outputs
+from lmconv.networks.outputs import Gap, Outputs, decided, joined
 from lmconv.types import Decode, Float32, ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -47,29 +47,38 @@ class PointsHead(Head):
 
     def join(self, parts: Sequence[Outputs]) -> Outputs:
         """See `Head`."""
-        return Outputs(landmarks=np.concatenate([part.landmarks for part in parts]))
+        return Outputs(
+            landmarks=np.concatenate([part.landmarks for part in parts]),
+            undecided=joined([part.undecided for part in parts]),
+        )
 
     def gap(self, outputs: Outputs, expected: Outputs) -> Gap:
         """See `Head`."""
-        return Gap(landmarks=difference(outputs.landmarks, expected.landmarks, self.spec.input_size))
+        return Gap(
+            landmarks=difference(decided(outputs, expected), expected.landmarks, self.spec.input_size),
+            undecided=0 if expected.undecided is None else int(expected.undecided.sum()),
+        )
 
     def mean_change(self, before: Outputs, after: Outputs) -> float:
-        """Mean difference of a coordinate, fractions of the input."""
+        """Mean difference of a coordinate, fractions of the input divided by the scale of the landmarks."""
         if before.landmarks.shape != after.landmarks.shape:
             return np.inf
-        return difference(before.landmarks, after.landmarks, self.spec.input_size).mean_abs
+        moved = difference(decided(after, before), before.landmarks, self.spec.input_size)
+        return moved.mean_abs / moved.scale
 
     def accepted_gaps(self, gap: Gap, *, exact: bool) -> dict[str, float]:
         """See `Head`."""
-        return {"landmarks": gap.landmarks.max_abs}
+        return {"landmarks": gap.landmarks.max_abs / gap.landmarks.scale}
 
     def to_arrays(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
         """See `Head`."""
-        return {"landmarks": outputs.landmarks}
+        return {"landmarks": outputs.landmarks} | (
+            {} if outputs.undecided is None else {"undecided": outputs.undecided}
+        )
 
     def from_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> Outputs:
         """See `Head`."""
-        return Outputs(landmarks=arrays["landmarks"])
+        return Outputs(landmarks=arrays["landmarks"], undecided=arrays.get("undecided"))
 
     def traced(self, outputs: Any) -> Any:
         """Returns (N, L, 2) from the first output, which may be flat."""
