@@ -27,6 +27,8 @@ OTHER = (FLOAT16, DOUBLE)
 """Types that become float32."""
 TYPE_ATTRIBUTES = ("to", "dtype", "output_datatype")
 """Attributes of ONNX's operators that name a type."""
+INSERTED = "InsertedPrecisionFreeCast_"
+"""Start of the names that ONNX Runtime gives to a Cast of its own, and to the result of this Cast."""
 TOLERANCE = 3e-6
 """Largest difference from the unchanged file, fractions of the largest output."""
 
@@ -90,6 +92,10 @@ def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
         nodes = [part for node in graph.node for part in _in_float32(node, half, graph)]
         del graph.node[:]
         graph.node.extend(nodes)
+    names = naming.taken(result.graph)
+    for name in sorted(names):
+        if name.startswith(INSERTED):
+            naming.rename(result.graph, name, naming.fresh(name.removeprefix(INSERTED), names))
     return result
 
 
@@ -103,7 +109,7 @@ def _in_float32(node: onnx.NodeProto, half: set[str], graph: onnx.GraphProto) ->
     """
     from onnx import helper
 
-    if node.op_type == "Cast":  # ONNX Runtime removes a Cast with a name of its own making, although the Cast rounds
+    if node.op_type == "Cast":  # ONNX Runtime removes a Cast named INSERTED, although the Cast rounds
         node.name = ""
     for item in node.attribute:
         _widen(item.t)
