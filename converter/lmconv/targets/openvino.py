@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmconv.errors import InputError, MissingRuntime, first_line
+from lmconv.graph.facts import copied
+from lmconv.graph.rounding import cast_pairs_as_arithmetic
 from lmconv.networks.interfaces import interface_of
 from lmconv.plugins import INSTALL
 from lmconv.store.artifact import model_file
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     import onnx
 
 HINT = "INFERENCE_PRECISION_HINT"
+ROUNDED = (Precision.FP32, Precision.INT8)
+"""Precisions in which a Cast to float16 and back must round; OpenVINO removes such a pair."""
 STATIC = "static_batch"
 """Setting: batch size in the file of a network with a free batch. A static shape is faster; a session reshapes it."""
 UNREAD = {"qlinear": {"QLinearConv"}, "deformable": {"DeformConv"}}
@@ -71,6 +75,9 @@ def build(
     Raises:
         InputError: OpenVINO cannot convert the network, or cannot write the files.
     """
+    if precision in ROUNDED:
+        model = copied(model)
+        cast_pairs_as_arithmetic(model)
     serialised = model.SerializeToString(deterministic=True)
     static = bool(free_inputs(spec)) and _write_static(serialised, out, spec)
     if not static:
