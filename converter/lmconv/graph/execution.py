@@ -71,7 +71,7 @@ def walk(
     """
     compute = compute or _run_float(graph)
     last_use = {name: index for index, node in enumerate(graph.proto.node) for name in (*reads(node), *node.output)}
-    values = {graph.inputs[0]: _chunks(graph, crops)}
+    values = {graph.inputs[0]: batches(graph, crops)}
     finish(values)
     yield values
     for index, node in enumerate(graph.proto.node):
@@ -87,7 +87,7 @@ def walk(
         values.update(tensors | opaque)
 
 
-def _chunks(graph: Graph, crops: Float32) -> Chunks:
+def batches(graph: Graph, crops: Float32) -> Chunks:
     """Splits crops into arrays of the graph's fixed batch size, or of `CHUNK` crops if the batch axis is free.
 
     With a fixed batch size, the crops repeat from the first one to fill the last array.
@@ -163,9 +163,14 @@ def has_channels(values: Chunks) -> bool:
     return len({chunk.shape[1:] for chunk in values}) == 1
 
 
-def channel_mean(values: Chunks) -> Float32:
-    """Returns the mean of each channel, (C,) float32, of a tensor (N, C, H, W) or (..., C)."""
-    channel = 1 if values[0].ndim > 3 else values[0].ndim - 1
+def channel_mean(values: Chunks, axis: int | None = None) -> Float32:
+    """Returns the mean of each channel, (C,) float32.
+
+    Args:
+        values: The tensor.
+        axis: Axis of the channels; by default axis 1 of (N, C, H, W) and the last axis of (..., C).
+    """
+    channel = axis or (1 if values[0].ndim > 3 else values[0].ndim - 1)
     averaged = tuple(axis for axis in range(values[0].ndim) if axis != channel)
     means = [chunk.mean(axis=averaged, dtype=np.float64) for chunk in values]
     return np.average(means, axis=0, weights=[len(chunk) for chunk in values]).astype(np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import onnx
 
@@ -59,6 +59,21 @@ def rename(graph: onnx.GraphProto, old: str, new: str) -> None:
     if old != new:
         vacate(graph, new)
         _change(graph, old, new)
+
+
+def reread(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Makes the nodes of a subgraph, and of its subgraphs, read other values of the graphs around the subgraph.
+
+    Args:
+        graph: The subgraph.
+        names: New name of each value, by the old name. A value of the subgraph itself is not replaced.
+    """
+    own = {value.name for value in _declared(graph)} | {name for node in graph.node for name in node.output}
+    outer = {old: new for old, new in names.items() if old not in own}
+    for node in graph.node:
+        node.input[:] = [outer.get(name, name) for name in node.input]
+        for inner in subgraphs(node):
+            reread(inner, outer)
 
 
 def distinct_nodes(graph: onnx.GraphProto) -> None:

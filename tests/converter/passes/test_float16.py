@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from onnx.shape_inference import infer_shapes
 from tests.conftest import Once
-from tests.converter.passes.building import SPEC, applied, node, normal, run, small
+from tests.converter.passes.building import SPEC, applied, kinds, node, normal, run, small
 from tests.helpers import SIZE
 
 from lmconv.building.plain import plain_graph
@@ -158,6 +158,134 @@ def test_activations_are_measured_on_faces() -> None:
     bright = noise(SPEC, 4, 3) * 1e3
     assert plugin.apply(copied(model), PassContext(spec=SPEC))[1]["overflow"] == []
     assert plugin.apply(copied(model), PassContext(spec=SPEC, crops=bright))[1]["overflow"][:2] == ["a", "b"]
+
+
+# Constructs
+
+
+def branch(*nodes: onnx.NodeProto) -> onnx.GraphProto:
+    """Branch of an If whose value is the output of the last node."""
+    name = nodes[-1].output[0]
+    value = onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+    return onnx.helper.make_graph(list(nodes), name, [], [value])
+
+
+CONDITION = (node("ReduceMax", "a", "most", keepdims=0), node("Greater", "most limit", "condition"))
+CHOICE = onnx.helper.make_node(
+    "If",
+    ["condition"],
+    ["b"],
+    name="b",
+    then_branch=branch(node("Mul", "a factor", "product")),
+    else_branch=branch(node("Identity", "a", "same")),
+)
+CONSTRUCTS: dict[str, tuple[onnx.ModelProto, str, list[str]]] = {
+    "an operator without float16 in ONNX": (chain(node("Celu", "a", "b")), "unsupported", ["b"]),
+    "a sequence": (
+        chain(node("SplitToSequence", "a", "s", axis=1), node("ConcatFromSequence", "s", "b", axis=1)),
+        "unsupported",
+        ["s", "b"],
+    ),
+    "a branch": (chain(*CONDITION, CHOICE, limit=-100, factor=0.5), "unsupported", ["b"]),
+    "a Q/DQ pair": (
+        chain(node("QuantizeLinear", "a step", "q"), node("DequantizeLinear", "q step", "b"), step=0.05),
+        "unsupported",
+        ["q", "b"],
+    ),
+    "a function of large values": (
+        chain(node("Mul", "a factor", "c"), node("Sin", "c", "b"), factor=500),
+        "sensitive",
+        ["a", "c", "b"],
+    ),
+    "a constant too small for float16": (chain(node("Max", "a low", "b"), low=1e-12), "overflow", ["b"]),
+    "a mask of computed values": (
+        chain(node("Greater", "a zero", "m"), node("Cast", "m", "f", to=1), node("Mul", "a f", "b"), zero=0),
+        "decision",
+        ["a", "m", "f", "b"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONSTRUCTS)
+def test_what_float16_cannot_compute_stays_float32_and_is_named(case: str) -> None:
+    model, reason, expected = CONSTRUCTS[case]
+    result, decisions = applied(plugin, model)
+    assert decisions[reason] == expected
+    kinds = {tensor.name: tensor.data_type for tensor in result.graph.initializer}
+    assert TensorProto.FLOAT16 in kinds.values()
+    x = noise(SPEC, 4, 3)
+    before = run(model, x)[0]
+    np.testing.assert_allclose(run(result, x)[0], before, atol=2e-3 * np.abs(before).max())
+
+
+def test_an_operator_of_the_runtime_alone_stays_float32() -> None:
+    model = chain(node("Relu", "a", "b"))
+    model.graph.node[1].op_type, model.graph.node[1].domain = "QuickGelu", "com.microsoft"
+    model.opset_import.add(domain="com.microsoft", version=1)
+    result, decisions = plugin.apply(copied(model), PassContext(spec=SPEC))
+    assert decisions["unsupported"] == ["b"]
+    x = noise(SPEC, 4, 3)
+    before = run(model, x)[0]
+    np.testing.assert_allclose(run(result, x)[0], before, atol=2e-3 * np.abs(before).max())
+
+
+def test_a_network_that_is_float16_between_casts_stays_as_it_is() -> None:
+    half = {name: value.astype(np.float16) for name, value in WEIGHTS.items()}
+    nodes = [node("Cast", "x", "h", to=10), layer("h first", "a"), node("Relu", "a", "b"), layer("b second", "end")]
+    model = small(
+        [*nodes, *HEAD[:-1], node("MatMul", "flat head", "z"), node("Cast", "z", "y", to=1)], half, shape=("N", 3, 8, 8)
+    )
+    result, _ = applied(plugin, model)
+    assert kinds(result) == kinds(model)
+    x = noise(SPEC, 4, 3)
+    np.testing.assert_array_equal(run(result, x)[0], run(model, x)[0])
+
+
+def test_a_cast_to_float16_inside_the_network_is_not_repeated() -> None:
+    model = chain(node("Cast", "a", "c", to=10), node("Cast", "c", "b", to=1))
+    result, _ = applied(plugin, model)
+    assert kinds(result)["Cast"] == 2  # behind the input, and before the last layer
+    x = noise(SPEC, 4, 3)
+    before = run(model, x)[0]
+    np.testing.assert_allclose(run(result, x)[0], before, atol=2e-3 * np.abs(before).max())
+
+
+def test_an_output_that_no_layer_computes_stays_float32() -> None:
+    nodes = [layer("x first", "a"), layer("a second", "end"), *HEAD, node("GlobalMaxPool", "x", "brightest")]
+    model = small(nodes, WEIGHTS, shape=("N", 3, 8, 8), outputs=("y", "brightest"))
+    result, _ = applied(plugin, model)
+    assert [value.type.tensor_type.elem_type for value in result.graph.output] == [TensorProto.FLOAT] * 2
+    np.testing.assert_array_equal(run(result, noise(SPEC, 4, 3))[1], run(model, noise(SPEC, 4, 3))[1])
+
+
+def test_layers_before_an_arg_max_that_would_change_stay_float32() -> None:
+    constants = WEIGHTS | {"flat_shape": np.array([0, 8, -1]), "high": np.full(8, 60, np.float32)}
+    nodes = [
+        layer("x first high", "a"),
+        node("Relu", "a", "b"),
+        layer("b second", "maps"),
+        node("Reshape", "maps flat_shape", "flat_maps"),
+        node("ArgMax", "flat_maps", "index", axis=2, keepdims=0),
+        node("Cast", "index", "places", to=1),
+        layer("x first", "c"),
+        layer("c second", "end"),
+        *HEAD[:-1],
+        node("MatMul", "flat head", "offsets"),
+        node("Add", "places offsets", "y"),
+    ]
+    model = small(nodes, constants, shape=("N", 3, 8, 8))
+    result, decisions = applied(plugin, model)
+    assert decisions["decision"] == ["a", "b"]  # the layer `maps` is one of the last layers
+    x = noise(SPEC, 32, 3)
+    before = run(model, x)[0]
+    np.testing.assert_allclose(run(result, x)[0], before, atol=2e-3 * np.ptp(before))
+
+
+def test_a_bias_that_is_scaled_is_not_corrected() -> None:
+    nodes = [layer("x first", "a"), *HEAD[:2], node("Gemm", "flat head bias", "y", beta=2.0)]
+    nodes[1] = node("GlobalAveragePool", "a", "pooled")
+    model = small(nodes, WEIGHTS | {"bias": normal(8)}, shape=("N", 3, 8, 8))
+    assert applied(plugin, model)[1]["biases corrected"] == 0
 
 
 def test_a_graph_without_a_layer_is_refused() -> None:
