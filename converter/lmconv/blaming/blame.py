@@ -37,8 +37,10 @@ class Blame:
     """The node at which an artefact and its network differ first.
 
     Attributes:
-        first: The node; None if no value differs by more than rounding.
+        first: The node; below fp32, where every node rounds, the node that adds most to the difference. None if no
+            value differs by more than rounding.
         growths: The nodes that add most to the difference, the largest first.
+        lowered: True if the artefact computes below fp32.
         modules: PyTorch module that computes each value, by name.
         compared: Number of values that were compared.
         reproduction: The node alone; None if `first` is None.
@@ -46,9 +48,15 @@ class Blame:
 
     first: Deviation | None
     growths: list[Deviation]
+    lowered: bool = False
     modules: Mapping[str, str] = field(default_factory=dict)
     compared: int = 0
     reproduction: Reproduction | None = None
+
+    @property
+    def first_rounding(self) -> float:
+        """Largest difference of the first node that rounding explains, in the unit of its value."""
+        return 0.0 if self.first is None else FLOOR[Precision.FP32] * self.first.largest
 
     def describe(self, found: Deviation) -> str:
         """Describes a deviation in one line: node, module, shape, and size."""
@@ -108,10 +116,18 @@ def blame(artifact: Artifact, graph: onnx.ModelProto, why: Path, *, rows: int = 
     deviations = sides.deviations()
     floor = FLOOR.get(artifact.precision, FLOOR[Precision.FP16])
     growths = sorted(deviations, key=lambda found: -found.growth)[:SHOWN]
-    first = _first(deviations, floor) or _alone(sides, floor)
+    lowered = artifact.precision != Precision.FP32
+    first = growths[0] if lowered and growths else _first(deviations, floor) or _alone(sides, floor)
     modules = artifacts.modules(artifact)
     made = reproduce(why, sides, artifact, first, named(first, modules)) if first else None
-    return Blame(first=first, growths=growths, modules=modules, compared=len(deviations), reproduction=made)
+    return Blame(
+        first=first,
+        growths=growths,
+        lowered=lowered,
+        modules=modules,
+        compared=len(deviations),
+        reproduction=made,
+    )
 
 
 def _sides(artifact: Artifact, graph: onnx.ModelProto, rows: int) -> Sides:

@@ -21,11 +21,12 @@ from lmconv.store.files import writing
 from lmconv.types import Artifact
 
 SCRIPT = '''"""{title}"""
-import numpy, pathlib, onnxruntime{imports}
-inputs, model = dict(numpy.load(pathlib.Path(__file__).with_name("inputs.npz"))), str(pathlib.Path(__file__).with_name("model.onnx"))
+import numpy, onnxruntime, os{imports}
+os.chdir(os.path.dirname(os.path.abspath(__file__)))
+model, inputs = "model.onnx", dict(numpy.load("inputs.npz"))
 expected = onnxruntime.InferenceSession({expected}, providers=["CPUExecutionProvider"]).run(None, inputs)[0]
 result = {call}[0]
-print(f"expected {{expected.ravel()[:4]}}\\n{target} {{result.ravel()[:4]}}\\nlargest difference {{abs(result - expected).max()}}")
+print("expected", expected.ravel()[:4], "{target}", result.ravel()[:4], "off by", abs(result - expected).max())
 '''
 """run.py: prints the result of ONNX Runtime for the network's node, and that of the target."""
 
@@ -70,7 +71,7 @@ def reproduce(path: Path, sides: Sides, artifact: Artifact, found: Deviation, ti
             onnx.save(network, path / "source.onnx")
         np.savez(path / "inputs.npz", **inputs)  # type: ignore[arg-type]  # the stubs confuse names with options
         imports = "" if target.inside.imports == "onnxruntime" else f", {target.inside.imports}"
-        source = 'str(pathlib.Path(__file__).with_name("source.onnx"))' if own else "model"
+        source = '"source.onnx"' if own else "model"
         script = SCRIPT.format(
             title=f"{title} on {artifact.target}",
             imports=imports,
