@@ -30,7 +30,9 @@ DEFAULT_TARGET = "onnx"
 ONNX = "onnx"
 """`ModelSpec.backbone` of a source that is an ONNX file."""
 OPSET = 18
-"""Opset of every graph between export and target."""
+"""Opset of a graph that PyTorch exports: the lowest opset of the hub."""
+OPSETS = range(OPSET, 25)
+"""Opsets of the hub: a graph between export and target has 18, or the later opset of its ONNX file."""
 
 Io: TypeAlias = Literal["tensor", "image", "frame"]
 """Input of an artefact: the network's own tensor, uint8 crops, or one uint8 frame with boxes."""
@@ -332,6 +334,8 @@ class QuantScheme:
         fuse_sums: True if a layer whose only reader is a sum keeps a float output, because one kernel computes both.
         balance: Share of a channel's range that equalisation moves into the weights of a dense reader, 0 to 1.
         float_stem: Number of first layers that stay float, at most a quarter of all layers.
+        deconvolutions: True if the target has an integer kernel for a dense ConvTranspose of values that are never
+            negative.
     """
 
     activations: Literal["uint8", "int8"]
@@ -341,6 +345,7 @@ class QuantScheme:
     fuse_sums: bool = False
     balance: float = 0.5
     float_stem: int = 0
+    deconvolutions: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -413,7 +418,7 @@ class Pass:
         name: Name of the pass.
         summary: One line for the documentation.
         apply: Returns a new model (the argument may be changed) and the decisions for the recipe; figures that differ
-            from run to run are under the key `measured`.
+            from run to run are under the key `measured`, and lines for the user under `warnings`.
         tolerance: Largest allowed mean absolute difference of the landmarks, fractions of the input, on noise and on
             real crops; of the heatmaps, fractions of their range, for a network with heatmaps; of the raw outputs, mean
             of the differences as fractions of the range of each, for a detector.
@@ -421,7 +426,7 @@ class Pass:
         calibrated: True if the pass needs real crops. The pass is then judged on crops only: noise is outside the
             calibrated range.
         uses: Fields of PassContext on which the result depends, besides the spec.
-        opset: Opset of the result; only a pass of `Target.last` may change the opset.
+        opset: Opset of the result; None for the opset of the input. Only a pass of `Target.last` may change the opset.
     """
 
     name: str
@@ -431,7 +436,7 @@ class Pass:
     required: bool = False
     calibrated: bool = False
     uses: tuple[str, ...] = ()
-    opset: int = OPSET
+    opset: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lmconv.console import Console, attempt
-from lmconv.errors import InputError, OtherPoints, Refused, UsageError
+from lmconv.errors import InputError, Refused, UsageError
 from lmconv.types import Json, MixedPrecision, ModelSpec, Precision, Variant
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ ROW = (
     "source_flops",
     "seconds",
     "guard",
+    "int8",
 )
 """Keys of a row of `lmconv export --json` after the identity of the artefact, see `lmconv.store.summary`."""
 
@@ -48,11 +49,7 @@ class Faces(Protocol):
         ...
 
     def crops(self, spec: ModelSpec) -> Crops:
-        """Returns the crops for a network.
-
-        Raises:
-            OtherPoints: The faces are annotated with another number of points.
-        """
+        """Returns the crops for a network."""
         ...
 
 
@@ -231,7 +228,7 @@ def _send(job: Job, to: Connection) -> None:
 
 
 def _crops(job: Job, spec: ModelSpec) -> Crops | None:
-    """Returns the face crops of a job; None without faces, for a detector, or for another number of points."""
+    """Returns the face crops of a job; None without faces, or for a detector."""
     from lmconv.networks.heads import head_of
 
     if job.faces is None:
@@ -239,8 +236,7 @@ def _crops(job: Job, spec: ModelSpec) -> Crops | None:
     if not head_of(spec).on_faces:
         job.console.note(f"{job.model}: a detector is not compared on faces: those in {job.faces.folder} are left out")
         return None
-    try:
-        return job.faces.crops(spec)
-    except OtherPoints as error:
-        job.console.note(f"{error.message}: they are left out")
-        return None
+    crops = job.faces.crops(spec)
+    if crops.note:
+        job.console.note(crops.note)
+    return crops

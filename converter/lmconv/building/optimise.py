@@ -16,6 +16,7 @@ from lmconv.networks.compare import largest
 from lmconv.networks.heads import head_of
 from lmconv.networks.interfaces import interface_of
 from lmconv.networks.outputs import Outputs
+from lmconv.opsets.versions import opset_of
 from lmconv.plugins import PASSES
 from lmconv.types import Json, Pass, PassContext, Precision
 
@@ -37,7 +38,7 @@ class Optimised:
         recipe: Decisions of each pass.
         measured: Duration of each pass and times on which its decisions depend. The figures differ from run to run and
             are not part of the recipe.
-        warnings: Passes left out, with the reason.
+        warnings: Passes left out, with the reason; warnings of the passes.
         outputs: Outputs of the graph for the inputs on which passes are compared.
     """
 
@@ -82,6 +83,7 @@ def optimise(
             warnings.append(f"pass {name} is left out: {reason}")
         else:
             model, before = result, after
+        warnings += decisions.pop("warnings", [])
         measured[name] = {**decisions.pop("measured", {}), "seconds": round(time.perf_counter() - start, 3)}
         recipe.append({"pass": name, "decisions": {} if reason else decisions, "refused": reason})
     return Optimised(model=model, recipe=recipe, measured=measured, warnings=warnings, outputs=before or {})
@@ -112,9 +114,9 @@ def _attempt(
     if worst > step.tolerance and head.name == "points" and context.spec.io == "tensor":
         settled = _settled(step, model, context, before, after)
         worst = max(head.mean_change(settled[kind], after[kind]) for kind in judged)
-    opset = {entry.domain: entry.version for entry in result.opset_import}.get("")
-    if opset != step.opset:
-        return model, decisions, before, f"it gives opset {opset}, not {step.opset}"
+    opset, expected = opset_of(result), step.opset or opset_of(model)
+    if opset != expected:
+        return model, decisions, before, f"it gives opset {opset}, not {expected}"
     if worst > step.tolerance:
         return model, decisions, before, f"{head.change} by {worst:.2g} on average, allowed {step.tolerance:g}"
     return result, decisions, after, None

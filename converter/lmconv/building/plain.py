@@ -20,7 +20,6 @@ from lmconv.graph.facts import flops, parameters
 from lmconv.inference.session import noise, outputs
 from lmconv.machine import versions
 from lmconv.networks.heads import head_of
-from lmconv.opsets.contrib import standard
 from lmconv.plugins import TARGETS
 from lmconv.sources import usercode
 from lmconv.sources.export import export
@@ -125,7 +124,7 @@ def _reference(session: Opened, source: Source) -> tuple[Reference, Json]:
     network: torch.nn.Module | None = getattr(session, "network", None)
     if network is None:
         result = outputs(session, source.spec, inputs, maps=reference_file.MAPS)
-        counts = {"parameters": parameters(standard(load_source(source), source.label))}
+        counts = {"parameters": parameters(load_source(source))}
     else:
         from torch.utils.flop_counter import FlopCounterMode
 

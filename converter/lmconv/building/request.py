@@ -24,10 +24,12 @@ class Crops:
     Attributes:
         cut: Returns network inputs (n, 3, H, W) float32.
         pictures: Returns the identity of each source picture: the first 16 hex digits of its file's sha256.
+        note: Line for the user; empty if there is nothing to say.
     """
 
     cut: Callable[[], Float32]
     pictures: Callable[[], Sequence[str]]
+    note: str = ""
 
     def __call__(self) -> Float32:
         """Returns the network inputs, (n, 3, H, W) float32."""

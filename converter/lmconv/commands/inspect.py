@@ -43,6 +43,7 @@ def plugin(console: Console, *, artifact: Path, layers: bool, picture: Path | No
     manifest = json.loads((artifact / artifacts.MANIFEST).read_text(encoding="utf-8"))
     lines = _description(inspected)
     lines += [f"guard      {line}" for line in _guard(inspected.measured.get("guard") or {})]
+    lines += _int8(inspected)
     lines += _compaction(inspected, with_table=layers, picture=picture)
     if not layers:
         parts = {key: _short(manifest[key]) for key in ("spec", "recipe", "versions", "measured")}
@@ -95,12 +96,23 @@ def _guard(figures: Json) -> list[str]:
     if size := figures.get("size"):
         lines.append(f"size: {size['verdict']}, {size['ratio']:.2f} of {size['against']}")
     if budget := figures.get("budget"):
-        loss = budget.get("loss")
-        figures_text = (
-            f", ION {loss['ion']['mean']:+.3f}, drift {loss['drift']['mean']:.3f} on {loss['n']} faces" if loss else ""
-        )
+        loss = budget.get("loss", {})
+        drift = loss.get("drift") or budget.get("drift")
+        figures_text = f", ION {loss['ion']['mean']:+.3f}" if loss else ""
+        figures_text += f", drift {drift['mean']:.3f} on {budget['faces']['n']} faces" if drift else ""
         lines.append(f"budget: {budget['verdict']}{figures_text}" + _reason(budget))
     return [*lines, *(["written despite the refusal (--force)"] if figures.get("forced") else [])]
+
+
+def _int8(artifact: Artifact) -> list[str]:
+    """Returns the coverage of int8, and the reasons of the float layers; empty for another precision."""
+    from lmconv.quantise import coverage
+    from lmconv.store.summary import int8_coverage
+
+    figures = int8_coverage(artifact)
+    if figures is None:
+        return []
+    return [f"int8       {coverage.text(figures)}", *(f"float      {line}" for line in coverage.reasons(figures))]
 
 
 def _reason(figures: Json) -> str:

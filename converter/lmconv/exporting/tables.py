@@ -14,7 +14,10 @@ def text_of(outcome: Outcome, models: tuple[str, ...]) -> str:
 
 
 def _artefacts(artifacts: list[Json]) -> str:
+    from lmconv.quantise.coverage import text
+
     header = ["artefact", "weights", "MB", "parameters", "of source", "GFLOP", "of source", "s"]
+    quantised = any(row["int8"] for row in artifacts)
     rows = [
         [
             row["path"],
@@ -25,9 +28,11 @@ def _artefacts(artifacts: list[Json]) -> str:
             f"{row['flops'] / 1e9:.3f}",
             f"{row['source_flops'] / 1e9:.3f}",
             f"{row['seconds']:.1f}",
+            *([text(row["int8"]) if row["int8"] else ""] if quantised else []),
         ]
         for row in artifacts
     ]
+    header += ["in int8"] if quantised else []
     return table(header, rows, left=2) if rows else ""
 
 

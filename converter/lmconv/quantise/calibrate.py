@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lmconv.graph.execution import Chunks, channel_mean, restored, run_node, walk
 from lmconv.graph.index import Graph, attribute
 from lmconv.quantise.observe import ActivationStatistics
-from lmconv.quantise.plan import WEIGHTED, QuantisationPlan, QuantiserOptions
+from lmconv.quantise.plan import WEIGHTED, QuantisationPlan, QuantiserOptions, channel_axis
 from lmconv.quantise.rounding import Affine, Layer, along, input_covariance, make_affine, quantise_layer
 from lmconv.types import Float32
 
@@ -62,7 +62,7 @@ def calibrate(
         if name not in plan.layers:
             outputs = run_node(graph, rewired, values, graph.constants)
             if settings.correct_bias and name == head:
-                correction, outputs[name] = _correct_means(statistics.means[name], outputs[name])
+                correction, outputs[name] = _correct_means(node, statistics.means[name], outputs[name])
                 parameters.biases[name] = graph.constants[node.input[2]] + correction
             return outputs
         input_affine = parameters.activations[plan.source.get(node.input[0], node.input[0])]
@@ -70,7 +70,7 @@ def calibrate(
         parameters.layers[name] = layer
         outputs = run_node(graph, *_with_rounded_weights(rewired, layer, values))
         if settings.correct_bias and node.op_type != "MatMul":
-            correction, outputs[name] = _correct_means(statistics.means[name], outputs[name])
+            correction, outputs[name] = _correct_means(node, statistics.means[name], outputs[name])
             layer.bias = layer.bias + correction
         return outputs
 
@@ -126,7 +126,8 @@ def quantise_alone(
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         outputs = run_node(graph, *_with_rounded_weights(copy, layer, snapped))
-        correction, _ = _correct_means(channel_mean(expected), outputs[node.output[0]])
+        mean = channel_mean(expected, channel_axis(node, expected[0].ndim))
+        correction, _ = _correct_means(node, mean, outputs[node.output[0]])
         layer.bias = layer.bias + correction
     return layer
 
@@ -146,11 +147,12 @@ def _quantise_layer(
     return quantise_layer(graph, node, input_affine, settings.activations, covariance)
 
 
-def _correct_means(expected: Float32, outputs: Chunks) -> tuple[Float32, Chunks]:
-    """Returns the correction of each channel's mean, (C,) float32, and the corrected values."""
-    correction = expected - channel_mean(outputs)
+def _correct_means(node: onnx.NodeProto, expected: Float32, outputs: Chunks) -> tuple[Float32, Chunks]:
+    """Returns the correction of each channel's mean, (C,) float32, and the corrected output of a layer."""
     ndim = outputs[0].ndim
-    return correction, [x + along(correction, 1 if ndim > 3 else ndim - 1, ndim) for x in outputs]
+    axis = channel_axis(node, ndim)
+    correction = expected - channel_mean(outputs, axis)
+    return correction, [x + along(correction, axis, ndim) for x in outputs]
 
 
 def _head_output(graph: Graph) -> str:
@@ -166,6 +168,6 @@ def _with_rounded_weights(
     node: onnx.NodeProto, layer: Layer, values: Mapping[str, Chunks]
 ) -> tuple[onnx.NodeProto, Mapping[str, Chunks], dict[str, NDArray[Any]]]:
     """Makes `node` read the rounded weights of `layer`; returns the node, its values and its constants."""
-    names = ["weights"] if node.op_type == "MatMul" else ["weights", "bias"]
-    node.input[:] = [node.input[0], *names]
-    return node, values, {"weights": layer.dequantised(), "bias": layer.bias}
+    weights, bias = f"{node.output[0]}_weights", f"{node.output[0]}_bias"
+    node.input[:] = [node.input[0], weights] if node.op_type == "MatMul" else [node.input[0], weights, bias]
+    return node, values, {weights: layer.dequantised(), bias: layer.bias}

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from lmconv.graph.index import Graph, attribute
+from lmconv.graph.index import Graph, attribute, reads
 from lmconv.quantise.observe import ActivationStatistics
 from lmconv.quantise.plan import QuantisationPlan
 from lmconv.types import Float32
@@ -66,7 +66,7 @@ def equalise(
         _scale_channels(graph, link, scale.reshape(-1, 1, 1, 1))
         for name in link.tensors:
             ranges[name], means[name] = ranges[name] / scale, means[name] / scale
-    return len(links), ActivationStatistics(ranges=ranges, means=means)
+    return len(links), ActivationStatistics(ranges=ranges, means=means, macs=statistics.macs)
 
 
 def _scale_channels(graph: Graph, link: Link, column: Float32) -> None:
@@ -95,7 +95,7 @@ def find_links(graph: Graph) -> list[Link]:
         link = Link(
             tensors=tensors,
             writers=[node for node in border if tensors.intersection(node.output)],
-            readers=[node for node in border if tensors.intersection(node.input)],
+            readers=[node for node in border if tensors.intersection(reads(node))],
         )
         if _can_scale(graph, link):
             links.append(link)

@@ -6,32 +6,47 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lmconv.graph.execution import channel_mean, has_channels, walk
+from lmconv.graph.execution import Chunks, channel_mean, has_channels, walk
+from lmconv.graph.facts import layer_macs
 from lmconv.graph.index import Graph
+from lmconv.quantise.plan import WEIGHTED, channel_axis
 from lmconv.types import Float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationStatistics:
-    """Statistics of each float tensor with channels: (C,) float32, by tensor name.
+    """Statistics of each float32 tensor with channels: (C,) float32, by tensor name.
 
     Attributes:
         ranges: Largest magnitude of each channel of (N, C, ...) values.
-        means: Mean of each channel of (N, C, H, W) or (..., C) values.
+        means: Mean of each channel of (N, C, H, W) or (..., C) values; of (N, C, ...) values for a convolution.
+        macs: Multiply-accumulates of each layer for one crop, by the name of the layer's output.
     """
 
     ranges: dict[str, Float32] = field(default_factory=dict)
     means: dict[str, Float32] = field(default_factory=dict)
+    macs: dict[str, int] = field(default_factory=dict)
 
 
 def observe(graph: Graph, crops: Float32) -> ActivationStatistics:
     """Runs the float network once on (n, 3, H, W) float32 crops; the result holds for any options of the quantiser."""
     statistics = ActivationStatistics()
+    layers = {node.output[0]: node for node in graph.proto.node if node.op_type in WEIGHTED}
+    shapes = {name: value.shape for name, value in graph.constants.items()}
     for values in walk(graph, crops):
+        shapes |= {name: chunks[0].shape for name, chunks in values.items()}
         for name, chunks in values.items():
-            if chunks[0].ndim > 1 and chunks[0].size and chunks[0].dtype == np.float32 and has_channels(chunks):
+            if _is_activation(chunks):
                 axes = (0, *range(2, chunks[0].ndim))
                 magnitudes = [np.maximum(x.max(axis=axes), -x.min(axis=axes)) for x in chunks]
                 statistics.ranges[name] = np.max(magnitudes, axis=0)
-                statistics.means[name] = channel_mean(chunks)
+                axis = channel_axis(layers[name], chunks[0].ndim) if name in layers else None
+                statistics.means[name] = channel_mean(chunks, axis)
+    batch = shapes[graph.inputs[0]][0]
+    statistics.macs.update({name: macs // batch for name, macs in layer_macs(graph.proto.node, shapes).items()})
     return statistics
+
+
+def _is_activation(chunks: Chunks) -> bool:
+    """True for float32 values with channels."""
+    return chunks[0].ndim > 1 and chunks[0].size > 0 and chunks[0].dtype == np.float32 and has_channels(chunks)

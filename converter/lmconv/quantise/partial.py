@@ -19,7 +19,7 @@ from lmconv.quantise.emit import emit
 from lmconv.quantise.equalise import equalise
 from lmconv.quantise.observe import observe
 from lmconv.quantise.plan import QuantiserOptions, plan
-from lmconv.quantise.static import sample
+from lmconv.quantise.static import distinct, sample
 from lmconv.types import Float32
 
 
@@ -32,12 +32,14 @@ class Partial:
         graph: Index of the float graph, with equalised weights.
         parameters: Quantisation parameters of every layer and tensor that can be int8.
         settings: Options of the quantiser that `parameters` was computed with.
+        tensors: Names of the float32 tensors with channels.
     """
 
     model: onnx.ModelProto
     graph: Graph
     parameters: QuantisationParameters
     settings: QuantiserOptions
+    tensors: frozenset[str]
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -47,7 +49,7 @@ class Partial:
     def graph_of(self, layers: Collection[str]) -> onnx.ModelProto:
         """Returns the network with exactly `layers` in int8; each layer is named by its output."""
         float_layers = self.settings.float_layers | (frozenset(self.layers) - frozenset(layers))
-        selection = plan(self.graph, replace(self.settings, float_layers=float_layers))
+        selection = plan(self.graph, replace(self.settings, float_layers=float_layers), self.tensors)
         return emit(self.model, self.graph, selection, self.parameters, self.settings)
 
 
@@ -60,9 +62,11 @@ def prepare(model: onnx.ModelProto, crops: Float32, settings: QuantiserOptions) 
         settings: Options of the quantiser.
     """
     sampled = sample(crops, settings.crops)
+    model = distinct(model)
     graph = Graph.of(model)
-    selection = plan(graph, settings)
-    equalise(graph, selection, observe(graph, sampled), settings.balance)
+    statistics = observe(graph, sampled)
+    selection = plan(graph, settings, statistics.ranges)
+    equalise(graph, selection, statistics, settings.balance)
     parameters = QuantisationParameters()
     rng = np.random.default_rng(0)
 
@@ -82,4 +86,5 @@ def prepare(model: onnx.ModelProto, crops: Float32, settings: QuantiserOptions) 
 
     for _ in walk(graph, sampled, compute, set_range):
         pass
-    return Partial(model=model, graph=graph, parameters=parameters, settings=settings)
+    tensors = frozenset(statistics.ranges)
+    return Partial(model=model, graph=graph, parameters=parameters, settings=settings, tensors=tensors)

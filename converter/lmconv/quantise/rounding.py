@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lmconv.graph.execution import Chunks
 from lmconv.graph.index import Graph, attribute
+from lmconv.quantise.plan import CONVOLUTIONS, output_axis
 from lmconv.types import Float32, Float64
 
 POSITIONS = 1024
@@ -102,7 +103,7 @@ def quantise_layer(
             to the nearest integer.
     """
     weights = graph.constants[node.input[1]]
-    axis = 0 if node.op_type == "Conv" or attribute(node, "transB", 0) else 1
+    axis = output_axis(node)
     shape = np.moveaxis(weights, axis, 0).shape
     rows = np.moveaxis(weights, axis, 0).reshape(shape[0], -1).astype(np.float64)
     bias = np.zeros(len(rows), np.float32)
@@ -165,8 +166,8 @@ def input_covariance(
     node: onnx.NodeProto, weights: NDArray[Any], x: Chunks, rng: np.random.Generator
 ) -> Float64 | None:
     """Covariance of a layer's input at random output positions, (groups, fan-in, fan-in); None if not supported."""
-    if node.op_type == "Conv":
-        if weights.ndim != 4 or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
+    if node.op_type in CONVOLUTIONS:
+        if node.op_type != "Conv" or weights.ndim != 4 or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
             return None
         per_crop = -(-POSITIONS // sum(map(len, x)))
         rows = np.concatenate([_patches(node, weights, piece, per_crop, rng) for piece in x])

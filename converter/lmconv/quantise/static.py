@@ -11,14 +11,19 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
+from lmconv.graph import naming
+from lmconv.graph.facts import copied
 from lmconv.graph.index import Graph
 from lmconv.quantise.calibrate import calibrate
+from lmconv.quantise.coverage import coverage
 from lmconv.quantise.emit import emit
 from lmconv.quantise.equalise import equalise
 from lmconv.quantise.observe import ActivationStatistics, observe
-from lmconv.quantise.plan import WEIGHTED, QuantiserOptions, plan
+from lmconv.quantise.plan import QuantiserOptions, plan
 from lmconv.types import Float32, Json
 
+SUFFIXES = ("_scale", "_zero_point", "_quantized", "_dequantized", "_weights", "_bias")
+"""Ends of the names that the quantiser gives to new values."""
 FEWEST, SIDE = 24, 112
 """Crops larger than SIDE x SIDE pixels are fewer in proportion, at least FEWEST, to bound time and memory."""
 
@@ -38,11 +43,12 @@ def quantise(
         A model with the same inputs and outputs, and the decisions for the recipe.
     """
     sampled = sample(crops, settings.crops)
+    model = distinct(model)
     graph = Graph.of(model)
-    selection = plan(graph, settings)
-    links, statistics = equalise(graph, selection, statistics or observe(graph, sampled), settings.balance)
-    parameters = calibrate(graph, selection, sampled, settings, statistics)
-    weighted = [node for node in graph.proto.node if node.op_type in WEIGHTED]
+    statistics = statistics or observe(graph, sampled)
+    selection = plan(graph, settings, statistics.ranges)
+    links, equalised = equalise(graph, selection, statistics, settings.balance)
+    parameters = calibrate(graph, selection, sampled, settings, equalised)
     return emit(model, graph, selection, parameters, settings), {
         "activations": settings.activations,
         "weights": "int8, symmetric, per output channel",
@@ -50,10 +56,23 @@ def quantise(
         "crops": len(sampled),
         "balance": settings.balance,
         "equalised": links,
-        "layers": len(selection.layers),
-        "float_layers": [node.name for node in weighted if node.output[0] not in selection.layers],
         "bias_corrected": settings.correct_bias,
+        **coverage(graph, selection, statistics.macs),
     }
+
+
+def distinct(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy of the model in which no value has a name that the quantiser writes, for example `x_scale`.
+
+    A bias called `x_bias` keeps its name if the layer that writes `x` is its only reader: the new bias replaces it.
+    """
+    model = copied(model)
+    graph, names = Graph.of(model), naming.taken(model.graph)
+    for name in sorted(names - {""}):
+        for clash in (name + suffix for suffix in SUFFIXES if name + suffix in names):
+            if any(reader.output[0] != name for reader in graph.consumers.get(clash, [])):
+                naming.vacate(model.graph, clash)
+    return model
 
 
 def sample(crops: Float32, count: int) -> Float32:

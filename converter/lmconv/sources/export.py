@@ -1,4 +1,4 @@
-"""Exports the source network to one ONNX graph, opset 18, `input` (N, 3, H, W) to `landmarks` (N, L, 2).
+"""Exports the source network to one ONNX graph, opset 18 to 24, `input` (N, 3, H, W) to `landmarks` (N, L, 2).
 
 A detector keeps its raw outputs. A network for pictures of any size gives a graph for pictures of any size.
 """
@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmconv.errors import Bug, InputError, first_line
+from lmconv.errors import Bug
 from lmconv.graph import naming
 from lmconv.graph.facts import set_batch
 from lmconv.graph.order import keep_live
 from lmconv.networks.heads import head_of
-from lmconv.opsets.contrib import standard
+from lmconv.opsets.hub import to_hub
+from lmconv.opsets.versions import opset_of
 from lmconv.sources.onnx_file import OnnxSource
 from lmconv.sources.onnx_original import BATCH_TOLERANCE, same
 from lmconv.sources.onnx_reading import graph_inputs, load_source
 from lmconv.sources.resolve import Opened, open_source
 from lmconv.sources.tracing import traced
-from lmconv.types import OPSET, ModelSpec, Source
+from lmconv.types import OPSETS, ModelSpec, Source
 
 if TYPE_CHECKING:
     import onnx
@@ -49,16 +50,13 @@ def export(source: Source, session: Opened | None = None) -> tuple[onnx.ModelPro
         modules: dict[str, str] = {}
     else:
         model, modules = traced(source, session.network)
-    opset = {entry.domain: entry.version for entry in model.opset_import}.get("")
-    if opset != OPSET:
-        raise Bug(f"the exporter gave opset {opset} for {source.spec.name} where {OPSET} was asked for")
+    if (opset := opset_of(model)) not in OPSETS:
+        raise Bug(f"the graph of {source.spec.name} has opset {opset}, not one of {OPSETS[0]} to {OPSETS[-1]}")
     return model, modules
 
 
 def _from_onnx(source: Source, session: OnnxSource) -> onnx.ModelProto:
-    from onnx import version_converter
-
-    model = standard(load_source(source), source.label)
+    model = load_source(source)
     image, outputs = session.original.image, session.original.outputs()
     kept = [value for value in model.graph.output if value.name in outputs]
     del model.graph.output[:]
@@ -67,15 +65,7 @@ def _from_onnx(source: Source, session: OnnxSource) -> onnx.ModelProto:
     inputs = graph_inputs(model)
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    # Up to IR 3 weights are listed as inputs, and the converter looks for weights in this list only.
-    model.ir_version = max(model.ir_version, 4)
-    try:
-        model = version_converter.convert_version(model, OPSET)
-    except Exception as error:  # the converter raises RuntimeError and its own ConvertError
-        reason = first_line(error)
-        raise InputError(
-            f"{source.label} cannot be brought to opset {OPSET}: {reason}", hint="export it anew"
-        ) from error
+    model = to_hub(model, source.label)
     model.ir_version = 10
     naming.strip(model)
     (replace(image, size=(None, None)) if source.spec.sample else image).put_in_front(model.graph)

@@ -29,11 +29,21 @@ FIGURES: Mapping[str, Callable[[Artifact], object]] = {
     "source_flops": lambda artifact: artifact.parents["source"]["flops"],
     "seconds": lambda artifact: artifact.measured["seconds"],
     "guard": lambda artifact: artifact.measured.get("guard"),
+    "int8": lambda artifact: int8_coverage(artifact),
 }
 """Every key of a row, with its value: `size` is (height, width) of the network's input, pixels; `bytes` the size of the
 deployed files; `seconds` the time of the export."""
+
+COVERAGE = ("layers", "of", "macs", "int8_macs", "float")
+"""Decisions of the quantiser that describe the coverage, see `lmconv.quantise.coverage`."""
 
 
 def summary(artifact: Artifact, *figures: str) -> Json:
     """Returns the identity of an artefact, then these keys of `FIGURES`, in this order."""
     return {name: FIGURES[name](artifact) for name in (*IDENTITY, *figures)}
+
+
+def int8_coverage(artifact: Artifact) -> Json | None:
+    """Returns `COVERAGE` of an artefact; None for another precision, or if its manifest has no figures."""
+    decisions = artifacts.decided(artifact.recipe, "int8") or {}
+    return {key: decisions[key] for key in COVERAGE} if "of" in decisions else None

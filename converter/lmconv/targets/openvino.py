@@ -254,6 +254,7 @@ plugin = Target(
         activations="uint8",
         bracket=False,
         reason="its x86 kernels multiply unsigned activations by signed weights, and fuse PReLU to the layer before",
+        deconvolutions=True,
     ),
     on_arm=QuantScheme(
         activations="int8",

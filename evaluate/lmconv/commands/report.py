@@ -81,7 +81,7 @@ LEGEND = [
 
 def _row(artifact: Artifact) -> Json:
     from lmconv.store import artifact as store
-    from lmconv.store.summary import summary
+    from lmconv.store.summary import int8_coverage, summary
 
     return {
         **summary(artifact, "execution", "bytes", "parameters", "trained"),
@@ -90,6 +90,7 @@ def _row(artifact: Artifact) -> Json:
         "latency": artifact.measured.get("latency"),
         "guard": artifact.measured.get("guard"),
         "doubt": store.forced_reason(artifact),
+        "int8": int8_coverage(artifact),
     }
 
 
@@ -115,9 +116,12 @@ def _io_suffix(row: Json) -> str:
 
 def _remarks(row: Json) -> str:
     """Returns the remarks on an artefact for the notes below the table; empty without remarks."""
+    from lmconv.quantise.coverage import text
+
     caveat = (row["verified"] or {}).get("caveat") or (row["latency"] or {}).get("caveat")
     normaliser = row["normaliser"] and f"ION is divided by {row['normaliser']}"
-    return "; ".join(filter(None, (caveat, normaliser, row["doubt"])))
+    coverage = row["int8"] and f"int8 in {text(row['int8'])}"
+    return "; ".join(filter(None, (caveat, normaliser, row["doubt"], coverage)))
 
 
 def _cells(row: Json) -> list[str]:

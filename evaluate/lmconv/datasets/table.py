@@ -4,8 +4,9 @@ CSV: a header with the columns `image`, `x0`, `y0`, ... up to the last point, in
 `subset`, `split` (train or test) and `box_x1`, `box_y1`, `box_x2`, `box_y2`. JSON: a list of
 `{"image": "a.jpg", "landmarks": [[x, y], ...]}` with the optional keys `"subset"`, `"split"` and
 `"box": [x1, y1, x2, y2]`. Paths of pictures are relative to the file. A face without a split belongs to every split.
-Boxes are checked and otherwise ignored, because the networks take crops around the landmarks. Coordinates stay as
-stored.
+Boxes are checked and otherwise ignored, because the networks take crops around the landmarks. A table may have boxes
+and no points: the two corners of a box are then the points of the face, which is enough for calibration. Coordinates
+stay as stored.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _csv(path: Path) -> Iterator[tuple[Face, str | None]]:
             cells = dict(zip(header, row, strict=True))
             points = [cells[f"{axis}{number}"] for number in range(landmarks) for axis in "xy"]
             box = [cells[name] for name in BOX if name in cells]
-            yield _face(path, reader.line_num, cells, points, box)
+            yield _face(path, reader.line_num, cells, points or box, box)
     except csv.Error as error:
         raise line_error(path, reader.line_num, f"not CSV: {error}") from error
 
@@ -66,8 +67,10 @@ def _landmarks(path: Path, header: list[str]) -> int:
     """Returns the number of points that the columns of a CSV header describe."""
     columns = [name for name in header if re.fullmatch(r"[xy][0-9]{1,4}", name)]
     landmarks = max((int(name[1:]) for name in columns), default=-1) + 1
-    required = ["image", *(f"{axis}{number}" for number in range(max(landmarks, 1)) for axis in "xy")]
-    required += BOX if set(BOX) & set(header) else ()
+    boxes = set(BOX) & set(header)
+    needed = landmarks or (0 if boxes else 1)
+    required = ["image", *(f"{axis}{number}" for number in range(needed) for axis in "xy")]
+    required += BOX if boxes else ()
     missing = [name for name in required if name not in header]
     if missing:
         raise line_error(path, 1, f"the header has no column {missing[0]}", HINT)
@@ -81,9 +84,10 @@ def _landmarks(path: Path, header: list[str]) -> int:
 def _json(path: Path) -> Iterator[tuple[Face, str | None]]:
     """Yields each face of a JSON list with its split; an error names the line, because each entry is decoded alone."""
     for line, entry in _entries(path, read_text(path)):
-        if not isinstance(entry, dict) or not {"image", "landmarks"} <= entry.keys():
+        if not isinstance(entry, dict) or "image" not in entry or not {"landmarks", "box"} & entry.keys():
             raise line_error(path, line, 'an entry is not {"image": ..., "landmarks": [[x, y], ...]}', HINT)
-        pairs, box = entry["landmarks"], entry.get("box", [])
+        box = entry.get("box", [])
+        pairs = entry.get("landmarks", [box[:2], box[2:]] if isinstance(box, list) else [])
         if (
             not isinstance(pairs, list)
             or not pairs

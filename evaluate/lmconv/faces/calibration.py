@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lmconv.errors import UsageError
 from lmconv.faces.crops import FaceCrops, crop_faces, face_square, picture_digests
 from lmconv.faces.images import read_images
-from lmconv.faces.lookup import find_faces
+from lmconv.faces.lookup import calibration_faces
 from lmconv.networks.preprocess import network_input
 from lmconv.networks.squares import Square, as_uint8, cut
 from lmconv.types import Float32, Float64, ModelSpec, Uint8
@@ -69,7 +69,7 @@ def calibration_inputs(
     """
     if count < 1:
         raise UsageError(f"{count} calibration crops are too few", hint="use at least 1")
-    faces = [face for face in find_faces(path, spec, split, dataset).faces if face.name not in without]
+    faces = [face for face in calibration_faces(path, spec, split, dataset).faces if face.name not in without]
     shuffled, random = _shuffled(len(faces), seed)
     order = np.resize(shuffled, count)
     draws = random.random((count, 5))
@@ -94,7 +94,7 @@ def calibration_pictures(
     dataset: Dataset | None = None,
 ) -> tuple[str, ...]:
     """Returns the digests of the pictures that `calibration_inputs` crops, in the form of `FaceCrops.pictures`."""
-    faces = find_faces(path, spec, split, dataset).faces
+    faces = calibration_faces(path, spec, split, dataset).faces
     return picture_digests([faces[index] for index in _shuffled(len(faces), seed)[0][:count]])
 
 
@@ -111,8 +111,9 @@ def evaluation_crops(
 
     The result has at most `MAX_EVALUATION_FACES` faces, drawn from `seed`. If at least `MIN_HELD_OUT_FACES` faces are
     held out (not used by calibration), the result has held-out faces only; otherwise any face may be in the result.
+    The faces may have another number of points than the network, see `calibration_faces`.
     """
-    listing = find_faces(path, spec, split, dataset)
+    listing = calibration_faces(path, spec, split, dataset)
     order, _ = _shuffled(len(listing.faces), seed)
     candidates = order[count:] if len(order) - count >= MIN_HELD_OUT_FACES else order
     faces = tuple(listing.faces[index] for index in np.sort(candidates[:MAX_EVALUATION_FACES]))

@@ -53,13 +53,25 @@ def matching_datasets(path: Path) -> list[Dataset]:
     return matches or [dataset for dataset in datasets.values() if dataset.matches_bare(path)]
 
 
-def check_points(path: Path, split: str, spec: ModelSpec) -> None:
-    """Reads the annotations of a path without decoding any picture.
+def calibration_faces(path: Path, spec: ModelSpec, split: str, dataset: Dataset | None = None) -> Listing:
+    """Lists the faces for calibration, which needs pictures and squares, and no points.
 
-    Raises:
-        OtherPoints: No face has the number of points that the network predicts.
+    Args:
+        path: Folder with annotated faces, or annotation file.
+        spec: Spec of the network.
+        split: `"test"`, `"train"` or `"all"`.
+        dataset: Plug-in that reads the path; by default the plug-in that matches the path.
+
+    Returns:
+        The faces with the number of points that the network predicts; if there are none, the faces with the most
+        common number of points.
     """
-    find_faces(path, spec, split)
+    try:
+        return find_faces(path, spec, split, dataset)
+    except OtherPoints:
+        listing = (dataset or find_dataset(path)).faces(path, split)
+        ((common, _),) = collections.Counter(len(face.points) for face in listing.faces).most_common(1)
+        return replace(listing, faces=tuple(face for face in listing.faces if len(face.points) == common))
 
 
 def find_faces(path: Path, spec: ModelSpec, split: str, dataset: Dataset | None = None) -> Listing:

@@ -21,6 +21,7 @@ from lmconv.faces.crops import FaceCrops
 from lmconv.faces.training import TrainingFaces
 from lmconv.inference.latency import Gain, faster, paced
 from lmconv.judging import parity
+from lmconv.judging.accuracy import bootstrap
 from lmconv.judging.loss import Budget, loss, losses
 from lmconv.machine import this_cpu
 from lmconv.networks.heads import head_of
@@ -30,7 +31,7 @@ from lmconv.plugins import PASSES, TARGETS
 from lmconv.scheme import scheme
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference
-from lmconv.store.files import digest
+from lmconv.store.files import digest, finite
 from lmconv.types import Arrays, Artifact, Json, OpenOptions, Precision, Session, Target, Variant
 
 ALONE = OpenOptions(threads=1)
@@ -161,12 +162,21 @@ class Judge:
         if reason := self._unjudged(artifact) or session.execution_mismatch:
             return {"verdict": "not judged", "reason": reason}
         faces, expected = self._judged_on()
-        lost = loss(losses(parity.on_faces(session, artifact.spec, faces), expected, faces))
-        verdict, reason = self.guard.budget.judge(lost)
+        outputs = parity.on_faces(session, artifact.spec, faces)
         pictures = faces.pictures()
         known = len(set(pictures).intersection(artifact.recipe.get("faces", ())))
-        figures = {"verdict": verdict, "reason": reason, "allowed": asdict(self.guard.budget), "loss": lost.to_json()}
-        figures["faces"] = {"n": lost.n, "pictures": len(pictures), "calibrated": known, "sha256": digest(pictures)}
+        n = len(faces.names)
+        figures: Json = {"faces": {"n": n, "pictures": len(pictures), "calibrated": known, "sha256": digest(pictures)}}
+        budget = self.guard.budget
+        if without_ion := _without_ion(artifact, faces):
+            drift = bootstrap(parity.drift(outputs, expected, faces))
+            verdict, reason = budget.judge_drift(drift)
+            figures |= {"verdict": verdict, "reason": reason or without_ion, "drift": finite(asdict(drift))}
+        else:
+            lost = loss(losses(outputs, expected, faces))
+            verdict, reason = budget.judge(lost)
+            figures |= {"verdict": verdict, "reason": reason, "loss": lost.to_json()}
+        figures |= {"allowed": asdict(budget)}
         return figures | ({"refused": f"is outside its budget: {reason}"} if verdict == "outside" else {})
 
     def _unjudged(self, artifact: Artifact) -> str:
@@ -175,9 +185,7 @@ class Judge:
             return "no annotated faces were given"
         if not head_of(artifact.spec).on_faces:
             return "it is a detector"
-        if not artifacts.trained(artifact):
-            return "its weights are random"
-        return "" if scheme(artifact.spec.landmarks) else f"ION is not defined for {artifact.spec.landmarks} points"
+        return "" if artifacts.trained(artifact) else "its weights are random"
 
     def _judged_on(self) -> tuple[FaceCrops, Outputs]:
         """Returns the faces, and the outputs of the plain graph for them; only called if `_unjudged` is empty."""
@@ -189,6 +197,14 @@ class Judge:
             with TARGETS.load(base.target).open(base, OpenOptions()) as session:
                 self._faces = faces, parity.on_faces(session, spec, faces)
         return self._faces
+
+
+def _without_ion(artifact: Artifact, faces: FaceCrops) -> str:
+    """Returns the reason why the faces have no ION for a network; empty if they have."""
+    landmarks, points = artifact.spec.landmarks, faces.truth.shape[1]
+    if landmarks != points:
+        return f"drift only: the network finds {landmarks} points, the faces have {points}"
+    return "" if scheme(landmarks) else f"drift only: ION is not defined for {landmarks} points"
 
 
 def parent_path(out: Path, name: str, artifact: Artifact) -> Path:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from lmconv.errors import InputError, UsageError
-from lmconv.scheme import SCHEMES, Scheme, scheme
+from lmconv.scheme import SCHEMES, Normaliser, Scheme, scheme
 from lmconv.types import Float32, Float64
 
 
@@ -37,15 +37,28 @@ def nme(predicted: Float32 | Float64, truth: Float64, normaliser: str | None = N
     """
     if predicted.shape != truth.shape or truth.ndim != 3:
         raise ValueError(f"predicted points of shape {predicted.shape} do not match annotated points of {truth.shape}")
-    rule = scheme_of(truth.shape[1]).normaliser(normaliser)
+    sizes = face_sizes(truth, scheme_of(truth.shape[1]).normaliser(normaliser))
+    distances = np.linalg.norm(predicted.astype(np.float64) - truth, axis=-1)
+    errors: Float64 = 100.0 * distances.mean(axis=-1) / sizes
+    return np.where(np.isfinite(errors), errors, np.inf)
+
+
+def face_sizes(truth: Float64, rule: Normaliser) -> Float64:
+    """Returns the size of each face, (n,) float64, pixels.
+
+    Args:
+        truth: (n, L, 2) float64, the annotated landmarks, pixels of the picture.
+        rule: The normaliser.
+
+    Raises:
+        InputError: The size of a face is not positive.
+    """
     sizes = rule.sizes(truth)
     if not (sizes > 0).all():
         face = int(np.argmin(sizes > 0))
         message = f"face {face} (counted from 0) cannot be judged: the {rule.measure} is {sizes[face]:g}"
         raise InputError(message, hint="correct the annotation of the face, or remove the annotation and the picture")
-    distances = np.linalg.norm(predicted.astype(np.float64) - truth, axis=-1)
-    errors: Float64 = 100.0 * distances.mean(axis=-1) / sizes
-    return np.where(np.isfinite(errors), errors, np.inf)
+    return sizes
 
 
 def scheme_of(landmarks: int) -> Scheme:

@@ -6,11 +6,13 @@ import dataclasses
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from lmconv.building.acceptance import Network
 from lmconv.faces.crops import FaceCrops
 from lmconv.inference.scenes import on_scenes
 from lmconv.inference.session import noise, outputs
-from lmconv.judging.nme import nme
+from lmconv.judging.nme import face_sizes, nme
 from lmconv.networks import seeded
 from lmconv.networks.compare import Difference
 from lmconv.networks.heads import head_of
@@ -18,6 +20,7 @@ from lmconv.networks.interfaces import interface_of
 from lmconv.networks.outputs import Gap, Outputs
 from lmconv.networks.preprocess import network_input
 from lmconv.networks.squares import to_picture
+from lmconv.scheme import BOXES, scheme
 from lmconv.store.reference import Reference, answer
 from lmconv.types import Artifact, Float64, ModelSpec, Session
 
@@ -186,9 +189,16 @@ def _overall(gap: Gap, against: Literal["torch", "onnx", "reference"]) -> Parity
 
 
 def drift(actual: Outputs, expected: Outputs, crops: FaceCrops) -> Float64:
-    """Returns the mean distance of the points of each face: (n,) float64, percent of the normaliser."""
+    """Returns the mean distance of the points of each face: (n,) float64, percent of the normaliser.
+
+    The faces may have another number of points than the outputs. Without a scheme for the number of points of the
+    faces, the normaliser is `box-side`.
+    """
     moved = to_picture(actual.landmarks, crops.squares) - to_picture(expected.landmarks, crops.squares)
-    return nme(crops.truth + moved, crops.truth, crops.normaliser)
+    points = scheme(crops.truth.shape[1])
+    sizes = face_sizes(crops.truth, points.normaliser(crops.normaliser) if points else BOXES["box-side"])
+    drifts: Float64 = 100.0 * np.linalg.norm(moved, axis=-1).mean(axis=-1) / sizes
+    return np.where(np.isfinite(drifts), drifts, np.inf)
 
 
 def reference_parity(session: Session, spec: ModelSpec, reference: Reference) -> Parity:

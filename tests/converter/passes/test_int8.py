@@ -304,7 +304,9 @@ def test_equalisation_leaves_the_float_network_unchanged(build: Callable[[], onn
     model = build()
     graph = Graph.of(model)
     before = {name: value.copy() for name, value in graph.constants.items()}
-    count, _ = equalise(graph, plan(graph, QuantiserOptions(activations="uint8")), observe(graph, crops), 0.5)
+    statistics = observe(graph, crops)
+    selection = plan(graph, QuantiserOptions(activations="uint8"), statistics.ranges)
+    count, _ = equalise(graph, selection, statistics, 0.5)
     changed = build()
     del changed.graph.initializer[:]
     changed.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in graph.constants.items())

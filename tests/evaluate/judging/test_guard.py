@@ -289,18 +289,32 @@ def test_held_out_faces_are_judged_alone_if_there_are_enough(faces: Path, monkey
     assert len(calibration.evaluation_crops(faces, spec, count=5).images) == 6, "one is not enough"
 
 
-@pytest.mark.parametrize(
-    ("points", "options", "reason"),
-    [(68, (), "no annotated faces were given"), (70, ("--calibration", "faces"), "no annotated faces were given")],
-)
-def test_a_budget_without_faces_is_not_judged(
-    cli: Cli, tmp_path: Path, faces: Path, points: int, options: tuple[str, ...], reason: str
+def test_a_budget_without_faces_is_not_judged(cli: Cli, tiny: Path) -> None:
+    assert cli("export", tiny).code == 0
+    reason = "no annotated faces were given"
+    assert guard("build/tiny/onnx-fp32")["budget"] == {"verdict": "not judged", "reason": reason}
+
+
+def test_faces_with_another_number_of_points_calibrate_and_judge_the_drift_alone(
+    cli: Cli, tmp_path: Path, faces: Path
 ) -> None:
     path = tmp_path / "x.onnx"
-    path.write_bytes(tiny_onnx(points=points).SerializeToString())
-    given = tuple(str(faces) if part == "faces" else part for part in options)
-    assert cli("export", path, *given).code == 0
-    assert guard("build/x/onnx-fp32")["budget"] == {"verdict": "not judged", "reason": reason}
+    path.write_bytes(tiny_onnx(points=70).SerializeToString())
+    options = ("--precision", "int8", "--calibration", faces)
+
+    ran = cli("export", path, *options)
+    assert ran.code == 0, ran.err
+    assert "finds 70 points" in ran.err
+    assert "they calibrate, and ION is not judged" in ran.err
+    budget = guard("build/x/onnx-int8")["budget"]
+    assert budget["reason"] == "drift only: the network finds 70 points, the faces have 68"
+    assert (budget["verdict"], "loss" in budget) == ("within", False)
+    assert 0 < budget["drift"]["mean"] < 0.4
+    assert (
+        f"drift {budget['drift']['mean']:.3f} on {budget['faces']['n']} faces"
+        in cli("inspect", "build/x/onnx-int8").out
+    )
+    cli("export", path, *options, "--budget-drift", "1e-3").refused(1, "is outside its budget: drift")
 
 
 # Force, and no guard

@@ -1,0 +1,51 @@
+"""From an ONNX file as people have one to the operators of the hub: opset 18 to 24, standard operators.
+
+The result computes what ONNX Runtime computes from the file.
+"""
+
+from __future__ import annotations
+
+import onnx
+
+from lmconv.graph import naming
+from lmconv.opsets.bfloat16 import widen
+from lmconv.opsets.functions import inlined
+from lmconv.opsets.lowering import lowered
+from lmconv.opsets.microsoft import RULES
+from lmconv.opsets.raising import raised
+from lmconv.opsets.rewriting import rewrite
+from lmconv.opsets.training import training
+from lmconv.opsets.versions import opset_of, tidy_domains
+from lmconv.types import OPSETS
+
+
+def to_hub(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Returns a model in the operators of the hub.
+
+    Args:
+        model: The model; may be changed. Its initializers are not among the inputs of the graph.
+        name: The file, for messages.
+
+    Returns:
+        A model of an opset in `OPSETS`: that of the file if possible, else the nearest. Operators of other domains
+        without a standard decomposition stay; `foreign` names them.
+
+    Raises:
+        InputError: A node cannot be brought to these opsets; the message names the node.
+    """
+    model = inlined(model, name)
+    tidy_domains(model)
+    widen(model)
+    ends = {value.name for value in (*model.graph.input, *model.graph.output)}
+    rewrite(model, training(opset_of(model), ends))
+    model = raised(model, name)
+    while rewrite(model, RULES):  # a replaced node may reveal the rank that another rule needs
+        pass
+    model = lowered(model, OPSETS[-1], name)
+    tidy_domains(model)
+    return model
+
+
+def foreign(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Returns the nodes whose operators ONNX does not define, subgraphs included."""
+    return [node for graph in naming.graphs(model.graph) for node in graph.node if node.domain]

@@ -1,0 +1,57 @@
+"""Operators in training mode, as ONNX Runtime computes them: BatchNormalization with statistics of the batch, Dropout.
+
+ONNX Runtime removes a Dropout before it runs a graph, in training mode too, unless the Dropout reads an input of the
+graph, computes an output of the graph, or something reads its mask. Such a Dropout stays, and is random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lmconv.opsets.rewriting import Call, Rule, Rules
+
+SINCE_TRAINING_MODE = 14
+"""Opset that gave BatchNormalization its attribute `training_mode`. Five outputs meant training mode before."""
+
+
+def training(opset: int, ends: set[str]) -> Rules:
+    """Returns the rules for a graph of an opset.
+
+    Args:
+        opset: Opset of the graph.
+        ends: Names of the inputs and outputs of the graph.
+    """
+
+    def batchnorm(call: Call) -> Sequence[str] | None:
+        trained = call.get("training_mode", 0) if opset >= SINCE_TRAINING_MODE else len(call.node.output) == 5
+        if not trained or any(call.is_read(index) for index in range(1, 5)):
+            return None
+        return [_normalised(call, opset)]
+
+    def dropout(call: Call) -> Sequence[str] | None:
+        mode = call.known(2)
+        if mode is None or not mode.any() or call.is_read(1) or ends & {call.input(0), call.node.output[0]}:
+            return None
+        return [call.input(0)]
+
+    rules: dict[tuple[str, str], Rule] = {("", "BatchNormalization"): batchnorm, ("", "Dropout"): dropout}
+    return rules
+
+
+def _normalised(call: Call, opset: int) -> str:
+    """Adds nodes that normalise each channel by its mean and variance over the batch and all positions."""
+    shape = call.constant([1, -1, 1])
+    flat = call.add("Reshape", call.input(0), call.constant([0, 0, -1]))
+    centred = call.add("Sub", flat, _mean(call, flat, opset))
+    variance = _mean(call, call.add("Mul", centred, centred), opset)
+    deviation = call.add("Sqrt", call.add("Add", variance, call.constant(call.get("epsilon", 1e-5))))
+    scale, bias = (call.add("Reshape", call.input(index), shape) for index in (1, 2))
+    scaled = call.add("Add", call.add("Mul", call.add("Div", centred, deviation), scale), bias)
+    return call.add("Reshape", scaled, call.add("Shape", call.input(0)))
+
+
+def _mean(call: Call, value: str, opset: int) -> str:
+    """Adds a mean over the axes 0 and 2 of a value of rank 3."""
+    if opset < 18:
+        return call.add("ReduceMean", value, axes=[0, 2])
+    return call.add("ReduceMean", value, call.constant([0, 2]))
