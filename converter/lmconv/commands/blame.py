@@ -61,10 +61,9 @@ def plugin(console: Console, *, artifact: Path, trust: bool) -> Outcome:
 def _text(found: Blame, reason: str) -> str:
     lines = [reason or "the outputs agree within the limits of export"]
     if found.first is None:
-        return "\n".join(
-            [*lines, f"none of the {found.compared} values that were compared differs by more than rounding"]
-        )
-    lines.append(f"first      {found.describe(found.first)}")
+        lines.append(f"none of the {found.compared} compared values differs by more than rounding")
+        return "\n".join(lines)
+    lines.append(f"{'most' if found.lowered else 'first':11}{found.describe(found.first)}")
     if made := found.reproduction:
         alone = "cannot run alone" if made.off is None else f"alone {made.off:.2g} off"
         lines.append(f"why        {made.path}: the node {alone}")
