@@ -82,7 +82,7 @@ def _build(
         engine = replace(choices.engine, cache=cache, modules=artifacts.modules(base.artifact))
         built = target.build(graph.model, new, graph.spec, recipe.hint, engine)
         reference_file.write(new, graph.spec, reference)
-        document = content(graph, variant, parents, start)
+        document = content(graph, variant, parents, start, exporter=base.artifact.recipe["exporter"])
         document |= {"execution": built.execution, "machine": built.machine}
         document["recipe"] |= recipe.to_json() | built.recipe
         if conversion.crops and depends_on_faces(graph.network.recipe, recipe):

@@ -21,7 +21,7 @@ from lmconv.sources.onnx_file import OnnxSource
 from lmconv.sources.onnx_original import BATCH_TOLERANCE, same
 from lmconv.sources.onnx_reading import graph_inputs, load_source
 from lmconv.sources.resolve import Opened, open_source
-from lmconv.sources.tracing import traced
+from lmconv.sources.tracing import Exported, traced
 from lmconv.types import OPSETS, ModelSpec, Source
 
 if TYPE_CHECKING:
@@ -45,14 +45,28 @@ def export(source: Source, session: Opened | None = None) -> tuple[onnx.ModelPro
     if session is None:
         with open_source(source) as session:
             return export(source, session)
+    exported = export_session(source, session)
+    return exported.model, exported.modules
+
+
+def export_session(source: Source, session: Opened, batch: int | None = None) -> Exported:
+    """Exports an opened network, see `export`, and says how.
+
+    Args:
+        source: The network.
+        session: The opened network.
+        batch: Batch size that the user asked for; None for a free batch.
+
+    Raises:
+        InputError: The network cannot be exported.
+    """
     if isinstance(session, OnnxSource):
-        model = _from_onnx(source, session)
-        modules: dict[str, str] = {}
+        exported = Exported(model=_from_onnx(source, session), modules={}, exporter="onnx file")
     else:
-        model, modules = traced(source, session.network)
-    if (opset := opset_of(model)) not in OPSETS:
+        exported = traced(source, session, batch)
+    if (opset := opset_of(exported.model)) not in OPSETS:
         raise Bug(f"the graph of {source.spec.name} has opset {opset}, not one of {OPSETS[0]} to {OPSETS[-1]}")
-    return model, modules
+    return exported
 
 
 def _from_onnx(source: Source, session: OnnxSource) -> onnx.ModelProto:

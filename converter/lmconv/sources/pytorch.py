@@ -14,7 +14,7 @@ from lmconv.errors import InputError
 from lmconv.networks.heads import head_of
 from lmconv.networks.heads.points import first_output
 from lmconv.plugins import BACKBONES
-from lmconv.sources import checkpoint_file, states, usercode
+from lmconv.sources import checkpoint_file, modules, states, usercode
 from lmconv.sources.randomise import randomise
 from lmconv.types import Arrays, Source
 
@@ -38,9 +38,10 @@ def network(source: Source, *, say: Callable[[str], object] = lambda note: None)
             fails.
     """
     spec, theirs = source.spec, usercode.foreign(source)
-    module = _build(source).eval()
+    module = modules.unwrapped(_build(source)).eval()
     if theirs:
-        _try(module, source, theirs)
+        modules.widen(module)
+        _try(modules.trial(module), source, theirs)
     if source.path is None:
         with _guarded(
             theirs, hint="it cannot be filled with random numbers: name its --weights; -v shows its traceback"
@@ -137,7 +138,7 @@ def _wrap(module: torch.nn.Module, source: Source) -> torch.nn.Module:
             self.net = module
 
         def forward(self, x: torch.Tensor) -> Any:
-            return head.traced(self.net(x))
+            return modules.as_float32(head.traced(self.net(x)))
 
     return Wrapped().eval()
 
@@ -150,26 +151,41 @@ def _try(module: torch.nn.Module, source: Source, theirs: str) -> None:
     """
     import torch
 
-    spec = source.spec
-    height, width = spec.input_size
+    from lmconv.sources.observing import observed
+
+    head, (height, width) = head_of(source.spec), source.spec.input_size
     two = torch.linspace(0, 1, 6 * height * width).reshape(2, 3, height, width)
-    hint = f"it was given (2, 3, {height}, {width}): is --input right, and any batch size taken? -v shows its traceback"
-    with usercode.theirs(theirs, hint=hint), torch.inference_mode():
-        first, again = first_output(module(two.clone())), first_output(module(two.clone()))
-    if not isinstance(first, torch.Tensor) or first.dtype != torch.float32:
+    hint = f"it was given (2, 3, {height}, {width}): is --input right? -v shows its traceback"
+    with usercode.theirs(theirs, hint=hint), torch.no_grad():
+        images = two if _takes(module, two) else two[:1]
+        with observed(module) as events:
+            first = first_output(module(images.clone()))
+        again = first_output(module(images.clone()))
+    if not isinstance(first, torch.Tensor) or not first.is_floating_point():
         kind = first.dtype if isinstance(first, torch.Tensor) else type(first).__name__
         raise InputError(f"{theirs} computes a {kind}, not a float32 tensor", hint="return the points, first of all")
-    head, shape = head_of(spec), tuple(first.shape)
-    expected = head.expected_shape(shape)
-    if shape[:1] != (2,):
-        hint = "let it take any number of inputs, such as by x.flatten(1) in place of x.view(1, -1)"
-        raise InputError(f"{theirs} makes {shape} of two inputs, not {expected}", hint=hint)
-    if not torch.allclose(first, again, rtol=1e-3, atol=1e-4, equal_nan=True):
-        hint = "let forward draw no random numbers, and dropout rest in eval()"
-        raise InputError(f"{theirs} computes something else each time", hint=hint)
-    if not head.fits(shape):
+    modules.check_mode(events, theirs)
+    if not torch.allclose(first.float(), again.float(), rtol=1e-3, atol=1e-4, equal_nan=True):
+        raise modules.random(events, theirs)
+    shape, expected = tuple(first.shape), head.expected_shape(tuple(first.shape))
+    if not head.fits((2, *shape[1:])):
         message = f"{theirs} computes {shape[1:]} an input, not {expected[1:]}"
         raise InputError(message, hint=head.shape_hint(shape))
+
+
+def _takes(module: torch.nn.Module, images: torch.Tensor) -> bool:
+    """True if a network computes one row of output for each of several inputs, or fails for one input too.
+
+    An error for several inputs is an error of the network only if one input alone gives an error too.
+    """
+    try:
+        return len(first_output(module(images.clone()))) == len(images)
+    except Exception:
+        try:
+            module(images[:1].clone())
+        except Exception:
+            return True
+        return False
 
 
 class TorchSource:
@@ -195,7 +211,7 @@ class TorchSource:
 
         if self._threads and torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
-        with _guarded(self._theirs), torch.inference_mode():
+        with _guarded(self._theirs), torch.no_grad():  # in inference mode parametrised weights cannot be counted
             result = self.network(torch.tensor(inputs["input"]))  # a copy: forward may change its input
         tensors = result if isinstance(result, tuple) else (result,)
         return head_of(self._source.spec).from_torch([tensor.numpy() for tensor in tensors])
