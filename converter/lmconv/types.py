@@ -501,7 +501,7 @@ class Target:
         ios: Possible inputs of artefacts.
         rewrites: Passes that make graphs faster on the target, by precision, in order; measured in docs/passes.md.
         on_arm: Form of the int8 graph for ARM CPUs, if different.
-        last: Returns the passes that the installed runtime needs after all others and after wrapping.
+        last: Returns the passes that the installed runtime needs for a graph, after all others and after wrapping.
         channels: Multiples of channels that compaction tries; the first one if nothing can be timed.
         inside: Means to read intermediate values of an artefact; None if the runtime cannot show any.
         exact: Passes that rewrite operators which the runtime computes inexactly, by operator; measured in
@@ -526,7 +526,7 @@ class Target:
     ios: tuple[Io, ...] = ("tensor", "image", "frame")
     rewrites: Mapping[Precision, tuple[str, ...]] = field(default_factory=dict)
     on_arm: QuantScheme | None = None
-    last: Callable[[], tuple[str, ...]] = tuple
+    last: Callable[[onnx.ModelProto], tuple[str, ...]] = lambda model: ()
     channels: tuple[int, ...] = CHANNELS
     inside: Inside | None = None
     exact: Mapping[str, str] = field(default_factory=dict)

@@ -130,7 +130,7 @@ def graph_for(conversion: Conversion, variant: Variant, last: tuple[str, ...] | 
         set_batch(model, batch)
     interface = interface_of(with_batch(network, batch or network.batch), variant.io)
     spec, whole = interface.spec, interface.wrap(copied(model))
-    finished = optimise(whole, target.last() if last is None else last, PassContext(spec=spec))
+    finished = optimise(whole, target.last(whole) if last is None else last, PassContext(spec=spec))
     return TargetGraph(
         model=finished.model, spec=spec, network=replace(made[-1], model=model), steps=made, last=finished
     )

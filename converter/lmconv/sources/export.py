@@ -18,6 +18,7 @@ from lmconv.networks.heads import head_of
 from lmconv.opsets.hub import to_hub
 from lmconv.opsets.versions import opset_of
 from lmconv.sources.onnx_file import OnnxSource
+from lmconv.sources.onnx_floats import in_float32
 from lmconv.sources.onnx_original import BATCH_TOLERANCE, same
 from lmconv.sources.onnx_reading import graph_inputs, load_source
 from lmconv.sources.resolve import Opened, open_source
@@ -70,7 +71,7 @@ def export_session(source: Source, session: Opened, batch: int | None = None) ->
 
 
 def _from_onnx(source: Source, session: OnnxSource) -> onnx.ModelProto:
-    model = load_source(source)
+    model = in_float32(load_source(source), session.original)
     image, outputs = session.original.image, session.original.outputs()
     kept = [value for value in model.graph.output if value.name in outputs]
     del model.graph.output[:]

@@ -110,6 +110,19 @@ class Original:
         images = self._probe(self.image, self.size)
         return {name: FileOutput.of(value, len(images)) for name, value in self._raw(self.image, images).items()}
 
+    def agrees(self, session: OrtSession, tolerance: float) -> bool:
+        """True if a graph in float32 with the inputs of the file gives the outputs of the file.
+
+        Args:
+            session: The graph.
+            tolerance: Largest difference, fractions of the largest output.
+        """
+        images = self._probe(self.image, self.size)
+        array = self.image.fed(images)
+        found = numeric(session.run({self.image.name: array if self.image.whole else array.astype(np.float32)}))
+        expected = self._once(self.image, images)
+        return same({name: rows(found[name], len(images)) for name in expected}, expected, tolerance)
+
     @property
     def any_size(self) -> bool:
         """True if the file takes images of any size."""

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmconv.errors import InputError, MissingRuntime, first_line
+from lmconv.graph.facts import copied
+from lmconv.graph.rounding import cast_pairs_as_arithmetic
 from lmconv.networks.interfaces import interface_of
 from lmconv.plugins import INSTALL
 from lmconv.store.artifact import model_file
@@ -38,8 +40,13 @@ if TYPE_CHECKING:
     import onnx
 
 HINT = "INFERENCE_PRECISION_HINT"
+ROUNDED = (Precision.FP32, Precision.INT8)
+"""Precisions in which a Cast to float16 and back must round; OpenVINO removes such a pair."""
 STATIC = "static_batch"
 """Setting: batch size in the file of a network with a free batch. A static shape is faster; a session reshapes it."""
+UNREAD = {"qlinear": {"QLinearConv"}, "deformable": {"DeformConv"}}
+"""Operators that OpenVINO does not read, by the pass that writes them in others: a QLinearConv with one scale per
+channel, and every DeformConv."""
 SIZES = 3
 """Number of batch sizes for which a session compiles a static network; all other sizes share one with a free batch."""
 
@@ -47,6 +54,14 @@ SIZES = 3
 def requires() -> str | None:
     """Returns an instruction to install OpenVINO if the package is missing."""
     return None if find_spec("openvino") else INSTALL["openvino"]
+
+
+def last(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Returns the passes that write a graph in operators that OpenVINO reads."""
+    from lmconv.graph import naming
+
+    operators = {node.op_type for graph in naming.graphs(model.graph) for node in graph.node if not node.domain}
+    return tuple(name for name, unread in UNREAD.items() if operators & unread)
 
 
 def build(
@@ -61,6 +76,9 @@ def build(
     Raises:
         InputError: OpenVINO cannot convert the network, or cannot write the files.
     """
+    if precision in ROUNDED:
+        model = copied(model)
+        cast_pairs_as_arithmetic(model)
     serialised = model.SerializeToString(deterministic=True)
     static = bool(free_inputs(spec)) and _write_static(serialised, out, spec)
     if not static:
@@ -270,5 +288,6 @@ plugin = Target(
         call='list(openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(inputs).values())',
     ),
     exact={"Resize": "exact_resampling", "AveragePool": "exact_resampling"},
+    last=last,
     rewrites=dict.fromkeys((Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8), ("dead",)),
 )

@@ -303,7 +303,7 @@ def test_the_last_passes_of_a_target_see_the_whole_graph_and_are_in_the_recipe(
         return model, {"looked": True}
 
     looking = Pass(name="looking", summary="looks", apply=look, tolerance=0.0)
-    needing = replace(TARGETS.load("onnx"), last=lambda: ("looking",))
+    needing = replace(TARGETS.load("onnx"), last=lambda model: ("looking",))
     with PASSES.using(looking=looking), TARGETS.using(onnx=needing):
         plain = plain_graph(source.resolve(str(tiny)), small.parent)
         artifact = build(Conversion(base=plain, out=small.parent), Variant(target="onnx", io="image"))
