@@ -48,5 +48,5 @@ def convert(
     """
     variant = Variant(target=target, precision=precision, io=io, batch=batch)
     check_variant(variant, faces=crops is not None)
-    base = plain_graph(source, out, crops=crops)
+    base = plain_graph(source, out, crops=crops, batch=batch)
     return build(Conversion(base=base, out=out, crops=crops, choices=choices), variant)

@@ -123,7 +123,7 @@ def _convert(job: Job, done: Done, step: Callable[[], object]) -> None:
 
     source = resolve(job.model, **job.options)
     crops = _crops(job, source.spec)
-    base = plain_graph(source, job.out, crops=crops)
+    base = plain_graph(source, job.out, crops=crops, batch=job.variants[0].batch)
     for warning in base.warnings:
         job.console.note(f"{job.model}: {warning}")
     step()

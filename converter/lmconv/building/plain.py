@@ -19,10 +19,12 @@ from lmconv.errors import InputError
 from lmconv.graph.facts import flops, parameters
 from lmconv.inference.session import noise, outputs
 from lmconv.machine import versions
-from lmconv.networks.heads import head_of
+from lmconv.networks.heads import choice_notes, head_of
 from lmconv.plugins import TARGETS
 from lmconv.sources import usercode
-from lmconv.sources.export import export
+from lmconv.sources.batches import batch_of
+from lmconv.sources.export import export_session
+from lmconv.sources.onnx_file import OnnxSource
 from lmconv.sources.onnx_reading import load_source
 from lmconv.sources.resolve import Opened, open_source
 from lmconv.store import artifact as artifacts
@@ -57,41 +59,44 @@ class Plain:
     source: Source
 
 
-def plain_graph(source: Source, out: Path, *, crops: Crops | None = None) -> Plain:
+def plain_graph(source: Source, out: Path, *, crops: Crops | None = None, batch: int | None = None) -> Plain:
     """Returns the plain graph of a source; makes the graph once and keeps it in `out/MODEL/plain/`.
 
     Args:
         source: The network to export.
         out: Folder of all artefacts.
         crops: Real faces on which passes are compared.
+        batch: Batch size that the user asked for; the plain graph has this batch if the network cannot have a free one.
 
     Raises:
         InputError: The source is broken, or the folder cannot be written.
         GateFailed: The graph does not compute the outputs of the source; nothing is written.
     """
     folder = out / source.spec.name / "plain"
-    return _kept(folder, source) or _made(folder, source, crops)
+    return _kept(folder, source) or _made(folder, source, crops, batch)
 
 
-def _made(folder: Path, source: Source, crops: Crops | None) -> Plain:
+def _made(folder: Path, source: Source, crops: Crops | None, batch: int | None) -> Plain:
     """Exports, simplifies, compares and writes the plain graph."""
     start = time.perf_counter()
     with open_source(source) as session:
+        source, notes = _settled(session, batch)
         reference, counts = _reference(session, source)
-        model, modules = export(source, session)
-        notes: list[str] = getattr(session, "notes", [])
-    spec = _exported(source.spec, model)
-    simplified = optimise(model, PLAIN_PASSES, PassContext(spec=spec, crops=crops() if crops else None))
+        exported = export_session(source, session, batch)
+    spec = _exported(source.spec, exported.model)
+    source = replace(source, spec=with_batch(source.spec, spec.batch))
+    notes += filter(None, [exported.note])
+    simplified = optimise(exported.model, PLAIN_PASSES, PassContext(spec=spec, crops=crops() if crops else None))
     simplified = replace(simplified, warnings=[*notes, *simplified.warnings])
     # An ONNX file computes the same as its plain graph; the operators of the file itself may be too old to count.
     parents = {"source": {**_identity(source), "flops": flops(simplified.model, spec.input_size), **counts}}
     with artifacts.staged(folder) as new:
         target = TARGETS.load(PLAIN_VARIANT.target)
         built = target.build(simplified.model, new, spec, PLAIN_VARIANT.precision, DEFAULT_BUILD)
-        (new / "modules.json").write_text(canonical(modules), encoding="utf-8")
+        (new / "modules.json").write_text(canonical(exported.modules), encoding="utf-8")
         reference_file.write(new, spec, reference)
         graph = TargetGraph(model=simplified.model, spec=spec, network=simplified)
-        document = content(graph, PLAIN_VARIANT, parents, start)
+        document = content(graph, PLAIN_VARIANT, parents, start, exporter=exported.exporter)
         artifacts.write(new, document | {"execution": built.execution, "machine": None})
         network = Network(spec=source.spec, open=lambda: open_source(source), graph=simplified.model)
         undecided = accept(new, target, reference, network)
@@ -106,6 +111,17 @@ def _made(folder: Path, source: Source, crops: Crops | None) -> Plain:
         warnings=document["measured"]["warnings"],
         source=source,
     )
+
+
+def _settled(session: Opened, batch: int | None) -> tuple[Source, list[str]]:
+    """Returns the opened source, with a fixed batch if the network needs one, and notes about choices for the user."""
+    source = session.source
+    notes = [*choice_notes(source.spec), *getattr(session, "notes", [])]
+    if isinstance(session, OnnxSource):
+        return source, notes
+    decided = batch_of(source, session, batch)
+    fixed = replace(source, spec=with_batch(source.spec, decided.fixed)) if decided.fixed else source
+    return fixed, notes + [decided.note] * bool(decided.note)
 
 
 def _identity(source: Source) -> Json:

@@ -10,9 +10,8 @@ import onnx
 from lmconv.building.optimise import Optimised
 from lmconv.graph.facts import flops, parameters
 from lmconv.machine import versions
-from lmconv.sources.resolve import is_onnx
 from lmconv.store import artifact as artifacts
-from lmconv.types import ONNX, Json, ModelSpec, TensorSpec, Variant
+from lmconv.types import Json, ModelSpec, TensorSpec, Variant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +45,7 @@ class TargetGraph:
         return self.network.measured | (self.last.measured if self.last else {})
 
 
-def content(graph: TargetGraph, variant: Variant, parents: Json, start: float) -> Json:
+def content(graph: TargetGraph, variant: Variant, parents: Json, start: float, *, exporter: str) -> Json:
     """Returns the content of a manifest, without the parts that the target adds: `execution` and `machine`.
 
     Args:
@@ -54,23 +53,23 @@ def content(graph: TargetGraph, variant: Variant, parents: Json, start: float) -
         variant: The variant that the graph is for.
         parents: The manifest's `parents`.
         start: `time.perf_counter()` at the start of the work, seconds.
+        exporter: Name of the exporter, see `lmconv.sources.tracing.Exported`.
     """
     spec = graph.spec
-    from_file = spec.backbone == ONNX or is_onnx(parents["source"]["file"] or "")
     return {
         "spec": artifacts.spec_to_json(spec),
         "interface": artifacts.interface(spec),
         "target": variant.target,
         "precision": str(variant.precision),
         "parents": parents,
-        "recipe": {"exporter": "onnx file" if from_file else "torch.onnx dynamo", **graph.recipe},
+        "recipe": {"exporter": exporter, **graph.recipe},
         "versions": versions(),
         "parameters": parameters(graph.network.model),
         "flops": flops(graph.network.model, spec.input_size),
         "measured": {
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seconds": round(time.perf_counter() - start, 3),
-            "warnings": graph.network.warnings,
+            "warnings": list(graph.network.warnings),
             "passes": graph.measured,
         },
     }

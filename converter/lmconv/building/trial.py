@@ -41,7 +41,7 @@ def opened(
         precision: Precision hint passed to the runtime.
         threads: Intra-op threads, see `OpenOptions`.
     """
-    for name in target.last():
+    for name in target.last(model):
         model, _ = PASSES.load(name).apply(copied(model), PassContext(spec=artifact.spec))
     with tempfile.TemporaryDirectory() as path:
         built = target.build(model, Path(path), artifact.spec, precision, ALONE)

@@ -29,14 +29,20 @@ class Facts:
     Attributes:
         taken: All names in use; grows with new names.
         read: Names of the values that a node or an output of a graph reads.
-        ranks: Ranks by name, as far as ONNX's shape inference finds them.
+        shapes: Shapes by name, as far as ONNX's shape inference finds them; a free axis is None.
         half: True if the model has float16 tensors.
+        opset: Version of the standard operators.
     """
 
     taken: set[str]
     read: set[str]
-    ranks: Mapping[str, int]
+    shapes: Mapping[str, tuple[int | None, ...]]
     half: bool
+    opset: int
+
+    def rank(self, name: str) -> int | None:
+        """Returns the number of axes of a value; None if unknown."""
+        return len(self.shapes[name]) if name in self.shapes else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,15 +113,15 @@ class Call:
         self.tensors.append(numpy_helper.from_array(array, name))
         return name
 
-    def number(self, value: float, like: str) -> str:
+    def number(self, value: float | NDArray[np.float32], like: str) -> str:
         """Adds a constant of the type of the value `like`: float32, or in a model with float16 the type at run time."""
-        name = self.constant(np.float32(value))
+        name = self.constant(np.asarray(value, np.float32))
         return self.add("CastLike", name, like) if self.facts.half else name
 
     def swapped(self, index: int) -> str | None:
         """Adds a transposition of the last two axes of an input; None if the rank of the input is unknown."""
         name = self.input(index)
-        rank = self.facts.ranks.get(name, 0)
+        rank = self.facts.rank(name) or 0
         return self.add("Transpose", name, perm=[*range(rank - 2), rank - 1, rank - 2]) if rank > 1 else None
 
     def fresh(self, word: str) -> str:
@@ -151,17 +157,19 @@ def _facts(model: onnx.ModelProto) -> Facts:
     graphs = list(naming.graphs(model.graph))
     read = {value.name for graph in graphs for value in graph.output}
     read.update(name for node in model.graph.node for name in reads(node))
-    ranks: dict[str, int] = {}
+    shapes: dict[str, tuple[int | None, ...]] = {}
     half = False
     for graph in naming.graphs(_inferred(model).graph):
         for tensor in graph.initializer:
-            ranks[tensor.name] = len(tensor.dims)
+            shapes[tensor.name] = tuple(tensor.dims)
             half |= tensor.data_type == TensorProto.FLOAT16
         for value in (*graph.input, *graph.value_info, *graph.output):
             half |= value.type.tensor_type.elem_type == TensorProto.FLOAT16
             if value.type.tensor_type.HasField("shape"):
-                ranks[value.name] = len(value.type.tensor_type.shape.dim)
-    return Facts(taken=naming.taken(model.graph), read=read, ranks=ranks, half=half)
+                dims = value.type.tensor_type.shape.dim
+                shapes[value.name] = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
+    opset = max((entry.version for entry in model.opset_import if entry.domain in STANDARD), default=1)
+    return Facts(taken=naming.taken(model.graph), read=read, shapes=shapes, half=half, opset=opset)
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:

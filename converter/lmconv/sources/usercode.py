@@ -142,9 +142,15 @@ def theirs(factory: str, *, hint: str = "-v shows its traceback") -> Iterator[No
     except LmconvError:
         raise
     except (Exception, SystemExit) as error:
-        place, cause = _place(error, factory), _cause(error)
-        description = f"{type(cause).__name__}: {first_line(cause)}" if str(cause).strip() else type(cause).__name__
+        place, description = described(error, factory)
         raise InputError(f"{place}: your network's code raises {description}", hint=hint) from error
+
+
+def described(error: BaseException, factory: str) -> tuple[str, str]:
+    """Returns the place of an error in the user's code, FILE:LINE, and its class with the first line of its message."""
+    first = cause(error)
+    text = f"{type(first).__name__}: {first_line(first)}" if str(first).strip() else type(first).__name__
+    return _place(error, factory), text
 
 
 def _place(error: BaseException, factory: str) -> str:
@@ -162,7 +168,7 @@ def _place(error: BaseException, factory: str) -> str:
     return f"{innermost[0].filename}:{innermost[0].lineno}" if innermost else location
 
 
-def _cause(error: BaseException) -> BaseException:
+def cause(error: BaseException) -> BaseException:
     """Returns the error without the errors that PyTorch's exporter wraps around its cause."""
     while type(error).__module__.startswith("torch.onnx") and error.__cause__:
         error = error.__cause__

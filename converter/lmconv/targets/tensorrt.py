@@ -105,7 +105,7 @@ def faults(hint: str = "", modules: Mapping[str, str] | None = None) -> Iterator
         raise ERRORS[fault.kind](fault.message + where, hint=hint or fault.hint) from fault
 
 
-def last() -> tuple[str, ...]:
+def last(model: onnx.ModelProto) -> tuple[str, ...]:
     """Returns the pass for TensorRT 8, whose parser supports opset 17 at most."""
     if requires():
         return ()

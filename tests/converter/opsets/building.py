@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -55,6 +56,15 @@ def computed(model: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.
     """Runs a model in ONNX Runtime; returns its output `y`."""
     with OrtSession(model.SerializeToString()) as session:
         result: NDArray[np.float32] = session.run({"x": images})["y"]
+    return result
+
+
+def in_openvino(model: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Runs a model in OpenVINO in float32; returns its output `y`."""
+    openvino = pytest.importorskip("openvino")
+    core = openvino.Core()
+    network = core.read_model(model.SerializeToString())
+    result: NDArray[np.float32] = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([images])[0]
     return result
 
 
