@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 NUMPY = (
     TensorProto.FLOAT,
@@ -40,26 +40,13 @@ def constant_value(node: onnx.NodeProto) -> NDArray[Any]:
 
 
 def lift_constants(graph: onnx.GraphProto) -> None:
-    """Replaces Constant nodes and sparse initializers of a graph by initializers. Subgraphs keep theirs.
-
-    A constant of a type that numpy lacks (bfloat16, float8, 4-bit integers) is replaced by the result of its Cast,
-    because OpenVINO misreads such constants.
-    """
+    """Replaces Constant nodes and sparse initializers of a graph by initializers. Subgraphs keep theirs."""
     values = {node.output[0]: constant_value(node) for node in graph.node if is_constant(node)}
     values |= {sparse.values.name: _dense(sparse) for sparse in graph.sparse_initializer}
-    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in values.items())
-    del graph.sparse_initializer[:]
-    foreign = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type not in NUMPY}
-    nodes = []
-    for node in graph.node:
-        if node.op_type == "Cast" and not node.domain and node.input[0] in foreign:
-            value = numpy_helper.to_array(foreign[node.input[0]])
-            dtype = helper.tensor_dtype_to_np_dtype(helper.get_node_attr_value(node, "to"))
-            graph.initializer.append(numpy_helper.from_array(value.astype(dtype), node.output[0]))
-        elif not is_constant(node):
-            nodes.append(node)
-    del graph.node[:]
+    nodes = [node for node in graph.node if not is_constant(node)]
+    del graph.node[:], graph.sparse_initializer[:]
     graph.node.extend(nodes)
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in values.items())
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> NDArray[Any]:
