@@ -41,6 +41,8 @@ class OnnxSource:
         names = [value.name for value in model.graph.output]
         outputs = names if self._head.published_outputs else names[:1]
         self.original = Original(path, model, size=source.spec.input_size, outputs=outputs, threads=threads)
+        if source.spec.batch and not self.original.image.batch:
+            self.original.fix(source.spec.batch)
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `lmconv.types.Session`; a file with a fixed batch runs once per batch."""
