@@ -107,9 +107,12 @@ class ImageInput:
         axes = self.axes if "N" in self.layout else [0, *self.axes]
         steps = [] if axes == [0, 1, 2, 3] else [f"Transpose <perm = {axes}> ({{}})"]
         steps += [] if "N" in self.layout else ["Squeeze ({}, FIRST)"]
-        if self.kind != "float32" and not (self.whole and _is_cast(graph, self.name)):
-            steps.append(f"Cast <to = {helper.np_dtype_to_tensor_dtype(np.dtype(self.kind))}> ({{}})")
-        return steps
+        (value,) = (value for value in graph.input if value.name == self.name)
+        inside = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+        kinds = [] if self.whole and _is_cast(graph, self.name) else [self.kind]
+        if inside == "float32":  # the graph computes in float32 where the file computes in another type of floats
+            kinds = ["float16", "float32"] if self.kind == "float16" else []
+        return steps + [f"Cast <to = {helper.np_dtype_to_tensor_dtype(np.dtype(kind))}> ({{}})" for kind in kinds]
 
 
 def _is_cast(graph: onnx.GraphProto, name: str) -> bool:

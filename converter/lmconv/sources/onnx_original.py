@@ -111,6 +111,12 @@ class Original:
         """Returns the outputs for seeded images; see `run`."""
         return self._once(self.image, self._probe(self.image, self.size))
 
+    def each(self, images: Float32) -> list[dict[str, Float32]]:
+        """Returns the outputs for each image alone, as `run` of one image; shapes may differ from image to image."""
+        size = self.image.batch or 1
+        runs = (self._once(self.image, np.repeat(image[None], size, 0)) for image in images)
+        return [{name: value[:1] for name, value in run.items()} for run in runs]
+
     def repeats(self, name: str) -> bool:
         """True if two runs on the same images give the same output `name`."""
         first, second = self.probed(), self.probed()
@@ -120,6 +126,19 @@ class Original:
         """Returns the description of each output, by name."""
         images = self._probe(self.image, self.size)
         return {name: FileOutput.of(value, len(images)) for name, value in self._raw(self.image, images).items()}
+
+    def agrees(self, session: OrtSession, tolerance: float) -> bool:
+        """True if a graph in float32 with the inputs of the file gives the outputs of the file.
+
+        Args:
+            session: The graph.
+            tolerance: Largest difference, fractions of the largest output.
+        """
+        images = self._probe(self.image, self.size)
+        array = self.image.fed(images)
+        found = numeric(session.run({self.image.name: array if self.image.whole else array.astype(np.float32)}))
+        expected = self._once(self.image, images)
+        return same({name: rows(found[name], len(images)) for name in expected}, expected, tolerance)
 
     @property
     def any_size(self) -> bool:

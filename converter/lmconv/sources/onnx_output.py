@@ -52,7 +52,7 @@ class FileOutput:
             shape = naming.fresh(f"{name}_shape", naming.taken(graph))
             graph.initializer.append(numpy_helper.from_array(np.array([-1, *self.shape]), shape))
             nodes.append(("Reshape", [shape], {}))
-        if self.kind != "float32":
+        if output.type.tensor_type.elem_type != TensorProto.FLOAT and self.kind != "float32":
             nodes.append(("Cast", [], {"to": TensorProto.FLOAT}))
         for op, further, settings in nodes:
             before = naming.fresh(f"{name}_file", naming.taken(graph))

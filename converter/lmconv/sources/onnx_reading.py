@@ -41,7 +41,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     A file that ONNX's checker refuses is accepted if ONNX Runtime can load the file.
 
     Returns:
-        The model. Every initializer has a name of its own.
+        The model. The graph has a name, and every initializer a name of its own.
 
     Raises:
         InputError: The file is missing, is not an ONNX model, or is larger than `LARGEST`; or external weights are
@@ -64,6 +64,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         raise InputError(f"the external weights of {path} cannot be read: {first_line(error)}", hint=hint) from error
     _check(path, model)
     _distinct(model.graph)
+    model.graph.name = model.graph.name or path.stem
     return model
 
 
@@ -93,18 +94,16 @@ def _check(path: Path, model: onnx.ModelProto) -> None:
     """Refuses a model that both ONNX's checker and ONNX Runtime refuse."""
     import onnx
 
-    from lmconv.inference.ort import OrtSession
+    from lmconv.inference.ort import OrtSession, reason
 
     try:
         onnx.checker.check_model(model)
-    except Exception as refusal:  # the checker raises errors of several libraries
+    except Exception:  # the checker raises errors of several libraries
         try:
-            with OrtSession(path) as session:
-                if not session.session.get_outputs():
-                    raise refusal
-        except Exception:  # ONNX Runtime raises types of its compiled module; the checker's reason names the field
-            message = f"{path} is not a valid ONNX model: {first_line(refusal)}"
-            raise InputError(message, hint="export it again") from refusal
+            OrtSession(path)
+        except Exception as error:  # ONNX Runtime raises types of its compiled module
+            message = f"{path} is not a valid ONNX model: {reason(error)}"
+            raise InputError(message, hint="export it again") from error
 
 
 def _distinct(graph: onnx.GraphProto) -> None:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmconv.errors import InputError, MissingRuntime, first_line
+from lmconv.graph.facts import copied
+from lmconv.graph.rounding import cast_pairs_as_arithmetic
 from lmconv.networks.interfaces import interface_of
 from lmconv.plugins import INSTALL
 from lmconv.store.artifact import model_file
@@ -24,6 +26,7 @@ from lmconv.types import (
     Artifact,
     BuildOptions,
     Built,
+    Inside,
     Json,
     ModelSpec,
     OpenOptions,
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     import onnx
 
 HINT = "INFERENCE_PRECISION_HINT"
+ROUNDED = (Precision.FP32, Precision.INT8)
+"""Precisions in which a Cast to float16 and back must round; OpenVINO removes such a pair."""
 STATIC = "static_batch"
 """Setting: batch size in the file of a network with a free batch. A static shape is faster; a session reshapes it."""
 UNREAD = {"qlinear": {"QLinearConv"}, "deformable": {"DeformConv"}}
@@ -71,6 +76,9 @@ def build(
     Raises:
         InputError: OpenVINO cannot convert the network, or cannot write the files.
     """
+    if precision in ROUNDED:
+        model = copied(model)
+        cast_pairs_as_arithmetic(model)
     serialised = model.SerializeToString(deterministic=True)
     static = bool(free_inputs(spec)) and _write_static(serialised, out, spec)
     if not static:
@@ -224,6 +232,37 @@ def open_artifact(artifact: Artifact, options: OpenOptions) -> Session:
         raise InputError(f"OpenVINO cannot load {path}: {first_line(error)}", hint="export again") from error
 
 
+class OpenVinoProbe:
+    """A `Probe` on OpenVINO's CPU plug-in. A value that is read is not fused away.
+
+    Args:
+        path: An IR or ONNX file.
+        execution: `execution` of the artefact.
+    """
+
+    def __init__(self, path: Path, execution: Json) -> None:
+        import openvino
+
+        self._core, self._path = openvino.Core(), path
+        self._config = {HINT: execution[HINT], "PERFORMANCE_HINT": "LATENCY"}
+        computed = (
+            output
+            for op in self._core.read_model(path).get_ordered_ops()
+            if op.get_type_name() not in ("Constant", "Parameter", "Result")
+            for output in op.outputs()
+        )
+        self.names = frozenset(name for output in computed for name in output.get_names())
+
+    def run(self, inputs: Arrays, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """See `lmconv.types.Probe`."""
+        model = self._core.read_model(self._path)
+        model.reshape({name: list(array.shape) for name, array in inputs.items()})
+        known = {name for output in model.outputs for name in output.get_names()}
+        model.add_outputs([name for name in names if name not in known])
+        results = self._core.compile_model(model, "CPU", self._config)(dict(inputs))
+        return {name: np.array(results[name]) for name in names}
+
+
 plugin = Target(
     name="openvino",
     summary="OpenVINO IR",
@@ -243,6 +282,12 @@ plugin = Target(
     requires=requires,
     build=build,
     open=open_artifact,
+    inside=Inside(
+        open=OpenVinoProbe,
+        imports="openvino",
+        call='list(openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(inputs).values())',
+    ),
+    exact={"Resize": "exact_resampling", "AveragePool": "exact_resampling"},
     last=last,
     rewrites=dict.fromkeys((Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8), ("dead",)),
 )

@@ -1,0 +1,137 @@
+"""Graphs in float16 and float64 become graphs in float32, which every pass and target can use.
+
+ONNX Runtime has few float16 kernels for CPUs. It computes most float16 operators in float32, and rounds to float16
+where an operator with a float16 kernel follows. The graph that ONNX Runtime executes has a Cast at each such place. In
+the float32 graph each place is a pair of Cast, to float16 and back; all other values are float32.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmconv.graph import naming
+from lmconv.inference.ort import OrtSession
+from lmconv.sources.onnx_original import Original
+
+if TYPE_CHECKING:
+    import onnx
+
+FLOAT, FLOAT16, DOUBLE = 1, 10, 11
+"""Types of ONNX's TensorProto.DataType."""
+OTHER = (FLOAT16, DOUBLE)
+"""Types that become float32."""
+TYPE_ATTRIBUTES = ("to", "dtype", "output_datatype")
+"""Attributes of ONNX's operators that name a type."""
+INSERTED = "InsertedPrecisionFreeCast_"
+"""Start of the names that ONNX Runtime gives to a Cast of its own, and to the result of this Cast."""
+TOLERANCE = 3e-6
+"""Largest difference from the unchanged file, fractions of the largest output."""
+
+
+def in_float32(model: onnx.ModelProto, original: Original) -> onnx.ModelProto:
+    """Returns a model in float32 that computes the outputs of a file; the same model if none does.
+
+    Args:
+        model: Content of the file, all opsets.
+        original: The file in ONNX Runtime.
+    """
+    if not any(kind in OTHER for part in naming.graphs(model.graph) for kind in _kinds(part)):
+        return model
+    try:
+        result = _widened(_as_computed(model) if FLOAT16 in set(_kinds(model.graph)) else model)
+        with OrtSession(result.SerializeToString()) as session:
+            return result if original.agrees(session, TOLERANCE) else model
+    except Exception:  # ONNX Runtime and ONNX raise errors of several libraries; the file stays as it is
+        return model
+
+
+def _kinds(graph: onnx.GraphProto) -> Iterator[int]:
+    """Yields the types of the values and constants that a graph declares, and of the results of Cast."""
+    for value in (*graph.input, *graph.output):
+        yield value.type.tensor_type.elem_type
+    for tensor in graph.initializer:
+        yield tensor.data_type
+    for node in graph.node:
+        for item in node.attribute:
+            yield item.t.data_type
+            yield item.i if item.name in TYPE_ATTRIBUTES else 0
+
+
+def _as_computed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a model with the operators that ONNX Runtime executes for it, without optimisation."""
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "executed.onnx"
+        options.optimized_model_filepath = str(path)
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnx.load(path)
+
+
+def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy of a model in which float32 replaces float16 and float64; Cast to float16 still rounds."""
+    from onnx import shape_inference
+
+    result = shape_inference.infer_shapes(model)
+    for graph in naming.graphs(result.graph):
+        half = {value.name for value in graph.value_info if value.type.tensor_type.elem_type == FLOAT16}
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            if value.type.tensor_type.elem_type in OTHER:
+                value.type.tensor_type.elem_type = FLOAT
+        for tensor in graph.initializer:
+            _widen(tensor)
+        nodes = [part for node in graph.node for part in _in_float32(node, half, graph)]
+        del graph.node[:]
+        graph.node.extend(nodes)
+    names = naming.taken(result.graph)
+    for name in sorted(names):
+        if name.startswith(INSERTED):
+            naming.rename(result.graph, name, naming.fresh(name.removeprefix(INSERTED), names))
+    return result
+
+
+def _in_float32(node: onnx.NodeProto, half: set[str], graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yields a node in float32; for a Cast that rounds to float16, a pair of Cast.
+
+    Args:
+        node: The node; changed in place.
+        half: Names of the values in float16.
+        graph: Graph of the node.
+    """
+    from onnx import helper
+
+    if node.op_type == "Cast":  # ONNX Runtime removes a Cast named INSERTED, although the Cast rounds
+        node.name = ""
+    for item in node.attribute:
+        _widen(item.t)
+        for tensor in item.tensors:
+            _widen(tensor)
+        rounds = item.name == "to" and item.i == FLOAT16 and node.input[0] not in half
+        if item.name in TYPE_ATTRIBUTES and item.i in OTHER and not rounds:
+            item.i = FLOAT
+        if rounds:
+            rounded = naming.fresh(f"{node.output[0]}_float16", naming.taken(graph))
+            yield helper.make_node("Cast", node.input, [rounded], to=FLOAT16)
+            node.input[:] = [rounded]
+            item.i = FLOAT
+    yield node
+
+
+def _widen(tensor: onnx.TensorProto) -> None:
+    """Makes a constant float32, in place, if it is float16 or float64; larger numbers become the largest float32."""
+    from onnx import numpy_helper
+
+    if tensor.data_type in OTHER:
+        values = numpy_helper.to_array(tensor)
+        limit = np.finfo(np.float32).max
+        clipped = np.where(np.isfinite(values), np.clip(values, -limit, limit), values)
+        tensor.CopyFrom(numpy_helper.from_array(clipped.astype(np.float32), tensor.name))
