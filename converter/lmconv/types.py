@@ -292,6 +292,35 @@ class Session(Protocol):
     ) -> None: ...
 
 
+class Probe(Protocol):
+    """A graph on a runtime whose intermediate values can be read.
+
+    Attributes:
+        names: Names of the values that the runtime can show.
+    """
+
+    names: frozenset[str]
+
+    def run(self, inputs: Arrays, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Computes the named values, by name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inside:
+    """Means of a target to look inside an artefact.
+
+    Attributes:
+        open: Opens a model file, or an ONNX file, with the `execution` of an artefact.
+        imports: Python modules that `call` needs.
+        call: Python expression that runs `model` (path of an ONNX file) on `inputs` and returns a list of outputs.
+    """
+
+    open: Callable[[Path, Json], Probe]
+    imports: str
+    call: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantScheme:
     """Form of the int8 graph for a target.
@@ -474,6 +503,9 @@ class Target:
         on_arm: Form of the int8 graph for ARM CPUs, if different.
         last: Returns the passes that the installed runtime needs for a graph, after all others and after wrapping.
         channels: Multiples of channels that compaction tries; the first one if nothing can be timed.
+        inside: Means to read intermediate values of an artefact; None if the runtime cannot show any.
+        exact: Passes that rewrite operators which the runtime computes inexactly, by operator; measured in
+            docs/blame.md. A pass runs where its operator makes an artefact fail, and with `--exact`.
     """
 
     name: str
@@ -496,6 +528,8 @@ class Target:
     on_arm: QuantScheme | None = None
     last: Callable[[onnx.ModelProto], tuple[str, ...]] = lambda model: ()
     channels: tuple[int, ...] = CHANNELS
+    inside: Inside | None = None
+    exact: Mapping[str, str] = field(default_factory=dict)
 
     def scheme(self, cpu: Cpu) -> QuantScheme:
         """Returns the form of the int8 graph for a kind of CPU."""
