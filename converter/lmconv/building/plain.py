@@ -19,7 +19,7 @@ from lmconv.errors import InputError
 from lmconv.graph.facts import flops, parameters
 from lmconv.inference.session import noise, outputs
 from lmconv.machine import versions
-from lmconv.networks.heads import head_of
+from lmconv.networks.heads import choice_notes, head_of
 from lmconv.plugins import TARGETS
 from lmconv.sources import usercode
 from lmconv.sources.batches import batch_of
@@ -80,7 +80,7 @@ def _made(folder: Path, source: Source, crops: Crops | None, batch: int | None) 
     """Exports, simplifies, compares and writes the plain graph."""
     start = time.perf_counter()
     with open_source(source) as session:
-        source, notes = _settled(source, session, batch)
+        source, notes = _settled(session, batch)
         reference, counts = _reference(session, source)
         exported = export_session(source, session, batch)
     spec = _exported(source.spec, exported.model)
@@ -113,9 +113,10 @@ def _made(folder: Path, source: Source, crops: Crops | None, batch: int | None) 
     )
 
 
-def _settled(source: Source, session: Opened, batch: int | None) -> tuple[Source, list[str]]:
-    """Returns the source, with a fixed batch if the network needs one, and notes about choices made for the user."""
-    notes = list(getattr(session, "notes", []))
+def _settled(session: Opened, batch: int | None) -> tuple[Source, list[str]]:
+    """Returns the opened source, with a fixed batch if the network needs one, and notes about choices for the user."""
+    source = session.source
+    notes = [*choice_notes(source.spec), *getattr(session, "notes", [])]
     if isinstance(session, OnnxSource):
         return source, notes
     decided = batch_of(source, session, batch)

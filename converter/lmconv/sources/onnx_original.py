@@ -100,6 +100,12 @@ class Original:
         """Returns the outputs for seeded images; see `run`."""
         return self._once(self.image, self._probe(self.image, self.size))
 
+    def each(self, images: Float32) -> list[dict[str, Float32]]:
+        """Returns the outputs for each image alone, as `run` of one image; shapes may differ from image to image."""
+        size = self.image.batch or 1
+        runs = (self._once(self.image, np.repeat(image[None], size, 0)) for image in images)
+        return [{name: value[:1] for name, value in run.items()} for run in runs]
+
     def repeats(self, name: str) -> bool:
         """True if two runs on the same images give the same output `name`."""
         first, second = self.probed(), self.probed()
