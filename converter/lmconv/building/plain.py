@@ -24,6 +24,7 @@ from lmconv.plugins import TARGETS
 from lmconv.sources import usercode
 from lmconv.sources.batches import batch_of
 from lmconv.sources.export import export_session
+from lmconv.sources.onnx_batch import settle_batch
 from lmconv.sources.onnx_file import OnnxSource
 from lmconv.sources.onnx_reading import load_source
 from lmconv.sources.resolve import Opened, open_source
@@ -73,7 +74,9 @@ def plain_graph(source: Source, out: Path, *, crops: Crops | None = None, batch:
         GateFailed: The graph does not compute the outputs of the source; nothing is written.
     """
     folder = out / source.spec.name / "plain"
-    return _kept(folder, source) or _made(folder, source, crops, batch)
+    kept = _kept(folder, source)
+    fits = kept and (batch is None or kept.artifact.spec.batch in (None, batch))
+    return kept if kept and fits else _made(folder, source, crops, batch)
 
 
 def _made(folder: Path, source: Source, crops: Crops | None, batch: int | None) -> Plain:
@@ -118,6 +121,7 @@ def _settled(session: Opened, batch: int | None) -> tuple[Source, list[str]]:
     source = session.source
     notes = [*choice_notes(source.spec), *getattr(session, "notes", [])]
     if isinstance(session, OnnxSource):
+        settle_batch(source, session, batch)
         return source, notes
     decided = batch_of(source, session, batch)
     fixed = replace(source, spec=with_batch(source.spec, decided.fixed)) if decided.fixed else source

@@ -50,6 +50,8 @@ class OnnxSource:
         if lost := [name for name in self.outputs if name not in names]:
             raise InputError(f"{path} has no output {lost[0]}", hint="this is not the file of the artefact")
         self.original = Original(path, model, size=source.spec.input_size, outputs=self.outputs, threads=threads)
+        if source.spec.batch and not self.original.image.batch:
+            self.original.fix(source.spec.batch)
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `lmconv.types.Session`; a file with a fixed batch runs once per batch."""
