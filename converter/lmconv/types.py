@@ -254,6 +254,7 @@ class Source:
         seed: Seed of random weights.
         key: Dotted name in the checkpoint below which the state lies; empty to search the whole checkpoint.
         factory: `FILE.py:NAME`, the builder of a user's own network; empty for other networks.
+        constants: Values of further arguments of the own network's forward(), by name: numbers, texts, lists, None.
         kind: Library that runs the network.
     """
 
@@ -263,6 +264,7 @@ class Source:
     seed: int | None = None
     key: str = ""
     factory: str = ""
+    constants: Json = field(default_factory=dict)
     kind: Literal["torch", "onnx"] = "torch"
 
     @property

@@ -63,6 +63,7 @@ def _description(artifact: Artifact) -> list[str]:
         *(f"takes      {_tensor(tensor)}" for tensor in interface_of(artifact.spec).inputs),
         *(f"gives      {_tensor(tensor)}" for tensor in artifact.spec.outputs),
         f"units      pixels in {artifact.spec.preprocess.colour}, {_output_units(artifact.spec)}",
+        f"graph      opset {artifact.recipe['opset']}, exported by {artifact.recipe['exporter']}",
         f"execution  {json.dumps(artifact.execution)}",
         f"source     {artifacts.weights(artifact)}, sha256 {source['sha256']}, {source['parameters']:,} parameters, "
         f"{source['flops'] / 1e9:.3f} GFLOP",

@@ -38,15 +38,16 @@ def network(source: Source, *, say: Callable[[str], object] = lambda note: None)
             fails.
     """
     spec, theirs = source.spec, usercode.foreign(source)
-    module = modules.unwrapped(_build(source)).eval()
+    module, largest = modules.unwrapped(_build(source)).eval(), None
     if theirs:
         modules.widen(module)
-        _try(modules.trial(module), source, theirs)
+        modules.bind(module, source.constants, theirs)
+        largest = _try(modules.trial(module), source, theirs)
     if source.path is None:
         with _guarded(
             theirs, hint="it cannot be filled with random numbers: name its --weights; -v shows its traceback"
         ):
-            randomise(module, spec.input_size, source.seed or 0, preprocess=spec.preprocess)
+            randomise(module, spec.input_size, source.seed or 0, preprocess=spec.preprocess, largest=largest)
     else:
         contents = states.Contents.of(checkpoint_file.read(source.path))
         try:
@@ -138,13 +139,16 @@ def _wrap(module: torch.nn.Module, source: Source) -> torch.nn.Module:
             self.net = module
 
         def forward(self, x: torch.Tensor) -> Any:
-            return modules.as_float32(head.traced(self.net(x)))
+            return modules.as_float32(head.traced(modules.with_batch_axis(self.net(x), x)))
 
     return Wrapped().eval()
 
 
-def _try(module: torch.nn.Module, source: Source, theirs: str) -> None:
+def _try(module: torch.nn.Module, source: Source, theirs: str) -> int | None:
     """Runs a user's network and checks the output.
+
+    Returns:
+        1 if the network takes one input at a time; None if it takes several.
 
     Raises:
         InputError: The output has another type or shape than expected, or differs from run to run.
@@ -158,9 +162,9 @@ def _try(module: torch.nn.Module, source: Source, theirs: str) -> None:
     hint = f"it was given (2, 3, {height}, {width}): is --input right? -v shows its traceback"
     with usercode.theirs(theirs, hint=hint), torch.no_grad():
         images = two if _takes(module, two) else two[:1]
-        with observed(module) as events:
-            first = first_output(module(images.clone()))
-        again = first_output(module(images.clone()))
+        with modules.channels_of_images(theirs), observed(module) as events:
+            first = modules.with_batch_axis(first_output(module(images.clone())), images)
+        again = modules.with_batch_axis(first_output(module(images.clone())), images)
     if not isinstance(first, torch.Tensor) or not first.is_floating_point():
         kind = first.dtype if isinstance(first, torch.Tensor) else type(first).__name__
         raise InputError(f"{theirs} computes a {kind}, not a float32 tensor", hint="return the points, first of all")
@@ -171,6 +175,7 @@ def _try(module: torch.nn.Module, source: Source, theirs: str) -> None:
     if not head.fits((2, *shape[1:])):
         message = f"{theirs} computes {shape[1:]} an input, not {expected[1:]}"
         raise InputError(message, hint=head.shape_hint(shape))
+    return None if len(images) > 1 else 1
 
 
 def _takes(module: torch.nn.Module, images: torch.Tensor) -> bool:

@@ -15,7 +15,7 @@ from lmconv.networks.heads import head_of
 from lmconv.plugins import BACKBONES, unknown
 from lmconv.sources import checkpoint_file, checkpoints, usercode
 from lmconv.store.files import sha256
-from lmconv.types import ONNX, Artifact, Decode, ModelSpec, Preprocess, Source, landmark_spec
+from lmconv.types import ONNX, Artifact, Decode, Json, ModelSpec, Preprocess, Source, landmark_spec
 
 if TYPE_CHECKING:
     from lmconv.sources.onnx_file import OnnxSource
@@ -64,6 +64,7 @@ class NetworkOptions(TypedDict, total=False):
         preprocess: Pre-processing instead of the backbone's.
         decode: Decoding of heatmaps, for networks with heatmaps.
         output_slice: For an ONNX file, the half-open range of the flat output that holds the points, or of its maps.
+        constants: For a user's own network, values of further arguments of forward(), by name.
         name: Name of the model instead of its own name.
     """
 
@@ -75,6 +76,7 @@ class NetworkOptions(TypedDict, total=False):
     preprocess: Preprocess | None
     decode: Decode | None
     output_slice: tuple[int, int] | None
+    constants: Json | None
     name: str | None
 
 
@@ -115,6 +117,7 @@ def resolve(model: str, **options: Unpack[NetworkOptions]) -> Source:
         seed=None if path else seed,
         key=options.get("key") or "",
         factory=factory,
+        constants=options.get("constants") or {},
         kind=_kind(spec.backbone),
     )
 
@@ -149,6 +152,8 @@ def _mistakes(model: str, options: NetworkOptions) -> Iterator[tuple[object, str
     yield file and options.get("key"), f"{model} holds its own weights", "leave --key out"
     message = f"--output-slice is for ONNX files, and {model} is none"
     yield options.get("output_slice") and not file, message, "leave it out"
+    message = f"--constant is for a network of your own, and {model} is none"
+    yield options.get("constants") and not own, message, "leave it out"
     message = f"--input is for a network of your own, and {model} has its size"
     yield size and not own and not file and not (spec and spec.sample), message, "leave it out"
     yield landmarks and head and not head.counts_landmarks, f"{model} is a detector", "leave --landmarks out"
@@ -257,9 +262,10 @@ def recover(artifact: Artifact, weights: Path | None = None, model: str | None =
     kind: Literal["torch", "onnx"] = "onnx" if is_onnx(parent["file"] or "") else "torch"
     if (own and model is None) or (kind == "torch" and not machine.has("torch")):
         return None
-    factory = model if own and model else ""
+    factory, constants = model if own and model else "", parent.get("constants", {})
     if parent.get("seed") is not None:
-        return Source(spec=spec, path=None, sha256=parent["sha256"], seed=parent["seed"], factory=factory)
+        seed = parent["seed"]
+        return Source(spec=spec, path=None, sha256=parent["sha256"], seed=seed, factory=factory, constants=constants)
     if weights and weights.is_file():
         path = weights if _digest(weights) == parent["sha256"] else None
     else:
@@ -267,7 +273,9 @@ def recover(artifact: Artifact, weights: Path | None = None, model: str | None =
     if path is None:
         return None
     key = parent.get("key", "")
-    return Source(spec=spec, path=path, sha256=parent["sha256"], key=key, factory=factory, kind=kind)
+    return Source(
+        spec=spec, path=path, sha256=parent["sha256"], key=key, factory=factory, constants=constants, kind=kind
+    )
 
 
 def _kind(backbone: str) -> Literal["torch", "onnx"]:
