@@ -15,6 +15,7 @@ from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import noise
 from lmconv.sources.batches import BATCHES, batch_of
 from lmconv.sources.export import export_session
+from lmconv.sources.pytorch import TorchSource
 from lmconv.sources.resolve import open_source, resolve
 from lmconv.sources.tracing import Exported
 
@@ -43,7 +44,9 @@ def exported(folder: Path, code: str, *, batch: int | None = None, **options: An
     path.write_text(HEAD + code, encoding="utf-8")
     source = resolve(f"{path}:Net", size=(16, 16), landmarks=4, seed=0, **options)
     with open_source(source) as session:
-        decided = batch_of(source, session, batch)  # type: ignore[arg-type]
+        assert isinstance(session, TorchSource)
+        source = session.source
+        decided = batch_of(source, session, batch)
         result = export_session(source, session, batch) if decided.fixed is None else None
         assert result is not None, decided.note
         onnx.checker.check_model(result.model)
@@ -107,7 +110,7 @@ class Net(nn.Conv2d):
 
     source = resolve(f"{path}:Net", size=(16, 16), landmarks=4, seed=0, decode=Decode())
     with open_source(source) as session:
-        model = export_session(source, session).model
+        model = export_session(session.source, session).model
         images = noise(source.spec, 2, 0)
         with OrtSession(model.SerializeToString()) as graph:
             found, expected = (each.run({"input": images}) for each in (graph, session))
