@@ -58,10 +58,9 @@ def requires() -> str | None:
 
 def last(model: onnx.ModelProto) -> tuple[str, ...]:
     """Returns the passes that write a graph in operators that OpenVINO reads."""
-    from lmconv.graph import naming
+    from lmconv.graph.naming import operators_of
 
-    operators = {node.op_type for graph in naming.graphs(model.graph) for node in graph.node if not node.domain}
-    return tuple(name for name, unread in UNREAD.items() if operators & unread)
+    return tuple(name for name, unread in UNREAD.items() if unread & operators_of(model))
 
 
 def build(
