@@ -286,7 +286,12 @@ plugin = Target(
         imports="openvino",
         call='list(openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(inputs).values())',
     ),
-    exact={"Resize": "exact_resampling", "AveragePool": "exact_resampling"},
+    exact={
+        "Resize": "exact_resampling",
+        "AveragePool": "exact_resampling",
+        "QuantizeLinear": "exact_quantisation",
+        "DequantizeLinear": "exact_quantisation",
+    },
     last=last,
     rewrites=dict.fromkeys((Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8), ("dead",)),
 )
