@@ -87,7 +87,7 @@ def test_quantised_weights_stay() -> None:
 
 def test_a_pair_with_two_scales_stays() -> None:
     file = quantised(ZEROS["uint8"])
-    file.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.5), "other"))
+    file.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0.5, np.float32), "other"))
     file.graph.node[1].input[1] = "other"
     result, decisions = applied(file)
     assert decisions == {"pairs": 3}
