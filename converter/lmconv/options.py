@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
 from lmconv.errors import UsageError
+from lmconv.types import Axes, PointUnit
 
 if TYPE_CHECKING:
     from lmconv.types import Json
@@ -50,7 +51,24 @@ SOURCE = (
         help="Preprocessing COLOUR[,SCALE[,MEAN,STD]], such as BGR,1/255.  [default: the backbone's]",
     ),
     click.option(
-        "--decode", help="Decoding of heatmaps to points: argmax (with a quarter-cell shift) or soft-argmax[:BETA]."
+        "--output",
+        "output",
+        metavar="NAME|INDEX",
+        help="Output of your own network or ONNX file that holds the points.  [default: the only one that can]",
+    ),
+    click.option(
+        "--unit",
+        type=click.Choice(get_args(PointUnit)),
+        help="Unit of the points: fraction or pixels of the input, or -1 to 1.  [default: as the values show]",
+    ),
+    click.option(
+        "--coordinates",
+        type=click.Choice(get_args(Axes)),
+        help="Coordinates to keep of points with three coordinates.  [default: xyz]",
+    ),
+    click.option(
+        "--decode",
+        help="Decoding of heatmaps: argmax (moved by a quarter cell), soft-argmax[:BETA], or simcc[:CELLS_PER_PIXEL].",
     ),
     click.option(
         "--output-slice", help="Range START:STOP of an ONNX file's output that holds the points or the heatmaps."
@@ -76,6 +94,9 @@ class SourceOptions:
         landmarks: Number of points.
         shape: Input shape, as typed in `--input`.
         preprocess: Preprocessing, as typed.
+        output: Output that holds the points, as typed.
+        unit: Unit of the points.
+        coordinates: Coordinates to keep.
         decode: Decoding of heatmaps, as typed.
         output_slice: Range of an ONNX file's output, as typed.
         name: Name of the model and its folder.
@@ -86,6 +107,9 @@ class SourceOptions:
     landmarks: int | None
     shape: str | None
     preprocess: str | None
+    output: str | None
+    unit: PointUnit | None
+    coordinates: Axes | None
     decode: str | None
     output_slice: str | None
     name: str | None
@@ -109,6 +133,9 @@ class SourceOptions:
             "landmarks": self.landmarks,
             "size": _size(self.shape),
             "preprocess": preprocessing.parse(self.preprocess) if self.preprocess is not None else None,
+            "output": self.output,
+            "unit": self.unit,
+            "coordinates": self.coordinates,
             "decode": heatmaps.parse(self.decode) if self.decode is not None else None,
             "output_slice": _slice(self.output_slice),
             "name": self.name,

@@ -103,10 +103,64 @@ class Crop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decode:
-    """Rule from heatmaps to landmarks, see `lmconv.networks.heatmaps.decode`; only `soft-argmax` uses `beta`."""
+    """Rule from heatmaps or SimCC vectors to landmarks, see `lmconv.networks.heatmaps` and `lmconv.networks.simcc`.
 
-    method: Literal["argmax", "soft-argmax"] = "argmax"
+    Attributes:
+        method: Name of the rule.
+        beta: For `soft-argmax`, the factor before the softmax; for `simcc`, the number of cells per pixel of the input,
+            0 if the vectors span the input.
+    """
+
+    method: Literal["argmax", "soft-argmax", "simcc"] = "argmax"
     beta: float = 1.0
+
+
+PointUnit: TypeAlias = Literal["fraction", "pixels", "[-1,1]"]
+"""Unit of a network's points: fractions of the input's width and height, pixels of the input, or -1 to 1 over the
+input's width and height."""
+Axes: TypeAlias = Literal["xy", "xyz"]
+"""Coordinates of a point. The third has no origin; its scale is that of x."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOptions:
+    """User options about the outputs of a source; None where the user names nothing.
+
+    Attributes:
+        output: Name or index of the output that holds the points; for SimCC two, separated by a comma.
+        landmarks: Number of points.
+        decode: Decoding of heatmaps or SimCC vectors; None for points.
+        output_slice: Half-open range of the flat output that holds the points, or of the channels with heatmaps.
+        unit: Unit of the points.
+        coordinates: Coordinates to keep, for points with three coordinates.
+    """
+
+    output: str | None = None
+    landmarks: int | None = None
+    decode: Decode | None = None
+    output_slice: tuple[int, int] | None = None
+    unit: PointUnit | None = None
+    coordinates: Axes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenOutputs:
+    """The outputs of a source that hold the points, chosen from all outputs by `lmconv.sources.choice.choose`.
+
+    Attributes:
+        names: Names of the outputs: a dict key, a field, an index, or the name in an ONNX file. One, or for SimCC the
+            vectors of x and of y.
+        axes: Coordinates of a point in the output; the artefact keeps as many as its output `landmarks` has.
+        unit_reason: Reason for the unit, in words.
+        left_out: Descriptions of the other outputs: name, dtype, shape, range.
+        split: For SimCC, the length of the vectors of x.
+    """
+
+    names: tuple[str, ...]
+    axes: Axes = "xy"
+    split: int = 0
+    unit_reason: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,20 +172,23 @@ class ModelSpec:
     Attributes:
         name: Name of the model and of the folder of its artefacts.
         backbone: Name of the backbone plug-in; `"onnx"` for an ONNX file, `FILE.py:NAME` for a user's own network.
-        landmarks: Number of points L; the output `landmarks` is (N, L, 2) float32. 0 for a detector, whose outputs are
-            raw: `scores`, `boxes` and perhaps `points`, as its backbone defines them.
+        landmarks: Number of points L; the output `landmarks` is (N, L, 2) float32, or (N, L, 3) for a network with
+            three coordinates. 0 for a detector, whose outputs are raw: `scores`, `boxes` and perhaps `points`, as its
+            backbone defines them.
         inputs: Inputs of the network itself, whatever the input of the artefact.
         outputs: Outputs of the network itself.
         task: Kind of the network; a detector has raw outputs.
         sample: (height, width) at which a network for pictures of any size is compared, timed and counted.
         preprocess: Rule from a crop to the network's input.
-        decode: Unit of the network's points: `"fraction"` of the input's width and height, or `"pixels"` of the input.
-        heatmaps: Rule from heatmaps to landmarks; the network then has the output `heatmaps`, (N, L, h, w) float32.
-            None for a network without heatmaps.
+        decode: Unit of the network's points.
+        heatmaps: Rule from heatmaps to landmarks; the network then has the output `heatmaps`, (N, L, h, w) float32, or
+            for SimCC (N, L, w) float32: the vector of x, then the vector of y. None for a network without heatmaps.
         crop: Rule for the square around a face.
         output_slice: For an ONNX file, the half-open range of the flat output that holds the points, or of the channels
             that hold the heatmaps.
         io: Input of the artefact.
+        chosen: Outputs of the source that hold the points; None for the first output, as in the backbones and in
+            manifests older than the choice.
     """
 
     name: str
@@ -142,11 +199,12 @@ class ModelSpec:
     task: Literal["landmarks", "detection"] = "landmarks"
     sample: tuple[int, int] | None = None
     preprocess: Preprocess = Preprocess()
-    decode: Literal["fraction", "pixels"] = "fraction"
+    decode: PointUnit = "fraction"
     heatmaps: Decode | None = None
     crop: Crop = Crop()
     output_slice: tuple[int, int] | None = None
     io: Io = "tensor"
+    chosen: ChosenOutputs | None = None
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -162,17 +220,26 @@ class ModelSpec:
 
 
 def landmark_spec(
-    name: str, backbone: str, *, size: tuple[int, int], landmarks: int, heatmaps: Decode | None = None, **settings: Any
+    name: str,
+    backbone: str,
+    *,
+    size: tuple[int, int],
+    landmarks: int,
+    heatmaps: Decode | None = None,
+    axes: Axes = "xy",
+    **settings: Any,
 ) -> ModelSpec:
-    """Returns the spec of a landmark network: `input` (N, 3, *size) float32 to `landmarks` (N, landmarks, 2)."""
+    """Returns the spec of a landmark network: `input` (N, 3, *size) float32 to `landmarks` (N, landmarks, 2 or 3)."""
     maps = TensorSpec(name="heatmaps", dtype="float32", shape=("N", landmarks, "h", "w"), layout="NLHW")
+    if heatmaps and heatmaps.method == "simcc":
+        maps = replace(maps, shape=("N", landmarks, "w"), layout="NLW")
     return ModelSpec(
         name=name,
         backbone=backbone,
         landmarks=landmarks,
         inputs=(TensorSpec(name="input", dtype="float32", shape=("N", 3, *size), layout="NCHW"),),
         outputs=(
-            TensorSpec(name="landmarks", dtype="float32", shape=("N", landmarks, 2), layout="NLC"),
+            TensorSpec(name="landmarks", dtype="float32", shape=("N", landmarks, len(axes)), layout="NLC"),
             *([maps] if heatmaps else []),
         ),
         heatmaps=heatmaps,
@@ -255,6 +322,7 @@ class Source:
         key: Dotted name in the checkpoint below which the state lies; empty to search the whole checkpoint.
         factory: `FILE.py:NAME`, the builder of a user's own network; empty for other networks.
         kind: Library that runs the network.
+        options: User options about the outputs of a user's own network. The choice is made when the network is opened.
     """
 
     spec: ModelSpec
@@ -264,6 +332,7 @@ class Source:
     key: str = ""
     factory: str = ""
     kind: Literal["torch", "onnx"] = "torch"
+    options: OutputOptions = OutputOptions()
 
     @property
     def label(self) -> str:
@@ -290,6 +359,35 @@ class Session(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
+
+
+class Probe(Protocol):
+    """A graph on a runtime whose intermediate values can be read.
+
+    Attributes:
+        names: Names of the values that the runtime can show.
+    """
+
+    names: frozenset[str]
+
+    def run(self, inputs: Arrays, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Computes the named values, by name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inside:
+    """Means of a target to look inside an artefact.
+
+    Attributes:
+        open: Opens a model file, or an ONNX file, with the `execution` of an artefact.
+        imports: Python modules that `call` needs.
+        call: Python expression that runs `model` (path of an ONNX file) on `inputs` and returns a list of outputs.
+    """
+
+    open: Callable[[Path, Json], Probe]
+    imports: str
+    call: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -474,6 +572,9 @@ class Target:
         on_arm: Form of the int8 graph for ARM CPUs, if different.
         last: Returns the passes that the installed runtime needs for a graph, after all others and after wrapping.
         channels: Multiples of channels that compaction tries; the first one if nothing can be timed.
+        inside: Means to read intermediate values of an artefact; None if the runtime cannot show any.
+        exact: Passes that rewrite operators which the runtime computes inexactly, by operator; measured in
+            docs/blame.md. A pass runs where its operator makes an artefact fail, and with `--exact`.
     """
 
     name: str
@@ -496,6 +597,8 @@ class Target:
     on_arm: QuantScheme | None = None
     last: Callable[[onnx.ModelProto], tuple[str, ...]] = lambda model: ()
     channels: tuple[int, ...] = CHANNELS
+    inside: Inside | None = None
+    exact: Mapping[str, str] = field(default_factory=dict)
 
     def scheme(self, cpu: Cpu) -> QuantScheme:
         """Returns the form of the int8 graph for a kind of CPU."""

@@ -127,7 +127,9 @@ def test_heatmaps_stay_a_second_output(cli: Cli, tmp_path: Path, target: str) ->
     from tests.converter.networks.test_heatmaps import heatmap_onnx
 
     path = heatmap_onnx(tmp_path / "maps.onnx")
-    ran = cli("export", path, "--decode", "argmax", "--io", "image", "--io", "frame", "--to", target)
+    ran = cli(
+        "export", path, "--decode", "argmax", "--landmarks", "7", "--io", "image", "--io", "frame", "--to", target
+    )
     assert ran.code == 0, ran.err
     for io in ("image", "frame"):
         artifact = artifacts.read(Path(f"build/maps/{target}-fp32-{io}"))

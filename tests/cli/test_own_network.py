@@ -120,9 +120,12 @@ instance = Flat()
 
 class Words(Flat):
     def forward(self, x):
-        return {"points": super().forward(x)}
+        return {"points": super().forward(x).tolist()}
 
 number = 3
+
+def fewer():
+    return Flat(6)
 """
 
 
@@ -267,13 +270,10 @@ def test_output_of_user_code_is_not_in_the_document(cli: Cli, users: Path) -> No
         ("pair", ("users.py:pair returns a tuple, not a torch.nn.Module", "not a tuple with the network")),
         ("number", ("users.py has no function number",)),
         ("nothing", ("users.py has no function nothing", "known: Branches, Chance, Exits")),
-        ("odd", ("users.py:odd computes (7,) an input, not (8,)",)),
-        ("more", ("users.py:more computes (12,) an input, not (8,)", "use --landmarks 6")),
-        ("maps", ("users.py:maps computes (4, 16, 16) an input", "use --landmarks 4 --decode argmax")),
         ("Chance", ("users.py:Chance computes something else each time", "random numbers in Chance", "dropout")),
         ("scripted", ("users.py:scripted returns a TorchScript module",)),
         ("instance", ("users.py:instance is a network, not a function that builds a network",)),
-        ("Words", ("users.py:Words computes a dict, not a float32 tensor",)),
+        ("Words", ("users.py:Words computes a dict, not a tensor",)),
         ("Fails", ("users.py:45: your network's code raises ValueError: no such crop", "is --input right")),
         ("NaN", ("users.py:NaN: random weights, seed 0 computes NaN or infinity",)),
         ("Branches", ("users.py:50: Python code reads a number that depends on the input", "torch.where")),
@@ -284,6 +284,21 @@ def test_an_error_in_user_code_is_reported_in_one_line(
 ) -> None:
     cli("export", f"{users}:{name}", *OWN).refused(4, *parts)
     assert not list(Path("build").glob("*/*-*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("odd", ("users.py:odd has no output of 4 points", "(N, 7)")),
+        ("more", ("users.py:more has no output of 4 points", "(N, 12)", "--coordinates xyz")),
+        ("fewer", ("users.py:fewer has no output of 4 points", "use --landmarks 3")),
+        ("maps", ("users.py:maps has no output of 4 points", "use --landmarks 4 --decode argmax")),
+    ],
+)
+def test_an_output_without_these_landmarks_is_a_wrong_option(
+    cli: Cli, users: Path, name: str, parts: tuple[str, ...]
+) -> None:
+    cli("export", f"{users}:{name}", *OWN).refused(4 if name == "odd" else 2, *parts)
 
 
 @pytest.mark.parametrize(("name", "what"), [("Later", "ValueError: tired"), ("Exits", "SystemExit: 0")])
@@ -313,7 +328,7 @@ def test_heatmaps_with_nan_are_refused(cli: Cli, users: Path) -> None:
 
 
 def test_heatmaps_of_two_cells_are_refused(cli: Cli, users: Path) -> None:
-    cli("export", f"{users}:tiny_maps", *OWN, "--decode", "argmax").refused(4, "computes (4, 2, 2) an input")
+    cli("export", f"{users}:tiny_maps", *OWN, "--decode", "argmax").refused(2, "has no heatmaps", "(N, 4, 2, 2)")
 
 
 def test_soft_arg_max_is_exported_in_half_precision(cli: Cli, users: Path) -> None:

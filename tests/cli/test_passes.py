@@ -133,3 +133,26 @@ def test_int8_can_be_built_for_another_kind_of_cpu_and_the_recipe_keeps_it(
         quantisation = artifacts.read(Path(folder) / "tiny" / "onnx-int8").recipe["quantisation"]
         assert (quantisation["cpu"], quantisation["activations"]) == ("arm", "int8")
     cli("export", tiny, *int8, "--recipe", "one/tiny/onnx-int8", "--cpu", "x86").refused(2, "--cpu")
+
+
+def test_every_table_states_the_layers_in_int8_and_why_the_others_are_float(
+    cli: Cli, tiny: Path, tmp_path: Path
+) -> None:
+    for number in range(4):
+        add_face(tmp_path / "faces", f"face{number}", face(10, 10, 50, 50), seed=number)
+    ran = cli("export", tiny, "--precision", "int8", "--calibration", tmp_path / "faces", "--no-guard")
+    assert ran.code == 0, ran.err
+
+    share = "1 of 2 layers, 58.5 % of MACs"
+    head = "1 layer, 41.5 % of MACs: fully connected head: its errors are errors of the landmarks"
+    assert share in ran.out
+    assert f"int8 computes only {share}" in ran.err
+    assert f"in float: {head}" in ran.err
+    inspected = cli("inspect", "build/tiny/onnx-int8").out
+    assert f"int8       {share}\n" in inspected
+    assert f"float      {head}" in inspected
+    assert f"int8 in {share}" in cli("report", "build").out
+    row = cli("report", "build", "--json").document["artifacts"]
+    figures = next(row["int8"] for row in row if row["precision"] == "int8")
+    assert (figures["layers"], figures["of"]) == (1, 2)
+    assert figures["int8_macs"] < 0.8 * figures["macs"]

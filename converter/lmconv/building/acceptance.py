@@ -77,11 +77,13 @@ class NotReproduced(GateFailed):
 
     Attributes:
         inputs: Number of inputs of the run that differs, the first inputs of reference.npz.
+        operator: Operator of the node at which the artefact differs first; empty if unknown.
     """
 
-    def __init__(self, message: str, *, inputs: int) -> None:
-        super().__init__(message, hint="it was not written")
+    def __init__(self, message: str, *, inputs: int, hint: str = "it was not written", operator: str = "") -> None:
+        super().__init__(message, hint=hint)
         self.inputs = inputs
+        self.operator = operator
 
 
 def accept(folder: Path, target: Target, reference: Reference, network: Network) -> NDArray[np.bool_] | None:
@@ -115,8 +117,15 @@ def accept(folder: Path, target: Target, reference: Reference, network: Network)
                 where = f" at batch {batch}" if batch in BATCHES and artifact.spec.batch is None else ""
                 message = f"{artifact.spec.name} as {artifact.target} {artifact.precision}: {reason}{where}"
                 raise NotReproduced(message, inputs=min(batch, reference_file.INPUTS))
-            undecided = settled.undecided if expected is reference else None
+            undecided = settled.undecided if expected is reference else undecided
     return undecided
+
+
+def disagreement(artifact: Artifact, target: Target) -> str:
+    """Returns the differences beyond the limits of export on reference.npz, in words; empty if there are none."""
+    reference = reference_file.read(artifact)
+    with target.open(artifact, OpenOptions()) as session:
+        return _reason(artifact, target, reference_file.answer(session, artifact.spec, reference), reference.outputs)
 
 
 def mark(folder: Path, spec: ModelSpec, reference: Reference, undecided: NDArray[np.bool_]) -> Reference:
@@ -133,16 +142,16 @@ def tied(undecided: NDArray[np.bool_]) -> str:
 
 
 def _references(artifact: Artifact, target: Target, reference: Reference, network: Network) -> Iterator[Reference]:
-    """Yields the inputs of each run and the expected outputs; all inputs of reference.npz come last."""
+    """Yields the inputs of each run and the expected outputs; all inputs of reference.npz come first."""
     spec, head = artifact.spec, head_of(artifact.spec)
-    if _shares_noise(artifact):
-        yield network.on_parity_noise(spec)
+    yield reference
     if spec.batch is None and not target.engines:  # an engine serves the batches of its profile
         name = interface_of(spec).batched
         for batch in BATCHES:
             inputs = {**reference.inputs, name: reference.inputs[name][:batch]}
             yield Reference(inputs=inputs, outputs=head.first(reference.outputs, batch))
-    yield reference
+    if _shares_noise(artifact):
+        yield network.on_parity_noise(spec)
 
 
 def _shares_noise(artifact: Artifact) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from lmconv.building.acceptance import Network, accept, mark, tied
+from lmconv.building.acceptance import Network, NotReproduced, accept, mark, tied
+from lmconv.building.blamed import WHY, blamed
 from lmconv.building.feasibility import check_network
 from lmconv.building.optimise import Optimised, optimise
 from lmconv.building.recipe import Recipe, depends_on_faces, resolve
@@ -32,6 +33,9 @@ def build(
 ) -> Artifact:
     """Builds one variant of a network and writes the artefact to `out/MODEL/VARIANT/`.
 
+    If the target computes an operator inexactly, so that the artefact fails, and a pass in `Target.exact` rewrites the
+    operator, the artefact is built again with this pass.
+
     Args:
         conversion: The network and its options.
         variant: The variant to build.
@@ -46,10 +50,26 @@ def build(
         GateFailed: The artefact does not compute the landmarks of the source; nothing is written.
         InputError: The folder cannot be written.
     """
+    _check_recipe(conversion, variant)
+    choices, notes = conversion.choices, list[str]()
+    while True:
+        try:
+            return _build(replace(conversion, choices=choices), variant, judge, notes)
+        except NotReproduced as error:
+            step = TARGETS.load(variant.target).exact.get(error.operator, "")
+            if choices.recipe or step in ("", *choices.exact, *choices.without):
+                raise
+            notes.append(f"{step} rewrites {error.operator}, because {error.message}")
+            choices = replace(choices, exact=(*choices.exact, step))
+
+
+def _build(
+    conversion: Conversion, variant: Variant, judge: Callable[[Artifact], Json], notes: Sequence[str]
+) -> Artifact:
+    """Builds one variant with exactly these choices; `notes` are added to the warnings of the artefact."""
     start = time.perf_counter()
     base, choices = conversion.base, conversion.choices
     target = TARGETS.load(variant.target)
-    _check_recipe(conversion, variant)
     recipe = resolve(variant, target, choices)
     graph = graph_for(conversion, variant)
     parents = base.artifact.parents | {
@@ -68,10 +88,15 @@ def build(
         if conversion.crops and depends_on_faces(graph.network.recipe, recipe):
             document["recipe"]["faces"] = sorted({*conversion.crops.pictures(), *choices.pictures})
         artifacts.write(new, document)
-        undecided = accept(new, target, _expected(reference, graph, recipe), _network(conversion))
+        try:
+            undecided = accept(new, target, _expected(reference, graph, recipe), _network(conversion))
+        except NotReproduced as error:
+            raise blamed(error, new, base.model, path.parent / WHY) from error
+        document["measured"]["warnings"] += notes
         if undecided is not None:
             mark(new, graph.spec, reference, undecided)
-            document["measured"]["warnings"] = [*document["measured"]["warnings"], tied(undecided)]
+            document["measured"]["warnings"] += [tied(undecided)]
+        if notes or undecided is not None:
             artifacts.write(new, document)
         if verdict := judge(artifacts.read(new)):
             document["measured"]["guard"] = verdict

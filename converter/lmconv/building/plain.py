@@ -19,11 +19,12 @@ from lmconv.errors import InputError
 from lmconv.graph.facts import flops, parameters
 from lmconv.inference.session import noise, outputs
 from lmconv.machine import versions
-from lmconv.networks.heads import head_of
+from lmconv.networks.heads import choice_notes, head_of
 from lmconv.plugins import TARGETS
 from lmconv.sources import usercode
 from lmconv.sources.batches import batch_of
 from lmconv.sources.export import export_session
+from lmconv.sources.onnx_batch import settle_batch
 from lmconv.sources.onnx_file import OnnxSource
 from lmconv.sources.onnx_reading import load_source
 from lmconv.sources.resolve import Opened, open_source
@@ -73,14 +74,16 @@ def plain_graph(source: Source, out: Path, *, crops: Crops | None = None, batch:
         GateFailed: The graph does not compute the outputs of the source; nothing is written.
     """
     folder = out / source.spec.name / "plain"
-    return _kept(folder, source) or _made(folder, source, crops, batch)
+    kept = _kept(folder, source)
+    fits = kept and (batch is None or kept.artifact.spec.batch in (None, batch))
+    return kept if kept and fits else _made(folder, source, crops, batch)
 
 
 def _made(folder: Path, source: Source, crops: Crops | None, batch: int | None) -> Plain:
     """Exports, simplifies, compares and writes the plain graph."""
     start = time.perf_counter()
     with open_source(source) as session:
-        source, notes = _settled(source, session, batch)
+        source, notes = _settled(session, batch)
         reference, counts = _reference(session, source)
         exported = export_session(source, session, batch)
     spec = _exported(source.spec, exported.model)
@@ -113,10 +116,12 @@ def _made(folder: Path, source: Source, crops: Crops | None, batch: int | None) 
     )
 
 
-def _settled(source: Source, session: Opened, batch: int | None) -> tuple[Source, list[str]]:
-    """Returns the source, with a fixed batch if the network needs one, and notes about choices made for the user."""
-    notes = list(getattr(session, "notes", []))
+def _settled(session: Opened, batch: int | None) -> tuple[Source, list[str]]:
+    """Returns the opened source, with a fixed batch if the network needs one, and notes about choices for the user."""
+    source = session.source
+    notes = [*choice_notes(source.spec), *getattr(session, "notes", [])]
     if isinstance(session, OnnxSource):
+        settle_batch(source, session, batch)
         return source, notes
     decided = batch_of(source, session, batch)
     fixed = replace(source, spec=with_batch(source.spec, decided.fixed)) if decided.fixed else source

@@ -99,7 +99,8 @@ def _passes(precision: Precision, mix: MixedPrecision | None, target: Target, ch
         return tuple(step["pass"] for step in choices.recipe.recipe["passes"] if step["pass"] not in PLAIN_PASSES)
     bounded = ("freeze",) if choices.compact_px else ()
     rewrites = mix.rewrites if mix else target.rewrites.get(precision, ())
-    names = (*bounded, *FIRST_PASSES, *rewrites, *PRECISION_PASSES.get(precision, ()))
+    exact = [name for name in dict.fromkeys(target.exact.values()) if name in choices.exact]
+    names = (*bounded, *FIRST_PASSES, *exact, *rewrites, *PRECISION_PASSES.get(precision, ()))
     return tuple(name for name in names if name not in choices.without)
 
 

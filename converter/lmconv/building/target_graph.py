@@ -69,7 +69,7 @@ def content(graph: TargetGraph, variant: Variant, parents: Json, start: float, *
         "measured": {
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seconds": round(time.perf_counter() - start, 3),
-            "warnings": graph.network.warnings,
+            "warnings": list(graph.network.warnings),
             "passes": graph.measured,
         },
     }

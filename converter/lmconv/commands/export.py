@@ -133,6 +133,12 @@ WITHOUT = "lmconv.without"
     "--cpu", type=click.Choice(get_args(Cpu)), help="Kind of CPU to build int8 for.  [default: this machine's kind]"
 )
 @click.option(
+    "--exact",
+    is_flag=True,
+    help="Rewrite all operators that a target computes inexactly. Without this option lmconv does so only where an "
+    "artefact would fail.",
+)
+@click.option(
     "--recipe",
     type=click.Path(path_type=Path),
     help="Folder of an earlier artefact, whose passes and measured decisions are repeated.",

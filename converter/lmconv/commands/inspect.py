@@ -25,6 +25,7 @@ Examples:
 
 UNITS = {
     "fraction": "fractions of the input's width and height",
+    "[-1,1]": "-1 to 1 over the input's width and height",
     "crop pixels": "pixels of the crop",
     "frame pixels": "pixels of the frame",
 }

@@ -10,7 +10,7 @@ from lmconv.networks.interfaces import interface_of
 from lmconv.plugins import BACKBONES
 from lmconv.sources.usercode import is_factory
 from lmconv.store.artifact import bound_px
-from lmconv.types import ONNX, Artifact, Json, ModelSpec, Preprocess
+from lmconv.types import ONNX, Artifact, ChosenOutputs, Json, ModelSpec, Preprocess
 
 
 def command(artifact: Artifact) -> str:
@@ -76,10 +76,24 @@ def _network(spec: ModelSpec, file: str) -> Iterator[str]:
     if spec.preprocess != (default.preprocess if default else Preprocess()):
         yield from ("--preprocess", _preprocess(spec.preprocess))
     if spec.heatmaps and spec.heatmaps != (default.heatmaps if default else None):
-        beta = f":{spec.heatmaps.beta:g}" if spec.heatmaps.method == "soft-argmax" else ""
+        beta = "" if spec.heatmaps.method == "argmax" or not spec.heatmaps.beta else f":{spec.heatmaps.beta:g}"
         yield from ("--decode", spec.heatmaps.method + beta)
+    if spec.chosen:
+        yield from _outputs(spec, spec.chosen)
     if spec.output_slice:
         yield from ("--output-slice", ":".join(map(str, spec.output_slice)))
+
+
+def _outputs(spec: ModelSpec, chosen: ChosenOutputs) -> Iterator[str]:
+    """Yields the options for the outputs of a source; what lmconv chose itself is named, too."""
+    if any(chosen.names):
+        yield from ("--output", ",".join(chosen.names))
+    if spec.backbone == ONNX and not spec.output_slice:
+        yield from ("--landmarks", str(spec.landmarks))
+    if not spec.heatmaps:
+        yield from ("--unit", spec.decode)
+    if chosen.axes == "xyz":
+        yield from ("--coordinates", "xyz"[: int(spec.outputs[0].shape[-1])])
 
 
 def _backbone_spec(name: str) -> ModelSpec | None:

@@ -6,7 +6,7 @@ from lmconv.building.recipe import PLAIN_PASSES
 from lmconv.building.request import Choices
 from lmconv.errors import UsageError
 from lmconv.exporting.request import ExportRequest
-from lmconv.plugins import PASSES
+from lmconv.plugins import PASSES, TARGETS
 from lmconv.store import artifact as artifacts
 from lmconv.types import MixedPrecision, Variant
 
@@ -32,15 +32,17 @@ def choices_of(request: ExportRequest, variants: list[Variant]) -> Choices:
     if request.compact_px is not None:
         request.needs_faces("--compact-px")
     if request.recipe is None:
-        return Choices(without=request.without, compact_px=request.compact_px, cpu=request.cpu)
+        targets = {variant.target for variant in variants} if request.exact else set()
+        exact = tuple(sorted({name for target in targets for name in TARGETS.load(target).exact.values()}))
+        return Choices(without=request.without, compact_px=request.compact_px, cpu=request.cpu, exact=exact)
     return _replayed(request, variants)
 
 
 def _replayed(request: ExportRequest, variants: list[Variant]) -> Choices:
     """Returns the options that repeat an earlier artefact."""
     assert request.recipe
-    if request.without or request.compact_px is not None or request.cpu is not None:
-        hint = "omit --no-PASS, --compact-px and --cpu"
+    if request.without or request.exact or request.compact_px is not None or request.cpu is not None:
+        hint = "omit --no-PASS, --exact, --compact-px and --cpu"
         raise UsageError("--recipe already determines the passes, the bound and the kind of CPU", hint=hint)
     recipe = artifacts.read(request.recipe)
     if any((variant.target, variant.precision) != (recipe.target, recipe.precision) for variant in variants):

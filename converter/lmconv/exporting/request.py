@@ -30,6 +30,7 @@ class ExportRequest(SourceOptions):
     split: str
     compact_px: float | None
     cpu: Cpu | None
+    exact: bool
     recipe: Path | None
     explain: bool
     budget_ion: float | None

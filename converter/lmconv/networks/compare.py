@@ -47,7 +47,7 @@ def difference(a: Float32, b: Float32, size: tuple[int, int]) -> Difference:
     """Compares landmarks.
 
     Args:
-        a: (n, L, 2) float32, fractions of the input, x before y.
+        a: (n, L, 2 or 3) float32, fractions of the input, x before y; the third coordinate has the scale of x.
         b: Reference, the same shape.
         size: (height, width) of the input, pixels.
 
@@ -59,7 +59,7 @@ def difference(a: Float32, b: Float32, size: tuple[int, int]) -> Difference:
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return Difference(max_abs=np.inf, mean_abs=np.inf, max_px=np.inf, mean_px=np.inf, n=len(a))
     delta = a.astype(np.float64) - b.astype(np.float64)
-    distance = np.linalg.norm(delta * (size[1], size[0]), axis=-1)
+    distance = np.linalg.norm(delta * (size[1], size[0], size[1])[: delta.shape[-1]], axis=-1)
     return Difference(
         max_abs=float(np.abs(delta).max()),
         mean_abs=float(np.abs(delta).mean()),

@@ -14,6 +14,7 @@ import numpy as np
 
 from lmconv.graph.facts import Part, parse_nodes
 from lmconv.networks.squares import scaled
+from lmconv.networks.units import pixels_per_unit
 from lmconv.types import ModelSpec, Preprocess
 
 IMAGE = """
@@ -161,7 +162,7 @@ NORMALISE = """
 TO_FRAME = """
     sides = Unsqueeze (side, ONE)
     place = Add (corner, unknown)
-    corners = Unsqueeze (place, ONE)
+    corners = CORNERS
     from_corner = Mul (fractions, sides)
     landmarks = Add (from_corner, corners)
 """
@@ -223,19 +224,33 @@ def _normalise(preprocess: Preprocess) -> tuple[str, dict[str, object]]:
 
 
 def to_crop_pixels(spec: ModelSpec, prefix: str) -> Part:
-    """Returns the nodes from the network's landmarks, fractions of the crop, to `landmarks` in pixels of the crop."""
-    return parse_nodes("landmarks = Mul (points, SIZE)", {"SIZE": _size(spec)}, _landmark_names(prefix), prefix)
+    """Returns the nodes from the network's landmarks, no pixels, to `landmarks` in pixels of the crop."""
+    factors, offsets = pixels_per_unit(spec.decode, spec.input_size, _coordinates(spec))
+    body = "landmarks = Mul (points, SIZE)"
+    if offsets.any():
+        body = "scaled = Mul (points, SIZE) landmarks = Add (scaled, CENTRE)"
+    return parse_nodes(body, {"SIZE": factors, "CENTRE": offsets}, _landmark_names(prefix), prefix)
 
 
 def to_frame_pixels(spec: ModelSpec, prefix: str) -> Part:
     """Returns the nodes from the network's landmarks to `landmarks` in pixels of the frame, by the unclipped square."""
-    fractions = "fractions = Div (points, SIZE)" if spec.decode == "pixels" else "fractions = Identity (points)"
-    return parse_nodes(fractions + TO_FRAME, {"SIZE": _size(spec), "ONE": [1]}, _landmark_names(prefix), prefix)
+    count = _coordinates(spec)
+    sides, halves = pixels_per_unit("fraction", spec.input_size, count)[0], np.array((0.5, 0.5, 0)[:count], np.float32)
+    fractions = {
+        "fraction": "fractions = Identity (points)",
+        "pixels": "fractions = Div (points, SIZE)",
+        "[-1,1]": "halves = Mul (points, HALF) fractions = Add (halves, CENTRE)",
+    }[spec.decode]
+    # A third coordinate has no origin.
+    corners = "Unsqueeze (place, ONE)" if count == 2 else "Pad (plane_corners, PADS)"
+    plane = "" if count == 2 else "plane_corners = Unsqueeze (place, ONE)"
+    body = fractions + TO_FRAME.replace("corners = CORNERS", f"{plane}\n    corners = {corners}")
+    constants = {"SIZE": sides, "ONE": [1], "HALF": 0.5, "CENTRE": halves, "PADS": [0, 0, 0, 0, 0, 1]}
+    return parse_nodes(body, constants, _landmark_names(prefix), prefix)
 
 
-def _size(spec: ModelSpec) -> np.ndarray:
-    height, width = spec.input_size
-    return np.array([width, height], np.float32)
+def _coordinates(spec: ModelSpec) -> int:
+    return int(spec.outputs[0].shape[-1])
 
 
 def _landmark_names(prefix: str) -> dict[str, str]:

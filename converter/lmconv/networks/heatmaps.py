@@ -67,7 +67,7 @@ FRACTIONS = """
 
 
 def parse(text: str) -> Decode:
-    """Reads `argmax` or `soft-argmax[:BETA]`, the value of `--decode`.
+    """Reads `argmax`, `soft-argmax[:BETA]` or `simcc[:CELLS_PER_PIXEL]`, the value of `--decode`.
 
     Raises:
         UsageError: The text has another form.
@@ -79,10 +79,13 @@ def parse(text: str) -> Decode:
         factor = 0.0
     if method == "argmax" and not colon:
         return Decode(method="argmax")
+    if method == "simcc" and not colon:
+        return Decode(method="simcc", beta=0.0)
     real = np.finfo(np.float32)
-    if method == "soft-argmax" and float(real.tiny) <= factor <= float(real.max):
-        return Decode(method="soft-argmax", beta=factor)
-    raise UsageError(f"--decode {text!r} is not known", hint="argmax, or soft-argmax:BETA with BETA above 0")
+    if method in ("soft-argmax", "simcc") and float(real.tiny) <= factor <= float(real.max):
+        return Decode(method="soft-argmax" if method == "soft-argmax" else "simcc", beta=factor)
+    hint = "argmax, soft-argmax:BETA or simcc:CELLS_PER_PIXEL, with numbers above 0"
+    raise UsageError(f"--decode {text!r} is not known", hint=hint)
 
 
 def decode(heatmaps: Float32, how: Decode) -> Float32:

@@ -17,8 +17,9 @@ class Outputs:
     """Outputs of a network for n inputs.
 
     Attributes:
-        landmarks: (n, L, 2) float32, x before y, fractions of the input; L is 0 for a network with raw outputs.
-        heatmaps: (m, L, h, w) float32 of the first m inputs; None for a network without heatmaps, or if none are kept.
+        landmarks: (n, L, 2 or 3) float32, x before y, fractions of the input; L is 0 for a network with raw outputs.
+        heatmaps: (m, L, h, w) float32 of the first m inputs, or (m, L, w) vectors of SimCC; None for a network without
+            heatmaps, or if none are kept.
         undecided: (n, L) bool, points that rounding alone can move: ties between cells of a heatmap, or jumps of a
             network that decodes inside, see `lmconv.inference.ties`. None if no point was looked at.
         raw: Raw outputs of a detector by name, (n, …) float32; empty for every other network.

@@ -98,18 +98,27 @@ def to_picture(points: Float32 | Float64, squares: NDArray[np.int64]) -> Float64
     """Maps landmarks from crops to the pictures.
 
     Args:
-        points: (n, L, 2) float, fractions of the crop, x before y.
+        points: (n, L, 2 or 3) float, fractions of the crop, x before y; a third coordinate is left out.
         squares: (n, 3) int64: left, top, side, pixels.
 
     Returns:
         (n, L, 2) float64, pixels of the picture.
     """
-    return points.astype(np.float64) * squares[:, None, 2:] + squares[:, None, :2]
+    return points[..., :2].astype(np.float64) * squares[:, None, 2:] + squares[:, None, :2]
 
 
 def to_crops(points: Float32 | Float64, squares: NDArray[np.int64]) -> Float32:
-    """Inverse of `to_picture`; returns (n, L, 2) float32."""
-    fractions = (points.astype(np.float64) - squares[:, None, :2]) / squares[:, None, 2:]
+    """Maps landmarks from the pictures to crops.
+
+    Args:
+        points: (n, L, 2 or 3) float, pixels of the picture, x before y; a third coordinate has no origin.
+        squares: (n, 3) int64: left, top, side, pixels.
+
+    Returns:
+        The same shape, float32, fractions of the crop.
+    """
+    corners = np.pad(squares[:, None, :2], ((0, 0), (0, 0), (0, points.shape[-1] - 2)))
+    fractions = (points.astype(np.float64) - corners) / squares[:, None, 2:]
     return fractions.astype(np.float32)
 
 

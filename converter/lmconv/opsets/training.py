@@ -8,10 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmconv.opsets.rewriting import Call, Rule, Rules
+import onnx
+
+from lmconv.graph import naming
+from lmconv.graph.index import attribute
+from lmconv.opsets.rewriting import STANDARD, Call, Rule, Rules
+from lmconv.opsets.versions import opset_of
 
 SINCE_TRAINING_MODE = 14
 """Opset that gave BatchNormalization its attribute `training_mode`. Five outputs meant training mode before."""
+
+
+DYNAMIC = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")
+"""Operators that quantise a tensor by its range, the whole batch included."""
+
+
+def batchwide(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Returns the nodes that compute statistics over the whole batch, subgraphs included."""
+    opset = opset_of(model)
+    nodes = [node for graph in naming.graphs(model.graph) for node in graph.node]
+    return [node for node in nodes if node.op_type in DYNAMIC or _is_trained(node, opset)]
+
+
+def _is_trained(node: onnx.NodeProto, opset: int) -> bool:
+    """True for a BatchNormalization in training mode."""
+    if node.op_type != "BatchNormalization" or node.domain not in STANDARD:
+        return False
+    return bool(attribute(node, "training_mode", 0)) if opset >= SINCE_TRAINING_MODE else len(node.output) == 5
 
 
 def training(opset: int, ends: set[str]) -> Rules:
@@ -23,8 +46,7 @@ def training(opset: int, ends: set[str]) -> Rules:
     """
 
     def batchnorm(call: Call) -> Sequence[str] | None:
-        trained = call.get("training_mode", 0) if opset >= SINCE_TRAINING_MODE else len(call.node.output) == 5
-        if not trained or any(call.is_read(index) for index in range(1, 5)):
+        if not _is_trained(call.node, opset) or any(call.is_read(index) for index in range(1, 5)):
             return None
         return [_normalised(call, opset)]
 

@@ -19,7 +19,8 @@ from lmconv.quantise.emit import emit
 from lmconv.quantise.equalise import equalise
 from lmconv.quantise.observe import observe
 from lmconv.quantise.plan import QuantiserOptions, plan
-from lmconv.quantise.static import distinct, sample
+from lmconv.quantise.prepare import prepared
+from lmconv.quantise.static import sample
 from lmconv.types import Float32
 
 
@@ -62,7 +63,7 @@ def prepare(model: onnx.ModelProto, crops: Float32, settings: QuantiserOptions) 
         settings: Options of the quantiser.
     """
     sampled = sample(crops, settings.crops)
-    model = distinct(model)
+    model = prepared(model)
     graph = Graph.of(model)
     statistics = observe(graph, sampled)
     selection = plan(graph, settings, statistics.ranges)

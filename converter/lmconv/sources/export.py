@@ -72,8 +72,9 @@ def export_session(source: Source, session: Opened, batch: int | None = None) ->
 
 def _from_onnx(source: Source, session: OnnxSource) -> onnx.ModelProto:
     model = in_float32(load_source(source), session.original)
-    image, outputs = session.original.image, session.original.outputs()
-    kept = [value for value in model.graph.output if value.name in outputs]
+    image, forms = session.original.image, session.original.outputs()
+    outputs = {value.name: value for value in model.graph.output}
+    kept = [outputs[name] for name in session.outputs]
     del model.graph.output[:]
     model.graph.output.extend(kept)
     keep_live(model.graph)
@@ -84,8 +85,8 @@ def _from_onnx(source: Source, session: OnnxSource) -> onnx.ModelProto:
     model.ir_version = 10
     naming.strip(model)
     (replace(image, size=(None, None)) if source.spec.sample else image).put_in_front(model.graph)
-    for value, form in zip(model.graph.output, outputs.values(), strict=True):  # names may have changed in front
-        form.put_behind(model.graph, value)
+    for name, value in zip(session.outputs, model.graph.output, strict=True):  # names may have changed in front
+        forms[name].put_behind(model.graph, value)
     head_of(source.spec).finish_file(model)
     naming.distinct_nodes(model.graph)
     _free_batch(model, source.spec, session.original.batch or 1)

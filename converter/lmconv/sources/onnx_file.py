@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmconv.errors import InputError, UsageError
+from lmconv.inference.session import noise
+from lmconv.networks.candidates import SEEDED, Candidate, Candidates
 from lmconv.networks.heads import head_of
+from lmconv.sources.choice import choose
 from lmconv.sources.onnx_original import Original, describe, shape_of
 from lmconv.sources.onnx_random import require_repeatable
 from lmconv.sources.onnx_reading import graph_inputs, load_onnx, path_of
-from lmconv.types import ONNX, Arrays, Decode, ModelSpec, Preprocess, Source, landmark_spec, with_any_size
+from lmconv.types import ONNX, Arrays, ModelSpec, OutputOptions, Preprocess, Source, landmark_spec, with_any_size
 
 if TYPE_CHECKING:
     import onnx
@@ -27,20 +30,28 @@ class OnnxSource:
     """A `Session` on the user's ONNX file, unchanged, in ONNX Runtime fp32.
 
     Attributes:
+        source: The source.
         original: The file in ONNX Runtime.
+        outputs: Names of the outputs in use, in the order of the spec.
     """
 
     execution_mismatch = ""
 
     def __init__(self, source: Source, *, threads: int = 0) -> None:
+        self.source = source
         path = path_of(source)
         model = load_onnx(path)
         self._head = head_of(source.spec)
         if self._head.published_outputs:
             _check_published(model, source)
         names = [value.name for value in model.graph.output]
-        outputs = names if self._head.published_outputs else names[:1]
-        self.original = Original(path, model, size=source.spec.input_size, outputs=outputs, threads=threads)
+        first = names if self._head.published_outputs else names[:1]
+        self.outputs = source.spec.chosen.names if source.spec.chosen else tuple(first)
+        if lost := [name for name in self.outputs if name not in names]:
+            raise InputError(f"{path} has no output {lost[0]}", hint="this is not the file of the artefact")
+        self.original = Original(path, model, size=source.spec.input_size, outputs=self.outputs, threads=threads)
+        if source.spec.batch and not self.original.image.batch:
+            self.original.fix(source.spec.batch)
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `lmconv.types.Session`; a file with a fixed batch runs once per batch."""
@@ -71,20 +82,14 @@ def _check_published(model: onnx.ModelProto, source: Source) -> None:
 
 
 def onnx_spec(
-    path: Path,
-    *,
-    size: tuple[int, int] | None = None,
-    output_slice: tuple[int, int] | None = None,
-    how: Decode | None = None,
-    preprocess: Preprocess | None = None,
+    path: Path, options: OutputOptions, *, size: tuple[int, int] | None = None, preprocess: Preprocess | None = None
 ) -> ModelSpec:
-    """Reads the spec of an ONNX file with one image input, and points or heatmaps in its first output.
+    """Reads the spec of an ONNX file with one image input, and chooses the outputs that hold the landmarks.
 
     Args:
         path: The file.
+        options: User options about the outputs.
         size: (height, width) of the images, pixels, for a file that takes several sizes.
-        output_slice: Half-open range of the flat output that holds the points, or of the channels with heatmaps.
-        how: Decoding of heatmaps; None for points.
         preprocess: Pre-processing; None for the default of the file's type.
 
     Returns:
@@ -92,25 +97,36 @@ def onnx_spec(
         images of any size.
 
     Raises:
-        InputError: The file has another input, or random operators.
-        UsageError: The output does not hold such points or heatmaps, the size of the images is not known, or the
+        InputError: The file has another input, or random operators, or no output that can hold landmarks.
+        UsageError: The user must name an output, an option fits no output, the size of the images is not known, or the
             pre-processing gives fractions to a file that takes integers.
     """
     model = load_onnx(path)
     if not model.graph.output:
         raise InputError(f"{path} has no output", hint="export it with the landmarks as its output")
     with Original(path, model, size=size) as original:
-        name, values = next(iter(original.probed().items()))
-        require_repeatable(path, model, [name], repeats=original.repeats(name))
-    if name in original.varying:
-        hint = "name the size, such as --input 3x112x112"
-        raise UsageError(f"{path} takes images of any size, and {name} depends on the size", hint=hint)
-    landmarks = _landmarks(path, list(values.shape[1:]), output_slice, how)
-    spec = landmark_spec(
-        path.stem, ONNX, size=original.size, landmarks=landmarks, heatmaps=how, output_slice=output_slice
-    )
-    spec = replace(spec, preprocess=_preprocess(path, original.image, preprocess))
+        spec = landmark_spec(path.stem, ONNX, size=original.size, landmarks=0)
+        spec = replace(spec, preprocess=_preprocess(path, original.image, preprocess))
+        spec = choose(_candidates(path, original, spec), options, spec)
+        assert spec.chosen
+        for name in spec.chosen.names:
+            require_repeatable(path, model, [name], repeats=original.repeats(name))
+            if name in original.varying:
+                hint = "name the size, such as --input 3x112x112"
+                raise UsageError(f"{path} takes images of any size, and {name} depends on the size", hint=hint)
     return with_any_size(spec) if original.any_size else spec
+
+
+def _candidates(path: Path, original: Original, spec: ModelSpec) -> Candidates:
+    """Returns all outputs of a file that hold numbers, with their values for seeded inputs."""
+    runs, forms = original.each(noise(spec, SEEDED, 0)), original.outputs()
+    outputs = []
+    for name, form in forms.items():
+        rows = [run[name] for run in runs]
+        same = len({row.shape for row in rows}) == 1
+        values = np.concatenate(rows) if same else rows[0][:0].reshape(0)
+        outputs.append(Candidate(name=name, values=values, dtype=form.kind, batched=form.batched))
+    return Candidates(source=str(path), outputs=outputs)
 
 
 def _preprocess(path: Path, image: ImageInput, preprocess: Preprocess | None) -> Preprocess:
@@ -126,22 +142,3 @@ def _preprocess(path: Path, image: ImageInput, preprocess: Preprocess | None) ->
         hint = f"give --preprocess {preprocess.colour},1: the file normalises the pixels itself"
         raise UsageError(f"{path} takes {image.kind}, and --preprocess gives fractions", hint=hint)
     return preprocess
-
-
-def _landmarks(path: Path, sizes: list[int], output_slice: tuple[int, int] | None, how: Decode | None) -> int:
-    """Returns the number of points in the part `output_slice` of an output; `sizes` are the axes after the first."""
-    if how and (len(sizes) != 3 or min(sizes[1:]) < 3):
-        raise UsageError(f"{path} gives {tuple(sizes)} an input, no heatmaps", hint="leave --decode out")
-    maps = len(sizes) == 3 and sizes[1] == sizes[2] > 2
-    if maps and not how:
-        hint = "add --decode argmax, and --output-slice START:STOP for a part of them"
-        raise UsageError(f"{path} gives {sizes[0]} maps of {sizes[1]}x{sizes[2]}, not points", hint=hint)
-    width = sizes[0] if how else int(np.prod(sizes))
-    start, stop = output_slice or (0, width)
-    if not 0 <= start < stop <= width or (not how and (stop - start) % 2):
-        what = "maps" if how else "numbers"
-        hint = f"its output has {width} {what}: name the points' with --output-slice START:STOP"
-        raise UsageError(
-            f"{what} {start}:{stop} of {path} are not points", hint=hint + ("" if how else ", an even count")
-        )
-    return stop - start if how else (stop - start) // 2

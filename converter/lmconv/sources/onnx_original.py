@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lmconv.errors import InputError, UsageError
 from lmconv.inference.ort import OrtSession, reason
+from lmconv.opsets.training import batchwide
 from lmconv.sources.onnx_image import ImageInput, candidates
 from lmconv.sources.onnx_output import FileOutput, numeric, rows
 from lmconv.sources.onnx_reading import graph_inputs
@@ -64,6 +65,7 @@ class Original:
         """
         self._path, self._outputs = path, tuple(outputs)
         self._several: bool | None = None
+        self._batchwide = bool(batchwide(model))
         images = _images(path, model)
         try:
             self._session = OrtSession(path, threads=threads)
@@ -96,9 +98,24 @@ class Original:
             self._several = self._takes_several()
         return None if self._several else 1
 
+    def mixes(self) -> bool:
+        """True if the outputs of an image depend on the other images of its batch."""
+        pair = None if self.image.batch else self._pair()
+        return pair is not None and not self._takes_several() and _alike(*pair)
+
+    def fix(self, batch: int) -> None:
+        """Fixes the number of images of a run of a file that takes several."""
+        self.image = replace(self.image, batch=batch)
+
     def probed(self) -> dict[str, Float32]:
         """Returns the outputs for seeded images; see `run`."""
         return self._once(self.image, self._probe(self.image, self.size))
+
+    def each(self, images: Float32) -> list[dict[str, Float32]]:
+        """Returns the outputs for each image alone, as `run` of one image; shapes may differ from image to image."""
+        size = self.image.batch or 1
+        runs = (self._once(self.image, np.repeat(image[None], size, 0)) for image in images)
+        return [{name: value[:1] for name, value in run.items()} for run in runs]
 
     def repeats(self, name: str) -> bool:
         """True if two runs on the same images give the same output `name`."""
@@ -152,15 +169,18 @@ class Original:
         raise InputError(f"ONNX Runtime cannot run {self._path}: {reason(failure)}") from failure
 
     def _takes_several(self) -> bool:
+        pair = self._pair()
+        return pair is not None and not self._batchwide and same(*pair, BATCH_TOLERANCE)
+
+    def _pair(self) -> tuple[dict[str, Float32], dict[str, Float32]] | None:
+        """Returns the outputs for two images together and one by one; None if the file takes one image."""
         images = np.concatenate([self._probe(self.image, self.size, seed) for seed in (1, 2)])
         try:
             together = self._once(self.image, images)
         except Exception:  # any error means that the file takes one image
-            return False
+            return None
         alone = [self._once(self.image, image[None]) for image in images]
-        return same(
-            together, {name: np.concatenate([run[name] for run in alone]) for name in together}, BATCH_TOLERANCE
-        )
+        return together, {name: np.concatenate([run[name] for run in alone]) for name in together}
 
     def _once(self, image: ImageInput, images: Float32) -> dict[str, Float32]:
         """Runs the file once; see `run`."""
@@ -229,6 +249,11 @@ def same(outputs: Arrays, expected: Arrays, tolerance: float) -> bool:
         if not np.allclose(outputs[name], values, rtol=0, atol=tolerance * scale, equal_nan=True):
             return False
     return True
+
+
+def _alike(outputs: Arrays, expected: Arrays) -> bool:
+    """True if all outputs have equal shapes."""
+    return all(outputs[name].shape == values.shape for name, values in expected.items())
 
 
 def describe(values: Sequence[onnx.ValueInfoProto]) -> str:

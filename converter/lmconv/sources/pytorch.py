@@ -5,16 +5,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from lmconv.errors import InputError
+from lmconv.inference.session import noise
+from lmconv.networks.candidates import SEEDED, Candidate, Candidates
 from lmconv.networks.heads import head_of
-from lmconv.networks.heads.points import first_output
+from lmconv.networks.structure import tensors
 from lmconv.plugins import BACKBONES
 from lmconv.sources import checkpoint_file, modules, states, usercode
+from lmconv.sources.choice import choose
 from lmconv.sources.randomise import randomise
 from lmconv.types import Arrays, Source
 
@@ -30,13 +35,20 @@ def network(source: Source, *, say: Callable[[str], object] = lambda note: None)
         say: Receives a note about a choice among several states of a checkpoint.
 
     Returns:
-        A module whose forward returns (N, L, 2) float32, or heatmaps (N, L, h, w) float32 if the spec has heatmaps, or
-        a tuple in the order of the spec's outputs for a detector.
+        A module whose forward returns (N, L, 2 or 3) float32, or heatmaps (N, L, h, w) float32 if the spec has
+        heatmaps, or a tuple in the order of the spec's outputs for a detector.
 
     Raises:
         InputError: The checkpoint is broken, or belongs to another network, which the hint names; or the user's code
-            fails.
+            fails, or has no output that can hold landmarks.
+        UsageError: The user must name an output.
     """
+    module = _filled(source, say=say)
+    return _wrap(module, _settled(module, source))
+
+
+def _filled(source: Source, *, say: Callable[[str], object]) -> torch.nn.Module:
+    """Returns the network's own module with its weights, in evaluation mode."""
     spec, theirs = source.spec, usercode.foreign(source)
     module = modules.unwrapped(_build(source)).eval()
     if theirs:
@@ -56,7 +68,33 @@ def network(source: Source, *, say: Callable[[str], object] = lambda note: None)
         states.fill(module, found.state, source.path)
         if found.note:
             say(found.note)
-    return _wrap(module, source)
+    return module
+
+
+def _settled(module: torch.nn.Module, source: Source) -> Source:
+    """Returns the source of a user's network with the outputs that hold the landmarks, chosen on seeded inputs."""
+    if not source.factory or source.spec.chosen is not None:
+        return source
+    import torch
+
+    images = torch.from_numpy(noise(source.spec, SEEDED, 0))
+    with _guarded(usercode.foreign(source)), torch.no_grad():
+        batches = [images] if _takes(module, images) else [images[index : index + 1] for index in range(SEEDED)]
+        runs = [dict(tensors(module(batch.clone()))) for batch in batches]
+    options = replace(source.options, landmarks=source.options.landmarks or source.spec.landmarks or None)
+    outputs = [_candidate(name, [run[name] for run in runs if name in run]) for name in runs[0]]
+    return replace(source, spec=choose(Candidates(source=source.factory, outputs=outputs), options, source.spec))
+
+
+def _candidate(name: str, runs: list[torch.Tensor]) -> Candidate:
+    """Returns an output from its values for all seeded inputs together, or for each alone."""
+    dtype, arrays = str(runs[0].dtype).removeprefix("torch."), [run.float().numpy() for run in runs]
+    inputs, shape = SEEDED // len(arrays), arrays[0].shape
+    batched = shape[:1] == (inputs,)
+    if len({array.shape for array in arrays}) > 1 or not (batched or inputs == 1):
+        return Candidate(name=name, values=arrays[0][:0].reshape(0), dtype=dtype)
+    rows = (np.concatenate if batched else np.stack)(arrays)
+    return Candidate(name=name, values=rows, dtype=dtype, batched=batched)
 
 
 def _build(source: Source) -> torch.nn.Module:
@@ -144,33 +182,31 @@ def _wrap(module: torch.nn.Module, source: Source) -> torch.nn.Module:
 
 
 def _try(module: torch.nn.Module, source: Source, theirs: str) -> None:
-    """Runs a user's network and checks the output.
+    """Runs a user's network and checks that the outputs are tensors, the same in every run.
 
     Raises:
-        InputError: The output has another type or shape than expected, or differs from run to run.
+        InputError: There is no tensor, or a layer is in training mode, or the outputs differ from run to run.
     """
     import torch
 
     from lmconv.sources.observing import observed
 
-    head, (height, width) = head_of(source.spec), source.spec.input_size
+    height, width = source.spec.input_size
     two = torch.linspace(0, 1, 6 * height * width).reshape(2, 3, height, width)
     hint = f"it was given (2, 3, {height}, {width}): is --input right? -v shows its traceback"
     with usercode.theirs(theirs, hint=hint), torch.no_grad():
         images = two if _takes(module, two) else two[:1]
         with observed(module) as events:
-            first = first_output(module(images.clone()))
-        again = first_output(module(images.clone()))
-    if not isinstance(first, torch.Tensor) or not first.is_floating_point():
-        kind = first.dtype if isinstance(first, torch.Tensor) else type(first).__name__
-        raise InputError(f"{theirs} computes a {kind}, not a float32 tensor", hint="return the points, first of all")
+            result = module(images.clone())
+        first, again = (dict(tensors(each)) for each in (result, module(images.clone())))
+    if not first:
+        raise InputError(f"{theirs} computes a {type(result).__name__}, not a tensor", hint="return the points")
     modules.check_mode(events, theirs)
-    if not torch.allclose(first.float(), again.float(), rtol=1e-3, atol=1e-4, equal_nan=True):
+    if not all(
+        torch.allclose(tensor.float(), again[name].float(), rtol=1e-3, atol=1e-4, equal_nan=True)
+        for name, tensor in first.items()
+    ):
         raise modules.random(events, theirs)
-    shape, expected = tuple(first.shape), head.expected_shape(tuple(first.shape))
-    if not head.fits((2, *shape[1:])):
-        message = f"{theirs} computes {shape[1:]} an input, not {expected[1:]}"
-        raise InputError(message, hint=head.shape_hint(shape))
 
 
 def _takes(module: torch.nn.Module, images: torch.Tensor) -> bool:
@@ -179,7 +215,8 @@ def _takes(module: torch.nn.Module, images: torch.Tensor) -> bool:
     An error for several inputs is an error of the network only if one input alone gives an error too.
     """
     try:
-        return len(first_output(module(images.clone()))) == len(images)
+        result = tensors(module(images.clone()))
+        return any(tensor.dim() and len(tensor) == len(images) for _, tensor in result)
     except Exception:
         try:
             module(images[:1].clone())
@@ -192,7 +229,8 @@ class TorchSource:
     """A `Session` on the PyTorch network, eager, on the CPU.
 
     Attributes:
-        network: The network.
+        source: The source, with the outputs that hold the landmarks.
+        network: Module that computes the outputs of the spec.
         notes: Choices that were made for the user, in words.
     """
 
@@ -200,8 +238,9 @@ class TorchSource:
 
     def __init__(self, source: Source, *, threads: int = 0) -> None:
         self.notes: list[str] = []
-        self.network = network(source, say=self.notes.append)
-        self._source = source
+        module = _filled(source, say=self.notes.append)
+        self.source = _settled(module, source)
+        self.network = _wrap(module, self.source)
         self._theirs = usercode.foreign(source)
         self._threads = threads
 
@@ -213,8 +252,8 @@ class TorchSource:
             torch.set_num_threads(self._threads)
         with _guarded(self._theirs), torch.no_grad():  # in inference mode parametrised weights cannot be counted
             result = self.network(torch.tensor(inputs["input"]))  # a copy: forward may change its input
-        tensors = result if isinstance(result, tuple) else (result,)
-        return head_of(self._source.spec).from_torch([tensor.numpy() for tensor in tensors])
+        parts = result if isinstance(result, tuple) else (result,)
+        return head_of(self.source.spec).from_torch([tensor.numpy() for tensor in parts])
 
     def __enter__(self) -> Self:
         return self

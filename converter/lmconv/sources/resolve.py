@@ -15,7 +15,18 @@ from lmconv.networks.heads import head_of
 from lmconv.plugins import BACKBONES, unknown
 from lmconv.sources import checkpoint_file, checkpoints, usercode
 from lmconv.store.files import sha256
-from lmconv.types import ONNX, Artifact, Decode, ModelSpec, Preprocess, Source, landmark_spec
+from lmconv.types import (
+    ONNX,
+    Artifact,
+    Axes,
+    Decode,
+    ModelSpec,
+    OutputOptions,
+    PointUnit,
+    Preprocess,
+    Source,
+    landmark_spec,
+)
 
 if TYPE_CHECKING:
     from lmconv.sources.onnx_file import OnnxSource
@@ -63,6 +74,9 @@ class NetworkOptions(TypedDict, total=False):
             any size.
         preprocess: Pre-processing instead of the backbone's.
         decode: Decoding of heatmaps, for networks with heatmaps.
+        output: Name or index of the output that holds the points, for an ONNX file or a user's own network.
+        unit: Unit of the points, for the same.
+        coordinates: Coordinates to keep of points with three coordinates, for the same.
         output_slice: For an ONNX file, the half-open range of the flat output that holds the points, or of its maps.
         name: Name of the model instead of its own name.
     """
@@ -74,6 +88,9 @@ class NetworkOptions(TypedDict, total=False):
     size: tuple[int, int] | None
     preprocess: Preprocess | None
     decode: Decode | None
+    output: str | None
+    unit: PointUnit | None
+    coordinates: Axes | None
     output_slice: tuple[int, int] | None
     name: str | None
 
@@ -92,11 +109,19 @@ def resolve(model: str, **options: Unpack[NetworkOptions]) -> Source:
     check_options(model, **options)
     weights, seed, size = options.get("weights"), options.get("seed"), options.get("size")
     landmarks, decode = options.get("landmarks"), options.get("decode")
+    outputs = OutputOptions(
+        output=options.get("output"),
+        landmarks=landmarks,
+        decode=decode,
+        output_slice=options.get("output_slice"),
+        unit=options.get("unit"),
+        coordinates=options.get("coordinates"),
+    )
     path: Path | None
     factory = ""
     if is_onnx(model):
         path = Path(model)
-        spec = _onnx(path, options)
+        spec = _onnx(path, outputs, options)
     elif usercode.is_factory(model):
         factory, typed = model, Path(model)
         spec = landmark_spec(typed.name, typed.name, size=size or (0, 0), landmarks=landmarks or 0, heatmaps=decode)
@@ -116,6 +141,7 @@ def resolve(model: str, **options: Unpack[NetworkOptions]) -> Source:
         key=options.get("key") or "",
         factory=factory,
         kind=_kind(spec.backbone),
+        options=outputs if factory else OutputOptions(),
     )
 
 
@@ -149,6 +175,9 @@ def _mistakes(model: str, options: NetworkOptions) -> Iterator[tuple[object, str
     yield file and options.get("key"), f"{model} holds its own weights", "leave --key out"
     message = f"--output-slice is for ONNX files, and {model} is none"
     yield options.get("output_slice") and not file, message, "leave it out"
+    for name in ("output", "unit", "coordinates"):
+        message = f"--{name} is for ONNX files and networks of your own, and the outputs of {model} are known"
+        yield options.get(name) is not None and not file and not own, message, "leave it out"
     message = f"--input is for a network of your own, and {model} has its size"
     yield size and not own and not file and not (spec and spec.sample), message, "leave it out"
     yield landmarks and head and not head.counts_landmarks, f"{model} is a detector", "leave --landmarks out"
@@ -162,21 +191,10 @@ def _mistakes(model: str, options: NetworkOptions) -> Iterator[tuple[object, str
     yield decode and head and not head.decodes, f"{model} gives points, not heatmaps", "leave --decode out"
 
 
-def _onnx(path: Path, options: NetworkOptions) -> ModelSpec:
+def _onnx(path: Path, outputs: OutputOptions, options: NetworkOptions) -> ModelSpec:
     from lmconv.sources.onnx_file import onnx_spec
 
-    spec = onnx_spec(
-        path,
-        size=options.get("size"),
-        output_slice=options.get("output_slice"),
-        how=options.get("decode"),
-        preprocess=options.get("preprocess"),
-    )
-    landmarks = options.get("landmarks")
-    if landmarks not in (None, spec.landmarks):
-        hint = f"leave --landmarks out, or name the part of the output that holds {landmarks} with --output-slice"
-        raise UsageError(f"{path} gives {spec.landmarks} points, not {landmarks}", hint=hint)
-    return spec
+    return onnx_spec(path, outputs, size=options.get("size"), preprocess=options.get("preprocess"))
 
 
 def names(task: Literal["landmarks", "detection"]) -> list[str]:

@@ -21,7 +21,18 @@ from lmconv.errors import InputError
 from lmconv.networks.heads import head_of
 from lmconv.networks.interfaces import interface_of
 from lmconv.store.files import canonical, digest, replace_text, sha256, writing
-from lmconv.types import Artifact, Crop, Decode, Json, ModelSpec, Precision, Preprocess, TensorSpec, Variant
+from lmconv.types import (
+    Artifact,
+    ChosenOutputs,
+    Crop,
+    Decode,
+    Json,
+    ModelSpec,
+    Precision,
+    Preprocess,
+    TensorSpec,
+    Variant,
+)
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -33,6 +44,8 @@ LOCK = ".lock"
 def spec_to_json(spec: ModelSpec) -> Json:
     """Returns a spec as plain JSON; `spec_from_json` is the inverse."""
     plain: Json = json.loads(json.dumps(asdict(spec)))
+    if spec.chosen is None:  # absent, as from manifests older than the choice
+        del plain["chosen"]
     return plain
 
 
@@ -58,8 +71,13 @@ def spec_from_json(data: Json) -> ModelSpec:
         "sample": tuple(data["sample"])
         if data.get("sample")
         else None,  # absent from manifests older than the detectors
+        "chosen": _chosen(data["chosen"]) if "chosen" in data else None,
     }
     return ModelSpec(**{**data, **parts})
+
+
+def _chosen(data: Json) -> ChosenOutputs:
+    return ChosenOutputs(**{**data, "names": tuple(data["names"]), "left_out": tuple(data["left_out"])})
 
 
 def interface(spec: ModelSpec) -> Json:

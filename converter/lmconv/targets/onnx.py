@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmconv.errors import InputError, MissingRuntime, first_line
+from lmconv.inference.probe import OrtProbe
 from lmconv.store.artifact import model_file
 from lmconv.types import (
     DEFAULT_BUILD,
     Artifact,
     BuildOptions,
     Built,
+    Inside,
     ModelSpec,
     OpenOptions,
     Precision,
@@ -135,5 +137,10 @@ plugin = Target(
     open=open_artifact,
     rewrites=REWRITES,
     int8_ion_loss=10.0,
+    inside=Inside(
+        open=lambda path, execution: OrtProbe(path),
+        imports="onnxruntime",
+        call='onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, inputs)',
+    ),
     contestant=lambda artifact, device: ("lmconv.contestants.ort", [artifact.path, "--device", device]),
 )

@@ -26,6 +26,7 @@ from lmconv.types import (
     Artifact,
     BuildOptions,
     Built,
+    Inside,
     Json,
     ModelSpec,
     OpenOptions,
@@ -231,6 +232,37 @@ def open_artifact(artifact: Artifact, options: OpenOptions) -> Session:
         raise InputError(f"OpenVINO cannot load {path}: {first_line(error)}", hint="export again") from error
 
 
+class OpenVinoProbe:
+    """A `Probe` on OpenVINO's CPU plug-in. A value that is read is not fused away.
+
+    Args:
+        path: An IR or ONNX file.
+        execution: `execution` of the artefact.
+    """
+
+    def __init__(self, path: Path, execution: Json) -> None:
+        import openvino
+
+        self._core, self._path = openvino.Core(), path
+        self._config = {HINT: execution[HINT], "PERFORMANCE_HINT": "LATENCY"}
+        computed = (
+            output
+            for op in self._core.read_model(path).get_ordered_ops()
+            if op.get_type_name() not in ("Constant", "Parameter", "Result")
+            for output in op.outputs()
+        )
+        self.names = frozenset(name for output in computed for name in output.get_names())
+
+    def run(self, inputs: Arrays, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """See `lmconv.types.Probe`."""
+        model = self._core.read_model(self._path)
+        model.reshape({name: list(array.shape) for name, array in inputs.items()})
+        known = {name for output in model.outputs for name in output.get_names()}
+        model.add_outputs([name for name in names if name not in known])
+        results = self._core.compile_model(model, "CPU", self._config)(dict(inputs))
+        return {name: np.array(results[name]) for name in names}
+
+
 plugin = Target(
     name="openvino",
     summary="OpenVINO IR",
@@ -250,6 +282,12 @@ plugin = Target(
     requires=requires,
     build=build,
     open=open_artifact,
+    inside=Inside(
+        open=OpenVinoProbe,
+        imports="openvino",
+        call='list(openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(inputs).values())',
+    ),
+    exact={"Resize": "exact_resampling", "AveragePool": "exact_resampling"},
     last=last,
     rewrites=dict.fromkeys((Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8), ("dead",)),
 )

@@ -118,7 +118,9 @@ class Judge:
         engine = replace(choices.engine, cache=None, locked=False)  # the user's timing cache is not for the parent
         choices = replace(choices, recipe=None, mix=None, engine=engine)
         if not lowered:
-            choices = replace(choices, compact_px=None, without=tuple(PASSES.names()))
+            exact = TARGETS.load(artifact.target).exact.values()  # without these the parent may compute something else
+            without = tuple(name for name in PASSES.names() if name not in exact)
+            choices = replace(choices, compact_px=None, without=without)
         out = self.place / ("fp32" if lowered else "plain")
         path = parent_path(out, artifact.spec.name, artifact)
         if path.exists():

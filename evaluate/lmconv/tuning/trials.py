@@ -28,6 +28,7 @@ from lmconv.plugins import PASSES
 from lmconv.quantise.observe import ActivationStatistics, observe
 from lmconv.quantise.partial import Partial, prepare
 from lmconv.quantise.plan import QuantiserOptions, read
+from lmconv.quantise.prepare import prepared
 from lmconv.quantise.static import quantise
 from lmconv.store.files import canonical
 from lmconv.tuning.faces import FOLDS, FoldedFaces
@@ -148,7 +149,7 @@ class Trials:
         if mix.precision == Precision.INT8:
             crops, cache_key = self.faces.calibration(fold), (key(_in_float(mix)), fold)
             if cache_key not in self._statistics:
-                self._statistics[cache_key] = observe(Graph.of(model), crops)
+                self._statistics[cache_key] = observe(Graph.of(prepared(model)), crops)
             return quantise(model, crops, read(mix.settings, self.settings), self._statistics[cache_key])[0]
         for pass_name in PRECISION_PASSES.get(mix.precision, ()):
             context = PassContext(spec=self.spec)

@@ -218,10 +218,11 @@ def test_an_artefact_that_differs_from_its_source_is_not_written(
     fake = replace(bad.real, build=bad.build)
     with (
         TARGETS.using(onnx=fake),
-        pytest.raises(GateFailed, match=r"tiny as onnx fp32: landmarks are .* off, allowed 1e-05"),
+        pytest.raises(GateFailed, match=r"tiny as onnx fp32: landmarks are .* off, allowed 1e-05.*Gemm points"),
     ):
         build(Conversion(base=plain, out=small.parent), Variant(target="onnx", precision=Precision.FP32))
-    assert contents(small) == before
+    after = contents(small)
+    assert {path: content for path, content in after.items() if "why" not in Path(path).parts} == before
 
 
 def test_a_required_pass_that_changes_results_stops_the_export(

@@ -123,17 +123,23 @@ def test_a_sharp_soft_arg_max_equals_the_arg_max_without_the_quarter_step(decode
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("argmax", ARGMAX), ("soft-argmax:50", Decode(method="soft-argmax", beta=50))]
+    ("text", "expected"),
+    [
+        ("argmax", ARGMAX),
+        ("soft-argmax:50", Decode(method="soft-argmax", beta=50)),
+        ("simcc", Decode(method="simcc", beta=0)),
+        ("simcc:2", Decode(method="simcc", beta=2)),
+    ],
 )
 def test_text_selects_the_rule(text: str, expected: Decode) -> None:
     assert heatmaps.parse(text) == expected
 
 
 @pytest.mark.parametrize(
-    "text", ["max", "argmax:2", "soft-argmax:", "soft-argmax:0", "soft-argmax:nan", "soft-argmax:-1"]
+    "text", ["max", "argmax:2", "soft-argmax:", "soft-argmax:0", "soft-argmax:nan", "soft-argmax:-1", "simcc:0"]
 )
 def test_an_unknown_rule_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="argmax, or soft-argmax:BETA"):
+    with pytest.raises(UsageError, match="argmax, soft-argmax:BETA or simcc:CELLS_PER_PIXEL"):
         heatmaps.parse(text)
 
 
@@ -184,7 +190,7 @@ def heatmap_onnx(path: Path, *, channels: int = 7) -> Path:
 
 @pytest.mark.parametrize("first", ["landmarks", "heatmaps"])
 def test_an_artefact_that_decodes_heatmaps_can_become_a_source(tmp_path: Path, first: str) -> None:
-    network = source.resolve(str(heatmap_onnx(tmp_path / "maps.onnx")), decode=ARGMAX)
+    network = source.resolve(str(heatmap_onnx(tmp_path / "maps.onnx")), decode=ARGMAX, landmarks=7)
     made = convert(network, "onnx", Precision.FP32, out=tmp_path / "out")
     model = onnx.load(made.path / "model.onnx")
     outputs = sorted(model.graph.output, key=lambda value: value.name != first)
@@ -192,7 +198,7 @@ def test_an_artefact_that_decodes_heatmaps_can_become_a_source(tmp_path: Path, f
     model.graph.output.extend(outputs)
     onnx.save(model, tmp_path / "again.onnx")
     how = ARGMAX if first == "heatmaps" else None
-    again = source.resolve(str(tmp_path / "again.onnx"), decode=how)
+    again = source.resolve(str(tmp_path / "again.onnx"), decode=how, landmarks=7 if how else None)
     twice = convert(again, "onnx", Precision.FP32, out=tmp_path / "out")
     expected, actual = (reference_file.read(artifacts.read(artefact.path)).outputs for artefact in (made, twice))
     np.testing.assert_allclose(actual.landmarks, expected.landmarks, atol=1e-6)
@@ -213,7 +219,7 @@ def test_heatmaps_of_an_onnx_file_become_points_in_the_graph(tmp_path: Path, how
 
 def test_heatmaps_without_decode_are_refused(cli: Cli, tmp_path: Path) -> None:
     path = heatmap_onnx(tmp_path / "maps.onnx")
-    cli("export", path).refused(2, "7 maps of 8x8, not points", "--decode argmax")
+    cli("export", path).refused(2, "maps float32 (N, 7, 8, 8)", "use --landmarks 7 --decode argmax")
 
 
 def test_decode_for_points_in_an_onnx_file_is_refused(cli: Cli, tiny: Path) -> None:

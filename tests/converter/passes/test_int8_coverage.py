@@ -44,6 +44,8 @@ BETWEEN = {
     "branch": """c = Greater(one, zero)  z = If (c) <
         then_branch = then () => (float[N,8,16,16] u) { u = Relu(a) },
         else_branch = other () => (float[N,8,16,16] v) { v = Neg(a) }>""",
+    "half_weights": """i = Cast <to: int = 10> (a)  v = Cast <to: int = 10> (w2)
+        o = Conv <pads: ints = [1, 1, 1, 1]> (i, v)  z = Cast <to: int = 1> (o)""",
     "quantised": "q = QuantizeLinear(a, a_scale, a_zero_point)  z = DequantizeLinear(q, a_scale, a_zero_point)",
 }
 """Nodes from `a` to `z`, both (N, 8, 16, 16) float32, between two convolutions."""
@@ -107,7 +109,7 @@ def test_layers_behind_any_operator_are_int8(between: str, scheme: QuantScheme, 
     result, decisions = quantised(model, crops, scheme)
 
     onnx.checker.check_model(result, full_check=True)
-    assert (decisions["layers"], decisions["of"]) == (2, 3)
+    assert decisions["float_layers"] == ["h"]
     exact = run(model, crops)
     assert np.abs(run(result, crops) - exact).mean() < 0.03 * exact.std()
 
@@ -181,6 +183,35 @@ def test_names_of_the_network_do_not_collide_with_names_of_the_quantiser(crops: 
 
     onnx.checker.check_model(result, full_check=True)
     np.testing.assert_allclose(run(result, crops), run(model, crops), atol=0.05)
+
+
+WEIGHTS = {
+    "dequantised": "v = Mul(w2, six)  i = Cast <to: int = 3> (v)  w = DequantizeLinear(i, a_scale)",
+    "transposed": "w = Transpose <perm: ints = [1, 0, 3, 2]> (w2)",
+    "of_a_constant_node": "w = Identity(w2)",
+    "widened": "i = Cast <to: int = 10> (w2)  w = Cast <to: int = 1> (i)",
+}
+"""Nodes that compute the weights `w` from `w2`, constants alone."""
+
+
+@pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
+def test_weights_that_nodes_compute_from_constants_are_int8(weights: str, crops: Float32) -> None:
+    model = network(f"z = Tanh(a)  {weights}", last="y = Conv <pads: ints = [1, 1, 1, 1]> (z, w, b2)")
+    result, decisions = quantised(model, crops)
+
+    assert decisions["layers"] == 2
+    exact = run(model, crops)
+    assert np.abs(run(result, crops) - exact).mean() < 0.03 * max(exact.std(), 0.1)
+
+
+def test_alpha_and_beta_of_a_gemm_move_into_its_constants(crops: Float32) -> None:
+    last = """pool0 = GlobalAveragePool(z)  flat0 = Flatten(pool0)
+        g = Gemm <alpha: float = 0.5, beta: float = 2.0> (flat0, wh, bh)  r = Relu(g)  y = Unsqueeze(r, both)"""
+    model = network("z = Tanh(a)", last=last)
+    result, decisions = quantised(model, crops)
+
+    assert decisions["float_layers"] == ["h"]
+    assert np.abs(run(result, crops) - run(model, crops)).mean() < 0.03
 
 
 @pytest.mark.parametrize("layer", ["Conv", "MatMul"])

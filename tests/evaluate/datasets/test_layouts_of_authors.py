@@ -12,6 +12,7 @@ from tests.evaluate.datasets import builders
 
 from lmconv.data import DATASETS, Listing
 from lmconv.errors import InputError, OtherPoints
+from lmconv.faces.calibration import calibration_inputs
 from lmconv.faces.crops import load_face_crops
 from lmconv.faces.lookup import find_dataset
 from lmconv.types import landmark_spec
@@ -135,6 +136,21 @@ def test_a_table_may_be_csv_or_json_with_subset_and_split(tmp_path: Path) -> Non
     )
     path.write_text(header + rows, encoding="utf-8")
     assert [len(read("table", path, split).faces) for split in ("train", "test", "all")] == [2, 2, 3]
+
+
+def test_a_table_may_have_boxes_and_no_points(tmp_path: Path) -> None:
+    picture = builders.picture(tmp_path / "a.png")
+    (tmp_path / "boxes.csv").write_text(
+        f"image,box_x1,box_y1,box_x2,box_y2\n{picture.name},10,12,50,44\n", encoding="utf-8"
+    )
+    entry = {"image": picture.name, "box": [10, 12, 50, 44]}
+    (tmp_path / "boxes.json").write_text(json.dumps([entry]), encoding="utf-8")
+
+    for name in ("boxes.csv", "boxes.json"):
+        (face,) = read("table", tmp_path / name).faces
+        np.testing.assert_array_equal(face.points, [[10, 12], [50, 44]])
+    spec = landmark_spec("toy", "toy", size=(32, 32), landmarks=98)
+    assert calibration_inputs(tmp_path / "boxes.csv", spec, count=3).shape == (3, 3, 32, 32)
 
 
 def test_coordinates_of_ljson_are_swapped_to_x_before_y(tmp_path: Path) -> None:

@@ -143,27 +143,6 @@ class Head(ABC):
             size: (height, width) of the input, pixels; None keeps the size.
         """
 
-    def expected_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Returns the shape that the output of a user's network must have.
-
-        Args:
-            shape: Actual shape for two inputs; gives the sizes that are free.
-
-        Raises:
-            NotImplementedError: The head is that of a detector, and a user's own network is never a detector.
-        """
-        raise NotImplementedError
-
-    def fits(self, shape: tuple[int, ...]) -> bool:
-        """True if the output of a user's network for two inputs has an accepted shape; raises as `expected_shape`."""
-        raise NotImplementedError
-
-    def shape_hint(self, shape: tuple[int, ...]) -> str:
-        """Returns the hint for an output of a user's network with another shape than expected."""
-        if len(shape) == 4:
-            return f"heatmaps of {shape[1]} points: use --landmarks {shape[1]} --decode argmax"
-        return "return (N, 2L): x0, y0, x1, ... as fractions of the input; or heatmaps (N, L, h, w), with --decode"
-
     # The graph
 
     @abstractmethod

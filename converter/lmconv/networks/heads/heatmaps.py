@@ -13,7 +13,7 @@ from lmconv.networks import heatmaps
 from lmconv.networks.compare import difference, map_difference
 from lmconv.networks.heads.base import Head
 from lmconv.networks.heads.graph import append
-from lmconv.networks.heads.points import first_output, with_landmarks
+from lmconv.networks.heads.points import chosen_outputs, file_outputs, with_landmarks
 from lmconv.networks.outputs import Gap, Outputs, decided, joined
 from lmconv.types import Decode, Float32, ModelSpec
 
@@ -46,7 +46,7 @@ class HeatmapsHead(Head):
         points, kept, undecided = [], [], []
         for start, chunk in chunks:
             points.append(chunk["landmarks"])
-            undecided.append(heatmaps.undecided(chunk["heatmaps"], self.decoding))
+            undecided.append(self._undecided(chunk["heatmaps"]))
             kept.append(chunk["heatmaps"][: None if maps is None else max(0, maps - start)])
         return Outputs(
             landmarks=np.concatenate(points),
@@ -100,17 +100,25 @@ class HeatmapsHead(Head):
         )
 
     def traced(self, outputs: Any) -> Any:
-        """Returns the first output, the heatmaps."""
-        return first_output(outputs)
+        """Returns the chosen output, the heatmaps."""
+        (maps,) = chosen_outputs(outputs, self.spec)
+        return maps[:, slice(*self.spec.output_slice)] if self.spec.output_slice else maps
 
     def from_torch(self, outputs: Sequence[Float32]) -> dict[str, NDArray[Any]]:
         """See `Head`."""
-        return {"landmarks": heatmaps.decode(outputs[0], self.decoding), "heatmaps": outputs[0]}
+        return {"landmarks": self._decoded(outputs[0]), "heatmaps": outputs[0]}
+
+    def _decoded(self, maps: Float32) -> Float32:
+        return heatmaps.decode(maps, self.decoding)
+
+    def _undecided(self, maps: Float32) -> NDArray[np.bool_]:
+        return heatmaps.undecided(maps, self.decoding)
 
     def from_file(self, outputs: Mapping[str, Float32]) -> dict[str, NDArray[Any]]:
-        """Returns the channels `output_slice` of the first output, and the landmarks."""
+        """Returns the channels `output_slice` of the chosen output, and the landmarks."""
         part = slice(*self.spec.output_slice) if self.spec.output_slice else slice(None)
-        return self.from_torch([next(iter(outputs.values()))[:, part]])
+        (maps,) = file_outputs(outputs, self.spec)
+        return self.from_torch([maps[:, part].astype(np.float32, copy=False)])
 
     def configured(
         self, *, landmarks: int | None = None, decode: Decode | None = None, size: tuple[int, int] | None = None
@@ -118,14 +126,6 @@ class HeatmapsHead(Head):
         """See `Head`. The size is that of the architecture."""
         spec = with_landmarks(self.spec, landmarks or self.spec.landmarks)
         return replace(spec, heatmaps=decode or spec.heatmaps)
-
-    def expected_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """See `Head`."""
-        return 2, self.spec.landmarks, *shape[2:]
-
-    def fits(self, shape: tuple[int, ...]) -> bool:
-        """True for (2, L, h, w) with sides of at least 3."""
-        return shape == self.expected_shape(shape) and len(shape) == 4 and min(shape[2:]) > 2
 
     def finish_traced(self, model: onnx.ModelProto) -> None:
         """Appends the decoding."""
@@ -135,16 +135,23 @@ class HeatmapsHead(Head):
         """Renames the output, or the channels `output_slice`, to `heatmaps`, and appends the decoding."""
         from lmconv.graph import naming
 
-        graph, output = model.graph, model.graph.output[0]
+        graph = model.graph
         if self.spec.output_slice:
             naming.vacate(graph, "heatmaps")
             start, stop = self.spec.output_slice
-            append(graph, "Slice", output.name, "heatmaps", starts=[start], ends=[stop], axes=[1])
-            output.name = "heatmaps"
-            output.type.tensor_type.shape.dim[1].dim_value = stop - start
+            append(graph, "Slice", graph.output[0].name, "heatmaps", starts=[start], ends=[stop], axes=[1])
         else:
-            naming.rename(graph, output.name, "heatmaps")
+            naming.rename(graph, graph.output[0].name, "heatmaps")
+        self._declare(graph)
         self._decode(model)
+
+    def _declare(self, graph: onnx.GraphProto) -> None:
+        """Makes `heatmaps` the only output, with the shape of the spec."""
+        from onnx import TensorProto, helper
+
+        del graph.output[:]
+        shape = self.spec.outputs[1].shape
+        graph.output.append(helper.make_tensor_value_info("heatmaps", TensorProto.FLOAT, shape))
 
     def _decode(self, model: onnx.ModelProto) -> None:
         """Appends the decoding of the only output, the heatmaps; `landmarks` becomes the first output."""
@@ -154,9 +161,13 @@ class HeatmapsHead(Head):
 
         naming.vacate(model.graph, "landmarks")
         maps = model.graph.output[0]
-        batch, points, height, width = maps.type.tensor_type.shape.dim
-        prefix = naming.prefix(model.graph, "decode")
-        size = (height.dim_value, width.dim_value)
-        heatmaps.append(model.graph, maps.name, size, self.decoding, prefix=prefix)
+        batch, points, *sizes = maps.type.tensor_type.shape.dim
+        self._append_decoding(
+            model.graph, maps.name, [size.dim_value for size in sizes], naming.prefix(model.graph, "decode")
+        )
         shape = [batch.dim_param or batch.dim_value or "N", points.dim_value, 2]
         model.graph.output.insert(0, helper.make_tensor_value_info("landmarks", TensorProto.FLOAT, shape))
+
+    def _append_decoding(self, graph: onnx.GraphProto, maps: str, sizes: Sequence[int], prefix: str) -> None:
+        height, width = sizes
+        heatmaps.append(graph, maps, (height, width), self.decoding, prefix=prefix)

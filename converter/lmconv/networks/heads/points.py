@@ -13,15 +13,25 @@ from lmconv.networks.compare import difference
 from lmconv.networks.heads.base import Head
 from lmconv.networks.heads.graph import append
 from lmconv.networks.outputs import Gap, Outputs, decided, joined
+from lmconv.networks.structure import tensors
 from lmconv.types import Decode, Float32, ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
 
 
-def first_output(outputs: Any) -> Any:
-    """Returns the first output of a network, landmarks or heatmaps; a single output is returned as is."""
-    return outputs[0] if isinstance(outputs, tuple | list) and outputs else outputs
+def chosen_outputs(outputs: Any, spec: ModelSpec) -> list[Any]:
+    """Returns the tensors that hold the points or heatmaps: the chosen ones, or the first output of a backbone."""
+    if spec.chosen is None:
+        return [outputs[0] if isinstance(outputs, tuple | list) and outputs else outputs]
+    named = dict(tensors(outputs))
+    return [named[name] for name in spec.chosen.names]
+
+
+def file_outputs(outputs: Mapping[str, Float32], spec: ModelSpec) -> list[Float32]:
+    """Returns the outputs of an ONNX file that hold the points or heatmaps, by name in the order of the file."""
+    names = spec.chosen.names if spec.chosen else list(outputs)[:1]
+    return [outputs[name] for name in names]
 
 
 def with_landmarks(spec: ModelSpec, landmarks: int) -> ModelSpec:
@@ -40,6 +50,16 @@ class PointsHead(Head):
     name: ClassVar[str] = "points"
     judged: ClassVar[str] = "landmarks"
     change: ClassVar[str] = "landmarks move"
+
+    @property
+    def _axes(self) -> int:
+        """Coordinates of a point in the artefact."""
+        return int(self.spec.outputs[0].shape[-1])
+
+    @property
+    def _source_axes(self) -> int:
+        """Coordinates of a point in the output of the source."""
+        return len(self.spec.chosen.axes) if self.spec.chosen else 2
 
     def collect(self, chunks: Iterable[tuple[int, Mapping[str, Float32]]], maps: int | None) -> Outputs:
         """See `Head`."""
@@ -81,20 +101,24 @@ class PointsHead(Head):
         return Outputs(landmarks=arrays["landmarks"], undecided=arrays.get("undecided"))
 
     def traced(self, outputs: Any) -> Any:
-        """Returns (N, L, 2) from the first output, which may be flat."""
-        points = first_output(outputs)
-        return points.reshape(points.shape[0], -1, 2)  # len() would fix the batch size
+        """Returns (N, L, 2 or 3) from the chosen output, which may be flat or without batch axis."""
+        (points,) = chosen_outputs(outputs, self.spec)
+        if self.spec.chosen is None:
+            return points.reshape(points.shape[0], -1, 2)  # len() would fix the batch size
+        whole = points.reshape(-1, self.spec.landmarks, self._source_axes)
+        return whole[..., : self._axes] if self._axes < self._source_axes else whole
 
     def from_torch(self, outputs: Sequence[Float32]) -> dict[str, NDArray[Any]]:
         """See `Head`."""
         return {"landmarks": outputs[0]}
 
     def from_file(self, outputs: Mapping[str, Float32]) -> dict[str, NDArray[Any]]:
-        """Returns the part `output_slice` of the first output, flattened."""
-        points = next(iter(outputs.values()))
+        """Returns the part `output_slice` of the chosen output, flattened."""
+        (points,) = file_outputs(outputs, self.spec)
         part = slice(*self.spec.output_slice) if self.spec.output_slice else slice(None)
         count = len(points)
-        return {"landmarks": points.reshape(count, -1)[:, part].reshape(count, self.spec.landmarks, 2)}
+        whole = points.reshape(count, -1)[:, part].reshape(count, self.spec.landmarks, self._source_axes)
+        return {"landmarks": whole[..., : self._axes].astype(np.float32, copy=False)}
 
     def configured(
         self, *, landmarks: int | None = None, decode: Decode | None = None, size: tuple[int, int] | None = None
@@ -102,43 +126,28 @@ class PointsHead(Head):
         """See `Head`. Decoding and size are those of the architecture."""
         return with_landmarks(self.spec, landmarks or self.spec.landmarks)
 
-    def expected_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """See `Head`."""
-        return 2, 2 * self.spec.landmarks
-
-    def fits(self, shape: tuple[int, ...]) -> bool:
-        """True for (2, 2L) and (2, L, 2)."""
-        return shape in (self.expected_shape(shape), (2, self.spec.landmarks, 2))
-
-    def shape_hint(self, shape: tuple[int, ...]) -> str:
-        """See `Head`; names the number of points if the shape is that of points."""
-        points = 0.0
-        if len(shape) == 2:
-            points = shape[1] / 2
-        elif len(shape) == 3 and shape[2] == 2:
-            points = shape[1]
-        if points and points == int(points):
-            return f"use --landmarks {int(points)}"
-        return super().shape_hint(shape)
-
     def finish_traced(self, model: onnx.ModelProto) -> None:
         """The exported graph is complete."""
 
     def finish_file(self, model: onnx.ModelProto) -> None:
-        """Appends the part of the points, as (N, L, 2), under the name `landmarks`; removes all other outputs."""
+        """Appends the part of the points, as (N, L, 2 or 3), under the name `landmarks`; removes all other outputs."""
         from onnx import TensorProto, helper
 
         from lmconv.graph import naming
 
         graph, spec = model.graph, self.spec
         naming.vacate(graph, "landmarks")  # the last node needs this name
-        flat = graph.output[0].name
+        flat_points, dropped = graph.output[0].name, self._axes < self._source_axes
+        taken = naming.taken(graph)
         if spec.output_slice:
-            taken = naming.taken(graph)
             whole, part = (naming.fresh(name, taken) for name in ("landmarks_flat", "landmarks_slice"))
-            flat = append(graph, "Reshape", flat, whole, flat=[0, -1])
+            flat_points = append(graph, "Reshape", flat_points, whole, flat=[0, -1])
             start, stop = spec.output_slice
-            flat = append(graph, "Slice", flat, part, starts=[start], ends=[stop], axes=[1])
-        append(graph, "Reshape", flat, "landmarks", shape=[-1, spec.landmarks, 2])
+            flat_points = append(graph, "Slice", flat_points, part, starts=[start], ends=[stop], axes=[1])
+        solid = naming.fresh("landmarks_xyz", taken) if dropped else "landmarks"
+        points = append(graph, "Reshape", flat_points, solid, shape=[-1, spec.landmarks, self._source_axes])
+        if dropped:
+            append(graph, "Slice", points, "landmarks", starts=[0], ends=[self._axes], axes=[2])
         del graph.output[:]
-        graph.output.append(helper.make_tensor_value_info("landmarks", TensorProto.FLOAT, ["N", spec.landmarks, 2]))
+        shape: list[str | int] = ["N", spec.landmarks, self._axes]
+        graph.output.append(helper.make_tensor_value_info("landmarks", TensorProto.FLOAT, shape))

@@ -13,12 +13,13 @@ from lmconv.errors import UsageError
 from lmconv.networks.preprocess import in_colours
 from lmconv.networks.seeded import Scene, noise_crops, scene
 from lmconv.networks.squares import Square, cut, to_picture
+from lmconv.networks.units import to_fractions
 from lmconv.types import Arrays, Float32, Float64, Io, ModelSpec, Precision, TensorSpec, Uint8
 
 if TYPE_CHECKING:
     import onnx
 
-Unit: TypeAlias = Literal["fraction", "crop pixels", "frame pixels"]
+Unit: TypeAlias = Literal["fraction", "[-1,1]", "crop pixels", "frame pixels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Interface(ABC):
     @property
     @abstractmethod
     def unit(self) -> Unit:
-        """Unit of the artefact's landmarks: fractions or pixels of the crop, or pixels of the frame."""
+        """Unit of the artefact's landmarks: fractions or pixels of the crop, -1 to 1, or pixels of the frame."""
 
     @property
     def batched(self) -> str:
@@ -128,21 +129,20 @@ class Interface(ABC):
         """Converts the landmarks of a run to fractions of the crop.
 
         Args:
-            points: (n, L, 2) float32, x before y, in the unit of the artefact.
+            points: (n, L, 2 or 3) float32, x before y, in the unit of the artefact.
             inputs: The input `batched`, n rows.
 
         Returns:
-            (n, L, 2) float32, x before y.
+            The same shape, float32.
         """
-        height, width = self.spec.input_size
-        unit = np.array((width, height) if self.unit == "crop pixels" else (1, 1), np.float32)
-        return (points / unit).astype(np.float32, copy=False)
+        unit = "pixels" if self.unit == "crop pixels" else self.spec.decode
+        return to_fractions(points, unit, self.spec.input_size)
 
     def in_picture(self, points: Float32, scene: Scene) -> Float32 | Float64:
         """Converts the landmarks of a run to pixels of the frame.
 
         Args:
-            points: (n, L, 2) float32, x before y, in the unit of the artefact.
+            points: (n, L, 2 or 3) float32, x before y, in the unit of the artefact.
             scene: The frame and n boxes.
 
         Returns:

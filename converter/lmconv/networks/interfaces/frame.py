@@ -83,7 +83,7 @@ class FrameInterface(Interface):
 
     def in_picture(self, points: Float32, scene: Scene) -> Float32:
         """See `Interface`."""
-        return points
+        return points[..., :2]
 
     def wrap(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """See `Interface`."""

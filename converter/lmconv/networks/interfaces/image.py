@@ -39,5 +39,5 @@ class ImageInterface(Interface):
         from lmconv.networks.crop_graph import image_nodes, to_crop_pixels
         from lmconv.networks.wrapping import surround
 
-        after = to_crop_pixels if self.spec.decode == "fraction" else None
+        after = None if self.spec.decode == "pixels" else to_crop_pixels
         return surround(model, self.spec, self.inputs, image_nodes, after)

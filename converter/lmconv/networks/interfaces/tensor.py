@@ -30,7 +30,7 @@ class TensorInterface(Interface):
     @property
     def unit(self) -> Unit:
         """See `Interface`."""
-        return "crop pixels" if self.spec.decode == "pixels" else "fraction"
+        return "crop pixels" if self.spec.decode == "pixels" else self.spec.decode
 
     def require_possible(self, precision: Precision) -> None:
         """Every network has its own input."""
