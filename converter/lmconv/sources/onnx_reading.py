@@ -147,7 +147,8 @@ def _bytes(tensor: onnx.TensorProto) -> int:
     """Returns the size of the numbers of a constant, bytes."""
     from onnx import helper
 
-    return prod(tensor.dims) * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    size: int = prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return size
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
