@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 FIRST = 1e-3
 """Smallest difference of the first node, fractions of the largest difference of any node."""
-FLOOR = {Precision.FP32: 1e-6, Precision.FP16: 2.0**-11}
-"""Smallest difference of the first node, fractions of its value: the rounding of the precision."""
+FLOOR = 1e-6
+"""Smallest difference of the first node in fp32, fractions of its value, if the outputs differ beyond the limits."""
+AGREEING = 1e-5
+"""The same if the outputs agree: sums of many products differ by so much."""
 GROWN = 8.0
 """Smallest ratio of the difference of the first node to the difference of its inputs."""
 SHOWN = 10
@@ -43,7 +45,7 @@ class Blame:
         lowered: True if the artefact computes below fp32.
         modules: PyTorch module that computes each value, by name.
         compared: Number of values that were compared.
-        reproduction: The node alone; None if `first` is None.
+        reproduction: The node alone; None if `first` is None, and in int8, where a node alone has other factors.
     """
 
     first: Deviation | None
@@ -56,7 +58,7 @@ class Blame:
     @property
     def first_rounding(self) -> float:
         """Largest difference of the first node that rounding explains, in the unit of its value."""
-        return 0.0 if self.first is None else FLOOR[Precision.FP32] * self.first.largest
+        return 0.0 if self.first is None else FLOOR * self.first.largest
 
     def describe(self, found: Deviation) -> str:
         """Describes a deviation in one line: node, module, shape, and size."""
@@ -99,7 +101,7 @@ def named(found: Deviation, modules: Mapping[str, str]) -> str:
     return f"{found.node.op_type} {found.name}" + (f" of module {module}" if module else "")
 
 
-def blame(artifact: Artifact, graph: onnx.ModelProto, why: Path, *, rows: int = 8) -> Blame:
+def blame(artifact: Artifact, graph: onnx.ModelProto, why: Path, *, rows: int = 8, agrees: bool = False) -> Blame:
     """Compares an artefact with its plain graph at every value that both compute.
 
     Args:
@@ -107,6 +109,7 @@ def blame(artifact: Artifact, graph: onnx.ModelProto, why: Path, *, rows: int = 
         graph: The plain graph of the artefact.
         why: Folder for the reproduction of the node alone; replaced.
         rows: Number of inputs of the run, the first of reference.npz.
+        agrees: True if the outputs of the artefact are within their limits.
 
     Raises:
         MissingRuntime: The runtime cannot show intermediate values.
@@ -114,12 +117,16 @@ def blame(artifact: Artifact, graph: onnx.ModelProto, why: Path, *, rows: int = 
     """
     sides = _sides(artifact, graph, rows)
     deviations = sides.deviations()
-    floor = FLOOR.get(artifact.precision, FLOOR[Precision.FP16])
+    floor = AGREEING if agrees else FLOOR
     growths = sorted(deviations, key=lambda found: -found.growth)[:SHOWN]
     lowered = artifact.precision != Precision.FP32
-    first = growths[0] if lowered and growths else _first(deviations, floor) or _alone(sides, floor)
+    first = next(iter(growths), None) if lowered else first_of(deviations, floor)
+    if first is None and not agrees and not lowered:
+        first = alone(sides, floor)
     modules = artifacts.modules(artifact)
-    made = reproduce(why, sides, artifact, first, named(first, modules)) if first else None
+    made = None
+    if first and not sides.equalised:
+        made = reproduce(why, sides, artifact, first, named(first, modules))
     return Blame(
         first=first,
         growths=growths,
@@ -147,6 +154,7 @@ def _sides(artifact: Artifact, graph: onnx.ModelProto, rows: int) -> Sides:
         inputs=_network_inputs(artifact, inputs),
         artefact=target.inside.open(path, artifact.execution),
         artefact_inputs=inputs,
+        equalised=artifact.precision in (Precision.INT8, Precision.MIXED),
         skipped=frozenset(tensor.name for tensor in spec.outputs) if spec.io != "tensor" else frozenset(),
     )
 
@@ -160,7 +168,7 @@ def _network_inputs(artifact: Artifact, inputs: Arrays) -> Arrays:
     return {spec.inputs[0].name: network_input(pictures, spec.preprocess)}
 
 
-def _first(deviations: list[Deviation], floor: float) -> Deviation | None:
+def first_of(deviations: list[Deviation], floor: float) -> Deviation | None:
     """Returns the first node that differs by more than rounding, although its inputs do not; None without one."""
     worst = max((found.relative for found in deviations), default=0.0)
     limit = max(floor, FIRST * min(worst, 1.0))
@@ -169,7 +177,7 @@ def _first(deviations: list[Deviation], floor: float) -> Deviation | None:
     return next(clear, max(beyond, key=lambda found: found.growth, default=None))
 
 
-def _alone(sides: Sides, floor: float) -> Deviation | None:
+def alone(sides: Sides, floor: float) -> Deviation | None:
     """Bisects, reading one value at a time: a runtime may fuse nodes only where no value between them is read."""
     names = sides.common()
     low, high, first = 0, len(names), None

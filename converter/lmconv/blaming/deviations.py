@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from lmconv.graph.facts import static_shapes
 from lmconv.graph.index import reads
 from lmconv.inference.probe import OrtProbe
-from lmconv.types import Arrays, Probe
+from lmconv.types import Arrays, Float64, Probe
 
 CHUNK_BYTES = 1 << 28
 """Largest size of the values that are read in one run, bytes."""
+
+MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity")
+"""Operators behind which axis 1 may be no longer that of the channels; the operators compute nothing."""
+FAINT = 1e-2
+"""Share of the mean power of a channel below which the factor of a channel is not determined, and tends to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,7 @@ class Sides:
         artefact: The artefact.
         artefact_inputs: Inputs of the artefact, by name.
         skipped: Values that are not comparable: outputs in another unit.
-        expected: Values of the network, filled when read.
+        equalised: True if the artefact may hold each channel times a factor, which int8 chooses.
     """
 
     graph: onnx.ModelProto
@@ -70,11 +73,12 @@ class Sides:
     artefact: Probe
     artefact_inputs: Arrays
     skipped: frozenset[str] = frozenset()
-    expected: dict[str, NDArray[Any]] = field(default_factory=dict)
+    equalised: bool = False
 
     def common(self) -> list[str]:
         """Returns the names of the values that both compute, in the order of the network."""
-        names = [name for node in self.graph.graph.node for name in node.output if name]
+        nodes = [node for node in self.graph.graph.node if not (self.equalised and node.op_type in MOVES)]
+        names = [name for node in nodes for name in node.output if name]
         return [name for name in names if name in self.artefact.names and name not in self.skipped]
 
     def deviations(self, names: Sequence[str] | None = None) -> list[Deviation]:
@@ -120,6 +124,7 @@ class Sides:
         """Yields name, shape, largest difference and largest number of each comparable value."""
         if not names:
             return
+        outputs = {value.name for value in self.graph.graph.output}
         expected = OrtProbe(self.graph).run(self.inputs, names)
         actual = self.artefact.run(self.artefact_inputs, names)
         for name in names:
@@ -127,5 +132,18 @@ class Sides:
             if not np.issubdtype(b.dtype, np.floating) or a.shape != b.shape or not b.size:
                 continue  # compaction removes channels
             a, b = a.astype(np.float64), b.astype(np.float64)
+            if self.equalised and name not in outputs:
+                a = _without_factors(a, b)
             off = float(np.abs(a - b).max())
             yield name, (b.shape, off if np.isfinite(off) else np.inf, float(np.abs(b).max()))
+
+
+def _without_factors(actual: Float64, expected: Float64) -> Float64:
+    """Divides each channel, axis 1, by the factor that brings it closest to the expected channel."""
+    if actual.ndim < 2:
+        return actual
+    axes = tuple(axis for axis in range(actual.ndim) if axis != 1)
+    power = (expected**2).sum(axes, keepdims=True)
+    least = FAINT * power.mean() + np.finfo(np.float64).tiny
+    factors = ((actual * expected).sum(axes, keepdims=True) + least) / (power + least)
+    return np.where(factors > 0, actual / np.where(factors > 0, factors, 1), actual)

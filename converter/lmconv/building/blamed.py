@@ -46,7 +46,8 @@ def blamed(error: NotReproduced, folder: Path, graph: onnx.ModelProto, why: Path
 
 def _advice(found: Blame) -> str:
     made = found.reproduction
-    assert made
+    if made is None:
+        return "use another precision or target"
     if made.off is None or made.off <= found.first_rounding:
         return f"the node alone agrees, see {made.path}: use another target, or leave out passes with --no-PASS"
     return f"the node alone is {made.off:.2g} off, see {made.path}: report it to the runtime, or use another target"

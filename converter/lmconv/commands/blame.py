@@ -52,8 +52,9 @@ def plugin(console: Console, *, artifact: Path, trust: bool) -> Outcome:
     if plain is None or plain.path == blamed.path:
         hint = "export again: the plain graph is kept in DIR/MODEL/plain/" if plain is None else "name another artefact"
         raise InputError(f"{artifact} has no plain graph to be compared with", hint=hint)
-    found = blame(blamed, onnx.load(artifacts.model_file(plain, ".onnx")), blamed.path.parent / WHY)
     reason = disagreement(blamed, target)
+    graph, why = onnx.load(artifacts.model_file(plain, ".onnx")), blamed.path.parent / WHY
+    found = blame(blamed, graph, why, agrees=not reason)
     document = {"path": str(artifact), "disagreement": reason, **found.to_json()}
     return Outcome(document=document, text=_text(found, reason), failed=bool(reason))
 

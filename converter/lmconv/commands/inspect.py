@@ -1,25 +1,33 @@
-"""`lmconv inspect`: description of an artefact and its recipe, from the manifest."""
+"""`lmconv inspect`: an artefact and its recipe, from the manifest; or the inputs and outputs of a network."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lmconv.console import Console, Outcome, command, table
-from lmconv.errors import InputError
+from lmconv.errors import InputError, UsageError
+from lmconv.options import WEIGHTS, SourceOptions, source_options
 
 if TYPE_CHECKING:
     from lmconv.types import Artifact, Json, ModelSpec, TensorSpec
 
 HELP = """Checks the files of an artefact against its manifest, and prints its description and recipe.
 
+For an .onnx file, or FILE.py:NAME for your own network, the command prints the input and all outputs: name, type,
+shape, and range of the values on seeded inputs. The last line says which output lmconv takes for the landmarks, or why
+none.
+
 \b
 Examples:
   lmconv inspect build/pfld/onnx-fp32
   lmconv inspect build/pfld/onnx-fp32 --layers --picture layers.svg
+  lmconv inspect face.onnx
+  lmconv inspect my_models.py:build --input 3x112x112 --landmarks 68 --weights x.pth
 """
 
 
@@ -31,22 +39,86 @@ UNITS = {
 }
 
 
-@command(name="inspect", help=HELP, short_help="Print the description and the recipe of an artefact.")
-@click.argument("artifact", type=click.Path(path_type=Path))
+@command(name="inspect", help=HELP, short_help="Print an artefact and its recipe, or the outputs of a network.")
+@click.argument("inspected", metavar="ARTIFACT|MODEL")
 @click.option(
     "--layers", is_flag=True, help="Print the effect of compaction on each layer, and why dead channels stayed."
 )
 @click.option("--picture", type=click.Path(path_type=Path), help="SVG file for a drawing of the layers.")
-def plugin(console: Console, *, artifact: Path, layers: bool, picture: Path | None) -> Outcome:
+@click.option("--weights", type=click.Path(path_type=Path), help=WEIGHTS)
+@source_options
+def plugin(console: Console, **options: Any) -> Outcome:
+    from lmconv.sources.describing import is_described
+
+    request = InspectRequest(**options)
+    return (_network if is_described(request.inspected) else _artifact)(request)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectRequest(SourceOptions):
+    """Options of `lmconv inspect`; each field has the name of its option or argument."""
+
+    inspected: str
+    layers: bool
+    picture: Path | None
+
+
+def _network(request: InspectRequest) -> Outcome:
+    """Describes an ONNX file or a user's own network.
+
+    Raises:
+        UsageError: An option is for artefacts.
+    """
+    from lmconv.networks.heads import choice_notes
+    from lmconv.sources.describing import describe
+    from lmconv.store.artifact import spec_to_json
+
+    if request.layers or request.picture:
+        message = f"--layers and --picture are for artefacts, and {request.inspected} is a network"
+        raise UsageError(message, hint="export the network first")
+    described = describe(request.inspected, **request.source_arguments())
+    outputs = described.outputs.outputs
+    lines = [f"takes      {described.takes}", *(f"gives      {output.label}" for output in outputs)]
+    document: Json = {"takes": described.takes, "outputs": [output.row for output in outputs]}
+    if described.refusal:
+        document["refused"] = str(described.refusal)
+        lines.append(f"no choice  {described.refusal}")
+    elif described.spec:
+        document["spec"] = spec_to_json(described.spec)
+        lines.append(f"landmarks  {_taken(described.spec)}")
+        lines += [f"note       {note}" for note in choice_notes(described.spec)]
+    return Outcome(document=document, text="\n".join(lines))
+
+
+def _taken(spec: ModelSpec) -> str:
+    """Returns the chosen outputs, and how these are read."""
+    assert spec.chosen
+    names = " and ".join(name or "output" for name in spec.chosen.names)
+    how = f"decoded by {spec.heatmaps.method}" if spec.heatmaps else f"unit {spec.decode}, {spec.chosen.axes}"
+    return f"{spec.landmarks} points in {names}, {how}"
+
+
+def _artifact(request: InspectRequest) -> Outcome:
+    """Describes an artefact.
+
+    Raises:
+        UsageError: An option is for networks.
+    """
     from lmconv.store import artifact as artifacts
 
-    inspected = artifacts.read(artifact)
-    manifest = json.loads((artifact / artifacts.MANIFEST).read_text(encoding="utf-8"))
+    typed = [name for name in SourceOptions.__dataclass_fields__ if getattr(request, name) is not None]
+    if typed:
+        option = {"shape": "input"}.get(typed[0], typed[0]).replace("_", "-")
+        message = f"--{option} is for networks, and {request.inspected} is the folder of an artefact"
+        raise UsageError(message, hint="leave it out, or name an .onnx file or FILE.py:NAME")
+    path = Path(request.inspected)
+    inspected = artifacts.read(path)
+    manifest = json.loads((path / artifacts.MANIFEST).read_text(encoding="utf-8"))
     lines = _description(inspected)
     lines += [f"guard      {line}" for line in _guard(inspected.measured.get("guard") or {})]
     lines += _int8(inspected)
-    lines += _compaction(inspected, with_table=layers, picture=picture)
-    if not layers:
+    lines += _compaction(inspected, with_table=request.layers, picture=request.picture)
+    if not request.layers:
         parts = {key: _short(manifest[key]) for key in ("spec", "recipe", "versions", "measured")}
         lines.append(json.dumps(parts, indent=1))
     return Outcome(document=manifest, text="\n".join(lines))
@@ -54,6 +126,7 @@ def plugin(console: Console, *, artifact: Path, layers: bool, picture: Path | No
 
 def _description(artifact: Artifact) -> list[str]:
     """Returns the lines about size, inputs, outputs, units, execution, source and digest."""
+    from lmconv.networks.heads import choice_notes
     from lmconv.networks.interfaces import interface_of
     from lmconv.store import artifact as artifacts
 
@@ -63,6 +136,7 @@ def _description(artifact: Artifact) -> list[str]:
         f"{artifact.parameters:,} parameters, {artifact.flops / 1e9:.3f} GFLOP",
         *(f"takes      {_tensor(tensor)}" for tensor in interface_of(artifact.spec).inputs),
         *(f"gives      {_tensor(tensor)}" for tensor in artifact.spec.outputs),
+        *(f"chosen     {note}" for note in choice_notes(artifact.spec)),
         f"units      pixels in {artifact.spec.preprocess.colour}, {_output_units(artifact.spec)}",
         f"execution  {json.dumps(artifact.execution)}",
         f"source     {artifacts.weights(artifact)}, sha256 {source['sha256']}, {source['parameters']:,} parameters, "

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from lmconv.graph.constants import constant_value, is_constant
+from lmconv.graph.execution import from_runtime, to_runtime
 from lmconv.graph.facts import copied
 from lmconv.graph.index import reads
 
@@ -31,7 +32,7 @@ class GraphTrace:
     Attributes:
         nodes: Nodes of the graph, except Constant nodes and nodes that read only constants.
         constants: Initializers and outputs of the excepted nodes, by name.
-        values: Inputs and all computed values of the run, by name.
+        values: Inputs and all computed values of the run, by name; a sequence is a value of ONNX Runtime, not an array.
         batch: Batch size of the run.
         inputs: Names of the graph inputs.
         outputs: Names of the graph outputs.
@@ -79,7 +80,8 @@ def trace_graph(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> 
     feeds = {value.name: _random_input(value, (batch, 0, *(size or (0, 0)))) for value in inputs}
     values = {**feeds, **_run(model, nodes, feeds)}
     for node in list(nodes):
-        if _is_constant(node, constants) and not set(node.output) & set(outputs):
+        arrays = all(isinstance(values[name], np.ndarray) for name in node.output if name)
+        if arrays and _is_constant(node, constants) and not set(node.output) & set(outputs):
             constants.update({name: values.pop(name) for name in node.output if name})
             nodes.remove(node)
     return GraphTrace(
@@ -120,4 +122,5 @@ def _run(
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return dict(zip(names, session.run(names, feeds), strict=True))
+    results = session.run_with_ort_values(names, {name: to_runtime(value) for name, value in feeds.items()})
+    return {name: from_runtime(value) for name, value in zip(names, results, strict=True)}

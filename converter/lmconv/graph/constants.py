@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
+
+NUMPY = (
+    TensorProto.FLOAT,
+    TensorProto.DOUBLE,
+    TensorProto.FLOAT16,
+    TensorProto.BOOL,
+    TensorProto.STRING,
+    *(TensorProto.DataType.Value(f"{sign}INT{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)),
+)
+"""Types of tensors that numpy has too."""
 
 
 def is_constant(node: onnx.NodeProto) -> bool:
@@ -30,13 +40,13 @@ def constant_value(node: onnx.NodeProto) -> NDArray[Any]:
 
 
 def lift_constants(graph: onnx.GraphProto) -> None:
-    """Replaces every Constant node of a graph by an initializer of the same name. Subgraphs keep their nodes."""
+    """Replaces Constant nodes and sparse initializers of a graph by initializers. Subgraphs keep theirs."""
+    values = {node.output[0]: constant_value(node) for node in graph.node if is_constant(node)}
+    values |= {sparse.values.name: _dense(sparse) for sparse in graph.sparse_initializer}
     nodes = [node for node in graph.node if not is_constant(node)]
-    graph.initializer.extend(
-        numpy_helper.from_array(constant_value(node), node.output[0]) for node in graph.node if is_constant(node)
-    )
-    del graph.node[:]
+    del graph.node[:], graph.sparse_initializer[:]
     graph.node.extend(nodes)
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in values.items())
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> NDArray[Any]:

@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from lmconv.graph.constants import NUMPY
 from lmconv.graph.index import Graph, reads
 from lmconv.types import Float32
 
@@ -30,15 +31,8 @@ ELEMENTS = {
     "double": TensorProto.DOUBLE,
 } | {name.lower(): number for name, number in TensorProto.DataType.items()}
 """Element type by its name in ONNX Runtime."""
-NUMPY = (
-    "float",
-    "double",
-    "float16",
-    "bool",
-    "string",
-    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
-)
-"""Names of the element types that numpy has too."""
+NATIVE = {f"tensor({name})" for name, number in ELEMENTS.items() if number in NUMPY}
+"""Types in ONNX Runtime of tensors that numpy has too."""
 
 
 def restored(name: str) -> str:
@@ -117,7 +111,7 @@ def run_node(
     import onnxruntime as ort
 
     names = dict.fromkeys(reads(node))
-    chunks = {name: [_to_runtime(chunk) for chunk in values[name]] for name in names if name in values}
+    chunks = {name: [to_runtime(chunk) for chunk in values[name]] for name in names if name in values}
     outputs = [name for name in node.output if name]
     node_graph = helper.make_graph(
         [node],
@@ -135,19 +129,19 @@ def run_node(
         session.run_with_ort_values(outputs, {name: value[index % len(value)] for name, value in chunks.items()})
         for index in range(count)
     ]
-    return {name: [_from_runtime(result[index]) for result in results] for index, name in enumerate(outputs)}
+    return {name: [from_runtime(result[index]) for result in results] for index, name in enumerate(outputs)}
 
 
-def _to_runtime(value: NDArray[Any] | onnxruntime.OrtValue) -> onnxruntime.OrtValue:
+def to_runtime(value: NDArray[Any] | onnxruntime.OrtValue) -> onnxruntime.OrtValue:
     """Returns an array as a value of ONNX Runtime; any other value is one already."""
     import onnxruntime as ort
 
     return ort.OrtValue.ortvalue_from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
-def _from_runtime(value: onnxruntime.OrtValue) -> Any:
+def from_runtime(value: onnxruntime.OrtValue) -> Any:
     """Returns a value of ONNX Runtime as an array; unchanged if numpy has no such type."""
-    return value.numpy() if value.data_type() in {f"tensor({name})" for name in NUMPY} else value
+    return value.numpy() if value.data_type() in NATIVE else value
 
 
 def _type(name: str) -> onnx.TypeProto:

@@ -87,7 +87,8 @@ def _out_of_range(node: onnx.NodeProto, observed: Observed) -> bool:
 def _decides(node: onnx.NodeProto, graph: Graph, observed: Observed) -> bool:
     """True if a node turns computed floats into masks or indices, for example ArgMax, TopK or Greater."""
     floats = any(observed.is_float32(name) for name in graph.computed(node))
-    return floats and node.op_type not in SIZES and any(_is_decision(name, observed) for name in node.output)
+    read = [name for name in node.output if graph.consumers.get(name) or name in graph.outputs]
+    return floats and node.op_type not in SIZES and any(_is_decision(name, observed) for name in read)
 
 
 def _is_decision(name: str, observed: Observed) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmconv.networks.published import NUMBERS
-from lmconv.types import Axes
+from lmconv.types import Axes, Json
 
 POINT_NAMES = re.compile(r"landmark|lmk|lmark|key_?point|kpt|kps|points|coord", re.IGNORECASE)
 """Names that say that an output holds points."""
@@ -60,6 +60,18 @@ class Candidate:
         if not len(self.values):
             return f"{self.title} {self.dtype} of changing shape"
         return f"{self.title} {self.dtype} ({shape}{comma}){self._range}"
+
+    @property
+    def row(self) -> Json:
+        """Name, dtype, shape and range, for JSON documents."""
+        known = bool(self.values.size) and bool(np.isfinite(self.values).all())
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "shape": ["N", *self.sizes] if self.batched else list(self.sizes),
+            "low": float(self.values.min()) if known else None,
+            "high": float(self.values.max()) if known else None,
+        }
 
     @property
     def title(self) -> str:

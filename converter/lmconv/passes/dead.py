@@ -10,12 +10,12 @@ from __future__ import annotations
 import onnx
 from onnx import numpy_helper
 
-from lmconv.graph.index import reads
+from lmconv.graph.index import attribute, reads
 from lmconv.graph.rewriter import Rewriter
 from lmconv.types import Json, Pass, PassContext
 
 OPTIONAL = ("Dropout", "LSTM", "GRU", "RNN", "MaxPool", "BatchNormalization", "LayerNormalization")
-"""Operators whose outputs after the first are optional. All outputs of Split and TopK are required."""
+"""Operators whose outputs after the first are optional. All outputs of Split, TopK and training are required."""
 
 
 def dead(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
@@ -65,7 +65,8 @@ def _trim(graph: onnx.GraphProto) -> None:
     """Removes trailing optional outputs of nodes that nothing reads."""
     read = {name for node in graph.node for name in reads(node)} | {value.name for value in graph.output}
     for node in graph.node:
-        while node.op_type in OPTIONAL and not node.domain and len(node.output) > 1 and node.output[-1] not in read:
+        optional = node.op_type in OPTIONAL and not node.domain and not attribute(node, "training_mode", 0)
+        while optional and len(node.output) > 1 and node.output[-1] not in read:
             del node.output[-1]
 
 

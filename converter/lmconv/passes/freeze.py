@@ -21,7 +21,7 @@ from onnx import numpy_helper
 
 from lmconv.errors import UsageError
 from lmconv.graph.execution import walk
-from lmconv.graph.index import Graph, attribute, layer_bias
+from lmconv.graph.index import Graph, attribute, layer_bias, reads
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import landmarks
 from lmconv.networks.compare import difference
@@ -168,7 +168,7 @@ def _frozen(model: onnx.ModelProto, candidates: Candidates, count: int) -> onnx.
             attributes = [item for item in node.attribute if item.name != "beta"]
             del node.attribute[:]
             node.attribute.extend(attributes)
-    used = {name for node in copy.graph.node for name in node.input}
+    used = {name for node in copy.graph.node for name in reads(node)} | set(graph.outputs)
     tensors = [tensor for tensor in copy.graph.initializer if tensor.name in used]
     del copy.graph.initializer[:]
     tensors += [numpy_helper.from_array(value, name) for name, value in constants.items()]

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import onnx
 
+from lmconv.errors import first_line
 from lmconv.graph.constants import lift_constants
 from lmconv.types import Json, Pass, PassContext
 
 
 def simplify(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
-    """Simplifies the graph. The check of onnxsim is off, because every pass is compared with its input anyway."""
+    """Simplifies the graph. The check of onnxsim is off, because every pass is compared with its input anyway.
+
+    If onnxsim fails on a construct, constants are folded alone, and the decisions have the error as `onnxsim`.
+    """
     import onnxsim
 
-    nodes = len(model.graph.node)
-    simplified, _ = onnxsim.simplify(model, check_n=0)
-    del simplified.graph.value_info[:], simplified.metadata_props[:]
-    lift_constants(simplified.graph)
-    return simplified, {"nodes": [nodes, len(simplified.graph.node)]}
+    nodes, decisions = len(model.graph.node), {}
+    lift_constants(model.graph)
+    try:
+        model, _ = onnxsim.simplify(model, check_n=0)
+    except Exception as error:  # onnxsim raises types of its compiled module
+        decisions = {"onnxsim": first_line(error)}
+    del model.graph.value_info[:], model.metadata_props[:]
+    lift_constants(model.graph)
+    return model, {"nodes": [nodes, len(model.graph.node)], **decisions}
 
 
 plugin = Pass(

@@ -91,7 +91,7 @@ def _snap(
         if source == name:
             parameters.activations[name] = covering(values[name], kind)
         values[restored(name)] = [parameters.activations[source].snap(x) for x in values[name]]
-        if all(node.output[0] in plan.readers for node in graph.consumers[name]):
+        if all(node.output[0] in plan.readers for node in graph.consumers.get(name, [])):
             del values[name]
 
 

@@ -23,13 +23,13 @@ from lmconv.networks.units import shown_unit
 from lmconv.types import Axes, ChosenOutputs, ModelSpec, OutputOptions, landmark_spec
 
 
-def choose(candidates: Candidates, options: OutputOptions, spec: ModelSpec) -> ModelSpec:
+def choose(candidates: Candidates, spec: ModelSpec, options: OutputOptions) -> ModelSpec:
     """Chooses the outputs of a source that hold the landmarks.
 
     Args:
         candidates: All outputs of the source.
-        options: User options.
         spec: Spec of the source; the fields about inputs are complete.
+        options: User options.
 
     Returns:
         The spec, with the fields about outputs.

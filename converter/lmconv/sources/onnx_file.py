@@ -114,13 +114,9 @@ def onnx_spec(
         UsageError: The user must name an output, an option fits no output, the size of the images is not known, or the
             pre-processing gives fractions to a file that takes integers.
     """
-    model = load_onnx(path)
-    if not model.graph.output:
-        raise InputError(f"{path} has no output", hint="export it with the landmarks as its output")
+    model = _with_outputs(path)
     with Original(path, model, size=size) as original:
-        spec = landmark_spec(path.stem, ONNX, size=original.size, landmarks=0)
-        spec = replace(spec, preprocess=_preprocess(path, original.image, preprocess))
-        spec = choose(_candidates(path, original, spec), options, spec)
+        spec = choose(*_described(path, original, preprocess), options)
         assert spec.chosen
         for name in spec.chosen.names:
             require_repeatable(path, model, [name], repeats=original.repeats(name))
@@ -130,8 +126,25 @@ def onnx_spec(
     return with_any_size(spec) if original.any_size else spec
 
 
-def _candidates(path: Path, original: Original, spec: ModelSpec) -> Candidates:
-    """Returns all outputs of a file that hold numbers, with their values for seeded inputs."""
+def described(
+    path: Path, *, size: tuple[int, int] | None = None, preprocess: Preprocess | None = None
+) -> tuple[str, Candidates, ModelSpec]:
+    """Describes a file before any choice: input in words, all outputs, and the spec of the input; see `onnx_spec`."""
+    with Original(path, _with_outputs(path), size=size) as original:
+        return original.image.label, *_described(path, original, preprocess)
+
+
+def _with_outputs(path: Path) -> onnx.ModelProto:
+    model = load_onnx(path)
+    if not model.graph.output:
+        raise InputError(f"{path} has no output", hint="export it with the landmarks as its output")
+    return model
+
+
+def _described(path: Path, original: Original, preprocess: Preprocess | None) -> tuple[Candidates, ModelSpec]:
+    """Returns the outputs of a file that hold numbers, with their values for seeded inputs, and the input's spec."""
+    spec = landmark_spec(path.stem, ONNX, size=original.size, landmarks=0)
+    spec = replace(spec, preprocess=_preprocess(path, original.image, preprocess))
     runs, forms = original.each(noise(spec, SEEDED, 0)), original.outputs()
     outputs = []
     for name, form in forms.items():
@@ -139,7 +152,7 @@ def _candidates(path: Path, original: Original, spec: ModelSpec) -> Candidates:
         same = len({row.shape for row in rows}) == 1
         values = np.concatenate(rows) if same else rows[0][:0].reshape(0)
         outputs.append(Candidate(name=name, values=values, dtype=form.kind, batched=form.batched))
-    return Candidates(source=str(path), outputs=outputs)
+    return Candidates(source=str(path), outputs=outputs), spec
 
 
 def _preprocess(path: Path, image: ImageInput, preprocess: Preprocess | None) -> Preprocess:

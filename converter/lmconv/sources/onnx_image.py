@@ -41,6 +41,12 @@ class ImageInput:
     size: tuple[int | None, int | None]
 
     @property
+    def label(self) -> str:
+        """Name, type, shape and layout, in words."""
+        sizes = {"N": self.batch or "N", "C": 3, "H": self.size[0] or "H", "W": self.size[1] or "W"}
+        return f"{self.name} {self.kind} ({', '.join(str(sizes[axis]) for axis in self.layout)}) {self.layout}"
+
+    @property
     def whole(self) -> bool:
         """True if the numbers are integers."""
         return np.dtype(self.kind).kind in "iu"

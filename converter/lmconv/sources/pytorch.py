@@ -75,15 +75,24 @@ def _settled(module: torch.nn.Module, source: Source) -> Source:
     """Returns the source of a user's network with the outputs that hold the landmarks, chosen on seeded inputs."""
     if not source.factory or source.spec.chosen is not None:
         return source
+    options = replace(source.options, landmarks=source.options.landmarks or source.spec.landmarks or None)
+    return replace(source, spec=choose(_candidates(module, source), source.spec, options))
+
+
+def described(source: Source) -> Candidates:
+    """Returns all outputs of a user's network, with their values for seeded inputs; raises as `network`."""
+    return _candidates(_filled(source, say=lambda note: None), source)
+
+
+def _candidates(module: torch.nn.Module, source: Source) -> Candidates:
     import torch
 
     images = torch.from_numpy(noise(source.spec, SEEDED, 0))
     with _guarded(usercode.foreign(source)), torch.no_grad():
         batches = [images] if _takes(module, images) else [images[index : index + 1] for index in range(SEEDED)]
         runs = [dict(tensors(module(batch.clone()))) for batch in batches]
-    options = replace(source.options, landmarks=source.options.landmarks or source.spec.landmarks or None)
     outputs = [_candidate(name, [run[name] for run in runs if name in run]) for name in runs[0]]
-    return replace(source, spec=choose(Candidates(source=source.factory, outputs=outputs), options, source.spec))
+    return Candidates(source=source.factory, outputs=outputs)
 
 
 def _candidate(name: str, runs: list[torch.Tensor]) -> Candidate:

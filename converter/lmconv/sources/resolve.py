@@ -109,14 +109,7 @@ def resolve(model: str, **options: Unpack[NetworkOptions]) -> Source:
     check_options(model, **options)
     weights, seed, size = options.get("weights"), options.get("seed"), options.get("size")
     landmarks, decode = options.get("landmarks"), options.get("decode")
-    outputs = OutputOptions(
-        output=options.get("output"),
-        landmarks=landmarks,
-        decode=decode,
-        output_slice=options.get("output_slice"),
-        unit=options.get("unit"),
-        coordinates=options.get("coordinates"),
-    )
+    outputs = output_options(options)
     path: Path | None
     factory = ""
     if is_onnx(model):
@@ -142,6 +135,18 @@ def resolve(model: str, **options: Unpack[NetworkOptions]) -> Source:
         factory=factory,
         kind=_kind(spec.backbone),
         options=outputs if factory else OutputOptions(),
+    )
+
+
+def output_options(options: NetworkOptions) -> OutputOptions:
+    """Returns the options about the outputs."""
+    return OutputOptions(
+        output=options.get("output"),
+        landmarks=options.get("landmarks"),
+        decode=options.get("decode"),
+        output_slice=options.get("output_slice"),
+        unit=options.get("unit"),
+        coordinates=options.get("coordinates"),
     )
 
 

@@ -77,6 +77,15 @@ def build(factory: str, landmarks: int) -> torch.nn.Module:
     return network
 
 
+def takes_landmarks(factory: str) -> bool:
+    """True if a factory has a parameter `landmarks`.
+
+    Raises:
+        InputError: See `build`.
+    """
+    return _takes_landmarks(_import(factory))
+
+
 def _takes_landmarks(function: Any) -> bool:
     try:
         return "landmarks" in inspect.signature(function).parameters
