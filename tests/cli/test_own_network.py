@@ -271,7 +271,6 @@ def test_output_of_user_code_is_not_in_the_document(cli: Cli, users: Path) -> No
         ("number", ("users.py has no function number",)),
         ("nothing", ("users.py has no function nothing", "known: Branches, Chance, Exits")),
         ("Chance", ("users.py:Chance computes something else each time", "random numbers in Chance", "dropout")),
-        ("scripted", ("users.py:scripted returns a TorchScript module",)),
         ("instance", ("users.py:instance is a network, not a function that builds a network",)),
         ("Words", ("users.py:Words computes a dict, not a tensor",)),
         ("Fails", ("users.py:45: your network's code raises ValueError: no such crop", "is --input right")),

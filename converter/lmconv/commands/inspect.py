@@ -138,6 +138,7 @@ def _description(artifact: Artifact) -> list[str]:
         *(f"gives      {_tensor(tensor)}" for tensor in artifact.spec.outputs),
         *(f"chosen     {note}" for note in choice_notes(artifact.spec)),
         f"units      pixels in {artifact.spec.preprocess.colour}, {_output_units(artifact.spec)}",
+        f"graph      opset {artifact.recipe['opset']}, exported by {artifact.recipe['exporter']}",
         f"execution  {json.dumps(artifact.execution)}",
         f"source     {artifacts.weights(artifact)}, sha256 {source['sha256']}, {source['parameters']:,} parameters, "
         f"{source['flops'] / 1e9:.3f} GFLOP",

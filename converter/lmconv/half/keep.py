@@ -18,6 +18,8 @@ SMALLEST = float(np.finfo(np.float16).smallest_normal)
 """Magnitude below which a tensor stays float32, because float16 has fewer digits there, or zero."""
 DECISIONS = (np.bool_, np.int32, np.int64)
 """Types of masks and of indices. Integers of 8 bits are quantised values: a change by one changes the result little."""
+QUANTISE = ("QuantizeLinear", "DynamicQuantizeLinear", "Round")
+"""Operators that turn floats into few different values."""
 SIZES = ("Shape", "Size")
 """Operators that read the size of a float tensor, not its values."""
 
@@ -27,6 +29,7 @@ def kept(graph: Graph, observed: Observed) -> dict[str, set[int]]:
 
     The reasons, in this order:
         last: The last layers, and all nodes after them.
+        quantised: A later node quantises the value of the node: float16 would change the integers.
         overflow: A tensor of the node is beyond `LARGEST`, or everywhere below `SMALLEST`.
         unsupported: ONNX or ONNX Runtime has no float16 for the node.
         sensitive: Rounding to float16 changes an output too much.
@@ -39,6 +42,7 @@ def kept(graph: Graph, observed: Observed) -> dict[str, set[int]]:
     overflow = set(_indices(nodes, lambda node: _out_of_range(node, observed)))
     reasons = {
         "last": _last(graph),
+        "quantised": _quantised(graph),
         "overflow": overflow,
         "unsupported": set(_indices(nodes, lambda node: key(node) in observed.unsupported)),
         "sensitive": set(_indices(nodes, lambda node: key(node) in observed.sensitive)) - overflow,
@@ -94,6 +98,17 @@ def _decides(node: onnx.NodeProto, graph: Graph, observed: Observed) -> bool:
 def _is_decision(name: str, observed: Observed) -> bool:
     """True if a value holds booleans or integers of at least 32 bits."""
     return observed.types.get(name) in DECISIONS
+
+
+def _quantised(graph: Graph) -> set[int]:
+    """Returns the indices of the nodes that quantise a value, and of all nodes on which such a value depends."""
+    found: set[int] = set()
+    needed: set[str] = set()
+    for index, node in reversed(list(enumerate(graph.proto.node))):
+        if node.op_type in QUANTISE or needed.intersection(node.output):
+            found.add(index)
+            needed.update(reads(node))
+    return found
 
 
 def _computing(graph: Graph, observed: Observed, names: Iterable[str]) -> set[int]:

@@ -206,14 +206,35 @@ def _activations(
             fused = _summed(graph, node, layers) if settings.fuse_sums else ""
             tensors.update(name for name in features.intersection(node.input) if name != fused)
             readers.add(node.output[0])
-    if settings.bracket:
-        bracketed = [_fused(graph, node) for node in layers.values()]
-        splits = [node for node in graph.proto.node if node.op_type == "Split" and node.output[0] in readers]
-        for name in (*bracketed, *(name for node in splits for name in node.output)):
-            tensors.add(name)
-            direct = (node for node in graph.consumers.get(name, []) if name in node.input)
-            readers.update(node.output[0] for node in direct if not any(subgraphs(node)))
+    extra = _bracketed(graph, layers, readers) if settings.bracket else _averages(graph, features, readers)
+    for name in extra:
+        tensors.add(name)
+        direct = (node for node in graph.consumers.get(name, []) if name in node.input)
+        readers.update(node.output[0] for node in direct if not any(subgraphs(node)))
     return tensors, readers
+
+
+def _bracketed(graph: Graph, layers: dict[str, onnx.NodeProto], readers: set[str]) -> list[str]:
+    """Returns the outputs that are quantised before any node reads them: of int8 layers, and of int8 Splits."""
+    splits = [node for node in graph.proto.node if node.op_type == "Split" and node.output[0] in readers]
+    return [*(_fused(graph, node) for node in layers.values()), *(name for node in splits for name in node.output)]
+
+
+def _averages(graph: Graph, features: set[str], readers: set[str]) -> list[str]:
+    """Returns the outputs of every AveragePool of dequantised values.
+
+    OpenVINO 2026.4 averages the integers, and rounds the averages to the scale of its input unless a Q node follows.
+    """
+    dequantised: set[str] = set()
+    averages = []
+    for node in graph.proto.node:
+        carries = node.op_type in ("AveragePool", "Concat") or _moves_values(graph, node)
+        if (carries and node.output[0] in readers) or (node.op_type in ACTIVATIONS and node.input[0] in dequantised):
+            dequantised.update(node.output)
+        if node.op_type == "AveragePool" and node.input[0] in dequantised and node.output[0] in features:
+            averages.append(node.output[0])
+            dequantised.update(node.output)
+    return averages
 
 
 def _obstacle(graph: Graph, node: onnx.NodeProto, settings: QuantiserOptions, features: set[str]) -> str:

@@ -71,9 +71,6 @@ def build(factory: str, landmarks: int) -> torch.nn.Module:
     if not isinstance(network, torch.nn.Module):
         hint = "return the network itself" + (", not a tuple with the network" if isinstance(network, tuple) else "")
         raise InputError(f"{factory} returns a {type(network).__name__}, not a torch.nn.Module", hint=hint)
-    if isinstance(network, torch.jit.ScriptModule):
-        hint = "return the torch.nn.Module that TorchScript compiled"
-        raise InputError(f"{factory} returns a TorchScript module", hint=hint)
     return network
 
 

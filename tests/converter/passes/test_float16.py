@@ -189,8 +189,8 @@ CONSTRUCTS: dict[str, tuple[onnx.ModelProto, str, list[str]]] = {
     "a branch": (chain(*CONDITION, CHOICE, limit=-100, factor=0.5), "unsupported", ["b"]),
     "a Q/DQ pair": (
         chain(node("QuantizeLinear", "a step", "q"), node("DequantizeLinear", "q step", "b"), step=0.05),
-        "unsupported",
-        ["q", "b"],
+        "quantised",
+        ["a", "q"],
     ),
     "a function of large values": (
         chain(node("Mul", "a factor", "c"), node("Sin", "c", "b"), factor=500),

@@ -234,3 +234,17 @@ def test_warnings_of_a_pass_reach_the_user(crops: Float32) -> None:
 
     assert "int8 computes only" in result.warnings[0]
     assert "warnings" not in result.recipe[0]["decisions"]
+
+
+def test_openvino_averages_integers_without_rounding_the_averages_to_their_scale(crops: Float32) -> None:
+    openvino = pytest.importorskip("openvino")
+    between = "s, t = Split <axis: int = 1, num_outputs: int = 2> (a)  z = Concat <axis: int = 1> (t, s)"
+    last = "v = Conv <pads: ints = [1, 1, 1, 1]> (z, w2, b2)  k = AveragePool <kernel_shape: ints = [16, 16]> (z)"
+    model = network(between, last=f"{last}  n = Mul(k, six)  y = Add(v, n)")
+    result, _ = quantised(model, crops, OPEN)
+
+    (after,) = (node.op_type for node in result.graph.node if "k" in node.input)
+    assert after == "QuantizeLinear"
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(openvino.Core().read_model(result.SerializeToString()), "CPU", settings)
+    np.testing.assert_allclose(compiled([crops])[0], run(result, crops), atol=0.02)
