@@ -106,7 +106,7 @@ def _artifact(request: InspectRequest) -> Outcome:
     """
     from lmconv.store import artifact as artifacts
 
-    typed = [name for name in SourceOptions.__dataclass_fields__ if getattr(request, name) is not None]
+    typed = [name for name in SourceOptions.__dataclass_fields__ if getattr(request, name) not in (None, ())]
     if typed:
         option = {"shape": "input"}.get(typed[0], typed[0]).replace("_", "-")
         message = f"--{option} is for networks, and {request.inspected} is the folder of an artefact"
