@@ -79,7 +79,8 @@ class NetworkOptions(TypedDict, total=False):
         unit: Unit of the points, for the same.
         coordinates: Coordinates to keep of points with three coordinates, for the same.
         output_slice: For an ONNX file, the half-open range of the flat output that holds the points, or of its maps.
-        constants: For a user's own network, values of further arguments of forward(), by name.
+        constants: For a user's own network, values of further arguments of forward(), by name; for an ONNX file, of
+            further inputs.
         name: Name of the model instead of its own name.
     """
 
@@ -184,8 +185,8 @@ def _mistakes(model: str, options: NetworkOptions) -> Iterator[tuple[object, str
     yield file and options.get("key"), f"{model} holds its own weights", "leave --key out"
     message = f"--output-slice is for ONNX files, and {model} is none"
     yield options.get("output_slice") and not file, message, "leave it out"
-    message = f"--constant is for a network of your own, and {model} is none"
-    yield options.get("constants") and not own, message, "leave it out"
+    message = f"--constant is for ONNX files and networks of your own, and {model} is none"
+    yield options.get("constants") and not own and not file, message, "leave it out"
     for name in ("output", "unit", "coordinates"):
         message = f"--{name} is for ONNX files and networks of your own, and the outputs of {model} are known"
         yield options.get(name) is not None and not file and not own, message, "leave it out"
@@ -205,7 +206,13 @@ def _mistakes(model: str, options: NetworkOptions) -> Iterator[tuple[object, str
 def _onnx(path: Path, outputs: OutputOptions, options: NetworkOptions) -> ModelSpec:
     from lmconv.sources.onnx_file import onnx_spec
 
-    return onnx_spec(path, outputs, size=options.get("size"), preprocess=options.get("preprocess"))
+    return onnx_spec(
+        path,
+        outputs,
+        size=options.get("size"),
+        preprocess=options.get("preprocess"),
+        constants=options.get("constants") or {},
+    )
 
 
 def names(task: Literal["landmarks", "detection"]) -> list[str]:
