@@ -59,22 +59,15 @@ def kept(graph: Graph, observed: Observed) -> dict[str, set[int]]:
     return reasons
 
 
-def widened(graph: Graph, observed: Observed, reasons: Mapping[str, set[int]]) -> dict[str, set[int]] | None:
-    """Returns `reasons` with all nodes that a mask or an index depends on, under the reason `decision`.
-
-    Returns:
-        None if nothing changes, or if no layer would be float16 any more.
-    """
-    nodes = graph.proto.node
+def undecided(graph: Graph, observed: Observed, reasons: Mapping[str, set[int]]) -> set[int]:
+    """Returns the indices of the float16 nodes that a mask or an index depends on; `reasons` has the float32 nodes."""
     read: set[str] = set()
-    before = set()
-    for index, node in reversed(list(enumerate(nodes))):
+    found = set()
+    for index, node in reversed(list(enumerate(graph.proto.node))):
         if read.intersection(node.output) or _decides(node, graph, observed):
-            before.add(index)
+            found.add(index)
             read.update(reads(node))
-    added = before.difference(*reasons.values())
-    remaining = set(_indices(nodes, is_layer)).difference(added, *reasons.values())
-    return {**reasons, "decision": reasons["decision"] | added} if added and remaining else None
+    return found.difference(*reasons.values())
 
 
 def _indices(nodes: Iterable[onnx.NodeProto], condition: Callable[[onnx.NodeProto], bool]) -> Iterator[int]:
