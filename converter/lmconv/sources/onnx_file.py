@@ -137,10 +137,14 @@ def onnx_spec(
 
 
 def described(
-    path: Path, *, size: tuple[int, int] | None = None, preprocess: Preprocess | None = None
+    path: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    preprocess: Preprocess | None = None,
+    constants: Mapping[str, Any] = NONE,
 ) -> tuple[str, Candidates, ModelSpec]:
     """Describes a file before any choice: input in words, all outputs, and the spec of the input; see `onnx_spec`."""
-    with Original(path, _with_outputs(path), size=size) as original:
+    with Original(path, _with_outputs(path), size=size, constants=constants) as original:
         return original.image.label, *_described(path, original, preprocess)
 
 

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from tests.helpers import SIZE
+from tests.helpers import SIZE, Cli
 
 from lmconv.building.plain import plain_graph
 from lmconv.errors import InputError, UsageError
@@ -368,3 +368,11 @@ def test_the_noise_of_a_source_is_in_the_numbers_that_the_file_takes(tmp_path: P
     images = noise(source.resolve(str(saved(model, tmp_path))).spec, 2, 0)
     assert images.max() > 200
     assert (images == images.round()).all()
+
+
+def test_inspect_takes_constants_for_a_file_and_refuses_them_for_an_artefact(tmp_path: Path, cli: Cli) -> None:
+    path = saved(scaled(), tmp_path)
+    assert "points float32 (N, 20)" in cli("inspect", path, "--constant", "scale=2").out
+    assert cli("export", path, "--constant", "scale=2", "--no-guard").code == 0
+    assert cli("inspect", "build/file/onnx-fp32").code == 0
+    cli("inspect", "build/file/onnx-fp32", "--constant", "scale=2").refused(2, "--constant is for networks")
