@@ -71,9 +71,7 @@ SOURCE = (
         "--decode",
         help="Decoding of heatmaps: argmax (moved by a quarter cell), soft-argmax[:BETA], or simcc[:CELLS_PER_PIXEL].",
     ),
-    click.option(
-        "--output-slice", help="Range START:STOP of an ONNX file's output that holds the points or the heatmaps."
-    ),
+    click.option("--output-slice", help="Range START:STOP of the output that holds the points or the heatmaps."),
     click.option(
         "--constant",
         "constants",
@@ -106,7 +104,7 @@ class SourceOptions:
         unit: Unit of the points.
         coordinates: Coordinates to keep.
         decode: Decoding of heatmaps, as typed.
-        output_slice: Range of an ONNX file's output, as typed.
+        output_slice: Range of the output, as typed.
         constants: Values of further arguments of forward(), or of further inputs of an ONNX file, as typed.
         name: Name of the model and its folder.
     """

@@ -414,7 +414,7 @@ def test_a_missing_import_of_user_code_is_reported_with_its_line(cli: Cli) -> No
         (("users.py:Flat", *OWN, "--decode", ""), ("--decode '' is not known",)),
         (("users.py:Flat", "--input", "3x99999x9", "--landmarks", "4"), ("is not 3xHEIGHTxWIDTH",)),
         (("users.py:Flat", *OWN, "--name", ""), ("cannot be the name of a folder",)),
-        (("users.py:Flat", *OWN, "--output-slice", "0:8"), ("--output-slice is for ONNX files",)),
+        (("pfld", "--output-slice", "0:8"), ("--output-slice is for ONNX files and networks of your own",)),
         (("pfld", "--input", "3x56x56"), ("--input is for a network of your own",)),
         (("--all", "pfld"), ("--all converts every network",)),
         (("pfld", "--seed", "5"), ("--seed is for random weights",)),

@@ -74,10 +74,9 @@ def _filled(source: Source, *, say: Callable[[str], object]) -> torch.nn.Module:
 
 def _settled(module: torch.nn.Module, source: Source) -> Source:
     """Returns the source of a user's network with the outputs that hold the landmarks, chosen on seeded inputs."""
-    if not source.factory or source.spec.chosen is not None:
+    if source.options is None:
         return source
-    options = replace(source.options, landmarks=source.options.landmarks or source.spec.landmarks or None)
-    return replace(source, spec=choose(_candidates(module, source), source.spec, options))
+    return replace(source, spec=choose(_candidates(module, source), source.spec, source.options), options=None)
 
 
 def described(source: Source) -> Candidates:

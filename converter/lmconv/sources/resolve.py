@@ -78,9 +78,8 @@ class NetworkOptions(TypedDict, total=False):
         output: Name or index of the output that holds the points, for an ONNX file or a user's own network.
         unit: Unit of the points, for the same.
         coordinates: Coordinates to keep of points with three coordinates, for the same.
-        output_slice: For an ONNX file, the half-open range of the flat output that holds the points, or of its maps.
-        constants: For a user's own network, values of further arguments of forward(), by name; for an ONNX file, of
-            further inputs.
+        output_slice: Half-open range of the flat output that holds the points, or of its maps, for the same.
+        constants: For a user's own network, values of further arguments of forward(), by name.
         name: Name of the model instead of its own name.
     """
 
@@ -139,7 +138,7 @@ def resolve(model: str, **options: Unpack[NetworkOptions]) -> Source:
         factory=factory,
         constants=options.get("constants") or {},
         kind=_kind(spec.backbone),
-        options=outputs if factory else OutputOptions(),
+        options=outputs if factory else None,
     )
 
 
@@ -183,12 +182,11 @@ def _mistakes(model: str, options: NetworkOptions) -> Iterator[tuple[object, str
     yield file and is_file, f"{model} holds its own weights", "leave --weights out"
     yield file and seed is not None, f"{model} holds its own weights", "leave --random-weights out"
     yield file and options.get("key"), f"{model} holds its own weights", "leave --key out"
-    message = f"--output-slice is for ONNX files, and {model} is none"
-    yield options.get("output_slice") and not file, message, "leave it out"
     message = f"--constant is for ONNX files and networks of your own, and {model} is none"
     yield options.get("constants") and not own and not file, message, "leave it out"
-    for name in ("output", "unit", "coordinates"):
-        message = f"--{name} is for ONNX files and networks of your own, and the outputs of {model} are known"
+    for name in ("output", "unit", "coordinates", "output_slice"):
+        option = name.replace("_", "-")
+        message = f"--{option} is for ONNX files and networks of your own, and the outputs of {model} are known"
         yield options.get(name) is not None and not file and not own, message, "leave it out"
     message = f"--input is for a network of your own, and {model} has its size"
     yield size and not own and not file and not (spec and spec.sample), message, "leave it out"

@@ -62,6 +62,7 @@ def build(factory: str, landmarks: int) -> torch.nn.Module:
     """
     import torch
 
+    torch.compiler.set_stance("force_eager")  # torch.compile would need a C++ compiler, and changes no result
     function = _import(factory)
     if isinstance(function, torch.nn.Module):
         hint = "name a function that returns the network, or the class of the network"
