@@ -83,7 +83,7 @@ def _made(case: Case, route: Route, folder: Path) -> Made:
 
 def _options(case: Case) -> dict[str, Any]:
     """Returns the arguments of `resolve`, parsed as the command line parses them."""
-    typed: dict[str, Any] = dict.fromkeys(each.name for each in fields(SourceOptions))
+    typed: dict[str, Any] = dict.fromkeys(each.name for each in fields(SourceOptions)) | {"constants": ()}
     return SourceOptions(**typed | {"landmarks": case.points} | case.options).source_arguments()
 
 
