@@ -5,6 +5,7 @@ A detector keeps its raw outputs. A network for pictures of any size gives a gra
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,9 @@ def export_session(source: Source, session: Opened, batch: int | None = None) ->
         InputError: The network cannot be exported.
     """
     if isinstance(session, OnnxSource):
-        exported = Exported(model=_from_onnx(source, session), modules={}, exporter="onnx file")
+        notes: list[str] = []
+        model = _from_onnx(source, session, notes.append)
+        exported = Exported(model=model, modules={}, exporter="onnx file", notes=tuple(notes))
     else:
         exported = traced(source, session, batch)
     if (opset := opset_of(exported.model)) not in OPSETS:
@@ -71,7 +74,7 @@ def export_session(source: Source, session: Opened, batch: int | None = None) ->
     return exported
 
 
-def _from_onnx(source: Source, session: OnnxSource) -> onnx.ModelProto:
+def _from_onnx(source: Source, session: OnnxSource, say: Callable[[str], None]) -> onnx.ModelProto:
     model = bake(path_of(source), load_source(source), source.constants)
     model = in_float32(model, session.original)
     image, forms = session.original.image, session.original.outputs()
@@ -83,7 +86,7 @@ def _from_onnx(source: Source, session: OnnxSource) -> onnx.ModelProto:
     inputs = graph_inputs(model)
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    model = to_hub(model, source.label)
+    model = to_hub(model, source.label, say)
     model.ir_version = 10
     naming.strip(model)
     (replace(image, size=(None, None)) if source.spec.sample else image).put_in_front(model.graph)
