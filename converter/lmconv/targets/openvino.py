@@ -48,7 +48,7 @@ UNREAD: Mapping[str, tuple[str, str]] = {
     "qlinear": ("QLinearConv", ""),
     "deformable": ("DeformConv", ""),
     "exact_resampling": ("Resize", "half_pixel_symmetric"),
-    "wrapping": ("Pad", "wrap"),
+    "circular": ("Pad", "wrap"),
 }
 """Operator that OpenVINO does not read, alone or with an attribute of this value, by the pass that writes the operator
 in others. A QLinearConv is not read with one scale per channel."""
