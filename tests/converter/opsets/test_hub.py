@@ -165,6 +165,15 @@ def groups(opset: int) -> onnx.ModelProto:
     return model(nodes, opset=opset, s=normal(size), b=normal(size, seed=2))
 
 
+@pytest.mark.parametrize("opset", [18, 20])
+def test_group_normalisation_with_scales_per_group_is_written_out(opset: int) -> None:
+    expected = computed(groups(opset), IMAGES)
+    result = to_hub(groups(opset), "groups.onnx")
+    assert opset_of(result) == opset
+    assert "GroupNormalization" not in operators(result)
+    np.testing.assert_allclose(computed(result, IMAGES), expected, rtol=1e-5, atol=1e-6)
+
+
 NEW: dict[str, onnx.ModelProto] = {
     "Gelu": model([node("Gelu", ["x"], ["y"])], opset=20),
     "Gelu by tanh": model([node("Gelu", ["x"], ["y"], approximate="tanh")], opset=20),
@@ -241,3 +250,19 @@ def test_the_long_name_of_the_standard_domain_is_replaced() -> None:
     result = to_hub(file, "long.onnx")
     assert [entry.domain for entry in result.opset_import] == [""]
     assert operators(result) == ["Relu"]
+
+
+def test_a_removed_dropout_and_a_foreign_operator_are_said() -> None:
+    nodes = [
+        node("Exp", ["x"], ["e"]),
+        node("Dropout", ["e", "ratio", "training"], ["d"]),
+        node("CDist", ["a", "a"], ["k"], domain="com.microsoft", metric="euclidean", name="distances"),
+        node("Add", ["d", "k"], ["y"]),
+    ]
+    constants: dict[str, Any] = {"ratio": np.float32(0.5), "training": np.array(True), "a": normal(6, 3)}
+    notes: list[str] = []
+    to_hub(model(nodes, domains=["com.microsoft"], **constants), "file.onnx", notes.append)
+    assert notes == [
+        "Dropout in training mode is removed, as ONNX Runtime does (1 of them)",
+        "only the target onnx is sure to read node distances (com.microsoft.CDist)",
+    ]

@@ -15,9 +15,9 @@ from lmconv.types import Decode, ModelSpec, OutputOptions, landmark_spec
 SPEC = landmark_spec("net", "onnx", size=(64, 48), landmarks=0)
 
 
-def output(name: str, *sizes: int, dtype: str = "float32", batched: bool = True, scale: float = 1.0) -> Candidate:
-    """Returns an output with values from 0 to `scale` for two inputs."""
-    values = np.random.default_rng(0).random((2, *sizes)).astype(np.float32) * scale
+def output(name: str, *sizes: int, dtype: str = "float32", batched: bool = True) -> Candidate:
+    """Returns an output with values from 0 to 1 for two inputs."""
+    values = np.random.default_rng(list(name.encode())).random((2, *sizes)).astype(np.float32)
     return Candidate(name=name, values=values, dtype=dtype, batched=batched)
 
 
@@ -113,6 +113,12 @@ def test_an_unknown_output_is_refused_with_the_names_there_are() -> None:
     assert caught.value.hint == "its outputs: a, b"
 
 
+def test_an_output_that_is_there_twice_is_no_question() -> None:
+    twice = output("a", 20)
+    again = Candidate(name="b", values=twice.values, dtype="float32")
+    assert names(chosen(twice, again)) == ("a",)
+
+
 # Hints
 
 
@@ -132,6 +138,11 @@ def test_the_hint_for_two_vectors_is_simcc() -> None:
     with pytest.raises(UsageError) as caught:
         chosen(output("x", 68, 96), output("y", 68, 128))
     assert "--decode simcc" in caught.value.hint
+
+
+def test_a_message_names_a_dozen_outputs_and_counts_the_others() -> None:
+    with pytest.raises(UsageError, match=r"11 float32 \(N, 8, 4, 4\) \S+ to \S+; and 8 more"):
+        chosen(*(output(str(index), 8, 4, 4) for index in range(20)))
 
 
 def test_the_hint_for_1404_numbers_is_468_points_of_three_coordinates() -> None:
@@ -180,6 +191,10 @@ def test_the_range_shows_the_unit(low: float, high: float, unit: str) -> None:
 
 
 # Heatmaps and SimCC
+
+
+def test_a_slice_of_points_is_not_taken_from_feature_maps() -> None:
+    assert names(chosen(output("features", 64, 28, 28), output("y", 212), output_slice=(0, 136))) == ("y",)
 
 
 def test_heatmaps_need_no_equal_sides() -> None:
