@@ -18,10 +18,11 @@ from lmconv.graph.order import keep_live
 from lmconv.networks.heads import head_of
 from lmconv.opsets.hub import to_hub
 from lmconv.opsets.versions import opset_of
+from lmconv.sources.onnx_constants import bake
 from lmconv.sources.onnx_file import OnnxSource
 from lmconv.sources.onnx_floats import in_float32
 from lmconv.sources.onnx_original import BATCH_TOLERANCE, same
-from lmconv.sources.onnx_reading import graph_inputs, load_source
+from lmconv.sources.onnx_reading import graph_inputs, load_source, path_of
 from lmconv.sources.resolve import Opened, open_source
 from lmconv.sources.tracing import Exported, traced
 from lmconv.types import OPSETS, ModelSpec, Source
@@ -74,7 +75,8 @@ def export_session(source: Source, session: Opened, batch: int | None = None) ->
 
 
 def _from_onnx(source: Source, session: OnnxSource, say: Callable[[str], None]) -> onnx.ModelProto:
-    model = in_float32(load_source(source), session.original)
+    model = bake(path_of(source), load_source(source), source.constants)
+    model = in_float32(model, session.original)
     image, forms = session.original.image, session.original.outputs()
     outputs = {value.name: value for value in model.graph.output}
     kept = [outputs[name] for name in session.outputs]

@@ -59,8 +59,10 @@ def requires() -> str | None:
 def last(model: onnx.ModelProto) -> tuple[str, ...]:
     """Returns the passes that write a graph in operators that OpenVINO reads."""
     from lmconv.graph.naming import operators_of
+    from lmconv.passes.circular import has_circular
 
-    return tuple(name for name, unread in UNREAD.items() if unread & operators_of(model))
+    unread = tuple(name for name, operators in UNREAD.items() if operators & operators_of(model))
+    return unread + ("circular",) * has_circular(model)
 
 
 def build(
