@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,8 +71,12 @@ SOURCE = (
         "--decode",
         help="Decoding of heatmaps: argmax (moved by a quarter cell), soft-argmax[:BETA], or simcc[:CELLS_PER_PIXEL].",
     ),
+    click.option("--output-slice", help="Range START:STOP of the output that holds the points or the heatmaps."),
     click.option(
-        "--output-slice", help="Range START:STOP of an ONNX file's output that holds the points or the heatmaps."
+        "--constant",
+        "constants",
+        multiple=True,
+        help="Further argument NAME=VALUE of your own network's forward(), such as scale=2; may be repeated.",
     ),
     click.option("--name", help="Name of the model and of its folder.  [default: the network's own name]"),
 )
@@ -98,7 +103,8 @@ class SourceOptions:
         unit: Unit of the points.
         coordinates: Coordinates to keep.
         decode: Decoding of heatmaps, as typed.
-        output_slice: Range of an ONNX file's output, as typed.
+        output_slice: Range of the output, as typed.
+        constants: Values of further arguments of forward(), as typed.
         name: Name of the model and its folder.
     """
 
@@ -112,6 +118,7 @@ class SourceOptions:
     coordinates: Axes | None
     decode: str | None
     output_slice: str | None
+    constants: tuple[str, ...]
     name: str | None
 
     def source_arguments(self, seed: int | None = None) -> Json:
@@ -138,6 +145,7 @@ class SourceOptions:
             "coordinates": self.coordinates,
             "decode": heatmaps.parse(self.decode) if self.decode is not None else None,
             "output_slice": _slice(self.output_slice),
+            "constants": dict(_constant(text) for text in self.constants) or None,
             "name": self.name,
         }
 
@@ -150,6 +158,19 @@ def _slice(text: str | None) -> tuple[int, int] | None:
     if not (colon and start.isdecimal() and stop.isdecimal()):
         raise UsageError(f"--output-slice {text!r} is not START:STOP", hint="give a range such as --output-slice 0:136")
     return int(start), int(stop)
+
+
+def _constant(text: str) -> tuple[str, Any]:
+    """Parses a value of `--constant`; returns the name of the argument, and a number, bool, None, text or list."""
+    name, equals, value = text.partition("=")
+    hint = "give a number, a list such as [1,2], True, False, None, or a text in quotes: --constant scale=2"
+    if not (equals and name.strip().isidentifier()):
+        raise UsageError(f"--constant {text!r} is not NAME=VALUE", hint=hint)
+    try:
+        parsed = ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError) as error:
+        raise UsageError(f"--constant {text!r}: {value!r} is not a value", hint=hint) from error
+    return name.strip(), list(parsed) if isinstance(parsed, tuple) else parsed
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

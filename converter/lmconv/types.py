@@ -184,8 +184,8 @@ class ModelSpec:
         heatmaps: Rule from heatmaps to landmarks; the network then has the output `heatmaps`, (N, L, h, w) float32, or
             for SimCC (N, L, w) float32: the vector of x, then the vector of y. None for a network without heatmaps.
         crop: Rule for the square around a face.
-        output_slice: For an ONNX file, the half-open range of the flat output that holds the points, or of the channels
-            that hold the heatmaps.
+        output_slice: Half-open range of the flat output of the source that holds the points, or of the channels that
+            hold the heatmaps.
         io: Input of the artefact.
         chosen: Outputs of the source that hold the points; None for the first output, as in the backbones and in
             manifests older than the choice.
@@ -321,8 +321,10 @@ class Source:
         seed: Seed of random weights.
         key: Dotted name in the checkpoint below which the state lies; empty to search the whole checkpoint.
         factory: `FILE.py:NAME`, the builder of a user's own network; empty for other networks.
+        constants: Values of further arguments of the own network's forward(), by name: numbers, texts, lists, None.
         kind: Library that runs the network.
-        options: User options about the outputs of a user's own network. The choice is made when the network is opened.
+        options: User options about the outputs of a user's own network; the choice is made when the network is opened.
+            None if the spec is complete.
     """
 
     spec: ModelSpec
@@ -331,8 +333,9 @@ class Source:
     seed: int | None = None
     key: str = ""
     factory: str = ""
+    constants: Json = field(default_factory=dict)
     kind: Literal["torch", "onnx"] = "torch"
-    options: OutputOptions = OutputOptions()
+    options: OutputOptions | None = None
 
     @property
     def label(self) -> str:

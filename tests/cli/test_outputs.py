@@ -201,6 +201,14 @@ def test_two_equal_outputs_of_an_own_network_are_asked_for(cli: Cli) -> None:
     assert cli("export", "own.py:Pair", *options, "--output", "1").code == 0
 
 
+def test_a_slice_of_an_own_networks_output_holds_the_points(cli: Cli) -> None:
+    Path("own.py").write_text(OWN, encoding="utf-8")
+    options = ("--input", "3x16x16", "--landmarks", "5", "--random-weights", "--output", "0", "--output-slice", "2:12")
+    ran = cli("export", "own.py:Pair", *options)
+    assert ran.code == 0, ran.err
+    assert artifacts.read(Path("build/own-Pair/onnx-fp32")).spec.landmarks == 5
+
+
 def test_simcc_of_an_own_network_is_decoded(cli: Cli) -> None:
     Path("own.py").write_text(OWN, encoding="utf-8")
     options = ("--input", "3x16x16", "--landmarks", "10", "--random-weights")

@@ -178,6 +178,8 @@ def _reason(artifact: Artifact, target: Target, result: Outputs, expected: Outpu
     allowed = limits.acceptance(target, Precision.BF16 if loose else precision, spec.io)
     scales = {"landmarks": gap.landmarks.scale}
     gaps = head.accepted_gaps(gap, exact=precision == Precision.FP32 and not cut_inside)
+    if precision in (Precision.INT8, Precision.MIXED) and "landmarks" in gaps:
+        gaps["landmarks"] = gap.landmarks.mean_abs / gap.landmarks.scale
     beyond = {what: off for what, off in gaps.items() if not off <= allowed[what]}
     reasons = [_words(what, off, allowed[what], scales.get(what, 1.0)) for what, off in beyond.items()]
     return ", ".join(reasons or _distance(artifact, target, gap))

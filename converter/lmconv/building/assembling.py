@@ -8,14 +8,15 @@ from dataclasses import replace
 
 from lmconv.building.acceptance import Network, NotReproduced, accept, mark, tied
 from lmconv.building.blamed import WHY, blamed
-from lmconv.building.feasibility import check_network
+from lmconv.building.feasibility import check_float, check_network
 from lmconv.building.optimise import Optimised, optimise
 from lmconv.building.recipe import Recipe, depends_on_faces, resolve
 from lmconv.building.request import Conversion
 from lmconv.building.steps import steps
 from lmconv.building.target_graph import TargetGraph, content, with_batch
 from lmconv.errors import UsageError
-from lmconv.graph.facts import copied, set_batch
+from lmconv.graph.facts import QUANTISERS, copied, set_batch
+from lmconv.graph.naming import operators_of
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.scenes import on_scene
 from lmconv.networks import seeded
@@ -56,11 +57,24 @@ def build(
         try:
             return _build(replace(conversion, choices=choices), variant, judge, notes)
         except NotReproduced as error:
-            step = TARGETS.load(variant.target).exact.get(error.operator, "")
+            operator, step = _exact_step(conversion, variant, error)
             if choices.recipe or step in ("", *choices.exact, *choices.without):
                 raise
-            notes.append(f"{step} rewrites {error.operator}, because {error.message}")
+            notes.append(f"{step} rewrites {operator}, because {error.message}")
             choices = replace(choices, exact=(*choices.exact, step))
+
+
+def _exact_step(conversion: Conversion, variant: Variant, error: NotReproduced) -> tuple[str, str]:
+    """Returns an operator and its pass in `Target.exact` for a failed artefact; empty without such a pass.
+
+    The operator that differs first names the pass. In a quantised network a rounding changes every later value, so the
+    pass for Q/DQ pairs is tried whatever differs.
+    """
+    exact = TARGETS.load(variant.target).exact
+    quantised = sorted(operators_of(conversion.base.model) & {*QUANTISERS})
+    return next(
+        ((operator, exact[operator]) for operator in (error.operator, *quantised) if operator in exact), ("", "")
+    )
 
 
 def _build(
@@ -124,6 +138,7 @@ def graph_for(conversion: Conversion, variant: Variant, last: tuple[str, ...] | 
         message = f"{network.name} takes {network.batch} inputs a run, not {batch}"
         raise UsageError(message, hint=f"use --batch {network.batch}")
     check_network(network, target, variant)
+    check_float(network.name, conversion.base.model, variant.precision)
     made = list(steps(conversion, target, resolve(variant, target, conversion.choices)))
     model = copied(made[-1].model)
     if batch and batch != network.batch:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from lmconv.building.recipe import calibrated
 from lmconv.errors import MissingRuntime, UsageError
+from lmconv.graph.naming import operators_of
 from lmconv.networks.heads import head_of
 from lmconv.networks.interfaces import INTERFACES, interface_of
 from lmconv.plugins import TARGETS
 from lmconv.types import Io, ModelSpec, Precision, Target, Variant
+
+if TYPE_CHECKING:
+    import onnx
+
+INTEGER = {
+    "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul",
+    "QuantizeLinear",
+}  # fmt: skip
+"""Operators of a quantised network."""
 
 
 def check_variant(variant: Variant, *, faces: bool) -> Target:
@@ -38,6 +50,22 @@ def check_variant(variant: Variant, *, faces: bool) -> Target:
 def is_possible(target: Target, precision: Precision, io: Io) -> bool:
     """True if a target can have artefacts with this input in this precision."""
     return io in target.ios and precision not in INTERFACES[io].impossible
+
+
+def check_float(name: str, model: onnx.ModelProto, precision: Precision) -> None:
+    """Refuses to quantise a network that is quantised already.
+
+    Args:
+        name: Name of the network.
+        model: The plain graph.
+        precision: Precision of the variant.
+
+    Raises:
+        UsageError: The precision quantises, and the graph has integer operators.
+    """
+    if calibrated(precision) and (found := sorted(operators_of(model) & INTEGER)):
+        hint = "ask for fp32, which keeps its int8 layers; or name a float network"
+        raise UsageError(f"{name} is quantised already: its graph has {', '.join(found)}", hint=hint)
 
 
 def check_network(spec: ModelSpec, target: Target, variant: Variant) -> None:

@@ -89,7 +89,7 @@ def _made(folder: Path, source: Source, crops: Crops | None, batch: int | None) 
         exported = export_session(source, session, batch)
     spec = _exported(source.spec, exported.model)
     source = replace(source, spec=with_batch(source.spec, spec.batch))
-    notes += filter(None, [exported.note])
+    notes += exported.notes
     simplified = optimise(exported.model, PLAIN_PASSES, PassContext(spec=spec, crops=crops() if crops else None))
     simplified = replace(simplified, warnings=[*notes, *simplified.warnings])
     # An ONNX file computes the same as its plain graph; the operators of the file itself may be too old to count.
@@ -143,9 +143,11 @@ def _settled(session: Opened, batch: int | None) -> tuple[Source, list[str]]:
 
 def _identity(source: Source) -> Json:
     """Identity of a source: file name and sha256, or the seed of random weights."""
+    given = {"key": source.key} | {"constants": source.constants}
+    chosen = {name: value for name, value in given.items() if value}
     if source.path is None:
-        return {"file": None, "sha256": source.sha256, "seed": source.seed}
-    return {"file": source.path.name, "sha256": source.sha256} | ({"key": source.key} if source.key else {})
+        return {"file": None, "sha256": source.sha256, "seed": source.seed} | chosen
+    return {"file": source.path.name, "sha256": source.sha256} | chosen
 
 
 def _reference(session: Opened, source: Source) -> tuple[Reference, Json]:

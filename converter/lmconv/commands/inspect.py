@@ -106,9 +106,9 @@ def _artifact(request: InspectRequest) -> Outcome:
     """
     from lmconv.store import artifact as artifacts
 
-    typed = [name for name in SourceOptions.__dataclass_fields__ if getattr(request, name) is not None]
+    typed = [name for name in SourceOptions.__dataclass_fields__ if getattr(request, name) not in (None, ())]
     if typed:
-        option = {"shape": "input"}.get(typed[0], typed[0]).replace("_", "-")
+        option = {"shape": "input", "constants": "constant"}.get(typed[0], typed[0]).replace("_", "-")
         message = f"--{option} is for networks, and {request.inspected} is the folder of an artefact"
         raise UsageError(message, hint="leave it out, or name an .onnx file or FILE.py:NAME")
     path = Path(request.inspected)
@@ -138,6 +138,7 @@ def _description(artifact: Artifact) -> list[str]:
         *(f"gives      {_tensor(tensor)}" for tensor in artifact.spec.outputs),
         *(f"chosen     {note}" for note in choice_notes(artifact.spec)),
         f"units      pixels in {artifact.spec.preprocess.colour}, {_output_units(artifact.spec)}",
+        f"graph      opset {artifact.recipe['opset']}, exported by {artifact.recipe['exporter']}",
         f"execution  {json.dumps(artifact.execution)}",
         f"source     {artifacts.weights(artifact)}, sha256 {source['sha256']}, {source['parameters']:,} parameters, "
         f"{source['flops'] / 1e9:.3f} GFLOP",

@@ -17,6 +17,11 @@ def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
             yield from graphs(inner)
 
 
+def operators_of(model: onnx.ModelProto) -> set[str]:
+    """Returns the standard operators of a model, subgraphs included."""
+    return {node.op_type for graph in graphs(model.graph) for node in graph.node if not node.domain}
+
+
 def taken(graph: onnx.GraphProto) -> set[str]:
     """Returns the names of all values and nodes, and the empty name.
 

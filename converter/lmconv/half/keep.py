@@ -18,6 +18,8 @@ SMALLEST = float(np.finfo(np.float16).smallest_normal)
 """Magnitude below which a tensor stays float32, because float16 has fewer digits there, or zero."""
 DECISIONS = (np.bool_, np.int32, np.int64)
 """Types of masks and of indices. Integers of 8 bits are quantised values: a change by one changes the result little."""
+QUANTISE = ("QuantizeLinear", "DynamicQuantizeLinear", "Round")
+"""Operators that turn floats into few different values."""
 SIZES = ("Shape", "Size")
 """Operators that read the size of a float tensor, not its values."""
 
@@ -27,6 +29,7 @@ def kept(graph: Graph, observed: Observed) -> dict[str, set[int]]:
 
     The reasons, in this order:
         last: The last layers, and all nodes after them.
+        quantised: A later node quantises the value of the node: float16 would change the integers.
         overflow: A tensor of the node is beyond `LARGEST`, or everywhere below `SMALLEST`.
         unsupported: ONNX or ONNX Runtime has no float16 for the node.
         sensitive: Rounding to float16 changes an output too much.
@@ -39,6 +42,7 @@ def kept(graph: Graph, observed: Observed) -> dict[str, set[int]]:
     overflow = set(_indices(nodes, lambda node: _out_of_range(node, observed)))
     reasons = {
         "last": _last(graph),
+        "quantised": _quantised(graph),
         "overflow": overflow,
         "unsupported": set(_indices(nodes, lambda node: key(node) in observed.unsupported)),
         "sensitive": set(_indices(nodes, lambda node: key(node) in observed.sensitive)) - overflow,
@@ -55,22 +59,15 @@ def kept(graph: Graph, observed: Observed) -> dict[str, set[int]]:
     return reasons
 
 
-def widened(graph: Graph, observed: Observed, reasons: Mapping[str, set[int]]) -> dict[str, set[int]] | None:
-    """Returns `reasons` with all nodes that a mask or an index depends on, under the reason `decision`.
-
-    Returns:
-        None if nothing changes, or if no layer would be float16 any more.
-    """
-    nodes = graph.proto.node
+def undecided(graph: Graph, observed: Observed, reasons: Mapping[str, set[int]]) -> set[int]:
+    """Returns the indices of the float16 nodes that a mask or an index depends on; `reasons` has the float32 nodes."""
     read: set[str] = set()
-    before = set()
-    for index, node in reversed(list(enumerate(nodes))):
+    found = set()
+    for index, node in reversed(list(enumerate(graph.proto.node))):
         if read.intersection(node.output) or _decides(node, graph, observed):
-            before.add(index)
+            found.add(index)
             read.update(reads(node))
-    added = before.difference(*reasons.values())
-    remaining = set(_indices(nodes, is_layer)).difference(added, *reasons.values())
-    return {**reasons, "decision": reasons["decision"] | added} if added and remaining else None
+    return found.difference(*reasons.values())
 
 
 def _indices(nodes: Iterable[onnx.NodeProto], condition: Callable[[onnx.NodeProto], bool]) -> Iterator[int]:
@@ -94,6 +91,17 @@ def _decides(node: onnx.NodeProto, graph: Graph, observed: Observed) -> bool:
 def _is_decision(name: str, observed: Observed) -> bool:
     """True if a value holds booleans or integers of at least 32 bits."""
     return observed.types.get(name) in DECISIONS
+
+
+def _quantised(graph: Graph) -> set[int]:
+    """Returns the indices of the nodes that quantise a value, and of all nodes on which such a value depends."""
+    found: set[int] = set()
+    needed: set[str] = set()
+    for index, node in reversed(list(enumerate(graph.proto.node))):
+        if node.op_type in QUANTISE or needed.intersection(node.output):
+            found.add(index)
+            needed.update(reads(node))
+    return found
 
 
 def _computing(graph: Graph, observed: Observed, names: Iterable[str]) -> set[int]:

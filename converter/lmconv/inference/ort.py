@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 Provider: TypeAlias = tuple[str, dict[str, str]]
 CPU: Provider = ("CPUExecutionProvider", {})
 PLACE = re.compile(
-    r"^\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed:|"
+    r"Exception during initialization: |\[ONNXRuntimeError\] : \d+ : \w+ : |Load model from .*? failed:|"
+    r"\w+\.cc:\d+ \w+ |"
     r"\S+/onnxruntime/core/\S+:\d+ [^()]*\((?:[^()]|\([^()]*\))*\)(?: const)? "
 )
 """Parts of a message of ONNX Runtime that name the code of ONNX Runtime, or repeat the path of the file."""

@@ -211,16 +211,20 @@ def frame_nodes(spec: ModelSpec, prefix: str) -> Part:
 
 
 def _normalise(preprocess: Preprocess) -> tuple[str, dict[str, object]]:
-    """Returns the steps of `network_input`, in the same order, without a mean of 0 and a deviation of 1."""
+    """Returns the steps of `network_input`, in the same order, without a scale of 1, mean of 0 and deviation of 1."""
     mean, std = (np.array(value, np.float32).reshape(3, 1, 1) for value in (preprocess.mean, preprocess.std))
     steps = [
-        ("Mul", "SCALE"),
+        *([("Mul", "SCALE")] if preprocess.scale != 1 else []),
         *([("Sub", "MEAN")] if mean.any() else []),
         *([("Div", "STD")] if (std != 1).any() else []),
     ]
-    values = ["planes", *(f"normal_{index}" for index in range(1, len(steps))), "input"]
+    values = [*["planes", *(f"normal_{index}" for index in range(1, len(steps)))][: len(steps)], "input"]
     lines = [f"{values[index + 1]} = {kind} ({values[index]}, {name})" for index, (kind, name) in enumerate(steps)]
-    return NORMALISE + "\n".join(lines), {"SCALE": float(preprocess.scale), "MEAN": mean, "STD": std}
+    return NORMALISE.replace("planes", values[0]) + "\n".join(lines), {
+        "SCALE": float(preprocess.scale),
+        "MEAN": mean,
+        "STD": std,
+    }
 
 
 def to_crop_pixels(spec: ModelSpec, prefix: str) -> Part:

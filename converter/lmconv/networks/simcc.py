@@ -61,13 +61,15 @@ def undecided(vectors: Float32, split: int) -> np.ndarray:
     return result
 
 
-def append(graph: onnx.GraphProto, vectors: str, split: int, spans: Float32, *, prefix: str = "decode") -> None:
+def append(
+    graph: onnx.GraphProto, vectors: str, widths: tuple[int, int], spans: Float32, *, prefix: str = "decode"
+) -> None:
     """Appends the decoding to a graph: from (N, L, w) float32 vectors to (N, L, 2) float32 `landmarks`.
 
     Args:
         graph: Changed in place; its list of outputs stays unchanged.
         vectors: Name of the vectors of x and y, joined.
-        split: Length of the vectors of x.
+        widths: Lengths of the vectors of x and of y.
         spans: Result of `cells`.
         prefix: Start of the names of all intermediate values; no other name in the graph may have this start.
     """
@@ -77,7 +79,7 @@ def append(graph: onnx.GraphProto, vectors: str, split: int, spans: Float32, *, 
         x_vectors = Slice (vectors, ZERO, SPLIT, AXIS)
         y_vectors = Slice (vectors, SPLIT, LAST, AXIS)
     """
-    constants = {"ZERO": [0], "SPLIT": [split], "LAST": [1 << 30], "AXIS": [2], "CELLS": spans}
+    constants = {"ZERO": [0], "SPLIT": [widths[0]], "LAST": [sum(widths)], "AXIS": [2], "CELLS": spans}
     added, tensors = parse_nodes(slices + SIMCC, constants, {"vectors": vectors, "landmarks": "landmarks"}, prefix)
     graph.node.extend(added)
     graph.initializer.extend(tensors)

@@ -53,6 +53,14 @@ def _complete(model: onnx.ModelProto) -> None:
         node.attribute.extend(missing)
 
 
+def _complete_standard(node: onnx.NodeProto, opset: int) -> None:
+    """Gives a standard operator its default attributes, which the inliner ignores."""
+    given = {item.name for item in node.attribute}
+    for name, item in defs.get_schema(node.op_type, opset).attributes.items():
+        if name not in given and item.default_value.name:
+            node.attribute.append(item.default_value)
+
+
 def _relabelled(function: onnx.FunctionProto, opset: int) -> bool:
     """Declares that a function has an opset if the operators of its nodes are the same; False if one differs."""
     entries = [entry for entry in function.opset_import if entry.domain in STANDARD]
@@ -80,15 +88,18 @@ def written_out(model: onnx.ModelProto, operators: Iterable[str]) -> onnx.ModelP
         operators: Operators with a definition in ONNX's standard.
     """
     typed = shape_inference.infer_shapes(model, data_prop=True)
+    names = {("", op) for op in operators}
     for graph in naming.graphs(typed.graph):
+        for node in graph.node:
+            if (node.domain, node.op_type) in names:
+                _complete_standard(node, opset_of(model))
         known = {value.name for value in (*graph.value_info, *graph.input, *graph.output)}
         graph.value_info.extend(  # the definition of an operator depends on the types of its inputs
             helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             for tensor in graph.initializer
             if tensor.name not in known
         )
-    names = [("", op) for op in operators]
-    result = inliner.inline_selected_functions(typed, names, inline_schema_functions=True)
+    result = inliner.inline_selected_functions(typed, sorted(names), inline_schema_functions=True)
     for graph in naming.graphs(result.graph):
         del graph.value_info[:]
     return result

@@ -8,15 +8,22 @@ from __future__ import annotations
 import onnx
 
 from lmconv.graph import naming
+from lmconv.graph.naming import operators_of
 from lmconv.opsets.bfloat16 import widen
-from lmconv.opsets.functions import inlined
+from lmconv.opsets.functions import inlined, written_out
 from lmconv.opsets.lowering import lowered
 from lmconv.opsets.microsoft import RULES
+from lmconv.opsets.microsoft.early import early
 from lmconv.opsets.raising import raised
 from lmconv.opsets.rewriting import rewrite
 from lmconv.opsets.training import training
 from lmconv.opsets.versions import opset_of, tidy_domains
 from lmconv.types import OPSETS
+
+PER_CHANNEL = 21
+"""Opset that replaced GroupNormalization, with scales per group, by one with scales per channel.
+
+ONNX Runtime still computes the earlier operator; other tools refuse it."""
 
 
 def to_hub(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
@@ -37,11 +44,13 @@ def to_hub(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     tidy_domains(model)
     widen(model)
     ends = {value.name for value in (*model.graph.input, *model.graph.output)}
-    rewrite(model, training(opset_of(model), ends))
+    rewrite(model, {**training(opset_of(model), ends), **early(opset_of(model))})
     model = raised(model, name)
     while rewrite(model, RULES):  # a replaced node may reveal the rank that another rule needs
         pass
     model = lowered(model, OPSETS[-1], name)
+    if opset_of(model) < PER_CHANNEL and "GroupNormalization" in operators_of(model):
+        model = written_out(model, ["GroupNormalization"])
     tidy_domains(model)
     return model
 

@@ -17,7 +17,7 @@ import onnx
 from lmconv.graph.execution import batches
 from lmconv.graph.facts import copied
 from lmconv.graph.index import Graph
-from lmconv.half.keep import kept, widened
+from lmconv.half.keep import kept, undecided
 from lmconv.half.observe import Observed, is_layer, observe
 from lmconv.half.operators import key
 from lmconv.half.retype import retype
@@ -50,14 +50,21 @@ def float16(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPro
     graph = Graph.of(model)
     reasons = kept(graph, observed)
     half, corrected = _converted(model, reasons, inputs, observed)
-    wider = None if context.spec.heatmaps else widened(graph, observed, reasons)
-    if wider and _change(model, half, inputs) > FLIPPED:
-        reasons = wider
-        half, corrected = _converted(model, reasons, inputs, observed)
+    before = set() if context.spec.heatmaps else undecided(graph, observed, reasons)
+    warnings = []
+    if before and (change := _change(model, half, inputs)) > FLIPPED:
+        float32_nodes = before.union(*reasons.values())
+        if any(is_layer(node) and index not in float32_nodes for index, node in enumerate(graph.proto.node)):
+            reasons["decision"] |= before
+            half, corrected = _converted(model, reasons, inputs, observed)
+        else:
+            warnings = [
+                f"float16 changes what an arg-max chooses on noise: outputs move by {change:.0%} of their range"
+            ]
     kept_nodes = {reason: [graph.proto.node[index] for index in sorted(found)] for reason, found in reasons.items()}
     last = ", ".join(node.name for node in kept_nodes.pop("last") if is_layer(node))
     names = {reason: [node.name or key(node) for node in nodes] for reason, nodes in kept_nodes.items()}
-    return half, {"float32": last, **names, "biases corrected": corrected}
+    return half, {"float32": last, **names, "biases corrected": corrected, "warnings": warnings}
 
 
 def _converted(

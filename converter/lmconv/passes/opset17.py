@@ -1,4 +1,4 @@
-"""Lowers a graph from opset 18 to 17 for TensorRT 8.6, whose parser documents no later opset.
+"""Lowers a graph from opset 18 to 24 to 17 for TensorRT 8.6, whose parser documents no later opset.
 
 ONNX's own converter cannot lower Pad and Split. If opset 17 cannot express a node, that converter stops without naming
 the node. This pass rewrites every operator that opset 18 changed or added, in subgraphs too, or refuses the node by
@@ -18,18 +18,23 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, inliner, numpy_helper, shape_inference
 
-from lmconv.errors import GateFailed
+from lmconv.errors import GateFailed, InputError
 from lmconv.graph import naming
 from lmconv.graph.index import attribute, reads, subgraphs
 from lmconv.graph.rewriter import make
-from lmconv.types import Json, Pass, PassContext
+from lmconv.opsets.functions import written_out
+from lmconv.opsets.lowering import lowered
+from lmconv.opsets.rewriting import STANDARD, rewrite
+from lmconv.opsets.versions import opset_of
+from lmconv.passes.qlinear import RULES as QLINEAR
+from lmconv.types import OPSET, Json, Pass, PassContext
 
 LOWERED_OPSET = 17
 """Opset of the lowered graph."""
 IR = 8
 """IR version released with opset 17. The graph uses nothing that later IR versions added."""
-STANDARD = ("", "ai.onnx")
-"""Both names of the domain of standard operators."""
+HINT = "use TensorRT 10 or later, which reads opset 18; or change this node in the network"
+"""Hint for a node that opset 17 cannot express."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +92,16 @@ Rule = Callable[[onnx.NodeProto, Scope], list[onnx.NodeProto]]
 
 
 def opset17(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
-    """Lowers a graph of opset 18 with any inputs and outputs.
+    """Lowers a graph of the hub with any inputs and outputs.
 
     Raises:
         GateFailed: Opset 17 cannot express a node; the message names the node.
     """
     if model.functions:
         model = inliner.inline_local_functions(model)
+    rewrite(model, QLINEAR)
+    if opset_of(model) > OPSET:
+        model = _in_opset_18(model)
     changed: Counter[str] = Counter()
     inferred = shape_inference.infer_shapes(model, data_prop=True)
     _lower(model.graph, inferred.graph, Scope(graph=model.graph, constants={}, shapes={}, taken=set()), changed)
@@ -101,6 +109,18 @@ def opset17(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPro
         entry.version = LOWERED_OPSET if entry.domain in STANDARD else entry.version
     model.ir_version = min(model.ir_version, IR)
     return model, {"changed": dict(sorted(changed.items()))}
+
+
+def _in_opset_18(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Lowers a graph of a later opset to 18, with constant axes and without CastLike, which the parser of 8.6 lacks."""
+    import onnxsim
+
+    try:
+        model = lowered(model, OPSET, "the graph")
+    except InputError as error:
+        raise GateFailed(error.message, hint=HINT) from error
+    model, _ = onnxsim.simplify(written_out(model, ["CastLike"]), check_n=0)
+    return model
 
 
 def _lower(graph: onnx.GraphProto, inferred: onnx.GraphProto, enclosing: Scope, changed: Counter[str]) -> None:
@@ -168,7 +188,7 @@ def _refuse(node: onnx.NodeProto, what: str) -> NoReturn:
     name = node.name or node.output[0]
     raise GateFailed(
         f"node {name} ({node.op_type}) {what}, which opset {LOWERED_OPSET} does not support",
-        hint="use TensorRT 10 or later, which reads opset 18; or change this node in the network",
+        hint=HINT,
     )
 
 

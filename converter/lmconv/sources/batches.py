@@ -110,6 +110,7 @@ def _layers(source: Source, session: TorchSource) -> str:
     from lmconv.sources.observing import observed
 
     height, width = source.spec.input_size
-    with torch.no_grad(), observed(session.network) as events:
-        session.network(torch.zeros(2, 3, height, width))
+    network = session.network.get_submodule("net")
+    with torch.no_grad(), observed(network) as events:
+        network(torch.zeros(2, 3, height, width))
     return f": {listed(events.batch_statistics)} without running statistics" if events.batch_statistics else ""

@@ -17,7 +17,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from lmconv import machine
 from lmconv.errors import InputError, MissingRuntime
@@ -25,6 +25,8 @@ from lmconv.plugins import INSTALL
 
 INDEX = ".index.json"
 """End of the name of the file that lists the shards of a large checkpoint, as Hugging Face's libraries write it."""
+PROTOCOL = 2
+"""Newest protocol of pickle that PyTorch's restricted unpickler reads; `torch.save` uses it unless told otherwise."""
 RETRIES = 20
 """Largest number of classes in one file that turn out to be containers."""
 FORMATS = {
@@ -36,6 +38,10 @@ FORMATS = {
 """Formats that are no checkpoint of PyTorch, by their first bytes."""
 
 SAVE = "import torch; torch.save({}.state_dict(), 'weights.pth')"
+
+
+class _NewProtocol(Exception):
+    """A file of a newer protocol of pickle than PyTorch's restricted unpickler reads."""
 
 
 def read(path: Path) -> Any:
@@ -57,6 +63,9 @@ def read(path: Path) -> Any:
             return _deserialise(path)
     except InputError:
         raise
+    except _NewProtocol as error:
+        hint = f"run: import torch; torch.save(torch.load({path.name!r}, weights_only=False), 'weights.pth')"
+        raise InputError(f"{path} is a pickle of protocol {error}, which cannot be read safely", hint=hint) from error
     except pickle.UnpicklingError as error:
         message = f"{path} holds more than tensors, and lmconv runs no code from a file"
         hint = "save the state dict alone: torch.save(network.state_dict(), 'weights.pth')"
@@ -152,16 +161,33 @@ def _refuse_archives(path: Path) -> None:
         hint = f"run: import torch; torch.save(torch.export.load({path.name!r}).state_dict, 'weights.pth')"
         raise InputError(f"{path} is an exported program, not a checkpoint", hint=hint)
     if not names and tarfile.is_tarfile(path):
+        with tarfile.open(path) as file:
+            old = {"pickle", "sys_info"} <= set(file.getnames())
+        if not old:
+            raise InputError(f"{path} is a tar archive, not a checkpoint", hint=f"unpack the archive: tar -xf {path}")
         hint = f"run: import torch; torch.save(torch.load({path.name!r}, weights_only=False), 'weights.pth')"
         raise InputError(f"{path} is a tar archive, the format of PyTorch before 2017", hint=hint)
 
 
 class StandIn:
-    """An object of a file whose class is not loaded: it does nothing, and holds what was saved in the object."""
+    """An object of a file whose class is not loaded: it does nothing, and holds what was saved in the object.
+
+    Attributes:
+        arguments: What the file would create the object with.
+        content: What the file would set in the object, mostly a dict of attributes.
+    """
 
     content: Any = None
 
-    def __init__(self, *arguments: Any, **names: Any) -> None:
+    arguments: tuple[Any, ...] = ()
+
+    def __new__(cls, *arguments: Any) -> Self:
+        """Creates the object; unpickling may leave `__init__` out."""
+        made = super().__new__(cls)
+        made.arguments = arguments
+        return made
+
+    def __init__(self, *_: Any) -> None:
         pass
 
     def __setstate__(self, content: Any) -> None:
@@ -258,4 +284,8 @@ def _written(path: Path) -> Iterator[str]:
 
 
 def _names(file: BinaryIO) -> Iterator[str]:
-    return (str(argument) for opcode, argument, _ in pickletools.genops(file) if opcode.name == "GLOBAL")
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name == "PROTO" and int(str(argument)) > PROTOCOL:
+            raise _NewProtocol(str(argument))
+        if opcode.name == "GLOBAL":
+            yield str(argument)

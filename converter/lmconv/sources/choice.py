@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from lmconv.errors import InputError, LmconvError, UsageError
 from lmconv.networks.candidates import Candidate, Candidates, Reading
 from lmconv.networks.published import NUMBERS, SOLID
@@ -82,7 +84,7 @@ def _named(candidates: Candidates, name: str) -> Candidate:
 
 def _only(candidates: Candidates, options: OutputOptions) -> Candidate:
     """Returns the only output that can hold points; see the rules above."""
-    possible = [output for output in candidates.outputs if _fitting(output, options)]
+    possible = _distinct([output for output in candidates.outputs if _fitting(output, options)])
     named = [output for output in possible if output.named_points]
     if len(named) == 1 or len(possible) == 1:
         return (named if len(named) == 1 else possible)[0]
@@ -93,6 +95,15 @@ def _only(candidates: Candidates, options: OutputOptions) -> Candidate:
         message = f"{candidates.source} has no output with a published number of points: {candidates.listed}"
         raise UsageError(message, hint="if one holds landmarks: --output NAME --landmarks L")
     raise _none(candidates, options)
+
+
+def _distinct(outputs: Sequence[Candidate]) -> Sequence[Candidate]:
+    """Returns the outputs without those that have the values of an earlier one."""
+    return [
+        output
+        for index, output in enumerate(outputs)
+        if not any(np.array_equal(output.values, earlier.values) for earlier in outputs[:index])
+    ]
 
 
 def _fitting(output: Candidate, options: OutputOptions) -> Sequence[Reading]:
@@ -220,7 +231,7 @@ def _of_kind(
     """Returns the only output of a kind; see the rules above."""
     pool = [_named(candidates, options.output)] if options.output is not None else candidates.outputs
     found = [output for output in pool if possible(output)]
-    fitting = [output for output in found if options.landmarks in (None, count(output))]
+    fitting = _distinct([output for output in found if options.landmarks in (None, count(output))])
     if len(fitting) == 1:
         return fitting[0]
     if fitting:

@@ -33,12 +33,10 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         aten.cumprod.default: lambda x, dim, dtype=None: _cumulative_product(x.to(dtype) if dtype else x, dim),
         aten.cummax.default: lambda x, dim: _cumulative_extreme(x, dim, torch.ge),
         aten.cummin.default: lambda x, dim: _cumulative_extreme(x, dim, torch.le),
-        aten.logcumsumexp.default: _logcumsumexp,
         aten.linalg_inv.default: _inverse,
         aten.linalg_inv_ex.default: lambda a, check_errors=False: (_inverse(a), torch.zeros(a.shape[:-2]).int()),
         aten.rrelu_with_noise.default: lambda x, noise, *slopes: _leaky(x, *slopes[:2]),
         aten.rrelu_with_noise_functional.default: lambda x, noise, *slopes: (_leaky(x, *slopes[:2]), noise),
-        aten.max_unpool2d.default: _max_unpool2d,
         aten._fft_r2c.default: _fft_r2c,
         aten._fft_c2c.default: _fft_c2c,
         aten._fft_c2r.default: _fft_c2r,
@@ -113,11 +111,6 @@ def _cumulative_extreme(x: Tensor, dim: int, better: Callable[[Tensor, Tensor], 
     return x, index
 
 
-def _logcumsumexp(x: Tensor, dim: int) -> Tensor:
-    largest = x.amax(dim, keepdim=True)
-    return (x - largest).exp().cumsum(dim).log() + largest
-
-
 def _inverse(a: Tensor) -> Tensor:
     side = a.shape[-1]
     if side > LARGEST_INVERSE:
@@ -148,12 +141,6 @@ def _without(a: Tensor, index: int, axis: int) -> Tensor:
 def _leaky(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3) -> Tensor:
     """Returns RReLU in evaluation mode."""
     return torch.where(x >= 0, x, x * ((lower + upper) / 2))
-
-
-def _max_unpool2d(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
-    height, width = size
-    empty = torch.zeros_like(x.flatten(-2)[..., :1]).expand(*x.shape[:-2], height * width)
-    return empty.scatter(-1, indices.flatten(-2), x.flatten(-2)).reshape(*x.shape[:-2], height, width)
 
 
 def _fft_r2c(x: Tensor, dim: Sequence[int], normalization: int, onesided: bool) -> Tensor:

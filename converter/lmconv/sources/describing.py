@@ -67,5 +67,13 @@ def _network(model: str, options: NetworkOptions) -> tuple[str, Candidates, Mode
     spec = landmark_spec(name_of(model), model, size=size, landmarks=landmarks or 0)
     spec = replace(spec, preprocess=options.get("preprocess") or Preprocess())
     weights, key = options.get("weights"), options.get("key") or ""
-    source = Source(spec=spec, path=weights, sha256="", seed=None if weights else 0, factory=model, key=key)
+    source = Source(
+        spec=spec,
+        path=weights,
+        sha256="",
+        seed=None if weights else 0,
+        factory=model,
+        key=key,
+        constants=options.get("constants") or {},
+    )
     return f"input float32 (N, 3, {size[0]}, {size[1]}) NCHW", described(source), spec

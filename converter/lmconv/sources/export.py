@@ -46,7 +46,7 @@ def export(source: Source, session: Opened | None = None) -> tuple[onnx.ModelPro
     if session is None:
         with open_source(source) as session:
             return export(source, session)
-    exported = export_session(source, session)
+    exported = export_session(session.source, session)
     return exported.model, exported.modules
 
 

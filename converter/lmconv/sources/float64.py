@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from torch.utils._pytree import tree_map
 def reproducible(network: nn.Module) -> Iterator[None]:
     """Runs a network in float64, in evaluation mode, without gradients, from a fixed random state.
 
+    A network with TorchScript modules runs in its own types: functions inside TorchScript cannot be changed.
+
     On exit the network's modes, PyTorch's random state and PyTorch's number of threads are restored.
     """
     training = {module: module.training for module in network.modules()}
@@ -23,13 +25,19 @@ def reproducible(network: nn.Module) -> Iterator[None]:
     try:
         network.eval()
         torch.set_num_threads(1)  # in float64 a depthwise convolution runs channel by channel: threads only wait
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), Float64Mode():
+        wide = nullcontext() if scripted(network) else Float64Mode()
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), wide:
             torch.manual_seed(0)
             yield
     finally:
         torch.set_num_threads(threads)
         for module, mode in training.items():
             module.training = mode
+
+
+def scripted(network: nn.Module) -> bool:
+    """True if a part of a network is TorchScript."""
+    return any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
 
 
 class Float64Mode(TorchFunctionMode):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+import inspect
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -43,10 +46,57 @@ def types(module: nn.Module) -> set[torch.dtype]:
     return {value.dtype for value in module.parameters() if value.is_floating_point()}
 
 
+def bind(module: nn.Module, constants: Mapping[str, Any], theirs: str) -> None:
+    """Lets a network be called with the image alone: further arguments of its forward() become constants.
+
+    Arguments with a default keep it. The image is the first argument.
+
+    Args:
+        module: The network, changed in place.
+        constants: Values by the name of the argument; a list becomes a tensor.
+        theirs: Name of the network, for messages.
+
+    Raises:
+        InputError: forward() needs a further argument, or has no argument of a given name.
+    """
+    try:
+        parameters = inspect.signature(module.forward).parameters
+    except ValueError:  # TorchScript
+        return
+    kinds = inspect.Parameter
+    plain = [name for name, each in parameters.items() if each.kind not in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)]
+    if any(each.kind is kinds.VAR_KEYWORD for each in parameters.values()):
+        plain += constants.keys() - set(plain)
+    needed = [name for name in plain[1:] if name in parameters and parameters[name].default is kinds.empty]
+    missing = [name for name in needed if name not in constants]
+    unknown = [name for name in constants if name not in plain[1:]]
+    if missing:
+        hint = " ".join(f"--constant {name}=VALUE" for name in missing)
+        raise InputError(f"{theirs}: forward() needs {', '.join(missing)} beside the image", hint=f"give {hint}")
+    if unknown:
+        hint = f"forward() has the arguments {', '.join(plain)}; the first one is the image"
+        raise InputError(f"{theirs}: forward() has no argument {', '.join(unknown)} for a constant", hint=hint)
+    values = {name: torch.tensor(value) if isinstance(value, list) else value for name, value in constants.items()}
+    keyword = plain[0] if plain and plain[0] in parameters and parameters[plain[0]].kind is kinds.KEYWORD_ONLY else ""
+    if not (values or keyword):
+        return
+
+    def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        return ((), {keyword: args[0], **values}) if keyword else (args, kwargs | values)
+
+    module.register_forward_pre_hook(called, with_kwargs=True, prepend=True)
+
+
 def trial(module: nn.Module) -> nn.Module:
     """Returns the module to run before its weights are loaded: a copy if a run changes shapes of buffers."""
     observers = any(hasattr(part, "observer_enabled") for part in module.modules())
     return copy.deepcopy(module) if observers else module
+
+
+def with_batch_axis(result: Any, images: torch.Tensor) -> Any:
+    """Returns the result of a network; adds the batch axis that `squeeze()` removes from a batch of one."""
+    lost = isinstance(result, torch.Tensor) and result.dim() == 1 and len(images) == 1
+    return result.unsqueeze(0) if lost else result
 
 
 def as_float32(result: Any) -> Any:
@@ -56,12 +106,34 @@ def as_float32(result: Any) -> Any:
     return result if result.dtype == torch.float32 else result.float()
 
 
-def check_mode(events: Observed, theirs: str) -> None:
-    """Refuses a network whose BatchNorms are in training mode after `eval()`.
+@contextlib.contextmanager
+def channels_of_images(theirs: str) -> Iterator[None]:
+    """Explains the error of a first layer that takes other images than colour images.
 
     Raises:
-        InputError: A BatchNorm with running statistics computes with those of the batch.
+        InputError: The first layer takes another number of channels than three.
     """
+    try:
+        yield
+    except RuntimeError as error:
+        wanted = re.search(r"to have (\d+) channels, but got 3 channels", str(error))
+        if wanted is None:
+            raise
+        message = f"{theirs} takes images of {wanted[1]} channels, and lmconv gives BGR or RGB images"
+        grey = "put the conversion in front: forward(self, x): return self.net(x.mean(1, keepdim=True))"
+        raise InputError(message, hint=grey if wanted[1] == "1" else "let forward() make the other channels") from error
+
+
+def check_mode(events: Observed, theirs: str) -> None:
+    """Refuses a network whose layers still learn from their inputs after `eval()`.
+
+    Raises:
+        InputError: A BatchNorm with running statistics computes with those of the batch, or the scales of a
+            fake-quantised tensor change.
+    """
+    if events.observing:
+        message = f"{theirs} changes its quantisation scales in every run: {listed(events.observing)}"
+        raise InputError(message, hint="call network.apply(torch.ao.quantization.disable_observer) in the builder")
     if events.training:
         hint = "let forward() and train() leave these layers in evaluation mode"
         raise InputError(f"{theirs} keeps layers in training mode after eval(): {listed(events.training)}", hint=hint)
@@ -69,9 +141,6 @@ def check_mode(events: Observed, theirs: str) -> None:
 
 def random(events: Observed, theirs: str) -> InputError:
     """Returns the error for a network whose output differs from run to run; the error names the modules."""
-    if events.observing:
-        message = f"{theirs} changes its quantisation scales in every run: {listed(events.observing)}"
-        return InputError(message, hint="call network.apply(torch.ao.quantization.disable_observer) in the builder")
     if events.random:
         message = f"{theirs} computes something else each time: random numbers in {listed(events.random)}"
         hint = "let dropout rest in eval(): F.dropout(x, p, self.training); draw no random numbers in forward()"

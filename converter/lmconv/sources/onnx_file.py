@@ -53,6 +53,19 @@ class OnnxSource:
         if source.spec.batch and not self.original.image.batch:
             self.original.fix(source.spec.batch)
 
+    @property
+    def notes(self) -> list[str]:
+        """Facts about the input that differ from what most files have, one sentence each."""
+        image, spec = self.original.image, self.source.spec
+        height, width = spec.input_size
+        notes = []
+        if spec.sample:
+            notes.append(f"it takes images of any size, compared at {height}x{width}; --input fixes another")
+        if image.whole:
+            kind = f"{image.kind} {image.layout}"
+            notes.append(f"its input {image.name} is {kind}; the artefact takes the same numbers as float32 NCHW")
+        return notes
+
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `lmconv.types.Session`; a file with a fixed batch runs once per batch."""
         return self._head.from_file(self.original.run(inputs["input"]))

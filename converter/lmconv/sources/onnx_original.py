@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lmconv.errors import InputError, UsageError
 from lmconv.inference.ort import OrtSession, reason
 from lmconv.opsets.training import batchwide
+from lmconv.sources.onnx_constants import NONE, typed
 from lmconv.sources.onnx_image import ImageInput, candidates
 from lmconv.sources.onnx_output import FileOutput, numeric, rows
 from lmconv.sources.onnx_reading import graph_inputs
@@ -48,6 +49,7 @@ class Original:
         *,
         size: tuple[int, int] | None = None,
         outputs: Sequence[str] = (),
+        constants: Mapping[str, Any] = NONE,
         threads: int = 0,
     ) -> None:
         """Loads the file, and runs the file to find the layout and the size of its images.
@@ -57,16 +59,19 @@ class Original:
             model: The content of the file.
             size: (height, width) of the images, pixels; None for the size that the file declares or accepts.
             outputs: Names of the outputs; empty for all.
+            constants: Values of the inputs that are no image, by name.
             threads: Number of intra-op threads; 0 for the default.
 
         Raises:
             InputError: ONNX Runtime cannot load or run the file, or the file takes no image.
-            UsageError: The file takes none of the usual sizes, or another size than `size`.
+            UsageError: The file takes none of the usual sizes, or another size than `size`, or a value for a further
+                input is missing or wrong.
         """
         self._path, self._outputs = path, tuple(outputs)
         self._several: bool | None = None
         self._batchwide = bool(batchwide(model))
-        images = _images(path, model)
+        self._constants = typed(path, model, constants)
+        images = _images(path, model, self._constants)
         try:
             self._session = OrtSession(path, threads=threads)
         except Exception as error:  # ONNX Runtime raises types of its compiled module
@@ -188,7 +193,8 @@ class Original:
 
     def _raw(self, image: ImageInput, images: Float32) -> dict[str, NDArray[Any]]:
         """Runs the file once; returns the outputs of numbers as the file gives them."""
-        outputs = numeric(self._session.run({image.name: image.fed(images)}))
+        further = {name: constant.repeated(len(images)) for name, constant in self._constants.items()}
+        outputs = numeric(self._session.run({image.name: image.fed(images), **further}))
         return {name: value for name, value in outputs.items() if not self._outputs or name in self._outputs}
 
     def _probe(self, image: ImageInput, size: tuple[int, int], seed: int = 0) -> Float32:
@@ -206,17 +212,31 @@ class Original:
         self._session.__exit__(kind, error, trace)
 
 
-def _images(path: Path, model: onnx.ModelProto) -> list[ImageInput]:
+def _images(path: Path, model: onnx.ModelProto, constants: Collection[str]) -> list[ImageInput]:
     """Returns the possible forms of the image input, see `candidates`.
 
+    Args:
+        path: The file.
+        model: The content of the file.
+        constants: Names of the inputs that have a value.
+
     Raises:
-        InputError: The file has no image input, or a further input.
+        InputError: The file has no image input.
+        UsageError: A further input has no value.
     """
-    inputs = graph_inputs(model)
+    inputs = [value for value in graph_inputs(model) if value.name not in constants]
     found = [images for value in inputs if (images := candidates(value))]
-    if len(found) != 1 or len(inputs) != 1:
+    if not found:
         summary = f"inputs {describe(inputs)}" if inputs else "no input"
-        raise InputError(f"{path} has {summary}, not one image (N, 3, H, W) or (N, H, W, 3)", hint="export it so")
+        message = f"{path} has {summary}, and none is an image of three channels, (N, 3, H, W) or (N, H, W, 3)"
+        raise InputError(message, hint="export it with such an input")
+    if len(found) > 1:
+        names = ", ".join(images[0].name for images in found)
+        hint = f"give the others as --constant {found[-1][0].name}=VALUE"
+        raise UsageError(f"{path} has {len(found)} inputs that can be the image: {names}", hint=hint)
+    if further := [value for value in inputs if value.name != found[0][0].name]:
+        hint = "give " + " ".join(f"--constant {value.name}=VALUE" for value in further)
+        raise UsageError(f"{path} needs {describe(further)} beside the image", hint=hint)
     return found[0]
 
 

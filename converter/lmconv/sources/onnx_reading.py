@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,14 +50,16 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     """
     import onnx
 
-    _require_size(path, [])
+    _require_size(path, path.stat().st_size if path.is_file() else 0)
     try:
         model = onnx.load(path, load_external_data=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist", hint="name an .onnx file or a model of `lmconv models`") from error
     except Exception as error:  # protobuf raises its own types
         raise InputError(f"{path} is not a valid ONNX model: {first_line(error)}", hint="export it again") from error
-    names = _external(model)
-    _require_beside(path, names)
-    _require_size(path, names)
+    stored = _external(model)
+    _require_beside(path, _files(stored))
+    _require_size(path, model.ByteSize() + sum(map(_bytes, stored)))
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except Exception as error:  # ONNX raises errors of several libraries
@@ -68,12 +71,8 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _require_size(path: Path, names: Iterable[str]) -> None:
-    """Refuses a missing file, and a file that is larger than `LARGEST` together with its external weights."""
-    try:
-        size = sum(file.stat().st_size for file in (path, *(path.parent / name for name in names)))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist", hint="name an .onnx file or a model of `lmconv models`") from error
+def _require_size(path: Path, size: int) -> None:
+    """Refuses a model above `LARGEST`; `size` is in bytes."""
     if size > LARGEST:
         message = f"{path} has {size / 2**30:.1f} GiB with its weights, and lmconv converts models up to 2 GiB"
         raise InputError(message, hint="protobuf, in which ONNX stores models, writes no larger message")
@@ -126,18 +125,30 @@ def _readable(path: Path) -> list[str]:
     import onnx
 
     try:
-        names = _external(onnx.load(path, load_external_data=False))
+        names = _files(_external(onnx.load(path, load_external_data=False)))
     except Exception:  # protobuf raises its own types; opening the file reports the error
         return []
     return names if all((path.parent / name).is_file() for name in names) else []
 
 
-def _external(model: onnx.ModelProto) -> list[str]:
-    """Returns the sorted names of the files that hold external weights, as the model names them."""
+def _external(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Returns the constants whose numbers are in other files."""
     import onnx
 
-    stored = (tensor for tensor in _tensors(model.graph) if tensor.data_location == onnx.TensorProto.EXTERNAL)
-    return sorted({entry.value for tensor in stored for entry in tensor.external_data if entry.key == "location"})
+    return [tensor for tensor in _tensors(model.graph) if tensor.data_location == onnx.TensorProto.EXTERNAL]
+
+
+def _files(tensors: Iterable[onnx.TensorProto]) -> list[str]:
+    """Returns the sorted names of the files that hold the numbers of constants, as the model names them."""
+    return sorted({entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"})
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    """Returns the size of the numbers of a constant, bytes."""
+    from onnx import helper
+
+    size: int = prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return size
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

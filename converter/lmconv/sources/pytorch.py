@@ -50,15 +50,16 @@ def network(source: Source, *, say: Callable[[str], object] = lambda note: None)
 def _filled(source: Source, *, say: Callable[[str], object]) -> torch.nn.Module:
     """Returns the network's own module with its weights, in evaluation mode."""
     spec, theirs = source.spec, usercode.foreign(source)
-    module = modules.unwrapped(_build(source)).eval()
+    module, largest = modules.unwrapped(_build(source)).eval(), None
     if theirs:
         modules.widen(module)
-        _try(modules.trial(module), source, theirs)
+        modules.bind(module, source.constants, theirs)
+        largest = _try(modules.trial(module), source, theirs)
     if source.path is None:
         with _guarded(
             theirs, hint="it cannot be filled with random numbers: name its --weights; -v shows its traceback"
         ):
-            randomise(module, spec.input_size, source.seed or 0, preprocess=spec.preprocess)
+            randomise(module, spec.input_size, source.seed or 0, preprocess=spec.preprocess, largest=largest)
     else:
         contents = states.Contents.of(checkpoint_file.read(source.path))
         try:
@@ -73,10 +74,9 @@ def _filled(source: Source, *, say: Callable[[str], object]) -> torch.nn.Module:
 
 def _settled(module: torch.nn.Module, source: Source) -> Source:
     """Returns the source of a user's network with the outputs that hold the landmarks, chosen on seeded inputs."""
-    if not source.factory or source.spec.chosen is not None:
+    if source.options is None:
         return source
-    options = replace(source.options, landmarks=source.options.landmarks or source.spec.landmarks or None)
-    return replace(source, spec=choose(_candidates(module, source), source.spec, options))
+    return replace(source, spec=choose(_candidates(module, source), source.spec, source.options), options=None)
 
 
 def described(source: Source) -> Candidates:
@@ -185,13 +185,16 @@ def _wrap(module: torch.nn.Module, source: Source) -> torch.nn.Module:
             self.net = module
 
         def forward(self, x: torch.Tensor) -> Any:
-            return modules.as_float32(head.traced(self.net(x)))
+            return modules.as_float32(head.traced(modules.with_batch_axis(self.net(x), x)))
 
     return Wrapped().eval()
 
 
-def _try(module: torch.nn.Module, source: Source, theirs: str) -> None:
+def _try(module: torch.nn.Module, source: Source, theirs: str) -> int | None:
     """Runs a user's network and checks that the outputs are tensors, the same in every run.
+
+    Returns:
+        1 if the network takes one input at a time; None if it takes several.
 
     Raises:
         InputError: There is no tensor, or a layer is in training mode, or the outputs differ from run to run.
@@ -205,7 +208,7 @@ def _try(module: torch.nn.Module, source: Source, theirs: str) -> None:
     hint = f"it was given (2, 3, {height}, {width}): is --input right? -v shows its traceback"
     with usercode.theirs(theirs, hint=hint), torch.no_grad():
         images = two if _takes(module, two) else two[:1]
-        with observed(module) as events:
+        with modules.channels_of_images(theirs), observed(module) as events:
             result = module(images.clone())
         first, again = (dict(tensors(each)) for each in (result, module(images.clone())))
     if not first:
@@ -216,6 +219,7 @@ def _try(module: torch.nn.Module, source: Source, theirs: str) -> None:
         for name, tensor in first.items()
     ):
         raise modules.random(events, theirs)
+    return None if len(images) > 1 else 1
 
 
 def _takes(module: torch.nn.Module, images: torch.Tensor) -> bool:

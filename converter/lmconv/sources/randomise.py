@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lmconv.sources.float64 import reproducible
+from lmconv.sources.float64 import reproducible, scripted
 from lmconv.types import Float64, Preprocess
 
 BITS = 8
@@ -40,7 +40,14 @@ PIXELS = 4 * 224**2
 """Total pixels of the noise inputs for measuring; the number of inputs is limited to 2 to 16."""
 
 
-def randomise(network: nn.Module, size: tuple[int, int], seed: int, *, preprocess: Preprocess | None = None) -> None:
+def randomise(
+    network: nn.Module,
+    size: tuple[int, int],
+    seed: int,
+    *,
+    preprocess: Preprocess | None = None,
+    largest: int | None = None,
+) -> None:
     """Fills a network with seeded random weights, in place; of the buffers only running statistics change.
 
     If the landmarks are the output of one layer, at most reshaped, the weight of this layer is scaled and its bias is
@@ -54,10 +61,12 @@ def randomise(network: nn.Module, size: tuple[int, int], seed: int, *, preproces
         seed: Seed for weights and noise.
         preprocess: Pre-processing of the crops that the network will get. Crops with another pre-processing give
             landmarks far outside the input.
+        largest: Largest batch that the network takes; None for any.
     """
     random = np.random.default_rng(seed)
     _draw(network, random)
     images = torch.from_numpy(_noise(random, size, preprocess or Preprocess()))
+    images = (images.float() if scripted(network) else images)[:largest]
     with _measuring(network) as outputs:
         out = network(images)
     landmarks = out[0] if isinstance(out, tuple | list) and out else out
@@ -116,6 +125,8 @@ def _measuring(network: nn.Module) -> Iterator[list[tuple[nn.Module, Tensor]]]:
 
     with ExitStack() as stack:
         for module in network.modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # TorchScript calls no hooks: its statistics stay (0, 1)
             if _statistics(module):
                 stack.callback(module.register_forward_pre_hook(_set_statistics).remove)
             if isinstance(getattr(module, "weight", None), nn.Parameter):

@@ -20,6 +20,7 @@ from lmconv.types import (
     Artifact,
     Axes,
     Decode,
+    Json,
     ModelSpec,
     OutputOptions,
     PointUnit,
@@ -77,7 +78,8 @@ class NetworkOptions(TypedDict, total=False):
         output: Name or index of the output that holds the points, for an ONNX file or a user's own network.
         unit: Unit of the points, for the same.
         coordinates: Coordinates to keep of points with three coordinates, for the same.
-        output_slice: For an ONNX file, the half-open range of the flat output that holds the points, or of its maps.
+        output_slice: Half-open range of the flat output that holds the points, or of its maps, for the same.
+        constants: For a user's own network, values of further arguments of forward(), by name.
         name: Name of the model instead of its own name.
     """
 
@@ -92,6 +94,7 @@ class NetworkOptions(TypedDict, total=False):
     unit: PointUnit | None
     coordinates: Axes | None
     output_slice: tuple[int, int] | None
+    constants: Json | None
     name: str | None
 
 
@@ -133,8 +136,9 @@ def resolve(model: str, **options: Unpack[NetworkOptions]) -> Source:
         seed=None if path else seed,
         key=options.get("key") or "",
         factory=factory,
+        constants=options.get("constants") or {},
         kind=_kind(spec.backbone),
-        options=outputs if factory else OutputOptions(),
+        options=outputs if factory else None,
     )
 
 
@@ -178,10 +182,11 @@ def _mistakes(model: str, options: NetworkOptions) -> Iterator[tuple[object, str
     yield file and is_file, f"{model} holds its own weights", "leave --weights out"
     yield file and seed is not None, f"{model} holds its own weights", "leave --random-weights out"
     yield file and options.get("key"), f"{model} holds its own weights", "leave --key out"
-    message = f"--output-slice is for ONNX files, and {model} is none"
-    yield options.get("output_slice") and not file, message, "leave it out"
-    for name in ("output", "unit", "coordinates"):
-        message = f"--{name} is for ONNX files and networks of your own, and the outputs of {model} are known"
+    message = f"--constant is for a network of your own, and {model} is none"
+    yield options.get("constants") and not own, message, "leave it out"
+    for name in ("output", "unit", "coordinates", "output_slice"):
+        option = name.replace("_", "-")
+        message = f"--{option} is for ONNX files and networks of your own, and the outputs of {model} are known"
         yield options.get(name) is not None and not file and not own, message, "leave it out"
     message = f"--input is for a network of your own, and {model} has its size"
     yield size and not own and not file and not (spec and spec.sample), message, "leave it out"
@@ -280,9 +285,10 @@ def recover(artifact: Artifact, weights: Path | None = None, model: str | None =
     kind: Literal["torch", "onnx"] = "onnx" if is_onnx(parent["file"] or "") else "torch"
     if (own and model is None) or (kind == "torch" and not machine.has("torch")):
         return None
-    factory = model if own and model else ""
+    factory, constants = model if own and model else "", parent.get("constants", {})
     if parent.get("seed") is not None:
-        return Source(spec=spec, path=None, sha256=parent["sha256"], seed=parent["seed"], factory=factory)
+        seed = parent["seed"]
+        return Source(spec=spec, path=None, sha256=parent["sha256"], seed=seed, factory=factory, constants=constants)
     if weights and weights.is_file():
         path = weights if _digest(weights) == parent["sha256"] else None
     else:
@@ -290,7 +296,9 @@ def recover(artifact: Artifact, weights: Path | None = None, model: str | None =
     if path is None:
         return None
     key = parent.get("key", "")
-    return Source(spec=spec, path=path, sha256=parent["sha256"], key=key, factory=factory, kind=kind)
+    return Source(
+        spec=spec, path=path, sha256=parent["sha256"], key=key, factory=factory, constants=constants, kind=kind
+    )
 
 
 def _kind(backbone: str) -> Literal["torch", "onnx"]:

@@ -89,7 +89,8 @@ def _walk(value: Any, container: str, seen: set[int]) -> Iterator[tuple[str, str
     if isinstance(value, StandIn):
         if isinstance(value.content, dict) and {"_parameters", "_modules"} <= value.content.keys():
             yield container, "", value
-        return
+            return
+        value = [*value.arguments, value.content]
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
     for key, item in items:
         part = str(key)

@@ -39,13 +39,13 @@ class Exported:
         model: The graph.
         modules: Path of the PyTorch module that computes a value, by the name of the value.
         exporter: Name of the exporter.
-        note: Reason for a fixed batch, in words; empty for a graph that was exported as asked.
+        notes: Reasons for a fixed batch and for another exporter than the first one, in words.
     """
 
     model: onnx.ModelProto
     modules: dict[str, str]
     exporter: str
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def traced(source: Source, session: TorchSource, asked: int | None = None) -> Exported:
@@ -78,10 +78,10 @@ def traced(source: Source, session: TorchSource, asked: int | None = None) -> Ex
             if reason := _difference(model, source, session, size):
                 failures.append(Failure(exporter=exporter, reason=reason + _layer(model, modules, source, session)))
                 continue
-            note = ""
-            if size != source.spec.batch and not asked:
-                note = f"the batch is fixed to 1: {_why_fixed(failures)} (--batch N for another)"
-            return Exported(model=model, modules=modules, exporter=exporter.name, note=note)
+            fixed = bool(size != source.spec.batch and not asked)
+            return Exported(
+                model=model, modules=modules, exporter=exporter.name, notes=_notes(exporter, failures, fixed)
+            )
     raise _refusal(source, theirs, failures)
 
 
@@ -101,13 +101,13 @@ def _observed(source: Source, network: torch.nn.Module, theirs: str) -> Observed
     """
     import torch
 
+    from lmconv.sources.float64 import scripted
     from lmconv.sources.observing import observed
 
     with usercode.theirs(theirs), torch.no_grad(), observed(network) as events:
         network(torch.zeros(_shape(source, source.spec.batch or 2)))
-    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
     place = next(iter(events.reads), "")
-    if place and not scripted:
+    if place and not scripted(network):
         message = f"{place}: Python code reads a number that depends on the input (an if, .item() or float())"
         hint = "a graph cannot follow it: use torch.where, or tensors in place of Python numbers"
         raise InputError(message, hint=hint)
@@ -186,10 +186,15 @@ def _off(result: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]
     return f", {max(float(np.abs(result[name] - expected[name]).max()) for name in names):.2g} off"
 
 
-def _why_fixed(failures: list[Failure]) -> str:
-    """Returns the reason why no graph with a free batch was taken: that of the first exporter."""
+def _notes(exporter: Exporter, failures: list[Failure], fixed: bool) -> tuple[str, ...]:
+    """Returns notes about a fixed batch and about another exporter than the first one, with the reason of the first."""
+    if not failures:
+        return ()
     first = failures[0]
-    return first.reason or first_line(usercode.cause(first.error or NotExported("")))
+    reason = first.reason or first_line(usercode.cause(first.error or NotExported("")))
+    fix = f"the batch is fixed to 1: {reason} (--batch N for another)"
+    other = f"exported by {exporter.name}, because {first.exporter.name} does not convert the network: {reason}"
+    return (fix,) * fixed + (other,) * (exporter != first.exporter)
 
 
 def _refusal(source: Source, theirs: str, failures: list[Failure]) -> InputError:
@@ -198,7 +203,10 @@ def _refusal(source: Source, theirs: str, failures: list[Failure]) -> InputError
     hint = "-v shows the traceback of PyTorch's exporter"
     if first.error is None:
         message = f"{theirs}: {first.exporter.name}: {first.reason}"
-        return InputError(message, hint="another form of the last changed operator may help: see docs/own-network.md")
+        hint = "-v shows more; write the operators of this part of forward() in another form"
+        if "bfloat16" in first.reason:
+            hint = "leave torch.autocast and .bfloat16() out of forward(): runtimes have no such operators on a CPU"
+        return InputError(message, hint=hint)
     missing = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", str(usercode.cause(first.error)))
     if missing:
         message = f"{theirs}: ONNX has no operator for {missing[1]}, and no exporter of PyTorch writes it otherwise"

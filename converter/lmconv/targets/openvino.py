@@ -58,10 +58,9 @@ def requires() -> str | None:
 
 def last(model: onnx.ModelProto) -> tuple[str, ...]:
     """Returns the passes that write a graph in operators that OpenVINO reads."""
-    from lmconv.graph import naming
+    from lmconv.graph.naming import operators_of
 
-    operators = {node.op_type for graph in naming.graphs(model.graph) for node in graph.node if not node.domain}
-    return tuple(name for name, unread in UNREAD.items() if operators & unread)
+    return tuple(name for name, unread in UNREAD.items() if unread & operators_of(model))
 
 
 def build(
@@ -287,7 +286,12 @@ plugin = Target(
         imports="openvino",
         call='list(openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(inputs).values())',
     ),
-    exact={"Resize": "exact_resampling", "AveragePool": "exact_resampling"},
+    exact={
+        "Resize": "exact_resampling",
+        "AveragePool": "exact_resampling",
+        "QuantizeLinear": "exact_quantisation",
+        "DequantizeLinear": "exact_quantisation",
+    },
     last=last,
     rewrites=dict.fromkeys((Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8), ("dead",)),
 )

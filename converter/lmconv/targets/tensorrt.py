@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from lmconv.engines import ledger, remedy
 from lmconv.engines.lint import complaints
 from lmconv.errors import GateFailed, InputError, LmconvError, MissingRuntime
+from lmconv.graph.naming import operators_of
+from lmconv.passes.definitions import OPERATORS
 from lmconv.plugins import INSTALL
 from lmconv.store.artifact import model_file
 from lmconv.store.files import replace_bytes, writing
@@ -68,6 +70,8 @@ equalisation gives the activations more range than for other targets, and the fi
 (docs/precision.md). A convolution also computes a following sum if only the other operand is quantised; a Q node
 between convolution and sum prevents this fusion.
 """
+UNREAD = {"qlinear": {"QLinearConv", "QLinearMatMul"}, "definitions": OPERATORS}
+"""Operators that TensorRT 10 and 11 do not read, by the pass that writes them in others."""
 ERRORS: Mapping[str, type[LmconvError]] = {
     "device": MissingRuntime,
     "memory": MissingRuntime,
@@ -106,12 +110,17 @@ def faults(hint: str = "", modules: Mapping[str, str] | None = None) -> Iterator
 
 
 def last(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Returns the pass for TensorRT 8, whose parser supports opset 17 at most."""
+    """Returns the passes that write a graph in operators that the installed parser reads.
+
+    The parser of TensorRT 8 supports opset 17 at most.
+    """
     if requires():
         return ()
     import tensorrt
 
-    return ("opset17",) if int(tensorrt.__version__.partition(".")[0]) < 10 else ()
+    if int(tensorrt.__version__.partition(".")[0]) < 10:
+        return ("opset17",)
+    return tuple(name for name, unread in UNREAD.items() if unread & operators_of(model))
 
 
 def build(

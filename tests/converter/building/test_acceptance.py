@@ -129,3 +129,15 @@ def test_a_point_that_jumps_in_the_network_itself_is_undecided(accepted: Accept)
     assert isinstance(undecided, np.ndarray)
     assert undecided[:, 0].all()
     assert not undecided[:, 1:].any()
+
+
+def test_int8_is_judged_by_the_mean_on_noise_where_single_values_saturate(accepted: Accept) -> None:
+    base = "flat = Constant <value = float[8] {0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5}> () "
+    source = _model(base + "part = Sub (sliced, sliced) points = Add (part, flat)")
+    one = "bent = Constant <value = float[8] {1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5}> () "
+    every = "bent = Constant <value = float[8] {1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0}> () "
+    accepted(source, _model(one + "part = Sub (sliced, sliced) points = Add (part, bent)"), Precision.INT8)
+    with pytest.raises(NotReproduced, match=r"landmarks are 0\.5 off, allowed 0\.2"):
+        accepted(source, _model(every + "part = Sub (sliced, sliced) points = Add (part, bent)"), Precision.INT8)
+    with pytest.raises(NotReproduced, match=r"landmarks are 0\.5 off"):
+        accepted(source, _model(one + "part = Sub (sliced, sliced) points = Add (part, bent)"), Precision.FP16)

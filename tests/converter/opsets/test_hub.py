@@ -165,6 +165,15 @@ def groups(opset: int) -> onnx.ModelProto:
     return model(nodes, opset=opset, s=normal(size), b=normal(size, seed=2))
 
 
+@pytest.mark.parametrize("opset", [18, 20])
+def test_group_normalisation_with_scales_per_group_is_written_out(opset: int) -> None:
+    expected = computed(groups(opset), IMAGES)
+    result = to_hub(groups(opset), "groups.onnx")
+    assert opset_of(result) == opset
+    assert "GroupNormalization" not in operators(result)
+    np.testing.assert_allclose(computed(result, IMAGES), expected, rtol=1e-5, atol=1e-6)
+
+
 NEW: dict[str, onnx.ModelProto] = {
     "Gelu": model([node("Gelu", ["x"], ["y"])], opset=20),
     "Gelu by tanh": model([node("Gelu", ["x"], ["y"], approximate="tanh")], opset=20),

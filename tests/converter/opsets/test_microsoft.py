@@ -76,6 +76,22 @@ FLOAT: dict[str, tuple[list[onnx.NodeProto], dict[str, Any]]] = {
         [node("Reshape", ["x", "to"], ["r"]), ms("SkipSimplifiedLayerNormalization", "r r g", epsilon=1e-5)],
         {"g": normal(6), "to": np.array([2, 24, 6])},
     ),
+    "Attention": (
+        [node("Reshape", ["x", "to"], ["r"]), ms("Attention", "r w b", num_heads=2)],
+        {"w": normal(6, 24), "b": normal(24), "to": np.array([2, 24, 6])},
+    ),
+    "Attention with a scale and no bias": (
+        [node("Reshape", ["x", "to"], ["r"]), ms("Attention", "r w b", num_heads=3, scale=0.3)],
+        {"w": normal(6, 18), "b": np.zeros(18, np.float32), "to": np.array([2, 24, 6])},
+    ),
+    "MultiHeadAttention": (
+        [node("Reshape", ["x", "to"], ["r"]), ms("MultiHeadAttention", "r r r", num_heads=2)],
+        {"to": np.array([2, 24, 6])},
+    ),
+    "MultiHeadAttention with a bias": (
+        [node("Reshape", ["x", "to"], ["r"]), ms("MultiHeadAttention", "r r r b", num_heads=3)],
+        {"b": normal(18), "to": np.array([2, 24, 6])},
+    ),
     "ExpandDims": ([ms("ExpandDims", "x a")], {"a": np.array(1, np.int32)}),
     "Pad": ([ms("Pad", "x p v")], {"p": np.array([0, 0, 1, 0, 0, 0, 2, 1]), "v": np.float32(0.5)}),
     "GridSample": ([ms("GridSample", "x g", mode="bilinear", padding_mode="border")], {"g": normal(2, 5, 5, 2)}),
@@ -214,3 +230,16 @@ def test_an_operator_without_a_decomposition_stays_and_is_named() -> None:
 def test_an_import_that_no_node_uses_is_dropped() -> None:
     file = model([node("Relu", ["x"], ["y"])], domains=[MICROSOFT, "ai.onnx.ml", "org.pytorch.aten"])
     assert [entry.domain for entry in to_hub(file, "unused.onnx").opset_import] == [""]
+
+
+@pytest.mark.parametrize("opset", [11, 13, 16])
+@pytest.mark.parametrize("op", ["LayerNormalization", "SimplifiedLayerNormalization"])
+def test_a_normalisation_of_onnx_runtime_in_an_older_file_is_written_out(op: str, opset: int) -> None:
+    inputs = ["x", "g", "b"] if op == "LayerNormalization" else ["x", "g"]
+    constants: dict[str, Any] = {name: normal(6, seed=index) for index, name in enumerate(inputs[1:])}
+    file = model([node(op, inputs, ["y"], epsilon=1e-3)], opset=opset, **constants)
+    images = normal(2, 4, 6, 6, seed=1)
+    expected = computed(file, images)
+    result = to_hub(file, "norm.onnx")
+    assert op not in operators(result)
+    np.testing.assert_allclose(computed(result, images), expected, rtol=1e-5, atol=1e-6)

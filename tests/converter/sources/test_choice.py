@@ -15,9 +15,9 @@ from lmconv.types import Decode, ModelSpec, OutputOptions, landmark_spec
 SPEC = landmark_spec("net", "onnx", size=(64, 48), landmarks=0)
 
 
-def output(name: str, *sizes: int, dtype: str = "float32", batched: bool = True, scale: float = 1.0) -> Candidate:
-    """Returns an output with values from 0 to `scale` for two inputs."""
-    values = np.random.default_rng(0).random((2, *sizes)).astype(np.float32) * scale
+def output(name: str, *sizes: int, dtype: str = "float32", batched: bool = True) -> Candidate:
+    """Returns an output with values from 0 to 1 for two inputs."""
+    values = np.random.default_rng(list(name.encode())).random((2, *sizes)).astype(np.float32)
     return Candidate(name=name, values=values, dtype=dtype, batched=batched)
 
 
@@ -111,6 +111,12 @@ def test_an_unknown_output_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(UsageError, match="has no output points") as caught:
         chosen(output("a", 20), output("b", 20), output="points")
     assert caught.value.hint == "its outputs: a, b"
+
+
+def test_an_output_that_is_there_twice_is_no_question() -> None:
+    twice = output("a", 20)
+    again = Candidate(name="b", values=twice.values, dtype="float32")
+    assert names(chosen(twice, again)) == ("a",)
 
 
 # Hints

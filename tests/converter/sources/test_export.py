@@ -390,7 +390,7 @@ def test_refuses_an_onnx_network_without_a_picture_as_input(tmp_path: Path) -> N
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
     model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.zeros((8, 1, 8, 8), np.float32), "conv.weight"))
     (tmp_path / "grey.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(InputError, match=r"not one image \(N, 3, H, W\)"):
+    with pytest.raises(InputError, match=r"none is an image of three channels"):
         source.resolve(str(tmp_path / "grey.onnx"))
 
 

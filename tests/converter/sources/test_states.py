@@ -6,11 +6,13 @@ import argparse
 import collections
 import datetime
 import enum
+import io
 import json
 import pathlib
+import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -304,6 +306,25 @@ def touch(path: str) -> None:
     Path(path).touch()
 
 
+class Saved(NamedTuple):
+    """A checkpoint as a named tuple."""
+
+    epoch: int
+    state: dict[str, torch.Tensor]
+
+
+class Run:
+    """A checkpoint as an object with attributes."""
+
+    def __init__(self) -> None:
+        self.best = {"net": state()}
+
+
+@pytest.mark.parametrize("content", [Saved(3, state()), {"run": Run()}], ids=["named tuple", "object"])
+def test_a_state_inside_another_object_is_found(tmp_path: Path, content: object) -> None:
+    loads(saved(tmp_path / "x.pth", content), state())
+
+
 class Trap:
     """Creates a file when it is unpickled."""
 
@@ -422,3 +443,20 @@ def test_other_formats_are_named(tmp_path: Path, start: bytes) -> None:
     path = tmp_path / "x.pth"
     path.write_bytes(start + bytes(100))
     assert "not a checkpoint of PyTorch" in refused(path).message
+
+
+def test_a_newer_protocol_of_pickle_is_refused(tmp_path: Path) -> None:
+    error = refused(saved(tmp_path / "x.pth", state(), pickle_protocol=4))
+    assert "protocol 4" in error.message
+    assert "torch.save(torch.load('x.pth', weights_only=False)" in error.hint
+
+
+@pytest.mark.parametrize(("names", "hint"), [(["model.pth"], "tar -xf"), (["sys_info", "pickle"], "torch.save")])
+def test_a_tar_archive_is_refused(tmp_path: Path, names: list[str], hint: str) -> None:
+    path = tmp_path / "x.pth.tar"
+    with tarfile.open(path, "w") as archive:
+        for name in names:
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    error = refused(path)
+    assert "tar archive" in error.message
+    assert hint in error.hint

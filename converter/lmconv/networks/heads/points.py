@@ -105,6 +105,8 @@ class PointsHead(Head):
         (points,) = chosen_outputs(outputs, self.spec)
         if self.spec.chosen is None:
             return points.reshape(points.shape[0], -1, 2)  # len() would fix the batch size
+        if self.spec.output_slice:
+            points = points.reshape(points.shape[0], -1)[:, slice(*self.spec.output_slice)]
         whole = points.reshape(-1, self.spec.landmarks, self._source_axes)
         return whole[..., : self._axes] if self._axes < self._source_axes else whole
 

@@ -63,4 +63,4 @@ class SimccHead(HeatmapsHead):
         self._decode(model)
 
     def _append_decoding(self, graph: onnx.GraphProto, maps: str, sizes: Sequence[int], prefix: str) -> None:
-        simcc.append(graph, maps, self._split, self._spans, prefix=prefix)
+        simcc.append(graph, maps, (self._split, sizes[0] - self._split), self._spans, prefix=prefix)

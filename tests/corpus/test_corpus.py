@@ -1,0 +1,78 @@
+"""The corpus of constructs: a seeded sample of the table in every run, the whole table in `make exhaustive`."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from tests.corpus import judge, nodes, page, table
+from tests.corpus.coverage import coverage
+from tests.corpus.registry import cases
+
+ROWS = table.load()
+PAIRS = [(name, route) for name, row in ROWS.items() for route in row["routes"]]
+QUICK, LARGER = 8, len(PAIRS) // 20
+"""Number of cells that `make test` tries, and that CI tries."""
+ORDER = random.Random(16).sample(PAIRS, len(PAIRS))  # noqa: S311 (a seeded sample)
+SAMPLE = [pytest.param(*pair, marks=[pytest.mark.slow] * (n >= QUICK)) for n, pair in enumerate(ORDER[:LARGER])]
+
+
+@pytest.mark.parametrize(("name", "route"), SAMPLE)
+def test_a_sample_of_the_table_is_as_the_table_says(name: str, route: str) -> None:
+    assert table.tried(cases()[name], route)[0] == ROWS[name]["routes"][route]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ROWS)
+def test_every_cell_is_as_the_table_says(name: str) -> None:
+    assert table.row_of(cases()[name]) == ROWS[name]
+
+
+def test_a_row_of_the_table_has_every_route_of_its_construct() -> None:
+    assert {name: (*row["routes"],) for name, row in ROWS.items()} == {name: cases()[name].routes for name in ROWS}
+
+
+def test_the_page_is_that_of_the_table() -> None:
+    assert page.PAGE.read_text(encoding="utf-8") == page.text(ROWS), "run python -m tests.corpus.make --page"
+
+
+# The judge
+
+
+def plain() -> onnx.ModelProto:
+    return nodes.around(17, lambda graph, x: graph.add("Relu", graph.conv(x, "middle", nodes.CHANNELS, nodes.CHANNELS)))
+
+
+@pytest.mark.parametrize(("precision", "change"), [("fp32", 1e-4), ("fp16", 0.02), ("int8", 0.5)])
+def test_the_judge_sees_a_changed_weight(tmp_path: Path, precision: str, change: float) -> None:
+    model = plain()
+    output = model.graph.output[0].name
+    source = judge.onnx_run(model.SerializeToString(), output)
+    inputs = np.random.default_rng(0).random((4, 3, 32, 32), dtype=np.float32)
+    path = tmp_path / "model.onnx"
+    for factor, wrong in ((1.0, False), (1 + change, True)):
+        changed = onnx.ModelProto()
+        changed.CopyFrom(model)
+        bias = next(tensor for tensor in changed.graph.initializer if tensor.name == "dense.w")
+        bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) * np.float32(factor), "dense.w"))
+        onnx.save(changed, path)
+        assert bool(judge.difference(tmp_path, precision, source, inputs, inputs, output)) == wrong
+
+
+def test_the_judge_pads_the_last_batch() -> None:
+    assert [len(part) for part in judge.batches(np.zeros((5, 1)), 4)] == [4, 4]
+
+
+def test_coverage_counts_layers_that_read_int8(tmp_path: Path) -> None:
+    onnx.save(plain(), tmp_path / "model.onnx")
+    none = coverage(tmp_path)
+    assert (none.quantised, none.layers, none.share) == (0, 4, 0)
+    onnx.save(cases()["quantised/pairs"].build(17), tmp_path / "model.onnx")
+    one = coverage(tmp_path)
+    assert (one.quantised, one.layers) == (1, 4)
+    work = {"stem": 3 * 9 * 16 * 256, "middle": 16 * 9 * 16 * 256, "body": 16 * 9 * 32 * 64, "dense": 32 * 136}
+    assert one.share == pytest.approx(work["middle"] / sum(work.values()))
