@@ -76,7 +76,8 @@ SOURCE = (
         "--constant",
         "constants",
         multiple=True,
-        help="Further argument NAME=VALUE of your own network's forward(), such as scale=2; may be repeated.",
+        help="Further argument NAME=VALUE of your own network's forward(), or further input of an ONNX file, such as "
+        "scale=2; may be repeated.",
     ),
     click.option("--name", help="Name of the model and of its folder.  [default: the network's own name]"),
 )
@@ -104,7 +105,7 @@ class SourceOptions:
         coordinates: Coordinates to keep.
         decode: Decoding of heatmaps, as typed.
         output_slice: Range of the output, as typed.
-        constants: Values of further arguments of forward(), as typed.
+        constants: Values of further arguments of forward(), or of further inputs of an ONNX file, as typed.
         name: Name of the model and its folder.
     """
 
@@ -161,10 +162,10 @@ def _slice(text: str | None) -> tuple[int, int] | None:
 
 
 def _constant(text: str) -> tuple[str, Any]:
-    """Parses a value of `--constant`; returns the name of the argument, and a number, bool, None, text or list."""
+    """Parses a value of `--constant`; returns the name, and a number, bool, None, text or list."""
     name, equals, value = text.partition("=")
     hint = "give a number, a list such as [1,2], True, False, None, or a text in quotes: --constant scale=2"
-    if not (equals and name.strip().isidentifier()):
+    if not (equals and name.strip()):
         raise UsageError(f"--constant {text!r} is not NAME=VALUE", hint=hint)
     try:
         parsed = ast.literal_eval(value.strip())

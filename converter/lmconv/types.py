@@ -321,7 +321,8 @@ class Source:
         seed: Seed of random weights.
         key: Dotted name in the checkpoint below which the state lies; empty to search the whole checkpoint.
         factory: `FILE.py:NAME`, the builder of a user's own network; empty for other networks.
-        constants: Values of further arguments of the own network's forward(), by name: numbers, texts, lists, None.
+        constants: Values of further arguments of the own network's forward(), or of further inputs of an ONNX file, by
+            name: numbers, texts, lists, None.
         kind: Library that runs the network.
         options: User options about the outputs of a user's own network; the choice is made when the network is opened.
             None if the spec is complete.

@@ -204,6 +204,7 @@ def test_inspect_prints_a_summary_as_text(cli: Cli, small: Path) -> None:
         "tiny: openvino fp32",
         artifact.digest,
         artifact.parents["source"]["sha256"],
+        "opset      18, from 11 in the file",
         "INFERENCE_PRECISION_HINT",
     ):
         assert part in out

@@ -20,6 +20,7 @@ from lmconv.graph.facts import flops, parameters
 from lmconv.inference.session import noise, outputs
 from lmconv.machine import versions
 from lmconv.networks.heads import choice_notes, head_of
+from lmconv.opsets.versions import opset_of
 from lmconv.plugins import TARGETS
 from lmconv.sources import usercode
 from lmconv.sources.batches import batch_of
@@ -159,7 +160,8 @@ def _reference(session: Opened, source: Source) -> tuple[Reference, Json]:
     network: torch.nn.Module | None = getattr(session, "network", None)
     if network is None:
         result = outputs(session, source.spec, inputs, maps=reference_file.MAPS)
-        counts = {"parameters": parameters(load_source(source))}
+        file = load_source(source)
+        counts = {"parameters": parameters(file), "opset": opset_of(file)}
     else:
         from torch.utils.flop_counter import FlopCounterMode
 

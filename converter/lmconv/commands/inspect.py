@@ -125,7 +125,7 @@ def _artifact(request: InspectRequest) -> Outcome:
 
 
 def _description(artifact: Artifact) -> list[str]:
-    """Returns the lines about size, inputs, outputs, units, execution, source and digest."""
+    """Returns the lines about size, inputs, outputs, units, opset, execution, source and digest."""
     from lmconv.networks.heads import choice_notes
     from lmconv.networks.interfaces import interface_of
     from lmconv.store import artifact as artifacts
@@ -139,11 +139,18 @@ def _description(artifact: Artifact) -> list[str]:
         *(f"chosen     {note}" for note in choice_notes(artifact.spec)),
         f"units      pixels in {artifact.spec.preprocess.colour}, {_output_units(artifact.spec)}",
         f"graph      opset {artifact.recipe['opset']}, exported by {artifact.recipe['exporter']}",
+        f"opset      {_opset(artifact)}",
         f"execution  {json.dumps(artifact.execution)}",
         f"source     {artifacts.weights(artifact)}, sha256 {source['sha256']}, {source['parameters']:,} parameters, "
         f"{source['flops'] / 1e9:.3f} GFLOP",
         f"digest     {artifact.digest}",
     ]
+
+
+def _opset(artifact: Artifact) -> str:
+    """Returns the opset of the graph that the target received, and that of the ONNX file if different."""
+    opset, file = artifact.recipe["opset"], artifact.parents["source"].get("opset")
+    return f"{opset}, from {file} in the file" if file not in (None, opset) else str(opset)
 
 
 def _output_units(spec: ModelSpec) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from lmconv.errors import LmconvError
 from lmconv.networks.interfaces import interface_of
+from lmconv.networks.published import NUMBERS, SOLID
 from lmconv.plugins import BACKBONES
 from lmconv.sources.usercode import is_factory
 from lmconv.store.artifact import bound_px
@@ -85,15 +86,16 @@ def _network(spec: ModelSpec, file: str) -> Iterator[str]:
 
 
 def _outputs(spec: ModelSpec, chosen: ChosenOutputs) -> Iterator[str]:
-    """Yields the options for the outputs of a source; what lmconv chose itself is named, too."""
-    if any(chosen.names):
+    """Yields the options for the outputs of a source that lmconv may not choose by itself."""
+    if chosen.left_out:
         yield from ("--output", ",".join(chosen.names))
-    if spec.backbone == ONNX and not spec.output_slice:
+    if spec.backbone == ONNX and not spec.output_slice and spec.landmarks not in NUMBERS:
         yield from ("--landmarks", str(spec.landmarks))
-    if not spec.heatmaps:
+    if chosen.unit_reason == "--unit":
         yield from ("--unit", spec.decode)
-    if chosen.axes == "xyz":
-        yield from ("--coordinates", "xyz"[: int(spec.outputs[0].shape[-1])])
+    kept = "xyz"[: int(spec.outputs[0].shape[-1])]
+    if kept != chosen.axes or (kept == "xyz" and spec.landmarks not in SOLID):
+        yield from ("--coordinates", kept)
 
 
 def _backbone_spec(name: str) -> ModelSpec | None:

@@ -20,6 +20,11 @@ POINT_NAMES = re.compile(r"landmark|lmk|lmark|key_?point|kpt|kps|points|coord", 
 SEEDED = 4
 """Number of seeded inputs that show the ranges of the outputs."""
 
+LISTED = 12
+"""Largest number of outputs in a message."""
+FEWEST_CELLS = 8
+"""Smallest length of a SimCC vector; rows of fewer numbers are boxes or coordinates."""
+
 Reading: TypeAlias = tuple[int, Axes]
 """A way to read an output as points: number of points, coordinates of each."""
 
@@ -133,7 +138,7 @@ class Candidate:
     @property
     def is_vectors(self) -> bool:
         """True if the output has the shape of SimCC vectors, (N, L, cells)."""
-        return self.batched and len(self.sizes) == 2 and self.sizes[1] > 3 and self.floating
+        return self.batched and len(self.sizes) == 2 and self.sizes[1] >= FEWEST_CELLS and self.floating
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -158,5 +163,7 @@ class Candidates:
 
     @property
     def listed(self) -> str:
-        """All outputs, in words."""
-        return "; ".join(output.label for output in self.outputs)
+        """All outputs, or the first ones of many, in words."""
+        labels = [output.label for output in self.outputs[:LISTED]]
+        more = len(self.outputs) - len(labels)
+        return "; ".join([*labels, *([f"and {more} more"] if more else [])])

@@ -5,6 +5,8 @@ The result computes what ONNX Runtime computes from the file.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx
 
 from lmconv.graph import naming
@@ -17,7 +19,7 @@ from lmconv.opsets.microsoft.early import early
 from lmconv.opsets.raising import raised
 from lmconv.opsets.rewriting import rewrite
 from lmconv.opsets.training import training
-from lmconv.opsets.versions import opset_of, tidy_domains
+from lmconv.opsets.versions import label, opset_of, tidy_domains
 from lmconv.types import OPSETS
 
 PER_CHANNEL = 21
@@ -26,12 +28,13 @@ PER_CHANNEL = 21
 ONNX Runtime still computes the earlier operator; other tools refuse it."""
 
 
-def to_hub(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+def to_hub(model: onnx.ModelProto, name: str, say: Callable[[str], None] = lambda note: None) -> onnx.ModelProto:
     """Returns a model in the operators of the hub.
 
     Args:
         model: The model; may be changed. Its initializers are not among the inputs of the graph.
         name: The file, for messages.
+        say: Receives notes about nodes that were removed, and about nodes that only ONNX Runtime computes.
 
     Returns:
         A model of an opset in `OPSETS`: that of the file if possible, else the nearest. Operators of other domains
@@ -44,7 +47,9 @@ def to_hub(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     tidy_domains(model)
     widen(model)
     ends = {value.name for value in (*model.graph.input, *model.graph.output)}
-    rewrite(model, {**training(opset_of(model), ends), **early(opset_of(model))})
+    changed = rewrite(model, {**training(opset_of(model), ends), **early(opset_of(model))})
+    if changed["Dropout"]:
+        say(f"Dropout in training mode is removed, as ONNX Runtime does ({changed['Dropout']} of them)")
     model = raised(model, name)
     while rewrite(model, RULES):  # a replaced node may reveal the rank that another rule needs
         pass
@@ -52,6 +57,8 @@ def to_hub(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     if opset_of(model) < PER_CHANNEL and "GroupNormalization" in operators_of(model):
         model = written_out(model, ["GroupNormalization"])
     tidy_domains(model)
+    if others := ", ".join(map(label, foreign(model))):
+        say(f"only the target onnx is sure to read {others}")
     return model
 
 

@@ -168,7 +168,8 @@ def _way_out(candidates: Candidates, options: OutputOptions) -> str:
     )
     if counts:
         return "use " + " or ".join(f"--landmarks {count}" for count in counts)
-    if _pairs(candidates):
+    vectors = _pairs(candidates)
+    if len(vectors) == 2 and vectors[0].sizes[0] == vectors[1].sizes[0]:
         return "if these are SimCC vectors of x and of y: --decode simcc"
     maps = [output for output in candidates.outputs if output.is_maps]
     if maps and len(candidates.outputs) == len(maps):
@@ -188,7 +189,8 @@ def _sliced(candidates: Candidates, options: OutputOptions) -> tuple[Candidate, 
     assert options.output_slice
     start, stop = options.output_slice
     pool = [_named(candidates, options.output)] if options.output is not None else candidates.outputs
-    possible = [output for output in pool if 0 <= start < stop <= output.count and (stop - start) % 2 == 0]
+    holding = [output for output in pool if 0 <= start < stop <= output.count and (stop - start) % 2 == 0]
+    possible = [output for output in holding if not output.is_maps] or holding
     if len(possible) == 1:
         landmarks = (stop - start) // 2
         if options.landmarks in (None, landmarks):

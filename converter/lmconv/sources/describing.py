@@ -53,7 +53,8 @@ def describe(model: str, **options: Unpack[NetworkOptions]) -> Description:
 def _file(model: str, options: NetworkOptions) -> tuple[str, Candidates, ModelSpec]:
     from lmconv.sources.onnx_file import described
 
-    return described(Path(model), size=options.get("size"), preprocess=options.get("preprocess"))
+    constants = options.get("constants") or {}
+    return described(Path(model), size=options.get("size"), preprocess=options.get("preprocess"), constants=constants)
 
 
 def _network(model: str, options: NetworkOptions) -> tuple[str, Candidates, ModelSpec]:

@@ -5,6 +5,7 @@ A detector keeps its raw outputs. A network for pictures of any size gives a gra
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,11 @@ from lmconv.graph.order import keep_live
 from lmconv.networks.heads import head_of
 from lmconv.opsets.hub import to_hub
 from lmconv.opsets.versions import opset_of
+from lmconv.sources.onnx_constants import bake
 from lmconv.sources.onnx_file import OnnxSource
 from lmconv.sources.onnx_floats import in_float32
 from lmconv.sources.onnx_original import BATCH_TOLERANCE, same
-from lmconv.sources.onnx_reading import graph_inputs, load_source
+from lmconv.sources.onnx_reading import graph_inputs, load_source, path_of
 from lmconv.sources.resolve import Opened, open_source
 from lmconv.sources.tracing import Exported, traced
 from lmconv.types import OPSETS, ModelSpec, Source
@@ -62,7 +64,9 @@ def export_session(source: Source, session: Opened, batch: int | None = None) ->
         InputError: The network cannot be exported.
     """
     if isinstance(session, OnnxSource):
-        exported = Exported(model=_from_onnx(source, session), modules={}, exporter="onnx file")
+        notes: list[str] = []
+        model = _from_onnx(source, session, notes.append)
+        exported = Exported(model=model, modules={}, exporter="onnx file", notes=tuple(notes))
     else:
         exported = traced(source, session, batch)
     if (opset := opset_of(exported.model)) not in OPSETS:
@@ -70,8 +74,9 @@ def export_session(source: Source, session: Opened, batch: int | None = None) ->
     return exported
 
 
-def _from_onnx(source: Source, session: OnnxSource) -> onnx.ModelProto:
-    model = in_float32(load_source(source), session.original)
+def _from_onnx(source: Source, session: OnnxSource, say: Callable[[str], None]) -> onnx.ModelProto:
+    model = bake(path_of(source), load_source(source), source.constants)
+    model = in_float32(model, session.original)
     image, forms = session.original.image, session.original.outputs()
     outputs = {value.name: value for value in model.graph.output}
     kept = [outputs[name] for name in session.outputs]
@@ -81,7 +86,7 @@ def _from_onnx(source: Source, session: OnnxSource) -> onnx.ModelProto:
     inputs = graph_inputs(model)
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    model = to_hub(model, source.label)
+    model = to_hub(model, source.label, say)
     model.ir_version = 10
     naming.strip(model)
     (replace(image, size=(None, None)) if source.spec.sample else image).put_in_front(model.graph)

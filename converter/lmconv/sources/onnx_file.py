@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from lmconv.inference.session import noise
 from lmconv.networks.candidates import SEEDED, Candidate, Candidates
 from lmconv.networks.heads import head_of
 from lmconv.sources.choice import choose
+from lmconv.sources.onnx_constants import NONE
 from lmconv.sources.onnx_original import Original, describe, shape_of
 from lmconv.sources.onnx_random import require_repeatable
 from lmconv.sources.onnx_reading import graph_inputs, load_onnx, path_of
@@ -49,7 +51,9 @@ class OnnxSource:
         self.outputs = source.spec.chosen.names if source.spec.chosen else tuple(first)
         if lost := [name for name in self.outputs if name not in names]:
             raise InputError(f"{path} has no output {lost[0]}", hint="this is not the file of the artefact")
-        self.original = Original(path, model, size=source.spec.input_size, outputs=self.outputs, threads=threads)
+        self.original = Original(
+            path, model, size=source.spec.input_size, outputs=self.outputs, constants=source.constants, threads=threads
+        )
         if source.spec.batch and not self.original.image.batch:
             self.original.fix(source.spec.batch)
 
@@ -95,7 +99,12 @@ def _check_published(model: onnx.ModelProto, source: Source) -> None:
 
 
 def onnx_spec(
-    path: Path, options: OutputOptions, *, size: tuple[int, int] | None = None, preprocess: Preprocess | None = None
+    path: Path,
+    options: OutputOptions,
+    *,
+    size: tuple[int, int] | None = None,
+    preprocess: Preprocess | None = None,
+    constants: Mapping[str, Any] = NONE,
 ) -> ModelSpec:
     """Reads the spec of an ONNX file with one image input, and chooses the outputs that hold the landmarks.
 
@@ -104,6 +113,7 @@ def onnx_spec(
         options: User options about the outputs.
         size: (height, width) of the images, pixels, for a file that takes several sizes.
         preprocess: Pre-processing; None for the default of the file's type.
+        constants: Values of the inputs that are no image, by name.
 
     Returns:
         The spec. The input is `input` (N, 3, H, W) float32 whatever the file takes. `sample` is set if the file takes
@@ -115,7 +125,7 @@ def onnx_spec(
             pre-processing gives fractions to a file that takes integers.
     """
     model = _with_outputs(path)
-    with Original(path, model, size=size) as original:
+    with Original(path, model, size=size, constants=constants) as original:
         spec = choose(*_described(path, original, preprocess), options)
         assert spec.chosen
         for name in spec.chosen.names:
@@ -127,10 +137,14 @@ def onnx_spec(
 
 
 def described(
-    path: Path, *, size: tuple[int, int] | None = None, preprocess: Preprocess | None = None
+    path: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    preprocess: Preprocess | None = None,
+    constants: Mapping[str, Any] = NONE,
 ) -> tuple[str, Candidates, ModelSpec]:
     """Describes a file before any choice: input in words, all outputs, and the spec of the input; see `onnx_spec`."""
-    with Original(path, _with_outputs(path), size=size) as original:
+    with Original(path, _with_outputs(path), size=size, constants=constants) as original:
         return original.image.label, *_described(path, original, preprocess)
 
 

@@ -182,8 +182,8 @@ def _mistakes(model: str, options: NetworkOptions) -> Iterator[tuple[object, str
     yield file and is_file, f"{model} holds its own weights", "leave --weights out"
     yield file and seed is not None, f"{model} holds its own weights", "leave --random-weights out"
     yield file and options.get("key"), f"{model} holds its own weights", "leave --key out"
-    message = f"--constant is for a network of your own, and {model} is none"
-    yield options.get("constants") and not own, message, "leave it out"
+    message = f"--constant is for ONNX files and networks of your own, and {model} is none"
+    yield options.get("constants") and not own and not file, message, "leave it out"
     for name in ("output", "unit", "coordinates", "output_slice"):
         option = name.replace("_", "-")
         message = f"--{option} is for ONNX files and networks of your own, and the outputs of {model} are known"
@@ -204,7 +204,13 @@ def _mistakes(model: str, options: NetworkOptions) -> Iterator[tuple[object, str
 def _onnx(path: Path, outputs: OutputOptions, options: NetworkOptions) -> ModelSpec:
     from lmconv.sources.onnx_file import onnx_spec
 
-    return onnx_spec(path, outputs, size=options.get("size"), preprocess=options.get("preprocess"))
+    return onnx_spec(
+        path,
+        outputs,
+        size=options.get("size"),
+        preprocess=options.get("preprocess"),
+        constants=options.get("constants") or {},
+    )
 
 
 def names(task: Literal["landmarks", "detection"]) -> list[str]:

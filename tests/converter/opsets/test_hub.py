@@ -250,3 +250,19 @@ def test_the_long_name_of_the_standard_domain_is_replaced() -> None:
     result = to_hub(file, "long.onnx")
     assert [entry.domain for entry in result.opset_import] == [""]
     assert operators(result) == ["Relu"]
+
+
+def test_a_removed_dropout_and_a_foreign_operator_are_said() -> None:
+    nodes = [
+        node("Exp", ["x"], ["e"]),
+        node("Dropout", ["e", "ratio", "training"], ["d"]),
+        node("CDist", ["a", "a"], ["k"], domain="com.microsoft", metric="euclidean", name="distances"),
+        node("Add", ["d", "k"], ["y"]),
+    ]
+    constants: dict[str, Any] = {"ratio": np.float32(0.5), "training": np.array(True), "a": normal(6, 3)}
+    notes: list[str] = []
+    to_hub(model(nodes, domains=["com.microsoft"], **constants), "file.onnx", notes.append)
+    assert notes == [
+        "Dropout in training mode is removed, as ONNX Runtime does (1 of them)",
+        "only the target onnx is sure to read node distances (com.microsoft.CDist)",
+    ]

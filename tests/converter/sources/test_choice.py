@@ -140,6 +140,11 @@ def test_the_hint_for_two_vectors_is_simcc() -> None:
     assert "--decode simcc" in caught.value.hint
 
 
+def test_a_message_names_a_dozen_outputs_and_counts_the_others() -> None:
+    with pytest.raises(UsageError, match=r"11 float32 \(N, 8, 4, 4\) \S+ to \S+; and 8 more"):
+        chosen(*(output(str(index), 8, 4, 4) for index in range(20)))
+
+
 def test_the_hint_for_1404_numbers_is_468_points_of_three_coordinates() -> None:
     with pytest.raises(UsageError) as caught:
         chosen(output("y", 1404), landmarks=400)
@@ -186,6 +191,10 @@ def test_the_range_shows_the_unit(low: float, high: float, unit: str) -> None:
 
 
 # Heatmaps and SimCC
+
+
+def test_a_slice_of_points_is_not_taken_from_feature_maps() -> None:
+    assert names(chosen(output("features", 64, 28, 28), output("y", 212), output_slice=(0, 136))) == ("y",)
 
 
 def test_heatmaps_need_no_equal_sides() -> None:

@@ -11,8 +11,9 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from tests.helpers import SIZE
+from tests.helpers import SIZE, Cli
 
+from lmconv.building.plain import plain_graph
 from lmconv.errors import InputError, UsageError
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import noise
@@ -332,9 +333,46 @@ def test_an_input_without_a_value_is_refused_with_the_option(tmp_path: Path) -> 
         source.resolve(str(saved(scaled(), tmp_path)))
 
 
+@pytest.mark.parametrize("shape", [(1,), ("N", 1, 1, 1)])
+def test_a_constant_takes_the_place_of_an_input(tmp_path: Path, shape: tuple[int | str, ...]) -> None:
+    path, images = saved(scaled(shape), tmp_path), some_images(3)
+    resolved = source.resolve(str(path), constants={"scale": 2.5})
+    scale = np.full([len(images) if side == "N" else 1 for side in shape], 2.5, np.float32)
+    first = plain_graph(resolved, tmp_path / "build")
+    with OrtSession(first.artifact.path / "model.onnx") as session:
+        result = session.run({"input": images})["landmarks"].reshape(3, -1)
+    np.testing.assert_allclose(result, in_file(path, images, scale=scale), atol=1e-5)
+    assert source.recover(first.artifact, path) == resolved
+
+
+def test_a_constant_replaces_a_default(tmp_path: Path) -> None:
+    model = scaled()
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2], np.float32), "scale"))
+    path, images = saved(model, tmp_path), some_images(3)
+    expected = in_file(path, images, scale=np.array([3], np.float32))
+    np.testing.assert_allclose(in_artefact(path, tmp_path, images, constants={"scale": 3}), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("constants", "reason"),
+    [({"other": 1}, "has no input other"), ({"scale": [1, 2]}, "does not fit"), ({"scale": "x"}, "does not fit")],
+)
+def test_a_constant_that_fits_no_input_is_refused(tmp_path: Path, constants: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        source.resolve(str(saved(scaled(), tmp_path)), constants=constants)
+
+
 def test_the_noise_of_a_source_is_in_the_numbers_that_the_file_takes(tmp_path: Path) -> None:
     model = nhwc(kind=UINT8, first=normalised(), batch=1)
     model.graph.initializer.append(numpy_helper.from_array(np.array(255, np.float32), "255"))
     images = noise(source.resolve(str(saved(model, tmp_path))).spec, 2, 0)
     assert images.max() > 200
     assert (images == images.round()).all()
+
+
+def test_inspect_takes_constants_for_a_file_and_refuses_them_for_an_artefact(tmp_path: Path, cli: Cli) -> None:
+    path = saved(scaled(), tmp_path)
+    assert "points float32 (N, 20)" in cli("inspect", path, "--constant", "scale=2").out
+    assert cli("export", path, "--constant", "scale=2", "--no-guard").code == 0
+    assert cli("inspect", "build/file/onnx-fp32").code == 0
+    cli("inspect", "build/file/onnx-fp32", "--constant", "scale=2").refused(2, "--constant is for networks")

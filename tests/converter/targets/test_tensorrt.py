@@ -26,7 +26,7 @@ from lmconv.targets import tensorrt
 from lmconv.trt import device
 from lmconv.trt.build import Options, Plan
 from lmconv.trt.faults import KINDS, Fault
-from lmconv.types import Arrays, BuildOptions, Decode, OpenOptions, Precision, Preprocess, landmark_spec
+from lmconv.types import Arrays, BuildOptions, ChosenOutputs, Decode, OpenOptions, Precision, Preprocess, landmark_spec
 
 HERE = {
     "gpu": "NVIDIA H100 80GB HBM3",
@@ -304,6 +304,13 @@ def test_the_rebuild_command_has_all_options_of_the_manifest(small: Path) -> Non
         "lmconv export pfld --weights 'my weights.pth' --name mine --to tensorrt --precision int8 --io image "
         "--calibration FACES --batch 1:8:64 --hardware-compatible"
     )
+
+
+def test_the_rebuild_command_names_the_output_and_its_unit(small: Path) -> None:
+    artifact = artifacts.read(small / "onnx-fp32")
+    chosen = ChosenOutputs(names=("y",), axes="xyz", unit_reason="--unit", left_out=("score float32 (N, 8)",))
+    spec = replace(artifact.spec, landmarks=7, decode="pixels", chosen=chosen)
+    assert "--output y --landmarks 7 --unit pixels --coordinates xy" in remedy.command(replace(artifact, spec=spec))
 
 
 def test_the_rebuild_command_of_a_user_network_has_its_input_options(small: Path) -> None:
