@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from lmconv.graph.naming import graphs
 from lmconv.opsets.rewriting import Call, Rules, rewrite
 from lmconv.types import Json, Pass, PassContext
 
@@ -18,12 +17,6 @@ END = np.iinfo(np.int64).max
 def circular(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
     """Replaces the operators, in subgraphs too."""
     return model, {"replaced": rewrite(model, RULES).total()}
-
-
-def has_circular(model: onnx.ModelProto) -> bool:
-    """True if a Pad is circular."""
-    nodes = (node for graph in graphs(model.graph) for node in graph.node if node.op_type == "Pad")
-    return any(attribute.s == b"wrap" for node in nodes for attribute in node.attribute)
 
 
 def _pad(call: Call) -> Sequence[str] | None:

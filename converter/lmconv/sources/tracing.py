@@ -76,7 +76,7 @@ def traced(source: Source, session: TorchSource, asked: int | None = None) -> Ex
                 failures.append(Failure(exporter=exporter, error=error))
                 continue
             if reason := _difference(model, source, session, size):
-                failures.append(Failure(exporter=exporter, reason=reason))
+                failures.append(Failure(exporter=exporter, reason=reason + _layer(model, modules, source, session)))
                 continue
             fixed = bool(size != source.spec.batch and not asked)
             return Exported(
@@ -159,6 +159,15 @@ def _difference(model: onnx.ModelProto, source: Source, session: TorchSource, ba
     except Exception as error:
         return f"ONNX Runtime cannot run its graph: {first_line(error)}"
     return ""
+
+
+def _layer(model: onnx.ModelProto, modules: Mapping[str, str], source: Source, session: TorchSource) -> str:
+    """Names the layer that differs first, in words; empty if no layer can be named."""
+    from lmconv.inference.session import noise
+    from lmconv.sources.unlike import unlike
+
+    layer = unlike(model, modules, session, noise(source.spec, source.spec.batch or 2, 0))
+    return f"; the layer {layer} differs first" if layer else ""
 
 
 def _off(result: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]], names: tuple[str, ...]) -> str:
