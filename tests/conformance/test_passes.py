@@ -66,8 +66,8 @@ def test_a_small_graph_stays_within_the_tolerance_of_the_pass(
     model, _ = exported
     before = model.SerializeToString()
     result = optimise(model, [step.name], context)
-    assert result.warnings == []
     assert result.recipe[0]["refused"] is None
+    assert not any("left out" in warning for warning in result.warnings)
     assert model.SerializeToString() == before, "the graph that was given must not be changed"
 
 

@@ -17,9 +17,6 @@ from tests.corpus import page, table
 from tests.corpus.registry import cases
 from tests.corpus.trial import OK
 
-BATCH = 40
-"""Number of constructs after which a process is replaced: exporters keep much in memory."""
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Tries the named constructs and writes expected.json and docs/converts.md."""
@@ -39,18 +36,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _tried(names: list[str], jobs: int) -> dict[str, table.Row]:
-    """Tries constructs in several processes, the slowest kinds first, and prints each result."""
+    """Tries constructs in several processes, the longest first, and prints and keeps each result."""
     start, rows = time.perf_counter(), {}
     names = sorted(names, key=lambda name: -len(cases()[name].routes))
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _alone, max_tasks_per_child=BATCH) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _alone) as pool:
         futures = {pool.submit(_row, name): name for name in names}
         for done, future in enumerate(as_completed(futures), start=1):
-            name = futures[future]
+            name, place = futures[future], f"{done:4d}/{len(names)} {time.perf_counter() - start:5.0f} s"
+            if error := future.exception():
+                click.echo(f"{place}  {name}: not tried: {type(error).__name__}: {error}")
+                continue
             rows[name] = future.result()
             table.save(table.load() | {name: rows[name]})
             lines = {line for cell in rows[name]["routes"].values() for line in cell} - {OK, table.NOT_EXPORTED}
-            result = "; ".join(sorted(lines)) or OK
-            click.echo(f"{done:4d}/{len(names)} {time.perf_counter() - start:5.0f} s  {name}: {result}")
+            click.echo(f"{place}  {name}: {'; '.join(sorted(lines)) or OK}")
     return rows
 
 

@@ -133,7 +133,7 @@ def parse_nodes(body: str, constants: Mapping[str, object], names: Mapping[str, 
     Returns:
         The nodes, and the initializers that these nodes read.
     """
-    parsed = onnx.parser.parse_graph(f"{prefix} () => () {{ {body} }}")
+    parsed = onnx.parser.parse_graph(f"nodes () => () {{ {body} }}")  # a prefix may have any letters
     used = {name for node in parsed.node for name in node.input}
     for node in parsed.node:
         for field in (node.input, node.output):

@@ -82,8 +82,7 @@ def prepare(model: onnx.ModelProto, crops: Float32, settings: QuantiserOptions) 
 
     def set_range(values: dict[str, Chunks]) -> None:
         for name in values.keys() & selection.tensors:
-            if name not in selection.source:
-                parameters.activations[name] = covering(values[name], settings.activations)
+            parameters.activations[name] = covering(values[name], settings.activations)
 
     for _ in walk(graph, sampled, compute, set_range):
         pass

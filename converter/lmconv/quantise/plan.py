@@ -106,7 +106,8 @@ class QuantisationPlan:
         floats: Reason of each layer that stays in float, by output name; includes the layers of subgraphs.
         readers: Output names of nodes that read quantised activations; all other nodes read the float activations.
         tensors: Names of the activations to quantise.
-        source: Source tensor of each tensor that only moves values; both share scale and zero point.
+        source: Source tensor of each tensor that only moves values; both share scale and zero point. A tensor that is
+            not in `tensors` has the values of its source, without a Q/DQ pair of its own.
     """
 
     layers: dict[str, onnx.NodeProto]
@@ -144,6 +145,10 @@ def plan(graph: Graph, settings: QuantiserOptions, tensors: Collection[str]) -> 
         if node.output[0] in readers and _moves_values(graph, node):
             start = source.get(node.input[0], node.input[0])
             source.update(dict.fromkeys(quantised.intersection(node.output), start))
+            if node.op_type == "Slice" and not settings.bracket:
+                # OpenVINO 2026.4 moves the pair before a Slice past it; a second pair behind a Slice ends its process
+                # with a segmentation fault in networks of GhostNet's kind.
+                quantised.difference_update(node.output)
     return QuantisationPlan(layers=layers, floats=floats, readers=readers, tensors=quantised, source=source)
 
 

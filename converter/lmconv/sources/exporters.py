@@ -170,8 +170,8 @@ def quiet() -> Iterator[None]:
     """Hides what exporters print and log: a failing exporter prints whole graphs, also from C++."""
     import torch
 
-    for name in ("torch.onnx", "torch.fx", "torch.export"):  # long warnings about torchvision and raised errors
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in ("onnx", "fx", "export", "_dynamo", "_subclasses"):  # long warnings about torchvision, raised errors
+        logging.getLogger(f"torch.{name}").setLevel(logging.CRITICAL)
     with (
         _no_file_descriptor(1),
         redirect_stdout(io.StringIO()),

@@ -5,7 +5,7 @@ The CPU plug-in computes in bf16 by default if the CPU can, so every session set
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -44,9 +44,14 @@ ROUNDED = (Precision.FP32, Precision.INT8)
 """Precisions in which a Cast to float16 and back must round; OpenVINO removes such a pair."""
 STATIC = "static_batch"
 """Setting: batch size in the file of a network with a free batch. A static shape is faster; a session reshapes it."""
-UNREAD = {"qlinear": {"QLinearConv"}, "deformable": {"DeformConv"}}
-"""Operators that OpenVINO does not read, by the pass that writes them in others: a QLinearConv with one scale per
-channel, and every DeformConv."""
+UNREAD: Mapping[str, tuple[str, str]] = {
+    "qlinear": ("QLinearConv", ""),
+    "deformable": ("DeformConv", ""),
+    "exact_resampling": ("Resize", "half_pixel_symmetric"),
+    "circular": ("Pad", "wrap"),
+}
+"""Operator that OpenVINO does not read, alone or with an attribute of this value, by the pass that writes the operator
+in others. A QLinearConv is not read with one scale per channel."""
 SIZES = 3
 """Number of batch sizes for which a session compiles a static network; all other sizes share one with a free batch."""
 
@@ -58,9 +63,15 @@ def requires() -> str | None:
 
 def last(model: onnx.ModelProto) -> tuple[str, ...]:
     """Returns the passes that write a graph in operators that OpenVINO reads."""
-    from lmconv.graph.naming import operators_of
+    from lmconv.graph.naming import graphs
 
-    return tuple(name for name, unread in UNREAD.items() if unread & operators_of(model))
+    nodes = [node for graph in graphs(model.graph) for node in graph.node if not node.domain]
+
+    def needed(op: str, value: str) -> bool:
+        found = (node for node in nodes if node.op_type == op)
+        return any(not value or any(item.s.decode() == value for item in node.attribute) for node in found)
+
+    return tuple(name for name, unread in UNREAD.items() if needed(*unread))
 
 
 def build(

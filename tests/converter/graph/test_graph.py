@@ -1,4 +1,4 @@
-"""FLOPs of a graph."""
+"""FLOPs of a graph, and nodes written as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.converter.passes.building import node, normal, small
 
-from lmconv.graph.facts import flops
+from lmconv.graph.facts import flops, parse_nodes
 
 CONV = 2 * 4 * 4 * 4 * (8 * 3 * 3)
 """FLOPs of a 3 x 3 convolution from 8 channels of 6 x 6 to 4 channels of 4 x 4."""
@@ -27,3 +27,11 @@ def test_a_layer_after_a_sequence_without_known_shape_is_not_counted(kind: str, 
         node("Add", "a mean", "y"),
     ]
     assert flops(small(nodes, {"weight": normal(4, 8, 3, 3), "other": weight})) == CONV
+
+
+def test_nodes_are_parsed_under_a_prefix_with_any_letters() -> None:
+    nodes, tensors = parse_nodes("sum = Add (x, ONE)", {"ONE": 1.0}, {"x": "/a/x 1"}, "/größe/v")
+    assert [(list(node.input), list(node.output)) for node in nodes] == [
+        (["/a/x 1", "/größe/v_one_"], ["/größe/v_sum"])
+    ]
+    assert [tensor.name for tensor in tensors] == ["/größe/v_one_"]

@@ -65,6 +65,7 @@ def network(between: str, *, last: str = "y = Conv <pads: ints = [1, 1, 1, 1]> (
         "pads": [0, 0, 1, 1, 0, 0, 1, 1], "start": [1, 1], "end": [17, 17], "both": [2, 3],
         "gain": np.ones(8, np.float32), "a_scale": np.float32(0.05), "a_zero_point": np.uint8(128),
         "matrix": weights(16, 16), "w3": weights(8, 8, 3), "sequence": [0, 8, 256], "three1": [3],
+        "one1": [1], "nine": [9],
         "cube": weights(8, 16, 64),
     }  # fmt: skip
     graph = parser.parse_graph(
@@ -248,3 +249,18 @@ def test_openvino_averages_integers_without_rounding_the_averages_to_their_scale
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(openvino.Core().read_model(result.SerializeToString()), "CPU", settings)
     np.testing.assert_allclose(compiled([crops])[0], run(result, crops), atol=0.02)
+
+
+@SCHEMES
+def test_a_slice_of_int8_values_has_a_second_pair_only_if_layers_are_bracketed(
+    scheme: QuantScheme, crops: Float32
+) -> None:
+    between = "c = Concat <axis: int = 1> (a, a)  z = Slice(c, one1, nine, one1)"
+    model = network(between)
+    result, decisions = quantised(model, crops, scheme)
+
+    assert decisions["layers"] == 2
+    (conv,) = (node for node in result.graph.node if node.output[0] == "y")
+    assert conv.input[0] == ("z_dequantized" if scheme.bracket else "z")
+    exact = run(model, crops)
+    assert np.abs(run(result, crops) - exact).mean() < 0.03 * exact.std()

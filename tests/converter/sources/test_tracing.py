@@ -126,6 +126,7 @@ FORMS = {
     "old spectral_norm": "def Net():\n n = Base(); nn.utils.spectral_norm(n.stem[0]); return n",
     "DataParallel": "def Net():\n return nn.DataParallel(Base())",
     "compiled": "def Net():\n return torch.compile(Base())",
+    "lazy": "def Net():\n return nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Flatten(), nn.LazyLinear(8))",
     "compiled part": "def Net():\n n = Base(); n.stem = torch.compile(n.stem); return n",
     "scripted part": "def Net():\n n = Base(); n.stem = torch.jit.script(n.stem); return n",
     "traced": "def Net():\n return torch.jit.trace(Base().eval(), torch.rand(2, 3, 16, 16))",
