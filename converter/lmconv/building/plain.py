@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from lmconv.building.acceptance import Network, accept, mark, tied
+from lmconv.building.acceptance import Network, NotReproduced, accept, mark, tied
 from lmconv.building.optimise import optimise
 from lmconv.building.recipe import PLAIN_PASSES
 from lmconv.building.request import Crops
@@ -29,6 +29,7 @@ from lmconv.sources.onnx_batch import settle_batch
 from lmconv.sources.onnx_file import OnnxSource
 from lmconv.sources.onnx_reading import load_source
 from lmconv.sources.resolve import Opened, open_source
+from lmconv.sources.unlike import unlike
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference as reference_file
 from lmconv.store.files import canonical
@@ -103,7 +104,10 @@ def _made(folder: Path, source: Source, crops: Crops | None, batch: int | None) 
         document = content(graph, PLAIN_VARIANT, parents, start, exporter=exported.exporter)
         artifacts.write(new, document | {"execution": built.execution, "machine": None})
         network = Network(spec=source.spec, open=lambda: open_source(source), graph=simplified.model)
-        undecided = accept(new, target, reference, network)
+        try:
+            undecided = accept(new, target, reference, network)
+        except NotReproduced as error:
+            raise _explained(error, source, simplified.model, exported.modules) from error
         if undecided is not None:
             reference = mark(new, spec, reference, undecided)
             document["measured"]["warnings"] = [*simplified.warnings, tied(undecided)]
@@ -115,6 +119,15 @@ def _made(folder: Path, source: Source, crops: Crops | None, batch: int | None) 
         warnings=document["measured"]["warnings"],
         source=source,
     )
+
+
+def _explained(error: NotReproduced, source: Source, model: onnx.ModelProto, modules: dict[str, str]) -> NotReproduced:
+    """Returns the error with the layer of the source at which the plain graph differs first."""
+    with open_source(source) as session:
+        part = unlike(model, modules, session, noise(source.spec, source.spec.batch or 2, 0))
+    where = f": {part} differs first" if part else ""
+    hint = "it was not written; float32 may not reach this, for example where large numbers nearly cancel"
+    return NotReproduced(f"{error.message}{where}", inputs=error.inputs, hint=hint)
 
 
 def _settled(session: Opened, batch: int | None) -> tuple[Source, list[str]]:

@@ -159,10 +159,12 @@ def _rounded_run(
 
 
 def _change(expected: Mapping[str, NDArray[Any]], result: Mapping[str, NDArray[Any]]) -> float:
-    """Returns the largest change of an output as a fraction of its range; 0 without float32 outputs."""
+    """Returns the largest change of an output as a fraction of its range; infinity if a shape changes."""
     changes = [0.0]
     for name, before in expected.items():
-        if before.size and np.isfinite(before).all():
+        if before.shape != result[name].shape:
+            changes.append(np.inf)
+        elif before.size and np.isfinite(before).all():
             span = float(np.ptp(before)) or float(np.abs(before).max()) or 1.0
             changes.append(float(np.abs(result[name].astype(np.float32) - before).max()) / span)
     return np.inf if np.isnan(changes).any() else max(changes)

@@ -76,13 +76,13 @@ def traced(source: Source, session: TorchSource, asked: int | None = None) -> Ex
                 failures.append(Failure(exporter=exporter, error=error))
                 continue
             if reason := _difference(model, source, session, size):
-                failures.append(Failure(exporter=exporter, reason=reason))
+                failures.append(Failure(exporter=exporter, reason=reason + _layer(model, modules, source, session)))
                 continue
             fixed = bool(size != source.spec.batch and not asked)
             return Exported(
                 model=model, modules=modules, exporter=exporter.name, notes=_notes(exporter, failures, fixed)
             )
-    raise _refusal(source, theirs, failures)
+    raise _reading(events, failures) if events.reads else _refusal(theirs, failures)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,22 +95,13 @@ class Failure:
 
 
 def _observed(source: Source, network: torch.nn.Module, theirs: str) -> Observed:
-    """Runs the network once, and refuses Python code that reads numbers which depend on the input.
-
-    TorchScript keeps such code, so a network with TorchScript modules is not refused.
-    """
+    """Runs the network once, and returns the operators and the numbers that Python code reads."""
     import torch
 
-    from lmconv.sources.float64 import scripted
     from lmconv.sources.observing import observed
 
     with usercode.theirs(theirs), torch.no_grad(), observed(network) as events:
         network(torch.zeros(_shape(source, source.spec.batch or 2)))
-    place = next(iter(events.reads), "")
-    if place and not scripted(network):
-        message = f"{place}: Python code reads a number that depends on the input (an if, .item() or float())"
-        hint = "a graph cannot follow it: use torch.where, or tensors in place of Python numbers"
-        raise InputError(message, hint=hint)
     return events
 
 
@@ -170,6 +161,15 @@ def _difference(model: onnx.ModelProto, source: Source, session: TorchSource, ba
     return ""
 
 
+def _layer(model: onnx.ModelProto, modules: Mapping[str, str], source: Source, session: TorchSource) -> str:
+    """Names the layer that differs first, in words; empty if no layer can be named."""
+    from lmconv.inference.session import noise
+    from lmconv.sources.unlike import unlike
+
+    layer = unlike(model, modules, session, noise(source.spec, source.spec.batch or 2, 0))
+    return f"; the layer {layer} differs first" if layer else ""
+
+
 def _off(result: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]], names: tuple[str, ...]) -> str:
     """Returns the largest difference, in words; empty if shapes differ."""
     if any(result[name].shape != expected[name].shape for name in names):
@@ -188,7 +188,17 @@ def _notes(exporter: Exporter, failures: list[Failure], fixed: bool) -> tuple[st
     return (fix,) * fixed + (other,) * (exporter != first.exporter)
 
 
-def _refusal(source: Source, theirs: str, failures: list[Failure]) -> InputError:
+def _reading(events: Observed, failures: list[Failure]) -> InputError:
+    """Returns the error for Python code that reads numbers which depend on the input; no exporter can follow it."""
+    place = next(iter(events.reads)) or "forward()"
+    message = f"{place}: Python code reads a number that depends on the input (an if, .item() or float())"
+    hint = "a graph cannot follow it: use torch.where, or tensors in place of Python numbers"
+    error = InputError(message, hint=hint)
+    error.__cause__ = failures[0].error
+    return error
+
+
+def _refusal(theirs: str, failures: list[Failure]) -> InputError:
     """Returns the error for a network that no exporter converts; the first exporter's reason is the clearest."""
     first = failures[0]
     hint = "-v shows the traceback of PyTorch's exporter"

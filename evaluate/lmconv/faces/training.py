@@ -31,7 +31,8 @@ class TrainingFaces:
             InputError: The folder holds no faces.
         """
         points = len(calibration_faces(self.folder, spec, self.split).faces[0].points)
-        others = f"{spec.name} finds {spec.landmarks} points, the faces in {self.folder} have {points}"
+        given = "boxes alone" if points == 2 else points  # the corners of a box
+        others = f"{spec.name} finds {spec.landmarks} points, the faces in {self.folder} have {given}"
         return Crops(
             cut=functools.cache(functools.partial(calibration_inputs, self.folder, spec, self.split)),
             pictures=functools.cache(functools.partial(calibration_pictures, self.folder, spec, self.split)),

@@ -104,8 +104,12 @@ def layer(inputs: str, output: str) -> onnx.NodeProto:
 
 
 def chain(*between: onnx.NodeProto, **constants: Any) -> onnx.ModelProto:
-    """A convolution from `x` to `a`, the given nodes from `a` to `b`, a convolution, and a linear layer."""
-    values = WEIGHTS | {name: np.asarray(value, np.float32) for name, value in constants.items()}
+    """A convolution from `x` to `a`, the given nodes from `a` to `b`, a convolution, and a linear layer.
+
+    Constants that are no arrays become float32.
+    """
+    arrays = {name: value for name, value in constants.items() if isinstance(value, np.ndarray)}
+    values = WEIGHTS | {name: np.asarray(value, np.float32) for name, value in constants.items()} | arrays
     nodes = [layer("x first", "a"), *between, layer("b second", "end"), *HEAD]
     return small(nodes, values, shape=("N", 3, 8, 8))
 
@@ -196,6 +200,17 @@ CONSTRUCTS: dict[str, tuple[onnx.ModelProto, str, list[str]]] = {
         chain(node("Mul", "a factor", "c"), node("Sin", "c", "b"), factor=500),
         "sensitive",
         ["a", "c", "b"],
+    ),
+    "a shape that depends on values": (
+        chain(
+            node("Reshape", "a row", "r"),
+            node("Unique", "r", "v", sorted=0),
+            node("ReduceMax", "v", "m", keepdims=0),
+            node("Mul", "a m", "b"),
+            row=np.array([-1]),
+        ),
+        "sensitive",
+        ["a", "r", "v"],
     ),
     "a constant too small for float16": (chain(node("Max", "a low", "b"), low=1e-12), "overflow", ["b"]),
     "a mask of computed values": (
