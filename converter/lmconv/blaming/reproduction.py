@@ -60,7 +60,9 @@ def reproduce(path: Path, sides: Sides, artifact: Artifact, found: Deviation, ti
     known = {name for name in sides.common() if name != found.name}
     part = _part(sides.graph, found.name, known)
     values = OrtProbe(sides.graph).run(sides.inputs, [name for name in part.reads if name not in sides.inputs])
-    inputs = {name: np.asarray({**sides.inputs, **values}[name]) for name in part.reads}
+    found_values = {name: np.asarray({**sides.inputs, **values}[name]) for name in part.reads}
+    # ONNX Runtime returns NumPy's longlong, a type of its own, which OpenVINO refuses.
+    inputs = {name: value.astype(value.dtype.name) for name, value in found_values.items()}
     network = part.model(inputs)
     own = _artefact_part(artifact, found.name, set(inputs))
     with writing(path):

@@ -48,6 +48,8 @@ def _advice(found: Blame) -> str:
     made = found.reproduction
     if made is None:
         return "use another precision or target"
-    if made.off is None or made.off <= found.first_rounding:
+    if made.off is None:
+        return f"the node cannot run alone, see {made.path}: use another target, or leave out passes with --no-PASS"
+    if made.off <= found.first_rounding:
         return f"the node alone agrees, see {made.path}: use another target, or leave out passes with --no-PASS"
     return f"the node alone is {made.off:.2g} off, see {made.path}: report it to the runtime, or use another target"

@@ -1,7 +1,7 @@
 """Graphs in float16 and float64 become graphs in float32, which every pass and target can use.
 
 ONNX Runtime has few float16 kernels for CPUs. It computes most float16 operators in float32, and rounds to float16
-where an operator with a float16 kernel follows. The graph that ONNX Runtime executes has a Cast at each such place. In
+where an operator with a float16 kernel follows or computes. The graph that ONNX Runtime executes shows these places. In
 the float32 graph each place is a pair of Cast, to float16 and back; all other values are float32.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from lmconv.graph import naming
 from lmconv.inference.ort import OrtSession
+from lmconv.sources.onnx_image import MOVES
 from lmconv.sources.onnx_original import Original
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ OTHER = (FLOAT16, DOUBLE)
 """Types that become float32."""
 TYPE_ATTRIBUTES = ("to", "dtype", "output_datatype")
 """Attributes of ONNX's operators that name a type."""
+EXACT = {
+    *(*MOVES, "Constant", "ConstantOfShape", "Expand", "Tile", "Pad", "GatherElements", "GatherND", "DepthToSpace"),
+    *("SpaceToDepth", "Relu", "Neg", "Abs", "Max", "Min", "Clip", "Where", "MaxPool", "ReduceMax", "ReduceMin"),
+    *("If", "Loop"),
+}
+"""Operators whose results are numbers of their inputs, up to the sign: in float16 nothing is rounded."""
 INSERTED = "InsertedPrecisionFreeCast_"
 """Start of the names that ONNX Runtime gives to a Cast of its own, and to the result of this Cast."""
 TOLERANCE = 3e-6
@@ -78,52 +85,59 @@ def _as_computed(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns a copy of a model in which float32 replaces float16 and float64; Cast to float16 still rounds."""
+    """Returns a copy of a model in which float32 replaces float16 and float64; what rounded to float16 still rounds."""
     from onnx import shape_inference
 
     result = shape_inference.infer_shapes(model)
+    taken = naming.taken(result.graph)
     for graph in naming.graphs(result.graph):
-        half = {value.name for value in graph.value_info if value.type.tensor_type.elem_type == FLOAT16}
-        for value in (*graph.input, *graph.output, *graph.value_info):
+        values = (*graph.input, *graph.output, *graph.value_info)
+        half = {value.name for value in values if value.type.tensor_type.elem_type == FLOAT16}
+        for value in values:
             if value.type.tensor_type.elem_type in OTHER:
                 value.type.tensor_type.elem_type = FLOAT
         for tensor in graph.initializer:
             _widen(tensor)
-        nodes = [part for node in graph.node for part in _in_float32(node, half, graph)]
+        nodes = [part for node in graph.node for part in (_in_float32(node), *_rounded(node, half, taken))]
         del graph.node[:]
         graph.node.extend(nodes)
-    names = naming.taken(result.graph)
-    for name in sorted(names):
+    for name in sorted(taken):
         if name.startswith(INSERTED):
-            naming.rename(result.graph, name, naming.fresh(name.removeprefix(INSERTED), names))
+            naming.rename(result.graph, name, naming.fresh(name.removeprefix(INSERTED), taken))
     return result
 
 
-def _in_float32(node: onnx.NodeProto, half: set[str], graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Yields a node in float32; for a Cast that rounds to float16, a pair of Cast.
-
-    Args:
-        node: The node; changed in place.
-        half: Names of the values in float16.
-        graph: Graph of the node.
-    """
-    from onnx import helper
-
+def _in_float32(node: onnx.NodeProto) -> onnx.NodeProto:
+    """Returns a node in float32; the node is changed."""
     if node.op_type == "Cast":  # ONNX Runtime removes a Cast named INSERTED, although the Cast rounds
         node.name = ""
     for item in node.attribute:
         _widen(item.t)
         for tensor in item.tensors:
             _widen(tensor)
-        rounds = item.name == "to" and item.i == FLOAT16 and node.input[0] not in half
-        if item.name in TYPE_ATTRIBUTES and item.i in OTHER and not rounds:
+        if item.name in TYPE_ATTRIBUTES and item.i in OTHER:
             item.i = FLOAT
-        if rounds:
-            rounded = naming.fresh(f"{node.output[0]}_float16", naming.taken(graph))
-            yield helper.make_node("Cast", node.input, [rounded], to=FLOAT16)
-            node.input[:] = [rounded]
-            item.i = FLOAT
-    yield node
+    return node
+
+
+def _rounded(node: onnx.NodeProto, half: set[str], taken: set[str]) -> Iterator[onnx.NodeProto]:
+    """Yields pairs of Cast, to float16 and back, for the float16 outputs of a node that rounds; renames these outputs.
+
+    Args:
+        node: The node, in float32; changed in place.
+        half: Names of the values in float16.
+        taken: Names in use.
+    """
+    from onnx import helper
+
+    if node.op_type in EXACT or (node.op_type == "Cast" and node.input[0] in half):
+        return
+    for index, name in enumerate(node.output):
+        if name in half:
+            exact, rounded = (naming.fresh(f"{name}_{kind}", taken) for kind in ("float32", "float16"))
+            node.output[index] = exact
+            yield helper.make_node("Cast", [exact], [rounded], to=FLOAT16)
+            yield helper.make_node("Cast", [rounded], [name], to=FLOAT)
 
 
 def _widen(tensor: onnx.TensorProto) -> None:

@@ -7,6 +7,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lmconv.errors import InputError, first_line
 from lmconv.graph.facts import flops, parameters
 from lmconv.graph.naming import graphs
@@ -66,6 +68,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         hint = "copy the files of the model again"
         raise InputError(f"the external weights of {path} cannot be read: {first_line(error)}", hint=hint) from error
     _check(path, model)
+    _densify(model.graph)
     _distinct(model.graph)
     model.graph.name = model.graph.name or path.stem
     return model
@@ -103,6 +106,19 @@ def _check(path: Path, model: onnx.ModelProto) -> None:
         except Exception as error:  # ONNX Runtime raises types of its compiled module
             message = f"{path} is not a valid ONNX model: {reason(error)}"
             raise InputError(message, hint="export it again") from error
+
+
+def _densify(graph: onnx.GraphProto) -> None:
+    """Replaces sparse initializers by dense ones, which every tool reads; indices are linear, or one per axis."""
+    from onnx import numpy_helper
+
+    for sparse in graph.sparse_initializer:
+        dims = list(sparse.dims)
+        indices, values = numpy_helper.to_array(sparse.indices), numpy_helper.to_array(sparse.values)
+        dense = np.zeros(dims, values.dtype)
+        dense[np.unravel_index(indices, dims) if indices.ndim == 1 else tuple(indices.T)] = values
+        graph.initializer.append(numpy_helper.from_array(dense, sparse.values.name))
+    del graph.sparse_initializer[:]
 
 
 def _distinct(graph: onnx.GraphProto) -> None:

@@ -44,9 +44,19 @@ def add_text(model: onnx.ModelProto) -> None:
     model.training_info.add().algorithm.name = "algorithm"
 
 
+def make_sparse(model: onnx.ModelProto) -> None:
+    dense = model.graph.initializer[2]
+    values = numpy_helper.to_array(dense)
+    places = np.stack(np.nonzero(values), 1)
+    model.graph.initializer.remove(dense)
+    sparse = numpy_helper.from_array(values[values != 0], "fc.weight"), numpy_helper.from_array(places, "places")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(*sparse, values.shape))
+
+
 UNUSUAL: dict[str, Change] = {
     "nodes out of order": reverse_nodes,
     "an initializer twice": repeat_initializer,
+    "a sparse initializer": make_sparse,
     "no name of the graph": lambda model: model.graph.ClearField("name"),
     "no shape of the output": lambda model: model.graph.output[0].type.tensor_type.ClearField("shape"),
     "no type of the output": lambda model: model.graph.output[0].ClearField("type"),
