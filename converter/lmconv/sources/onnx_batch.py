@@ -24,7 +24,8 @@ def settle_batch(source: Source, session: OnnxSource, asked: int | None) -> None
     if not session.original.mixes():
         return
     if asked is None:
-        nodes = ", ".join(map(label, batchwide(load_source(source))))
+        found = batchwide(load_source(source))
+        nodes = ", ".join(map(label, found[:3])) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
         reason = "the result of an input depends on the other inputs of its batch" + (f": {nodes}" if nodes else "")
         raise InputError(f"{source.label}: {reason}", hint="use --batch 1 for one face at a time, or --batch N")
     session.original.fix(asked)
