@@ -1,7 +1,7 @@
 """Comparison of an artefact with its source, in numbers, without lmconv's own comparison.
 
 The artefact runs in ONNX Runtime or OpenVINO itself. The source is the PyTorch network, eager, or the original file in
-ONNX Runtime without optimisation.
+ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Run: TypeAlias = Callable[[Array], Array]
 
 LIMITS = {"fp32": 1e-5, "fp16": 5e-3}
 """Largest difference of a number, as a fraction of the largest expected number, at least 1."""
-INT8 = 0.15
+INT8 = 0.25
 """Largest mean difference in int8, as a fraction of the deviation of the expected numbers over the faces."""
 
 
@@ -64,30 +64,35 @@ def _artefact(folder: Path, output: str) -> Run:
     return onnx_run(model.read_bytes(), output) if model else _openvino_run(next(folder.glob("*.xml")), output)
 
 
-def onnx_run(model: bytes, output: str | None = None, *, optimised: bool = True) -> Run:
+def onnx_run(model: bytes, output: str | None = None) -> Run:
     """Returns a function that runs an ONNX model, in parts of the model's batch.
 
     Args:
         model: The serialised model.
         output: Name of the output to return; None for all outputs, as a list.
-        optimised: False to run the nodes as they are.
     """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1
-    if not optimised:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     feed = session.get_inputs()[0]
 
     def run(inputs: Array) -> Any:
         size = feed.shape[0] if isinstance(feed.shape[0], int) and feed.shape[0] > 0 else len(inputs)
-        parts = [session.run(output and [output], {feed.name: part}) for part in batches(inputs, size)]
+        parts = [
+            [_rows(value, len(part)) for value in session.run(output and [output], {feed.name: part})]
+            for part in batches(inputs, size)
+        ]
         joined = [np.concatenate(column)[: len(inputs)] for column in zip(*parts, strict=True)]
         return joined[0] if output else joined
 
     return run
+
+
+def _rows(value: Array, count: int) -> Array:
+    """Returns an output with a batch axis; a file for one image may leave the axis out."""
+    return value if value.shape[:1] == (count,) else value[None]
 
 
 def batches(inputs: Array, size: int) -> list[Array]:

@@ -32,6 +32,16 @@ def test_every_cell_is_as_the_table_says(name: str) -> None:
     assert table.row_of(cases()[name]) == ROWS[name]
 
 
+@pytest.mark.exhaustive
+def test_the_table_has_every_construct() -> None:
+    assert list(ROWS) == list(cases())
+
+
+def test_no_artefact_is_wrong_and_no_line_is_a_bug() -> None:
+    lines = {(name, line) for name, row in ROWS.items() for cell in row["routes"].values() for line in cell}
+    assert {pair for pair in lines if pair[1].startswith(("WRONG", "exit 70"))} == set()
+
+
 def test_a_row_of_the_table_has_every_route_of_its_construct() -> None:
     assert {name: (*row["routes"],) for name, row in ROWS.items()} == {name: cases()[name].routes for name in ROWS}
 
