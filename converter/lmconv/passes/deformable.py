@@ -50,24 +50,30 @@ def _deform_conv(call: Call) -> Sequence[str] | None:
     taps = _taps(call)
     if taps is None:
         return None
-    data, weight, offset = (call.input(index) for index in range(3))
+    data, weight, offset, bias, mask = (_in_float32(call, index) for index in range(5))
     count, (height, width) = taps.count, taps.out
     split = call.add("Reshape", offset, call.constant([0, taps.groups, count, 2, height, width]))
     moved = call.add("Transpose", split, perm=[0, 1, 2, 4, 5, 3])
     pairs = call.add("Gather", moved, call.constant([1, 0]), axis=-1)  # x before y
-    steps = call.number((2 / np.array(taps.size[::-1])).astype(np.float32), pairs)
-    grid = call.add("Add", call.add("Mul", pairs, steps), call.number(_base(call, taps), pairs))
+    steps = call.constant((2 / np.array(taps.size[::-1])).astype(np.float32))
+    grid = call.add("Add", call.add("Mul", pairs, steps), call.constant(_base(call, taps)))
     flat = call.add("Reshape", grid, call.constant([-1, count * height, width, 2]))
     image = call.add("Reshape", data, call.constant([-1, taps.channels // taps.groups, *taps.size]))
     mode = "linear" if call.facts.opset >= 20 else "bilinear"
     samples = call.add("GridSample", image, flat, mode=mode, padding_mode="zeros", align_corners=0)
-    if call.input(4):
-        mask = call.add("Reshape", call.input(4), call.constant([-1, 1, count * height, width]))
+    if mask:
+        mask = call.add("Reshape", mask, call.constant([-1, 1, count * height, width]))
         samples = call.add("Mul", samples, mask)
     columns = call.add("Reshape", samples, call.constant([-1, taps.channels * count, height, width]))
     kernel = call.add("Reshape", weight, call.constant([0, -1, 1, 1]))
-    inputs = [columns, kernel, *filter(None, [call.input(3)])]
-    return [call.add("Conv", *inputs, group=call.get("group", 1))]
+    result = call.add("Conv", columns, kernel, *filter(None, [bias]), group=call.get("group", 1))
+    return [call.add("CastLike", result, call.input(0)) if call.facts.half else result]
+
+
+def _in_float32(call: Call, index: int) -> str:
+    """Returns an input in float32, in which positions are exact enough; empty if the node omits the input."""
+    name = call.input(index)
+    return call.add("Cast", name, to=onnx.TensorProto.FLOAT) if name and call.facts.half else name
 
 
 def _taps(call: Call) -> Taps | None:
