@@ -31,7 +31,7 @@ def constant_value(node: onnx.NodeProto) -> NDArray[Any]:
     if item.name == "value":
         return numpy_helper.to_array(item.t)
     if item.name == "sparse_value":
-        return _dense(item.sparse_tensor)
+        return dense(item.sparse_tensor)
     if item.name.startswith("value_float"):
         return np.array(item.f if item.name == "value_float" else item.floats, np.float32)
     if item.name.startswith("value_int"):
@@ -42,14 +42,14 @@ def constant_value(node: onnx.NodeProto) -> NDArray[Any]:
 def lift_constants(graph: onnx.GraphProto) -> None:
     """Replaces Constant nodes and sparse initializers of a graph by initializers. Subgraphs keep theirs."""
     values = {node.output[0]: constant_value(node) for node in graph.node if is_constant(node)}
-    values |= {sparse.values.name: _dense(sparse) for sparse in graph.sparse_initializer}
+    values |= {sparse.values.name: dense(sparse) for sparse in graph.sparse_initializer}
     nodes = [node for node in graph.node if not is_constant(node)]
     del graph.node[:], graph.sparse_initializer[:]
     graph.node.extend(nodes)
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in values.items())
 
 
-def _dense(sparse: onnx.SparseTensorProto) -> NDArray[Any]:
+def dense(sparse: onnx.SparseTensorProto) -> NDArray[Any]:
     """Returns a sparse tensor as an array; the indices are flat, (n,), or one coordinate per axis, (n, rank)."""
     values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
     dense = np.zeros(tuple(sparse.dims), values.dtype)

@@ -64,4 +64,4 @@ def to_hub(model: onnx.ModelProto, name: str, say: Callable[[str], None] = lambd
 
 def foreign(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Returns the nodes whose operators ONNX does not define, subgraphs included."""
-    return [node for graph in naming.graphs(model.graph) for node in graph.node if node.domain]
+    return [node for node in naming.nodes_of(model) if node.domain]

@@ -63,9 +63,9 @@ def requires() -> str | None:
 
 def last(model: onnx.ModelProto) -> tuple[str, ...]:
     """Returns the passes that write a graph in operators that OpenVINO reads."""
-    from lmconv.graph.naming import graphs
+    from lmconv.graph.naming import nodes_of
 
-    nodes = [node for graph in graphs(model.graph) for node in graph.node if not node.domain]
+    nodes = [node for node in nodes_of(model) if not node.domain]
 
     def needed(op: str, value: str) -> bool:
         found = (node for node in nodes if node.op_type == op)

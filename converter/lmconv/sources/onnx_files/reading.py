@@ -7,8 +7,6 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from lmconv.errors import InputError, first_line
 from lmconv.graph.facts import flops, parameters
 from lmconv.graph.naming import graphs
@@ -109,15 +107,13 @@ def _check(path: Path, model: onnx.ModelProto) -> None:
 
 
 def _densify(graph: onnx.GraphProto) -> None:
-    """Replaces sparse initializers by dense ones, which every tool reads; indices are linear, or one per axis."""
+    """Replaces sparse initializers by dense ones, which every tool reads."""
     from onnx import numpy_helper
 
-    for sparse in graph.sparse_initializer:
-        dims = list(sparse.dims)
-        indices, values = numpy_helper.to_array(sparse.indices), numpy_helper.to_array(sparse.values)
-        dense = np.zeros(dims, values.dtype)
-        dense[np.unravel_index(indices, dims) if indices.ndim == 1 else tuple(indices.T)] = values
-        graph.initializer.append(numpy_helper.from_array(dense, sparse.values.name))
+    from lmconv.graph.constants import dense
+
+    tensors = [numpy_helper.from_array(dense(sparse), sparse.values.name) for sparse in graph.sparse_initializer]
+    graph.initializer.extend(tensors)
     del graph.sparse_initializer[:]
 
 
