@@ -25,9 +25,9 @@ from lmconv.plugins import TARGETS
 from lmconv.sources import usercode
 from lmconv.sources.batches import batch_of
 from lmconv.sources.export import export_session
-from lmconv.sources.onnx_batch import settle_batch
-from lmconv.sources.onnx_file import OnnxSource
-from lmconv.sources.onnx_reading import load_source
+from lmconv.sources.onnx_files.batch import settle_batch
+from lmconv.sources.onnx_files.reading import load_source
+from lmconv.sources.onnx_files.source import OnnxSource
 from lmconv.sources.resolve import Opened, open_source
 from lmconv.sources.unlike import unlike
 from lmconv.store import artifact as artifacts

@@ -18,11 +18,11 @@ from lmconv.graph.order import keep_live
 from lmconv.networks.heads import head_of
 from lmconv.opsets.hub import to_hub
 from lmconv.opsets.versions import opset_of
-from lmconv.sources.onnx_constants import bake
-from lmconv.sources.onnx_file import OnnxSource
-from lmconv.sources.onnx_floats import in_float32
-from lmconv.sources.onnx_original import BATCH_TOLERANCE, same
-from lmconv.sources.onnx_reading import graph_inputs, load_source, path_of
+from lmconv.sources.onnx_files.constants import bake
+from lmconv.sources.onnx_files.floats import in_float32
+from lmconv.sources.onnx_files.original import BATCH_TOLERANCE, same
+from lmconv.sources.onnx_files.reading import graph_inputs, load_source, path_of
+from lmconv.sources.onnx_files.source import OnnxSource
 from lmconv.sources.resolve import Opened, open_source
 from lmconv.sources.tracing import Exported, traced
 from lmconv.types import OPSETS, ModelSpec, Source

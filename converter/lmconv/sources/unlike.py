@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-    from lmconv.sources.onnx_file import OnnxSource
+    from lmconv.sources.onnx_files.source import OnnxSource
     from lmconv.sources.pytorch import TorchSource
 
 FIRST = 1 / 3
@@ -98,8 +98,8 @@ def _nodes(model: onnx.ModelProto, session: Any, images: Float32) -> list[tuple[
     """Returns a description and the relative difference of each value that an ONNX file and its graph both name."""
     import onnx
 
-    from lmconv.sources.onnx_original import Original
-    from lmconv.sources.onnx_reading import load_onnx, path_of
+    from lmconv.sources.onnx_files.original import Original
+    from lmconv.sources.onnx_files.reading import load_onnx, path_of
 
     probe = OrtProbe(model)
     original = load_onnx(path_of(session.source))

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from lmconv.errors import InputError, UsageError
 from lmconv.inference.ort import OrtSession, reason
 from lmconv.opsets.training import batchwide
-from lmconv.sources.onnx_constants import NONE, typed
-from lmconv.sources.onnx_image import ImageInput, candidates
-from lmconv.sources.onnx_output import FileOutput, numeric, rows
-from lmconv.sources.onnx_reading import graph_inputs
+from lmconv.sources.onnx_files.constants import NONE, typed
+from lmconv.sources.onnx_files.image import ImageInput, candidates
+from lmconv.sources.onnx_files.output import FileOutput, numeric, rows
+from lmconv.sources.onnx_files.reading import graph_inputs
 from lmconv.types import Arrays, Float32
 
 if TYPE_CHECKING:

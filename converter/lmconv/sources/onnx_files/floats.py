@@ -16,8 +16,8 @@ import numpy as np
 
 from lmconv.graph import naming
 from lmconv.inference.ort import OrtSession
-from lmconv.sources.onnx_image import MOVES
-from lmconv.sources.onnx_original import Original
+from lmconv.sources.onnx_files.image import MOVES
+from lmconv.sources.onnx_files.original import Original
 
 if TYPE_CHECKING:
     import onnx

@@ -5,8 +5,8 @@ from __future__ import annotations
 from lmconv.errors import InputError
 from lmconv.opsets.training import batchwide
 from lmconv.opsets.versions import label
-from lmconv.sources.onnx_file import OnnxSource
-from lmconv.sources.onnx_reading import load_source
+from lmconv.sources.onnx_files.reading import load_source
+from lmconv.sources.onnx_files.source import OnnxSource
 from lmconv.types import Source
 
 
