@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from lmconv.errors import InputError
+from lmconv.errors import InputError, UsageError
 from lmconv.graph import naming
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import noise
@@ -158,7 +158,9 @@ def test_values_of_further_arguments_are_constants(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"needs scale, shift beside the image .*--constant scale=VALUE"):
         exported(tmp_path, code)
     exported(tmp_path, code, constants={"scale": 2, "shift": [0.5] * 8})
-    with pytest.raises(InputError, match="no argument zoom for a constant"):
+    with pytest.raises(
+        UsageError, match=r"no argument zoom for a constant \(beside the image, forward\(\) has the arguments scale"
+    ):
         exported(tmp_path, code, constants={"scale": 2, "shift": 0, "zoom": 1})
 
 
