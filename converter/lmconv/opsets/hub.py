@@ -11,7 +11,7 @@ import onnx
 
 from lmconv.graph import naming
 from lmconv.graph.naming import operators_of
-from lmconv.opsets.bfloat16 import widen
+from lmconv.opsets.bfloat16 import widen_constants
 from lmconv.opsets.functions import inlined, written_out
 from lmconv.opsets.lowering import lowered
 from lmconv.opsets.microsoft import RULES
@@ -45,7 +45,7 @@ def to_hub(model: onnx.ModelProto, name: str, say: Callable[[str], None] = lambd
     """
     model = inlined(model, name)
     tidy_domains(model)
-    widen(model)
+    widen_constants(model)
     ends = {value.name for value in (*model.graph.input, *model.graph.output)}
     changed = rewrite(model, {**training(opset_of(model), ends), **early(opset_of(model))})
     if changed["Dropout"]:

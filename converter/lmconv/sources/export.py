@@ -21,7 +21,7 @@ from lmconv.opsets.versions import opset_of
 from lmconv.sources.onnx_files.constants import bake
 from lmconv.sources.onnx_files.floats import in_float32
 from lmconv.sources.onnx_files.original import BATCH_TOLERANCE, same
-from lmconv.sources.onnx_files.reading import graph_inputs, load_source, path_of
+from lmconv.sources.onnx_files.reading import keep_graph_inputs, load_source, path_of
 from lmconv.sources.onnx_files.source import OnnxSource
 from lmconv.sources.resolve import Opened, open_source
 from lmconv.sources.tracing import Exported, traced
@@ -83,9 +83,7 @@ def _from_onnx(source: Source, session: OnnxSource, say: Callable[[str], None]) 
     del model.graph.output[:]
     model.graph.output.extend(kept)
     keep_live(model.graph)
-    inputs = graph_inputs(model)
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
+    keep_graph_inputs(model)
     model = to_hub(model, source.label, say)
     model.ir_version = 10
     naming.strip(model)

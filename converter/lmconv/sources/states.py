@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmconv.errors import InputError
+from lmconv.errors import InputError, listed
 from lmconv.sources.checkpoint_file import StandIn, read, save_hint
 from lmconv.sources.spelling import respelled
 
@@ -30,8 +30,6 @@ IGNORED = frozenset({COUNTER, "total_ops", "total_params", "n_averaged"})
 """Last parts of names without effect: the counter above, thop's counts, the step of an averaged network."""
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
 """Parts of names that wrappers insert: DataParallel, torch.compile, FSDP, checkpointing, Lightning's Fabric."""
-SHOWN = 3
-"""Largest number of names in a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +73,8 @@ class Contents:
     def summary(self) -> str:
         """Returns the dicts of the file with their numbers of tensors, largest first."""
         counts = Counter(re.sub(r"\.\d+(\..*)?$", "", entry.container) for entry in self.entries.values())
-        shown = [f"{name or 'top level'} ({count} tensors)" for name, count in counts.most_common(5)]
-        return ", ".join(shown) + (f" and {len(counts) - 5} more" if len(counts) > 5 else "")
+        shown = [f"{name or 'top level'} ({count} tensors)" for name, count in counts.most_common()]
+        return listed(shown, 5)
 
 
 def _walk(value: Any, container: str, seen: set[int]) -> Iterator[tuple[str, str, Any]]:
@@ -318,7 +316,7 @@ def _nothing(contents: Contents, within: Contents, path: Path, key: str) -> Inpu
 def _misfit(contents: Contents, within: Contents, nearest: Group, path: Path) -> InputError:
     """Returns the error of a file in which no state fits: the nearest group, and all dicts of the file."""
     if contents.modules:
-        where = listed(list(contents.modules))
+        where = listed(contents.modules)
         return InputError(f"{path} holds a whole pickled network in {where}", hint=save_hint(path.name))
     quantised = [name for name, entry in within.entries.items() if entry.tensor.is_quantized]
     if quantised:
@@ -336,12 +334,6 @@ def _misfit(contents: Contents, within: Contents, nearest: Group, path: Path) ->
     several = len({entry.container for entry in contents.entries.values()}) > 1
     there = f"; the file holds {contents.summary()}, and {nearest.prefix or 'top level'} is nearest" if several else ""
     return InputError(f"{path} {problem}{there}", hint="these are not the weights of this network")
-
-
-def listed(names: list[str]) -> str:
-    """Returns the first names, and the number of the others."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def load(network: torch.nn.Module, path: Path, *, key: str = "") -> str:
