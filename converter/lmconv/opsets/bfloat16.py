@@ -13,7 +13,7 @@ from lmconv.graph.index import attribute
 def widen_constants(model: onnx.ModelProto) -> int:
     """Turns all bfloat16 constants of a model into float32, in place.
 
-    A model that computes in bfloat16 (a node casts to bfloat16) is not changed: its rounding is part of the network.
+    A model with a Cast to bfloat16 computes in bfloat16, and is not changed: the rounding is part of the network.
 
     Returns:
         Number of constants changed.

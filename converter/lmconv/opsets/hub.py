@@ -1,4 +1,4 @@
-"""From an ONNX file as people have one to the operators of the hub: opset 18 to 24, standard operators.
+"""Converts the operators of any ONNX file to the operators of the hub: opset 18 to 24, standard operators.
 
 The result computes what ONNX Runtime computes from the file.
 """

@@ -98,7 +98,7 @@ def _dropout(call: Call) -> Sequence[str] | None:
 
 
 def _resize(call: Call) -> Sequence[str]:
-    """Gives a Resize the coordinates of Upsample and of Resize before opset 11.
+    """Gives a Resize the coordinates of operators before opset 11: Upsample and Resize.
 
     To the nearest value, ONNX Runtime rounds down along an axis that grows, and up along an axis that shrinks.
     """

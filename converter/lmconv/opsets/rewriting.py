@@ -46,7 +46,7 @@ class Facts:
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """One node to replace, and the nodes that replace the node.
+    """A node to replace, and its replacement.
 
     Attributes:
         node: The node.

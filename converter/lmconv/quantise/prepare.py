@@ -62,7 +62,7 @@ def _plain_gemms(model: onnx.ModelProto) -> None:
 
 
 def _vacate_names(graph: onnx.GraphProto) -> None:
-    """Renames every value that has a name which the quantiser writes, for example `x_scale`.
+    """Renames every value whose name the quantiser would write, for example `x_scale`.
 
     A bias called `x_bias` keeps its name if the layer that writes `x` is its only reader: the new bias replaces it.
     """

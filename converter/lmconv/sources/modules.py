@@ -49,7 +49,7 @@ def types(module: nn.Module) -> set[torch.dtype]:
 def bind(module: nn.Module, constants: Mapping[str, Any], theirs: str) -> None:
     """Lets a network be called with the image alone: further arguments of its forward() become constants.
 
-    Arguments with a default keep it. The image is the first argument.
+    Arguments with a default keep the default. The image is the first argument.
 
     Args:
         module: The network, changed in place.

@@ -1,4 +1,4 @@
-"""The state in a checkpoint that fits a network, wherever the file keeps the state and however the file names tensors.
+"""The state in a checkpoint that fits a network, at any place in the file and with any prefixes of names.
 
 People save a state dict under any key, with prefixes that wrappers add to its names, beside an optimiser and a second,
 averaged network. No list of keys can name them all. The content of a file is therefore one flat table of tensors by
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmconv.errors import InputError, listed
 from lmconv.sources.checkpoint_file import StandIn, read, save_hint
-from lmconv.sources.spelling import respelled
+from lmconv.sources.parametrisations import equivalents
 
 if TYPE_CHECKING:
     import torch
@@ -184,7 +184,7 @@ def find(contents: Contents, network: State, path: Path, *, key: str = "") -> Fo
 
 def groups(contents: Contents, network: State) -> list[Group]:
     """Returns the groups of tensors that share names with a network; the largest dict if none does."""
-    for entries in respelled({name: entry.tensor for name, entry in contents.entries.items()}, network):
+    for entries in equivalents({name: entry.tensor for name, entry in contents.entries.items()}, network):
         spelled = _spelled(contents, entries)
         found = [
             _compared(prefix, {head + name: names for name, names in by_name.items()}, spelled, network)
@@ -200,7 +200,7 @@ def groups(contents: Contents, network: State) -> list[Group]:
 
 
 def _spelled(contents: Contents, tensors: State) -> Contents:
-    """Returns the contents with respelled names; a new name belongs to the dict of the tensor it comes from."""
+    """Returns the contents with the names of an equivalent state; a new name belongs to the dict of the old name."""
     known = contents.entries
     parents = {name.rpartition(".")[0]: entry.container for name, entry in known.items()}
 

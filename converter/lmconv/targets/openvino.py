@@ -50,8 +50,8 @@ UNREAD: Mapping[str, tuple[str, str]] = {
     "exact_resampling": ("Resize", "half_pixel_symmetric"),
     "circular": ("Pad", "wrap"),
 }
-"""Operator that OpenVINO does not read, alone or with an attribute of this value, by the pass that writes the operator
-in others. A QLinearConv is not read with one scale per channel."""
+"""Operator that OpenVINO does not read, alone or with an attribute of this value, by the pass that replaces the
+operator. A QLinearConv is not read with one scale per channel."""
 SIZES = 3
 """Number of batch sizes for which a session compiles a static network; all other sizes share one with a free batch."""
 
