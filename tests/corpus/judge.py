@@ -19,7 +19,7 @@ Run: TypeAlias = Callable[[Array], Array]
 LIMITS = {"fp32": 1e-5, "fp16": 5e-3}
 """Largest difference of a number, as a fraction of the largest expected number, at least 1."""
 INT8 = 0.25
-"""Largest mean difference in int8, as a fraction of the deviation of the expected numbers over the faces."""
+"""Largest mean difference in int8, as a fraction of the mean absolute deviation of the expected numbers over the faces."""
 
 
 def difference(
@@ -32,7 +32,7 @@ def difference(
         precision: fp32, fp16 or int8.
         source: Runs the source network on (N, 3, H, W) float32.
         faces: (N, 3, H, W) float32, faces that no calibration saw.
-        noise: The same shape, uniform noise; not judged in int8, whose ranges are those of faces.
+        noise: The same shape, uniform noise; not judged in int8, whose ranges come from faces.
         output: Name of the output of the artefact to compare.
         slack: Factor of the limits of fp32 and fp16.
     """
