@@ -5,6 +5,7 @@ The rules, in order (docs/outputs.md):
 1. `--output` names the output.
 2. An output whose name says so (`POINT_NAMES`) and whose shape can be points.
 3. The only output whose shape can be points; with `--landmarks`, the only one that can be this number of points.
+4. The first output of the source, if no other output has a published number of points.
 
 Several outputs that remain are a question to the user. Without `--landmarks`, the number of points must be one that a
 publication has (`lmconv.networks.published`), unless the name says points and the shape is (N, L, 2) or (N, L, 3).
@@ -88,7 +89,9 @@ def _only(candidates: Candidates, options: OutputOptions) -> Candidate:
     named = [output for output in possible if output.named_points]
     if len(named) == 1 or len(possible) == 1:
         return (named if len(named) == 1 else possible)[0]
-    published = any(count in NUMBERS for output in possible for count, _ in output.readings)
+    published = [output for output in possible if any(count in NUMBERS for count, _ in output.readings)]
+    if not named and published == [candidates.outputs[0]]:
+        return published[0]
     if possible and (named or published or options.landmarks):
         raise _question(candidates, named or possible, "landmarks")
     if possible:

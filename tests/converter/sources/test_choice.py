@@ -63,6 +63,10 @@ def test_two_outputs_that_can_be_points_are_a_question() -> None:
         assert part in caught.value.message
 
 
+def test_the_first_output_is_taken_if_no_other_has_a_published_number_of_points() -> None:
+    assert names(chosen(output("y", 20), output("score", 8, 1, 1))) == ("y",)
+
+
 @pytest.mark.parametrize("which", ["y", "1"])
 def test_the_user_names_an_output_by_name_or_index(which: str) -> None:
     assert names(chosen(output("score", 8, 1, 1), output("y", 20), output=which)) == ("y",)

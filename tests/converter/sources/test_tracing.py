@@ -230,6 +230,12 @@ def test_inputs_that_influence_each_other_are_refused_and_the_layer_is_named(tmp
         exported(tmp_path, code)
 
 
+def test_a_small_influence_between_inputs_is_found_too(tmp_path: Path) -> None:
+    code = "class Net(Base):\n def middle(self, y):\n  return y + y[y > 0.5].mean()"
+    with pytest.raises(InputError, match=r"depends on the other inputs .*batch"):
+        exported(tmp_path, code)
+
+
 # Networks that cannot be converted as they are
 
 REFUSED = {
