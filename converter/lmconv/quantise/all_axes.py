@@ -56,7 +56,8 @@ def _results(sides: Float32, sizes: NDArray[Any], policy: str) -> NDArray[Any]:
     ratios = sizes / sides
     if policy == "stretch":
         return sizes
-    return np.round((ratios.min() if policy == "not_larger" else ratios.max()) * sides)
+    ratio = ratios.min() if policy == "not_larger" else ratios.max()
+    return np.asarray(np.round(ratio * sides))
 
 
 def _center_crop_pad(call: Call) -> Sequence[str] | None:

@@ -73,8 +73,8 @@ def network(between: str, *, last: str = "y = Conv <pads: ints = [1, 1, 1, 1]> (
         "pads": [0, 0, 1, 1, 0, 0, 1, 1], "start": [1, 1], "end": [17, 17], "both": [2, 3],
         "gain": np.ones(8, np.float32), "a_scale": np.float32(0.05), "a_zero_point": np.uint8(128),
         "matrix": weights(16, 16), "w3": weights(8, 8, 3), "sequence": [0, 8, 256], "three1": [3],
-        "one1": [1], "four": [1, 1, 1, 1], "double": np.float32([2, 2]), "sides": [9, 23], "start_sides": [16, 16],
-        "nine": [9],
+        "one1": [1], "four": [1, 1, 1, 1], "double": np.ones(2, np.float32) * 2, "sides": [9, 23],
+        "start_sides": [16, 16], "nine": [9],
         "cube": weights(8, 16, 64),
     }  # fmt: skip
     graph = parser.parse_graph(
