@@ -19,7 +19,7 @@ from lmconv.store import reference as reference_file
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own-network.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-COMMANDS = re.findall(r"^lmconv .*", PAGE, re.MULTILINE)
+COMMANDS = [line for block in PAGE.split("```")[1::2] for line in block.splitlines() if line.startswith("lmconv ")]
 OWN = ("--input", "3x32x32", "--landmarks", "4", "--random-weights")
 
 USERS = """

@@ -12,11 +12,11 @@ from lmconv.types import Json
 ARTIFACT = "path model target precision io"
 LATENCY = "samples median_ms low_ms high_ms p90_ms p99_ms"
 ROWS = {
-    "export": f"{ARTIFACT} execution bytes weights parameters flops source_parameters source_flops seconds guard",
+    "export": f"{ARTIFACT} execution bytes weights parameters flops source_parameters source_flops seconds guard int8",
     "verify": f"{ARTIFACT} execution passed trained boxes missed "
     "caveat gates limits figures parity normaliser ion source_ion delta_ion",
     "bench": f"{ARTIFACT} size timed execution caveat device threads batch {LATENCY} ratio_torch ratio_plain",
-    "report": f"{ARTIFACT} execution bytes parameters trained verified normaliser latency guard doubt",
+    "report": f"{ARTIFACT} execution bytes parameters trained verified normaliser latency guard doubt int8",
 }
 
 

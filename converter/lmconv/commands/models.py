@@ -78,9 +78,9 @@ def described(backbone: Backbone, weights: Path | None) -> Json:
 def _counted(backbone: Backbone, weights: Path | None) -> tuple[int, int] | tuple[None, None]:
     """Parameters and FLOPs; FLOPs of a network for pictures of any size are those at the size of its sample."""
     if backbone.build is None:
-        from lmconv.sources import onnx_reading
+        from lmconv.sources.onnx_files import reading
 
-        return onnx_reading.counts(weights) if weights else (None, None)
+        return reading.counts(weights) if weights else (None, None)
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

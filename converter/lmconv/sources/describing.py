@@ -51,7 +51,7 @@ def describe(model: str, **options: Unpack[NetworkOptions]) -> Description:
 
 
 def _file(model: str, options: NetworkOptions) -> tuple[str, Candidates, ModelSpec]:
-    from lmconv.sources.onnx_file import described
+    from lmconv.sources.onnx_files.source import described
 
     constants = options.get("constants") or {}
     return described(Path(model), size=options.get("size"), preprocess=options.get("preprocess"), constants=constants)

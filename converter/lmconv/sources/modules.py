@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lmconv.errors import InputError
+from lmconv.errors import InputError, listed
 from lmconv.sources.observing import Observed
 
 WRAPPERS: Mapping[str, str] = {
@@ -78,7 +78,7 @@ def _kind(module: nn.Module) -> str:
 def bind(module: nn.Module, constants: Mapping[str, Any], theirs: str) -> None:
     """Lets a network be called with the image alone: further arguments of its forward() become constants.
 
-    Arguments with a default keep it. The image is the first argument.
+    Arguments with a default keep the default. The image is the first argument.
 
     Args:
         module: The network, changed in place.
@@ -176,9 +176,3 @@ def random(events: Observed, theirs: str) -> InputError:
         return InputError(message, hint=hint)
     message = f"{theirs} computes something else each time"
     return InputError(message, hint="let forward() change no state that a later call reads")
-
-
-def listed(names: Mapping[str, None]) -> str:
-    """Returns the first names, and the number of the others."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(list(names)[:3]) + more

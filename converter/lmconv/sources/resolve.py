@@ -30,7 +30,7 @@ from lmconv.types import (
 )
 
 if TYPE_CHECKING:
-    from lmconv.sources.onnx_file import OnnxSource
+    from lmconv.sources.onnx_files.source import OnnxSource
     from lmconv.sources.pytorch import TorchSource
 
 Opened: TypeAlias = "TorchSource | OnnxSource"
@@ -202,7 +202,7 @@ def _mistakes(model: str, options: NetworkOptions) -> Iterator[tuple[object, str
 
 
 def _onnx(path: Path, outputs: OutputOptions, options: NetworkOptions) -> ModelSpec:
-    from lmconv.sources.onnx_file import onnx_spec
+    from lmconv.sources.onnx_files.source import onnx_spec
 
     return onnx_spec(
         path,
@@ -264,7 +264,7 @@ def _digest(path: Path) -> str:
     if not is_onnx(path.name):
         shards = checkpoint_file.files(path)[1:]
         return hashlib.sha256("".join(map(sha256, [path, *shards])).encode()).hexdigest() if shards else sha256(path)
-    from lmconv.sources.onnx_reading import file_digest
+    from lmconv.sources.onnx_files.reading import file_digest
 
     return file_digest(path)
 
@@ -318,7 +318,7 @@ def _kind(backbone: str) -> Literal["torch", "onnx"]:
 def open_source(source: Source, *, threads: int = 0) -> Opened:
     """Opens a source network as a session with the inputs and outputs of its spec."""
     if source.kind == "onnx":
-        from lmconv.sources.onnx_file import OnnxSource
+        from lmconv.sources.onnx_files.source import OnnxSource
 
         return OnnxSource(source, threads=threads)
     from lmconv.sources.pytorch import TorchSource

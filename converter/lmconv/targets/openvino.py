@@ -51,7 +51,7 @@ UNREAD: Mapping[str, Callable[[onnx.NodeProto], bool]] = {
     "circular": lambda node: node.op_type == "Pad" and _has(node, b"wrap"),
     "squeeze": lambda node: node.op_type == "Squeeze" and len(node.input) < 2,  # not read for a free batch
 }
-"""Condition for a node that OpenVINO does not read, by the pass that writes the node in operators that it reads."""
+"""Condition for a node that OpenVINO does not read, by the pass that replaces the node."""
 SIZES = 3
 """Number of batch sizes for which a session compiles a static network; all other sizes share one with a free batch."""
 
@@ -63,9 +63,9 @@ def requires() -> str | None:
 
 def last(model: onnx.ModelProto) -> tuple[str, ...]:
     """Returns the passes that write a graph in operators that OpenVINO reads."""
-    from lmconv.graph.naming import graphs
+    from lmconv.graph.naming import nodes_of
 
-    nodes = [node for graph in graphs(model.graph) for node in graph.node if not node.domain]
+    nodes = [node for node in nodes_of(model) if not node.domain]
     return tuple(name for name, unread in UNREAD.items() if any(map(unread, nodes)))
 
 

@@ -16,16 +16,16 @@ from lmconv.inference.session import noise
 from lmconv.networks.candidates import SEEDED, Candidate, Candidates
 from lmconv.networks.heads import head_of
 from lmconv.sources.choice import choose
-from lmconv.sources.onnx_constants import NONE
-from lmconv.sources.onnx_original import Original, describe, shape_of
-from lmconv.sources.onnx_random import require_repeatable
-from lmconv.sources.onnx_reading import graph_inputs, load_onnx, path_of
+from lmconv.sources.onnx_files.constants import NONE
+from lmconv.sources.onnx_files.original import Original, describe, shape_of
+from lmconv.sources.onnx_files.random import require_repeatable
+from lmconv.sources.onnx_files.reading import graph_inputs, load_onnx, path_of
 from lmconv.types import ONNX, Arrays, ModelSpec, OutputOptions, Preprocess, Source, landmark_spec, with_any_size
 
 if TYPE_CHECKING:
     import onnx
 
-    from lmconv.sources.onnx_image import ImageInput
+    from lmconv.sources.onnx_files.image import ImageInput
 
 
 class OnnxSource:

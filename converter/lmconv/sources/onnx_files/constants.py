@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmconv.errors import UsageError
-from lmconv.sources.onnx_image import declared
+from lmconv.sources.onnx_files.image import declared
 
 if TYPE_CHECKING:
     import onnx

@@ -14,8 +14,9 @@ from tests.helpers import Cli, tiny_onnx
 from lmconv.errors import InputError
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import noise
-from lmconv.sources import export, onnx_reading
+from lmconv.sources import export
 from lmconv.sources import resolve as source
+from lmconv.sources.onnx_files import reading
 
 Change = Callable[[onnx.ModelProto], object]
 
@@ -120,7 +121,7 @@ def outside(path: Path, *locations: str) -> Path:
 
 
 def test_weights_in_several_files_and_folders_are_read(tmp_path: Path) -> None:
-    read = onnx_reading.load_onnx(outside(tmp_path / "x.onnx", "a.bin", "b.bin", "more/c.bin"))
+    read = reading.load_onnx(outside(tmp_path / "x.onnx", "a.bin", "b.bin", "more/c.bin"))
     arrays = [numpy_helper.to_array(tensor) for tensor in read.graph.initializer]
     for array, tensor in zip(arrays, tiny_onnx().graph.initializer, strict=True):
         np.testing.assert_array_equal(array, numpy_helper.to_array(tensor))
@@ -130,14 +131,14 @@ def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
     path = outside(tmp_path / "x.onnx", "a.bin")
     (tmp_path / "a.bin").unlink()
     with pytest.raises(InputError, match=r"has its weights in a\.bin, which does not exist"):
-        onnx_reading.load_onnx(path)
+        reading.load_onnx(path)
 
 
 def test_weights_that_are_too_short_are_refused(tmp_path: Path) -> None:
     path = outside(tmp_path / "x.onnx", "a.bin")
     (tmp_path / "a.bin").write_bytes(b"short")
     with pytest.raises(InputError, match=r"x\.onnx"):
-        onnx_reading.load_onnx(path)
+        reading.load_onnx(path)
 
 
 def test_weights_outside_the_folder_are_refused(tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def test_weights_outside_the_folder_are_refused(tmp_path: Path) -> None:
     for location in ("../up.bin", str(tmp_path / "absolute.bin")):
         path = outside(tmp_path / "in" / "x.onnx", location)
         with pytest.raises(InputError, match="outside its folder"):
-            onnx_reading.load_onnx(path)
+            reading.load_onnx(path)
 
 
 def test_more_weights_than_protobuf_can_write_are_refused_before_they_are_read(tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_more_weights_than_protobuf_can_write_are_refused_before_they_are_read(t
     model.graph.initializer[0].dims[:] = [3 << 18, 3, 16, 16]
     path.write_bytes(model.SerializeToString())
     with pytest.raises(InputError, match=r"has 2\.3 GiB with its weights, and lmconv converts models up to 2 GiB"):
-        onnx_reading.load_onnx(path)
+        reading.load_onnx(path)
 
 
 # Random numbers
