@@ -19,7 +19,7 @@ Run: TypeAlias = Callable[[Array], Array]
 LIMITS = {"fp32": 1e-5, "fp16": 5e-3}
 """Largest difference of a number, as a fraction of the largest expected number, at least 1."""
 INT8 = 0.25
-"""Largest mean difference in int8, as a fraction of the mean absolute deviation of the expected numbers over the faces."""
+"""Largest mean difference in int8, fraction of the mean absolute deviation of the expected numbers over faces."""
 
 
 def difference(

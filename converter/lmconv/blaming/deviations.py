@@ -139,7 +139,7 @@ class Sides:
 
 
 def _without_factors(actual: Float64, expected: Float64) -> Float64:
-    """Divides each channel, axis 1, by the factor that brings it closest to the expected channel."""
+    """Divides each channel, axis 1, by the factor with the least squared distance to the expected channel."""
     if actual.ndim < 2:
         return actual
     axes = tuple(axis for axis in range(actual.ndim) if axis != 1)

@@ -56,7 +56,7 @@ def raised(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 
 def _before(opset: int) -> Rules:
-    """Returns the rules for the graph as the file has it."""
+    """Returns the rules for the graph before ONNX's conversion."""
     rules: dict[tuple[str, str], Rule] = {}
     if opset < AXIS_ALONE:
         rules["", "Hardmax"] = _hardmax
@@ -68,7 +68,7 @@ def _before(opset: int) -> Rules:
 
 
 def _after(opset: int) -> Rules:
-    """Returns the rules for the graph that the converter made."""
+    """Returns the rules for the graph after ONNX's conversion."""
     rules: dict[tuple[str, str], Rule] = {}
     if opset < RESIZE:
         rules["", "Resize"] = _resize

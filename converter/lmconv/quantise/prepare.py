@@ -13,6 +13,7 @@ from lmconv.graph.constants import lift_constants, widen_graph
 from lmconv.graph.execution import run_node
 from lmconv.graph.facts import copied
 from lmconv.graph.index import Graph, reads
+from lmconv.quantise.all_axes import write_all_axes
 
 SUFFIXES = ("_scale", "_zero_point", "_quantized", "_dequantized", "_weights", "_bias")
 """Ends of the names that the quantiser gives to new values."""
@@ -26,6 +27,7 @@ def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     lift_constants(model.graph)
     widen_graph(model.graph, NARROW)
     _fold(model)
+    write_all_axes(model)
     _plain_gemms(model)
     _vacate_names(model.graph)
     return model

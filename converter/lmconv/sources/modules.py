@@ -30,20 +30,49 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
-def widen(module: nn.Module) -> None:
+def widen(module: nn.Module) -> str:
     """Converts a network to float32, in place, if all of its weights have one other floating-point type.
 
     float16 and bfloat16 weights keep their values; float64 weights are rounded. A network with weights of several types
     casts by itself, and stays as the user wrote it.
+
+    Returns:
+        A note for the user; empty if nothing changes.
     """
     kinds = types(module)
-    if len(kinds) == 1 and kinds != {torch.float32}:
-        module.float()
+    if len(kinds) != 1 or kinds == {torch.float32}:
+        return ""
+    module.float()
+    return f"the network's weights are {str(kinds.pop()).removeprefix('torch.')}: lmconv runs the network in float32"
 
 
 def types(module: nn.Module) -> set[torch.dtype]:
     """Returns the floating-point types of the parameters of a network."""
     return {value.dtype for value in module.parameters() if value.is_floating_point()}
+
+
+def check_float(module: nn.Module, theirs: str) -> None:
+    """Refuses a network that torch.ao has quantised; a network prepared for quantisation is a float network.
+
+    Raises:
+        InputError: A layer computes with integers.
+    """
+    kinds = {name: _kind(part) for name, part in module.named_modules()}
+    quantised = [name for name, kind in kinds.items() if "torch.ao.nn." in kind and "quantized" in kind]
+    found = dict.fromkeys(name or "the network" for name in quantised)
+    if found:
+        hint = "let the function return the float network: --precision int8 quantises"
+        raise InputError(f"{theirs} is quantised already: {listed(found)}", hint=hint)
+
+
+def _kind(module: nn.Module) -> str:
+    """Returns the class of a module with its Python module; for TorchScript those of the original."""
+    script: Any = getattr(module, "_c", None)
+    return (
+        str(script._type().qualified_name())
+        if script is not None
+        else f"{type(module).__module__}.{type(module).__qualname__}"
+    )
 
 
 def bind(module: nn.Module, constants: Mapping[str, Any], theirs: str) -> None:
