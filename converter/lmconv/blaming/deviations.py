@@ -19,9 +19,9 @@ CHUNK_BYTES = 1 << 28
 """Largest size of the values that are read in one run, bytes."""
 
 MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity")
-"""Operators behind which axis 1 may be no longer that of the channels; the operators compute nothing."""
+"""Operators that compute nothing, and after which axis 1 may no longer be the axis of the channels."""
 FAINT = 1e-2
-"""Share of the mean power of a channel below which the factor of a channel is not determined, and tends to 1."""
+"""Fraction of the mean power of all channels below which a channel has no certain factor; the factor tends to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,14 @@ def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
             yield from graphs(inner)
 
 
+def nodes_of(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Yields the nodes of a model, subgraphs included."""
+    return (node for graph in graphs(model.graph) for node in graph.node)
+
+
 def operators_of(model: onnx.ModelProto) -> set[str]:
     """Returns the standard operators of a model, subgraphs included."""
-    return {node.op_type for graph in graphs(model.graph) for node in graph.node if not node.domain}
+    return {node.op_type for node in nodes_of(model) if not node.domain}
 
 
 def taken(graph: onnx.GraphProto) -> set[str]:

@@ -30,7 +30,7 @@ class Observed:
     Attributes:
         means: Mean of each channel on the first batch, (C,) float32; only for outputs of layers with a bias.
         largest: Largest magnitude of each float32 tensor over all inputs; infinity if a value is NaN.
-        types: Type of each tensor. A sequence has no entry, and nor has a type that numpy lacks.
+        types: Type of each tensor. Sequences, and tensors of types that numpy lacks, have no entry.
         unchanged: Float32 outputs that stay float32 even if the node becomes float16.
         unsupported: Nodes without float16 in ONNX or in ONNX Runtime.
         sensitive: Inputs whose rounding changes an output of the node by more than `SENSITIVE`, by node.

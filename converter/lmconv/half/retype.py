@@ -77,9 +77,9 @@ class _Writer:
             self.nodes.append(node)
 
     def _as(self, name: str, type_: int) -> str:
-        """Returns the name under which a value that was float32 has a type: float32 or float16.
+        """Returns the name of a float32 value in one of the types float32 and float16.
 
-        This is the value itself, a converted initializer, or the output of a new Cast.
+        The name is the name of the value itself, of a converted initializer, or of the output of a new Cast.
         """
         name = self._same.get(name, name)
         if (name in self._halves) == (type_ == FLOAT16):
@@ -97,7 +97,7 @@ class _Writer:
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Removes initializers that no node reads and that are no outputs."""
+    """Removes initializers that neither a node nor an output reads."""
     used = {name for node in graph.node for name in reads(node)} | {value.name for value in graph.output}
     tensors = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]

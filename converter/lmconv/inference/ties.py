@@ -1,7 +1,7 @@
 """Ties inside a network: points that jump in the source network itself when the input changes by a rounding error.
 
 A network that decodes heatmaps inside (arg-max, top-k) chooses between candidates. Where two candidates are equal
-within the rounding of the precision, the source and an artefact may choose differently, and both are right.
+within the rounding of the precision, the source and an artefact may choose differently, and both choices are right.
 """
 
 from __future__ import annotations

@@ -10,8 +10,7 @@ from onnx import defs, helper, inliner, shape_inference
 from lmconv.errors import InputError
 from lmconv.graph import naming
 from lmconv.graph.index import subgraphs
-from lmconv.opsets.rewriting import STANDARD
-from lmconv.opsets.versions import opset_of, reason
+from lmconv.opsets.versions import STANDARD, opset_of, reason
 
 
 def inlined(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
@@ -43,7 +42,7 @@ def inlined(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
 def _complete(model: onnx.ModelProto) -> None:
     """Gives every call of a function its default attributes, which the inliner ignores."""
     defaults = {(function.domain, function.name): function.attribute_proto for function in model.functions}
-    nodes = [node for graph in naming.graphs(model.graph) for node in graph.node]
+    nodes = list(naming.nodes_of(model))
     for function in model.functions:
         for node in function.node:
             nodes += [node, *(item for graph in subgraphs(node) for part in naming.graphs(graph) for item in part.node)]

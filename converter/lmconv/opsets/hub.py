@@ -1,4 +1,4 @@
-"""From an ONNX file as people have one to the operators of the hub: opset 18 to 24, standard operators.
+"""Converts the operators of any ONNX file to the operators of the hub: opset 18 to 24, standard operators.
 
 The result computes what ONNX Runtime computes from the file.
 """
@@ -11,7 +11,7 @@ import onnx
 
 from lmconv.graph import naming
 from lmconv.graph.naming import operators_of
-from lmconv.opsets.bfloat16 import widen
+from lmconv.opsets.bfloat16 import widen_constants
 from lmconv.opsets.functions import inlined, written_out
 from lmconv.opsets.lowering import lowered
 from lmconv.opsets.microsoft import RULES
@@ -45,7 +45,7 @@ def to_hub(model: onnx.ModelProto, name: str, say: Callable[[str], None] = lambd
     """
     model = inlined(model, name)
     tidy_domains(model)
-    widen(model)
+    widen_constants(model)
     ends = {value.name for value in (*model.graph.input, *model.graph.output)}
     changed = rewrite(model, {**training(opset_of(model), ends), **early(opset_of(model))})
     if changed["Dropout"]:
@@ -64,4 +64,4 @@ def to_hub(model: onnx.ModelProto, name: str, say: Callable[[str], None] = lambd
 
 def foreign(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Returns the nodes whose operators ONNX does not define, subgraphs included."""
-    return [node for graph in naming.graphs(model.graph) for node in graph.node if node.domain]
+    return [node for node in naming.nodes_of(model) if node.domain]

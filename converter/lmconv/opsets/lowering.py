@@ -1,6 +1,6 @@
 """Lowers a model to an older opset, for a runtime that reads no later one.
 
-ONNX's own converter has no way down for operators that are new, and does not name a node that stops it.
+ONNX's own converter does not lower new operators, and does not name the node that prevents the conversion.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def lowered(model: onnx.ModelProto, opset: int, name: str) -> onnx.ModelProto:
 
 def _too_new(model: onnx.ModelProto, opset: int) -> list[onnx.NodeProto]:
     """Returns the nodes that an older opset does not have, or not in this form, subgraphs included."""
-    nodes = [node for graph in naming.graphs(model.graph) for node in graph.node if not node.domain]
-    return [node for node in nodes if not _fits(node, opset_of(model), opset)]
+    nodes = naming.nodes_of(model)
+    return [node for node in nodes if not node.domain and not _fits(node, opset_of(model), opset)]
 
 
 def _fits(node: onnx.NodeProto, opset: int, older: int) -> bool:

@@ -15,8 +15,8 @@ from onnx import helper, shape_inference, version_converter
 from lmconv.errors import InputError
 from lmconv.graph import naming
 from lmconv.graph.index import reads
-from lmconv.opsets.rewriting import STANDARD, Call, Rule, Rules, rewrite
-from lmconv.opsets.versions import label, opset_of, reason
+from lmconv.opsets.rewriting import Call, Rule, Rules, rewrite
+from lmconv.opsets.versions import STANDARD, label, opset_of, reason
 from lmconv.types import OPSET
 
 RESIZE = 11
@@ -98,7 +98,7 @@ def _dropout(call: Call) -> Sequence[str] | None:
 
 
 def _resize(call: Call) -> Sequence[str]:
-    """Gives a Resize the coordinates of Upsample and of Resize before opset 11.
+    """Gives a Resize the coordinates of operators before opset 11: Upsample and Resize.
 
     To the nearest value, ONNX Runtime rounds down along an axis that grows, and up along an axis that shrinks.
     """
@@ -129,8 +129,7 @@ def _refusal(node: onnx.NodeProto | None, name: str, opset: int, why: str) -> In
 
 def _first(model: onnx.ModelProto, op: str) -> onnx.NodeProto | None:
     """Returns the first node of a standard operator, subgraphs included."""
-    nodes = (node for graph in naming.graphs(model.graph) for node in graph.node)
-    return next((node for node in nodes if node.op_type == op and node.domain in STANDARD), None)
+    return next((node for node in naming.nodes_of(model) if node.op_type == op and node.domain in STANDARD), None)
 
 
 def _culprit(model: onnx.ModelProto) -> onnx.NodeProto | None:

@@ -15,9 +15,8 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from lmconv.graph import naming
 from lmconv.graph.constants import constant_value, is_constant
 from lmconv.graph.index import reads, subgraphs
+from lmconv.opsets.versions import STANDARD, opset_of
 
-STANDARD = ("", "ai.onnx")
-"""Both names of the domain of standard operators."""
 MICROSOFT = "com.microsoft"
 """Domain of the operators that ONNX Runtime adds."""
 
@@ -47,7 +46,7 @@ class Facts:
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """One node to replace, and the nodes that replace the node.
+    """A node to replace, and its replacement.
 
     Attributes:
         node: The node.
@@ -143,8 +142,7 @@ def rewrite(model: onnx.ModelProto, rules: Rules) -> Counter[str]:
         Number of replaced nodes by operator.
     """
     changed: Counter[str] = Counter()
-    nodes = (node for graph in naming.graphs(model.graph) for node in graph.node)
-    if any(_key(node) in rules for node in nodes):
+    if any(_key(node) in rules for node in naming.nodes_of(model)):
         _rewrite(model.graph, rules, ChainMap(), _facts(model), changed)
     return changed
 
@@ -168,8 +166,8 @@ def _facts(model: onnx.ModelProto) -> Facts:
             if value.type.tensor_type.HasField("shape"):
                 dims = value.type.tensor_type.shape.dim
                 shapes[value.name] = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
-    opset = max((entry.version for entry in model.opset_import if entry.domain in STANDARD), default=1)
-    return Facts(taken=naming.taken(model.graph), read=read, shapes=shapes, half=half, opset=opset)
+    taken = naming.taken(model.graph)
+    return Facts(taken=taken, read=read, shapes=shapes, half=half, opset=opset_of(model))
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -12,8 +12,8 @@ import onnx
 
 from lmconv.graph import naming
 from lmconv.graph.index import attribute
-from lmconv.opsets.rewriting import STANDARD, Call, Rule, Rules
-from lmconv.opsets.versions import opset_of
+from lmconv.opsets.rewriting import Call, Rule, Rules
+from lmconv.opsets.versions import STANDARD, opset_of
 
 SINCE_TRAINING_MODE = 14
 """Opset that gave BatchNormalization its attribute `training_mode`. Five outputs meant training mode before."""
@@ -26,8 +26,7 @@ DYNAMIC = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLST
 def batchwide(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Returns the nodes that compute statistics over the whole batch, subgraphs included."""
     opset = opset_of(model)
-    nodes = [node for graph in naming.graphs(model.graph) for node in graph.node]
-    return [node for node in nodes if node.op_type in DYNAMIC or _is_trained(node, opset)]
+    return [node for node in naming.nodes_of(model) if node.op_type in DYNAMIC or _is_trained(node, opset)]
 
 
 def _is_trained(node: onnx.NodeProto, opset: int) -> bool:

@@ -6,7 +6,9 @@ import onnx
 
 from lmconv.errors import first_line
 from lmconv.graph import naming
-from lmconv.opsets.rewriting import STANDARD
+
+STANDARD = ("", "ai.onnx")
+"""Both names of the domain of standard operators."""
 
 
 def opset_of(model: onnx.ModelProto) -> int:

@@ -16,7 +16,7 @@ OPERATORS = frozenset({"Attention", "CenterCropPad", "DynamicQuantizeLinear", "R
 
 def found(model: onnx.ModelProto) -> Counter[str]:
     """Returns the number of nodes of each such operator, subgraphs included."""
-    nodes = (node for graph in naming.graphs(model.graph) for node in graph.node)
+    nodes = naming.nodes_of(model)
     return Counter(node.op_type for node in nodes if node.op_type in OPERATORS and not node.domain)
 
 

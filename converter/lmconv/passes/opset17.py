@@ -24,8 +24,8 @@ from lmconv.graph.index import attribute, reads, subgraphs
 from lmconv.graph.rewriter import make
 from lmconv.opsets.functions import written_out
 from lmconv.opsets.lowering import lowered
-from lmconv.opsets.rewriting import STANDARD, rewrite
-from lmconv.opsets.versions import opset_of
+from lmconv.opsets.rewriting import rewrite
+from lmconv.opsets.versions import STANDARD, opset_of
 from lmconv.passes.qlinear import RULES as QLINEAR
 from lmconv.types import OPSET, Json, Pass, PassContext
 

@@ -1,6 +1,6 @@
 """Writes QLinearConv and QLinearMatMul as the float operator between DequantizeLinear and QuantizeLinear.
 
-OpenVINO reads these pairs, and computes them in int8. It refuses a QLinearConv with one scale per output channel, the
+OpenVINO reads these pairs and computes in int8. OpenVINO refuses a QLinearConv with one scale per output channel, the
 usual form. TensorRT reads neither operator. ONNX Runtime fuses the nodes again, so the integers stay the same.
 """
 
@@ -10,8 +10,12 @@ from collections.abc import Sequence
 
 import onnx
 
+from lmconv.opsets.microsoft.quantised import dequantised, quantised
 from lmconv.opsets.rewriting import Call, Rules, rewrite
 from lmconv.types import Json, Pass, PassContext
+
+OUTPUT = 6
+"""Index of the input that is the scale of the output; the zero point follows."""
 
 
 def qlinear(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
@@ -19,22 +23,12 @@ def qlinear(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPro
     return model, {"replaced": dict(sorted(rewrite(model, RULES).items()))}
 
 
-def _dequantised(call: Call, index: int, axis: int = 0) -> str:
-    """Adds a DequantizeLinear of an input, whose scale and zero point are the next two inputs."""
-    return call.add("DequantizeLinear", *(call.input(index + offset) for offset in range(3)), axis=axis)
-
-
-def _quantised(call: Call, value: str) -> Sequence[str]:
-    """Adds the QuantizeLinear of the output."""
-    return [call.add("QuantizeLinear", value, call.input(6), call.input(7))]
-
-
 def _conv(call: Call) -> Sequence[str]:
     """QLinearConv; the int32 bias has the scale of the input times the scale of the weights, and no zero point."""
-    inputs = [_dequantised(call, 0), _dequantised(call, 3)]
+    inputs = [dequantised(call, 0, axis=0), dequantised(call, 3, axis=0)]
     if call.input(8):
         inputs.append(call.add("DequantizeLinear", call.input(8), _product(call, 1, 4), axis=0))
-    return _quantised(call, call.add("Conv", *inputs, **call.settings))
+    return [quantised(call, call.add("Conv", *inputs, **call.settings), OUTPUT)]
 
 
 def _product(call: Call, first: int, second: int) -> str:
@@ -54,8 +48,8 @@ def _matmul(call: Call) -> Sequence[str] | None:
         one = scale in ((), (1,))
         if not one and rank < axis_from_end:
             return None
-        sides.append(_dequantised(call, index, 0 if one else rank - axis_from_end))
-    return _quantised(call, call.add("MatMul", *sides))
+        sides.append(dequantised(call, index, axis=0 if one else rank - axis_from_end))
+    return [quantised(call, call.add("MatMul", *sides), OUTPUT)]
 
 
 RULES: Rules = {("", "QLinearConv"): _conv, ("", "QLinearMatMul"): _matmul}

@@ -157,6 +157,17 @@ def test_networks_of_every_form_are_exported(tmp_path: Path, form: str) -> None:
     exported(tmp_path, FORMS[form])
 
 
+@pytest.mark.parametrize(("kind", "words"), [("half", ["float16"]), ("double", ["float64"]), ("float", [])])
+def test_weights_of_another_type_are_a_note(tmp_path: Path, kind: str, words: list[str]) -> None:
+    path = tmp_path / "nets.py"
+    path.write_text(f"{HEAD}def Net():\n return Base().{kind}()", encoding="utf-8")
+    with open_source(resolve(f"{path}:Net", size=(16, 16), landmarks=4, seed=0)) as session:
+        assert isinstance(session, TorchSource)
+        assert session.notes == [
+            f"the network's weights are {word}: lmconv runs the network in float32" for word in words
+        ]
+
+
 def test_values_of_further_arguments_are_constants(tmp_path: Path) -> None:
     code = "class Net(Base):\n def forward(self, x, scale, shift):\n  return super().forward(x) * scale + shift"
     with pytest.raises(InputError, match=r"needs scale, shift beside the image .*--constant scale=VALUE"):
@@ -264,6 +275,14 @@ REFUSED = {
         "def Net():\n import torch.ao.quantization as q\n n = Base().train()\n"
         " n.qconfig = q.get_default_qat_qconfig('fbgemm')\n return q.prepare_qat(n)",
         "changes its quantisation scales in every run.*disable_observer",
+    ),
+    "quantised": (
+        "def Net():\n return torch.ao.quantization.quantize_dynamic(Base().eval(), {nn.Linear})",
+        "is quantised already: head.*--precision int8 quantises",
+    ),
+    "quantised and scripted": (
+        "def Net():\n return torch.jit.script(torch.ao.quantization.quantize_dynamic(Base().eval(), {nn.Linear}))",
+        "is quantised already: head",
     ),
 }
 

@@ -5,12 +5,12 @@ Source of the definitions: ONNX Runtime's docs/ContribOperators.md. The new node
 
 from __future__ import annotations
 
-from lmconv.opsets.microsoft import attention, fused, gelu, norms, quantised, shapes
+from lmconv.opsets.microsoft import adopted, attention, fused, gelu, norms, quantised
 from lmconv.opsets.rewriting import MICROSOFT, Rules
 
 RULES: Rules = {
     (MICROSOFT, op): rule
-    for rules in (attention.RULES, fused.RULES, gelu.RULES, norms.RULES, quantised.RULES, shapes.RULES)
+    for rules in (adopted.RULES, attention.RULES, fused.RULES, gelu.RULES, norms.RULES, quantised.RULES)
     for op, rule in rules.items()
 }
 """Rule of each operator with a decomposition."""

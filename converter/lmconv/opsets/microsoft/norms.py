@@ -14,7 +14,7 @@ def _sum(call: Call, bias: int) -> str:
 
 
 def _skip_layer_norm(call: Call) -> Sequence[str] | None:
-    """SkipLayerNormalization: LayerNormalization(input + skip + bias) along the last axis; the sum is the output 3."""
+    """SkipLayerNormalization: LayerNormalization(input + skip + bias) along the last axis; the sum is output 3."""
     if call.is_read(1) or call.is_read(2):
         return None
     total = _sum(call, 4)

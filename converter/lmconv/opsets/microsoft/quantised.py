@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from lmconv.opsets.microsoft.adopted import channels_last
 from lmconv.opsets.rewriting import Call, Rule
 
 
@@ -47,8 +48,7 @@ def _pooled(op: str) -> Callable[[Call, str], str]:
         settings = {name: item for name, item in call.settings.items() if name != "channels_last"}
         if not call.get("channels_last", 0):
             return call.add(op, value, **settings)
-        first = call.add("Transpose", value, perm=[0, 3, 1, 2])
-        return call.add("Transpose", call.add(op, first, **settings), perm=[0, 2, 3, 1])
+        return channels_last(call, op, value, **settings)
 
     return compute
 
@@ -95,18 +95,12 @@ def _integer_matmul(call: Call, a: str, b: str, scales: tuple[str, str], zeros: 
 
 
 def _conv(call: Call) -> Sequence[str] | None:
-    """QLinearConv of `com.microsoft`: that of ONNX, also on (N, H, W, C)."""
+    """QLinearConv of `com.microsoft`: ONNX's QLinearConv, also on (N, H, W, C)."""
     settings = {name: item for name, item in call.settings.items() if name != "channels_last"}
     inputs = call.trimmed(9)
     if not call.get("channels_last", 0):
         return [call.add("QLinearConv", *inputs, **settings)]
-    first = call.add("Transpose", inputs[0], perm=[0, 3, 1, 2])
-    return [call.add("Transpose", call.add("QLinearConv", first, *inputs[1:], **settings), perm=[0, 2, 3, 1])]
-
-
-def _same(op: str) -> Rule:
-    """Returns the rule for an operator that ONNX defines alike."""
-    return lambda call: [call.add(op, *call.trimmed(3), **call.settings)]
+    return [channels_last(call, "QLinearConv", *inputs, **settings)]
 
 
 RULES: Mapping[str, Rule] = {
@@ -122,6 +116,4 @@ RULES: Mapping[str, Rule] = {
     "QGemm": _gemm,
     "DynamicQuantizeMatMul": _dynamic_matmul,
     "MatMulIntegerToFloat": _matmul_to_float,
-    "QuantizeLinear": _same("QuantizeLinear"),
-    "DequantizeLinear": _same("DequantizeLinear"),
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lmconv.errors import InputError
 from lmconv.graph.index import reads, subgraphs
+from lmconv.opsets.versions import label
 
 if TYPE_CHECKING:
     import onnx
@@ -21,7 +22,7 @@ RANDOM = {
     "Multinomial",
 }
 """Operators that are random by definition."""
-PERHAPS = ("Dropout", "BiasDropout", "BitmaskDropout", "BitmaskBiasDropout")
+IN_TRAINING = ("Dropout", "BiasDropout", "BitmaskDropout", "BitmaskBiasDropout")
 """Operators that are random in training mode."""
 HINT = "export the network in eval mode, without random numbers: two runs must agree"
 """Hint of both refusals."""
@@ -42,10 +43,9 @@ def require_repeatable(path: Path, model: onnx.ModelProto, outputs: Collection[s
     nodes = list(_live(model, outputs))
     random = [node for node in nodes if node.op_type in RANDOM]
     if not repeats and not random:
-        random = [node for node in nodes if node.op_type in PERHAPS]
+        random = [node for node in nodes if node.op_type in IN_TRAINING]
     if random:
-        label = random[0].name or random[0].output[0]
-        raise InputError(f"{path} computes random numbers: node {label} ({random[0].op_type})", hint=HINT)
+        raise InputError(f"{path} computes random numbers: {label(random[0])}", hint=HINT)
     if not repeats:
         raise InputError(f"two runs of {path} on the same image differ", hint=HINT)
 
