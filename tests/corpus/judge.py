@@ -25,7 +25,7 @@ INT8 = 0.25
 def difference(
     folder: Path, precision: str, source: Run, faces: Array, noise: Array, output: str, *, slack: float = 1.0
 ) -> str:
-    """Returns what an artefact computes wrongly, in words; empty if nothing.
+    """Returns the difference of an artefact beyond the limit, in words; empty without one.
 
     Args:
         folder: Folder of the artefact.
@@ -52,7 +52,7 @@ def difference(
 
 
 def _pair(source: Run, run: Run, inputs: Array) -> tuple[Array, Array]:
-    """Returns what the source and the artefact compute, each (N, numbers)."""
+    """Returns the outputs of the source and of the artefact, each (N, numbers)."""
     expected, computed = (np.asarray(each(inputs), np.float64).reshape(len(inputs), -1) for each in (source, run))
     if expected.shape != computed.shape:
         raise AssertionError(f"{computed.shape[1]} numbers for {expected.shape[1]}")
