@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:  # `lmconv --help` answers before the core types are made
@@ -91,6 +92,12 @@ class Bug(LmconvError):
 def first_line(error: BaseException) -> str:
     """Returns the first line of the message of another library's error, or the name of its class."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def listed(names: Iterable[str], shown: int = 3) -> str:
+    """Returns the first `shown` names, and the number of the others, for a message."""
+    every = list(names)
+    return ", ".join(every[:shown]) + (f" and {len(every) - shown} more" if len(every) > shown else "")
 
 
 def interrupted(error: BaseException | None) -> bool:

@@ -108,7 +108,7 @@ def test_coordinates_from_minus_one_to_one_are_converted_for_crops_and_frames(cl
     assert verified.code == 0, verified.err
 
 
-@pytest.mark.parametrize(("axes", "count"), [("xyz", 3), ("xy", 2)])
+@pytest.mark.parametrize(("axes", "count"), [("xyz", 3), pytest.param("xy", 2, marks=pytest.mark.slow)])
 def test_the_third_coordinate_is_kept_or_dropped(cli: Cli, images: NDArray[np.float32], axes: str, count: int) -> None:
     path = file(Path("net.onnx"), y=(["N", 1, 1, 204], 3, 13))
     ran = cli("export", path, *TARGETS, "--coordinates", axes, "--io", "tensor", "--io", "image", "--io", "frame")
@@ -121,7 +121,7 @@ def test_the_third_coordinate_is_kept_or_dropped(cli: Cli, images: NDArray[np.fl
     assert verified.code == 0, verified.err
 
 
-@pytest.mark.parametrize("decode", ["simcc", "simcc:2"])
+@pytest.mark.parametrize("decode", [pytest.param("simcc", marks=pytest.mark.slow), "simcc:2"])
 def test_simcc_is_decoded_in_the_graph(cli: Cli, images: NDArray[np.float32], decode: str) -> None:
     path = file(Path("net.onnx"), simcc_x=(["N", 10, 32], -1, 1), simcc_y=(["N", 10, 48], -1, 1))
     cli("export", path).refused(2, "simcc_x float32 (N, 10, 32)", "--decode simcc")

@@ -57,7 +57,7 @@ class Blame:
 
     @property
     def first_rounding(self) -> float:
-        """Largest difference of the first node that rounding explains, in the unit of its value."""
+        """Largest difference of the first node that rounding can cause, in the unit of the value."""
         return 0.0 if self.first is None else FLOOR * self.first.largest
 
     def describe(self, found: Deviation) -> str:

@@ -19,7 +19,7 @@ CHUNK_BYTES = 1 << 28
 """Largest size of the values that are read in one run, bytes."""
 
 MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity")
-"""Operators behind which axis 1 may be no longer that of the channels; the operators compute nothing."""
+"""Operators that compute nothing, and after which axis 1 may no longer be the axis of the channels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

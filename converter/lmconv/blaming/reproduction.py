@@ -28,7 +28,7 @@ expected = onnxruntime.InferenceSession({expected}, providers=["CPUExecutionProv
 result = {call}[0]
 print("expected", expected.ravel()[:4], "{target}", result.ravel()[:4], "off by", abs(result - expected).max())
 '''
-"""run.py: prints the result of ONNX Runtime for the network's node, and that of the target."""
+"""run.py: prints the result of ONNX Runtime for the network's node, and the result of the target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmconv.building import limits
-from lmconv.errors import GateFailed
+from lmconv.errors import GateFailed, LmconvError, first_line
 from lmconv.inference.session import outputs
 from lmconv.inference.ties import jumps, ties
 from lmconv.networks.heads import head_of
@@ -108,7 +108,7 @@ def accept(folder: Path, target: Target, reference: Reference, network: Network)
     artifact, undecided = artifacts.read(folder), None
     with target.open(artifact, OpenOptions()) as session:
         for expected in _references(artifact, target, reference, network):
-            result = reference_file.answer(session, artifact.spec, expected)
+            result = _answer(session, artifact, expected)
             if not (reason := _reason(artifact, target, result, expected.outputs)):
                 continue
             settled = _settled(artifact, result, expected, network)
@@ -119,6 +119,18 @@ def accept(folder: Path, target: Target, reference: Reference, network: Network)
                 raise NotReproduced(message, inputs=min(batch, reference_file.INPUTS))
             undecided = settled.undecided if expected is reference else undecided
     return undecided
+
+
+def _answer(session: Session, artifact: Artifact, expected: Reference) -> Outputs:
+    """Returns the outputs for the inputs of `expected`; an error of the runtime refuses the artefact."""
+    try:
+        return reference_file.answer(session, artifact.spec, expected)
+    except LmconvError:
+        raise
+    except Exception as error:  # runtimes raise types of their compiled modules
+        batch = len(expected.outputs.landmarks)
+        message = f"{artifact.target} cannot run its {artifact.precision} at batch {batch}: {first_line(error)}"
+        raise GateFailed(message, hint="use another target or precision, or --batch N") from error
 
 
 def disagreement(artifact: Artifact, target: Target) -> str:
@@ -155,7 +167,7 @@ def _references(artifact: Artifact, target: Target, reference: Reference, networ
 
 
 def _shares_noise(artifact: Artifact) -> bool:
-    """True if `lmconv verify` judges an artefact on noise by a limit that is stricter than that of export."""
+    """True if `lmconv verify` judges an artefact on noise by a stricter limit than export."""
     points = head_of(artifact.spec).name == "points" and not interface_of(artifact.spec).cuts_crops
     return points and artifact.precision == Precision.FP16 and artifacts.bound_px(artifact) is None
 

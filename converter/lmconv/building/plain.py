@@ -24,12 +24,12 @@ from lmconv.opsets.versions import opset_of
 from lmconv.plugins import TARGETS
 from lmconv.sources import usercode
 from lmconv.sources.batches import batch_of
+from lmconv.sources.divergence import first_divergence
 from lmconv.sources.export import export_session
 from lmconv.sources.onnx_files.batch import settle_batch
 from lmconv.sources.onnx_files.reading import load_source
 from lmconv.sources.onnx_files.source import OnnxSource
 from lmconv.sources.resolve import Opened, open_source
-from lmconv.sources.unlike import unlike
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference as reference_file
 from lmconv.store.files import canonical
@@ -124,7 +124,7 @@ def _made(folder: Path, source: Source, crops: Crops | None, batch: int | None) 
 def _explained(error: NotReproduced, source: Source, model: onnx.ModelProto, modules: dict[str, str]) -> NotReproduced:
     """Returns the error with the layer of the source at which the plain graph differs first."""
     with open_source(source) as session:
-        part = unlike(model, modules, session, noise(source.spec, source.spec.batch or 2, 0))
+        part = first_divergence(model, modules, session, noise(source.spec, source.spec.batch or 2, 0))
     where = f": {part} differs first" if part else ""
     hint = "it was not written; float32 may not reach this, for example where large numbers nearly cancel"
     return NotReproduced(f"{error.message}{where}", inputs=error.inputs, hint=hint)

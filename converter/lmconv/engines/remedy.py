@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from lmconv.errors import LmconvError
 from lmconv.networks.interfaces import interface_of
-from lmconv.networks.published import NUMBERS, SOLID
+from lmconv.networks.published import NUMBERS, THREE_DIMENSIONAL
 from lmconv.plugins import BACKBONES
 from lmconv.sources.usercode import is_factory
 from lmconv.store.artifact import bound_px
@@ -94,7 +94,7 @@ def _outputs(spec: ModelSpec, chosen: ChosenOutputs) -> Iterator[str]:
     if chosen.unit_reason == "--unit":
         yield from ("--unit", spec.decode)
     kept = "xyz"[: int(spec.outputs[0].shape[-1])]
-    if kept != chosen.axes or (kept == "xyz" and spec.landmarks not in SOLID):
+    if kept != chosen.axes or (kept == "xyz" and spec.landmarks not in THREE_DIMENSIONAL):
         yield from ("--coordinates", kept)
 
 

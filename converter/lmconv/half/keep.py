@@ -33,7 +33,7 @@ def kept(graph: Graph, observed: Observed) -> dict[str, set[int]]:
         overflow: A tensor of the node is beyond `LARGEST`, or everywhere below `SMALLEST`.
         unsupported: ONNX or ONNX Runtime has no float16 for the node.
         sensitive: Rounding to float16 changes an output too much.
-        decision: Floats that become masks or indices, or that are computed from such, up to the next layer.
+        decision: Floats that become masks or indices, and floats computed from masks or indices up to the next layer.
 
     Raises:
         GateFailed: The graph has no layer with weights.
@@ -59,7 +59,7 @@ def kept(graph: Graph, observed: Observed) -> dict[str, set[int]]:
     return reasons
 
 
-def undecided(graph: Graph, observed: Observed, reasons: Mapping[str, set[int]]) -> set[int]:
+def before_decisions(graph: Graph, observed: Observed, reasons: Mapping[str, set[int]]) -> set[int]:
     """Returns the indices of the float16 nodes that a mask or an index depends on; `reasons` has the float32 nodes."""
     read: set[str] = set()
     found = set()

@@ -30,7 +30,7 @@ class Observed:
     Attributes:
         means: Mean of each channel on the first batch, (C,) float32; only for outputs of layers with a bias.
         largest: Largest magnitude of each float32 tensor over all inputs; infinity if a value is NaN.
-        types: Type of each tensor. A sequence has no entry, and nor has a type that numpy lacks.
+        types: Type of each tensor. Sequences, and tensors of types that numpy lacks, have no entry.
         unchanged: Float32 outputs that stay float32 even if the node becomes float16.
         unsupported: Nodes without float16 in ONNX or in ONNX Runtime.
         sensitive: Inputs whose rounding changes an output of the node by more than `SENSITIVE`, by node.
@@ -117,7 +117,7 @@ def _compare(
     expected = {name: chunks[0] for name, chunks in outputs.items() if chunks[0].dtype == np.float32}
     try:
         result = _rounded_run(graph, node, values, names, whole=True)
-    except Exception:  # ONNX Runtime raises its own types; it has no such kernel
+    except Exception:  # ONNX Runtime has no such kernel, and raises its own types
         observed.unsupported.add(key(node))
         return
     unchanged = {name for name in expected if result[name].dtype == np.float32}

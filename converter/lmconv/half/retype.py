@@ -46,7 +46,7 @@ class _Writer:
         self._taken = naming.taken(model.graph)
         self._halves: set[str] = {name for name, kind in observed.types.items() if kind == np.float16}
         self._casts: dict[tuple[str, int], str] = {}
-        self._same: dict[str, str] = {}  # output of a Cast without effect, and the name of the same value
+        self._same: dict[str, str] = {}  # name of an equal value, by the output of a Cast without effect
 
     def float32(self, node: onnx.NodeProto) -> None:
         """Appends a node whose float32 inputs stay float32, in its subgraphs too."""
@@ -77,9 +77,9 @@ class _Writer:
             self.nodes.append(node)
 
     def _as(self, name: str, type_: int) -> str:
-        """Returns the name under which a value that was float32 has a type: float32 or float16.
+        """Returns the name of a float32 value in one of the types float32 and float16.
 
-        This is the value itself, a converted initializer, or the output of a new Cast.
+        The name is the name of the value itself, of a converted initializer, or of the output of a new Cast.
         """
         name = self._same.get(name, name)
         if (name in self._halves) == (type_ == FLOAT16):
@@ -97,7 +97,7 @@ class _Writer:
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Removes initializers that no node reads and that are no outputs."""
+    """Removes initializers that neither a node nor an output reads."""
     used = {name for node in graph.node for name in reads(node)} | {value.name for value in graph.output}
     tensors = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]

@@ -1,7 +1,7 @@
 """Ties inside a network: points that jump in the source network itself when the input changes by a rounding error.
 
 A network that decodes heatmaps inside (arg-max, top-k) chooses between candidates. Where two candidates are equal
-within the rounding of the precision, the source and an artefact may choose differently, and both are right.
+within the rounding of the precision, the source and an artefact may choose differently, and both choices are right.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def jumps(
     """Measures the movement of each point of the source network under random changes of the size of rounding.
 
     The input changes. If the graph is known, the candidates of each arg-max and top-k change too, because candidates
-    may be equal whatever the input is, for example zeros behind a ReLU.
+    may be equal for every input, for example zeros behind a ReLU.
 
     Args:
         session: A session on the source network.

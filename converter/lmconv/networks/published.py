@@ -32,13 +32,13 @@ NUMBERS: Mapping[int, str] = {
     478: "Attention Mesh (Grishchenko et al. 2020, https://arxiv.org/abs/2006.10962)",
     703: "Dense landmarks (Wood et al. 2022, https://arxiv.org/abs/2204.02776)",
 }
-"""Publication of a scheme, by its number of points. Without `--landmarks`, an output is taken for points only if one of
-these schemes has as many points."""
+"""Publication of a scheme, by its number of points. Without `--landmarks`, an output is read as points only if one of
+these schemes has this number of points."""
 
-SOLID: Mapping[int, str] = {
+THREE_DIMENSIONAL: Mapping[int, str] = {
     68: "AFLW2000-3D (Zhu et al. 2016, https://arxiv.org/abs/1511.07212)",
     84: NUMBERS[84],
     468: NUMBERS[468],
     478: NUMBERS[478],
 }
-"""Schemes published with three coordinates: a flat output is taken for x, y and z of one of these numbers only."""
+"""Schemes published with three coordinates. A flat output is read as x, y and z only for one of these numbers."""

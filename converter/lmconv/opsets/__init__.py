@@ -1,1 +1,1 @@
-"""Opsets and operators of ONNX files: from a file as people have one to the standard operators of the hub."""
+"""Opsets and operators of ONNX files: conversion of any file to the standard operators of the hub."""

@@ -1,4 +1,4 @@
-"""From an ONNX file as people have one to the operators of the hub: opset 18 to 24, standard operators.
+"""Converts the operators of any ONNX file to the operators of the hub: opset 18 to 24, standard operators.
 
 The result computes what ONNX Runtime computes from the file.
 """
@@ -11,11 +11,10 @@ import onnx
 
 from lmconv.graph import naming
 from lmconv.graph.naming import operators_of
-from lmconv.opsets.bfloat16 import widen
+from lmconv.opsets.bfloat16 import widen_constants
 from lmconv.opsets.functions import inlined, written_out
 from lmconv.opsets.lowering import lowered
-from lmconv.opsets.microsoft import RULES
-from lmconv.opsets.microsoft.early import early
+from lmconv.opsets.microsoft import RULES, early
 from lmconv.opsets.raising import raised
 from lmconv.opsets.rewriting import rewrite
 from lmconv.opsets.training import training
@@ -45,9 +44,9 @@ def to_hub(model: onnx.ModelProto, name: str, say: Callable[[str], None] = lambd
     """
     model = inlined(model, name)
     tidy_domains(model)
-    widen(model)
+    widen_constants(model)
     ends = {value.name for value in (*model.graph.input, *model.graph.output)}
-    changed = rewrite(model, {**training(opset_of(model), ends), **early(opset_of(model))})
+    changed = rewrite(model, {**training(ends), **early.RULES})
     if changed["Dropout"]:
         say(f"Dropout in training mode is removed, as ONNX Runtime does ({changed['Dropout']} of them)")
     model = raised(model, name)

@@ -1,6 +1,6 @@
 """Lowers a model to an older opset, for a runtime that reads no later one.
 
-ONNX's own converter has no way down for operators that are new, and does not name a node that stops it.
+ONNX's own converter does not lower new operators, and does not name the node that prevents the conversion.
 """
 
 from __future__ import annotations

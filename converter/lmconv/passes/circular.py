@@ -1,4 +1,4 @@
-"""Writes a circular Pad (`mode="wrap"`) as slices of the input, joined to it: OpenVINO does not read this mode."""
+"""Writes a circular Pad (`mode="wrap"`) as a Concat of slices of the input: OpenVINO does not read this mode."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Rewrites Q/DQ pairs into float operators, which every runtime computes alike.
 
-OpenVINO computes a quantised network in int8, and then rounds some values otherwise than ONNX Runtime: a value changes
-by one step of its scale. The pass writes the rounding of each pair as `s * clip(round(x / s))`, in float32. The pass
+OpenVINO computes a quantised network in int8, and rounds some values differently from ONNX Runtime, by one step of the
+scale. The pass writes the rounding of each pair as `s * clip(round(x / s))`, in float32. The pass
 does not run by default, because int8 is faster.
 """
 
@@ -77,7 +77,7 @@ def _rounded(graph: Rewriter, node: onnx.NodeProto, limits: tuple[float, float])
 
 plugin = Pass(
     name="exact_quantisation",
-    summary="Q/DQ pairs as float operators, for a runtime whose int8 rounds otherwise (--exact)",
+    summary="Q/DQ pairs as float operators, for a runtime whose int8 rounds differently (--exact)",
     apply=exact_quantisation,
     tolerance=1e-6,
 )

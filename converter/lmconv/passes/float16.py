@@ -17,7 +17,7 @@ import onnx
 from lmconv.graph.execution import batches
 from lmconv.graph.facts import copied
 from lmconv.graph.index import Graph
-from lmconv.half.keep import kept, undecided
+from lmconv.half.keep import before_decisions, kept
 from lmconv.half.observe import Observed, is_layer, observe
 from lmconv.half.operators import key
 from lmconv.half.retype import retype
@@ -50,7 +50,7 @@ def float16(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPro
     graph = Graph.of(model)
     reasons = kept(graph, observed)
     half, corrected = _converted(model, reasons, inputs, observed)
-    before = set() if context.spec.heatmaps else undecided(graph, observed, reasons)
+    before = set() if context.spec.heatmaps else before_decisions(graph, observed, reasons)
     warnings = []
     if before and (change := _change(model, half, inputs)) > FLIPPED:
         float32_nodes = before.union(*reasons.values())

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lmconv.errors import listed
 from lmconv.graph.index import Graph
 from lmconv.quantise.plan import CHOSEN, WEIGHTED, QuantisationPlan, nested_layers
 from lmconv.types import Json
 
 LOW = 0.8
 """Share of the multiply-accumulates below which the user is warned."""
-NAMED = 3
-"""Largest number of layers that a message names."""
 
 
 def coverage(graph: Graph, plan: QuantisationPlan, macs: Mapping[str, int]) -> Json:
@@ -67,6 +66,5 @@ def _share(figures: Json, macs: int) -> float:
 
 def _line(reason: str, group: Json, share: float) -> str:
     layers = group["layers"]
-    more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
     plural = "layer" if len(layers) == 1 else "layers"
-    return f"{len(layers)} {plural}, {100 * share:.1f} % of MACs: {reason} ({', '.join(layers[:NAMED])}{more})"
+    return f"{len(layers)} {plural}, {100 * share:.1f} % of MACs: {reason} ({listed(layers)})"

@@ -9,10 +9,11 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from lmconv.graph import naming
-from lmconv.graph.constants import lift_constants
+from lmconv.graph.constants import lift_constants, widen_graph
 from lmconv.graph.execution import run_node
 from lmconv.graph.facts import copied
 from lmconv.graph.index import Graph, reads
+from lmconv.quantise.all_axes import write_all_axes
 
 SUFFIXES = ("_scale", "_zero_point", "_quantized", "_dequantized", "_weights", "_bias")
 """Ends of the names that the quantiser gives to new values."""
@@ -24,27 +25,12 @@ def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns a copy of a graph with the same inputs and outputs in the form that the quantiser reads."""
     model = copied(model)
     lift_constants(model.graph)
-    _widen(model.graph)
+    widen_graph(model.graph, NARROW)
     _fold(model)
+    write_all_axes(model)
     _plain_gemms(model)
     _vacate_names(model.graph)
     return model
-
-
-def _widen(graph: onnx.GraphProto) -> None:
-    """Makes every float16 and bfloat16 value float32."""
-    for part in naming.graphs(graph):
-        for value in (*part.input, *part.output, *part.value_info):
-            if value.type.tensor_type.elem_type in NARROW:
-                value.type.tensor_type.elem_type = TensorProto.FLOAT
-        attributes = [item for node in part.node for item in node.attribute]
-        for item in attributes:
-            if item.name in ("to", "dtype", "output_dtype") and item.i in NARROW:
-                item.i = TensorProto.FLOAT
-        for tensor in (*part.initializer, *(item.t for item in attributes if item.type == onnx.AttributeProto.TENSOR)):
-            if tensor.data_type in NARROW:
-                wide = numpy_helper.to_array(tensor).astype(np.float32)
-                tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
 
 
 def _fold(model: onnx.ModelProto) -> None:
@@ -78,7 +64,7 @@ def _plain_gemms(model: onnx.ModelProto) -> None:
 
 
 def _vacate_names(graph: onnx.GraphProto) -> None:
-    """Renames every value that has a name which the quantiser writes, for example `x_scale`.
+    """Renames every value whose name the quantiser would write, for example `x_scale`.
 
     A bias called `x_bias` keeps its name if the layer that writes `x` is its only reader: the new bias replaces it.
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmconv.errors import InputError
+from lmconv.errors import InputError, listed
 from lmconv.networks.heads import head_of
 from lmconv.sources import usercode
 from lmconv.types import Arrays, Float32, Source
@@ -107,7 +107,6 @@ def _layers(source: Source, session: TorchSource) -> str:
     """Names the layers that compute statistics of the batch, if there are any."""
     import torch
 
-    from lmconv.sources.modules import listed
     from lmconv.sources.observing import observed
 
     height, width = source.spec.input_size

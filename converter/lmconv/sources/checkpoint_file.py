@@ -26,7 +26,7 @@ from lmconv.plugins import INSTALL
 INDEX = ".index.json"
 """End of the name of the file that lists the shards of a large checkpoint, as Hugging Face's libraries write it."""
 PROTOCOL = 2
-"""Newest protocol of pickle that PyTorch's restricted unpickler reads; `torch.save` uses it unless told otherwise."""
+"""Newest protocol of pickle that PyTorch's restricted unpickler reads; the default of `torch.save`."""
 RETRIES = 20
 """Largest number of classes in one file that turn out to be containers."""
 FORMATS = {
@@ -170,16 +170,15 @@ def _refuse_archives(path: Path) -> None:
 
 
 class StandIn:
-    """An object of a file whose class is not loaded: it does nothing, and holds what was saved in the object.
+    """An object of a file whose class is not loaded: an object without behaviour that holds the saved data.
 
     Attributes:
-        arguments: What the file would create the object with.
-        content: What the file would set in the object, mostly a dict of attributes.
+        arguments: Arguments with which the file would create the object.
+        content: State that the file would give to the object, mostly a dict of attributes.
     """
 
-    content: Any = None
-
     arguments: tuple[Any, ...] = ()
+    content: Any = None
 
     def __new__(cls, *arguments: Any) -> Self:
         """Creates the object; unpickling may leave `__init__` out."""
@@ -223,7 +222,7 @@ def _container(kind: type) -> type:
 
 
 def _numpy() -> dict[str, Callable[..., Any]]:
-    """Returns what rebuilds the dense numeric arrays of NumPy from their bytes, by the names in a pickle."""
+    """Returns the classes and functions that rebuild dense numeric arrays of NumPy, by their names in a pickle."""
     rebuild = dict.fromkeys(("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"), _rebuild)
     return {**rebuild, "numpy.ndarray": _Array, "numpy.dtype": _Dtype}
 
@@ -262,7 +261,7 @@ class _Array:
 
 def _globals(path: Path) -> Iterator[str]:
     """Yields the names of the classes and functions in a file of `torch.save`, new or old form."""
-    from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # Python's names for what was renamed since Python 2
+    from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # new names of modules and classes of Python 2
 
     for name in _written(path):
         module, _, rest = name.partition(" ")

@@ -21,7 +21,7 @@ import numpy as np
 
 from lmconv.errors import InputError, LmconvError, UsageError
 from lmconv.networks.candidates import Candidate, Candidates, Reading
-from lmconv.networks.published import NUMBERS, SOLID
+from lmconv.networks.published import NUMBERS, THREE_DIMENSIONAL
 from lmconv.networks.units import shown_unit
 from lmconv.types import Axes, ChosenOutputs, ModelSpec, OutputOptions, landmark_spec
 
@@ -128,7 +128,7 @@ def _fitting(output: Candidate, options: OutputOptions) -> Sequence[Reading]:
             return False
         if axes == "xy":
             return options.coordinates != "xyz"
-        return bool(_explicit(output) or count in SOLID or solid)
+        return bool(_explicit(output) or count in THREE_DIMENSIONAL or solid)
 
     return [(count, axes) for count, axes in output.readings if fits(count, axes)]
 

@@ -20,8 +20,8 @@ from lmconv.opsets.hub import to_hub
 from lmconv.opsets.versions import opset_of
 from lmconv.sources.onnx_files.constants import bake
 from lmconv.sources.onnx_files.floats import in_float32
-from lmconv.sources.onnx_files.original import BATCH_TOLERANCE, same
-from lmconv.sources.onnx_files.reading import graph_inputs, load_source, path_of
+from lmconv.sources.onnx_files.original import BATCH_TOLERANCE, all_close
+from lmconv.sources.onnx_files.reading import keep_graph_inputs, load_source, path_of
 from lmconv.sources.onnx_files.source import OnnxSource
 from lmconv.sources.resolve import Opened, open_source
 from lmconv.sources.tracing import Exported, traced
@@ -83,9 +83,7 @@ def _from_onnx(source: Source, session: OnnxSource, say: Callable[[str], None]) 
     del model.graph.output[:]
     model.graph.output.extend(kept)
     keep_live(model.graph)
-    inputs = graph_inputs(model)
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
+    keep_graph_inputs(model)
     model = to_hub(model, source.label, say)
     model.ir_version = 10
     naming.strip(model)
@@ -118,7 +116,8 @@ def _free_batch(model: onnx.ModelProto, spec: ModelSpec, batch: int) -> None:
             whole = {name: np.concatenate([part[name] for part in alone]) for name in names}
             together = [session.run({"input": images[:count]}) for count in (2, len(images))]
         free = all(
-            same(part, {name: whole[name][: len(part[name])] for name in names}, BATCH_TOLERANCE) for part in together
+            all_close(part, {name: whole[name][: len(part[name])] for name in names}, BATCH_TOLERANCE)
+            for part in together
         )
     except Exception:  # any error of the runtime means that the axis is not free
         free = False

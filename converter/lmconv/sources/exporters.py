@@ -67,7 +67,7 @@ class Traced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exporter:
-    """A way from a PyTorch module to an ONNX graph.
+    """A conversion from a PyTorch module to an ONNX graph.
 
     Attributes:
         name: Name of the exporter, as a manifest records it.
@@ -167,7 +167,7 @@ EXPORTERS = (
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hides what exporters print and log: a failing exporter prints whole graphs, also from C++."""
+    """Hides the output and the log of exporters: a failing exporter prints whole graphs, also from C++."""
     import torch
 
     for name in ("onnx", "fx", "export", "_dynamo", "_subclasses"):  # long warnings about torchvision, raised errors
@@ -185,7 +185,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_file_descriptor(number: int) -> Iterator[None]:
-    """Sends what C++ prints to a file descriptor nowhere."""
+    """Discards the output of C++ code to a file descriptor."""
     sys.stdout.flush()
     kept, nowhere = os.dup(number), os.open(os.devnull, os.O_WRONLY)
     try:

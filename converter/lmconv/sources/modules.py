@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lmconv.errors import InputError, UsageError
+from lmconv.errors import InputError, UsageError, listed
 from lmconv.sources.observing import Observed
 
 WRAPPERS: Mapping[str, str] = {
@@ -30,15 +30,20 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
-def widen(module: nn.Module) -> None:
+def widen(module: nn.Module) -> str:
     """Converts a network to float32, in place, if all of its weights have one other floating-point type.
 
     float16 and bfloat16 weights keep their values; float64 weights are rounded. A network with weights of several types
     casts by itself, and stays as the user wrote it.
+
+    Returns:
+        A note for the user; empty if nothing changes.
     """
     kinds = types(module)
-    if len(kinds) == 1 and kinds != {torch.float32}:
-        module.float()
+    if len(kinds) != 1 or kinds == {torch.float32}:
+        return ""
+    module.float()
+    return f"the network's weights are {str(kinds.pop()).removeprefix('torch.')}: lmconv runs the network in float32"
 
 
 def types(module: nn.Module) -> set[torch.dtype]:
@@ -46,10 +51,34 @@ def types(module: nn.Module) -> set[torch.dtype]:
     return {value.dtype for value in module.parameters() if value.is_floating_point()}
 
 
+def check_float(module: nn.Module, theirs: str) -> None:
+    """Refuses a network that torch.ao has quantised; a network prepared for quantisation is a float network.
+
+    Raises:
+        InputError: A layer computes with integers.
+    """
+    kinds = {name: _kind(part) for name, part in module.named_modules()}
+    quantised = [name for name, kind in kinds.items() if "torch.ao.nn." in kind and "quantized" in kind]
+    found = dict.fromkeys(name or "the network" for name in quantised)
+    if found:
+        hint = "let the function return the float network: --precision int8 quantises"
+        raise InputError(f"{theirs} is quantised already: {listed(found)}", hint=hint)
+
+
+def _kind(module: nn.Module) -> str:
+    """Returns the class of a module with its Python module; for TorchScript those of the original."""
+    script: Any = getattr(module, "_c", None)
+    return (
+        str(script._type().qualified_name())
+        if script is not None
+        else f"{type(module).__module__}.{type(module).__qualname__}"
+    )
+
+
 def bind(module: nn.Module, constants: Mapping[str, Any], theirs: str) -> None:
     """Lets a network be called with the image alone: further arguments of its forward() become constants.
 
-    Arguments with a default keep it. The image is the first argument.
+    Arguments with a default keep the default. The image is the first argument.
 
     Args:
         module: The network, changed in place.
@@ -149,9 +178,3 @@ def random(events: Observed, theirs: str) -> InputError:
         return InputError(message, hint=hint)
     message = f"{theirs} computes something else each time"
     return InputError(message, hint="let forward() change no state that a later call reads")
-
-
-def listed(names: Mapping[str, None]) -> str:
-    """Returns the first names, and the number of the others."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(list(names)[:3]) + more

@@ -81,7 +81,7 @@ def _label(module: nn.Module, paths: dict[nn.Module, str]) -> str:
 
 
 class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Looks at every operator that PyTorch runs, and follows the tensors that depend on the input."""
+    """Records every operator that PyTorch runs, and follows the tensors that depend on the input."""
 
     def __init__(self, events: Observed, module: Callable[[], str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -52,7 +52,9 @@ def _filled(source: Source, *, say: Callable[[str], object]) -> torch.nn.Module:
     spec, theirs = source.spec, usercode.foreign(source)
     module, largest = modules.unwrapped(_build(source)).eval(), None
     if theirs:
-        modules.widen(module)
+        modules.check_float(module, theirs)
+        if note := modules.widen(module):
+            say(note)
         modules.bind(module, source.constants, theirs)
         largest = _try(modules.trial(module), source, theirs)
     if source.path is None:

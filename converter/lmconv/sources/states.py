@@ -1,4 +1,4 @@
-"""The state in a checkpoint that fits a network, wherever the file keeps the state and however the file names tensors.
+"""The state in a checkpoint that fits a network, at any place in the file and with any prefixes of names.
 
 People save a state dict under any key, with prefixes that wrappers add to its names, beside an optimiser and a second,
 averaged network. No list of keys can name them all. The content of a file is therefore one flat table of tensors by
@@ -15,9 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmconv.errors import InputError
+from lmconv.errors import InputError, listed
 from lmconv.sources.checkpoint_file import StandIn, read, save_hint
-from lmconv.sources.spelling import respelled
+from lmconv.sources.parametrisations import equivalents
 
 if TYPE_CHECKING:
     import torch
@@ -30,8 +30,6 @@ IGNORED = frozenset({COUNTER, "total_ops", "total_params", "n_averaged"})
 """Last parts of names without effect: the counter above, thop's counts, the step of an averaged network."""
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
 """Parts of names that wrappers insert: DataParallel, torch.compile, FSDP, checkpointing, Lightning's Fabric."""
-SHOWN = 3
-"""Largest number of names in a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +73,8 @@ class Contents:
     def summary(self) -> str:
         """Returns the dicts of the file with their numbers of tensors, largest first."""
         counts = Counter(re.sub(r"\.\d+(\..*)?$", "", entry.container) for entry in self.entries.values())
-        shown = [f"{name or 'top level'} ({count} tensors)" for name, count in counts.most_common(5)]
-        return ", ".join(shown) + (f" and {len(counts) - 5} more" if len(counts) > 5 else "")
+        shown = [f"{name or 'top level'} ({count} tensors)" for name, count in counts.most_common()]
+        return listed(shown, 5)
 
 
 def _walk(value: Any, container: str, seen: set[int]) -> Iterator[tuple[str, str, Any]]:
@@ -186,7 +184,7 @@ def find(contents: Contents, network: State, path: Path, *, key: str = "") -> Fo
 
 def groups(contents: Contents, network: State) -> list[Group]:
     """Returns the groups of tensors that share names with a network; the largest dict if none does."""
-    for entries in respelled({name: entry.tensor for name, entry in contents.entries.items()}, network):
+    for entries in equivalents({name: entry.tensor for name, entry in contents.entries.items()}, network):
         spelled = _spelled(contents, entries)
         found = [
             _compared(prefix, {head + name: names for name, names in by_name.items()}, spelled, network)
@@ -202,7 +200,7 @@ def groups(contents: Contents, network: State) -> list[Group]:
 
 
 def _spelled(contents: Contents, tensors: State) -> Contents:
-    """Returns the contents with respelled names; a new name belongs to the dict of the tensor it comes from."""
+    """Returns the contents with the names of an equivalent state; a new name belongs to the dict of the old name."""
     known = contents.entries
     parents = {name.rpartition(".")[0]: entry.container for name, entry in known.items()}
 
@@ -318,7 +316,7 @@ def _nothing(contents: Contents, within: Contents, path: Path, key: str) -> Inpu
 def _misfit(contents: Contents, within: Contents, nearest: Group, path: Path) -> InputError:
     """Returns the error of a file in which no state fits: the nearest group, and all dicts of the file."""
     if contents.modules:
-        where = listed(list(contents.modules))
+        where = listed(contents.modules)
         return InputError(f"{path} holds a whole pickled network in {where}", hint=save_hint(path.name))
     quantised = [name for name, entry in within.entries.items() if entry.tensor.is_quantized]
     if quantised:
@@ -336,12 +334,6 @@ def _misfit(contents: Contents, within: Contents, nearest: Group, path: Path) ->
     several = len({entry.container for entry in contents.entries.values()}) > 1
     there = f"; the file holds {contents.summary()}, and {nearest.prefix or 'top level'} is nearest" if several else ""
     return InputError(f"{path} {problem}{there}", hint="these are not the weights of this network")
-
-
-def listed(names: list[str]) -> str:
-    """Returns the first names, and the number of the others."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def load(network: torch.nn.Module, path: Path, *, key: str = "") -> str:

@@ -1,4 +1,4 @@
-"""A PyTorch network becomes an ONNX graph: exporters are tried in order, and their graphs are compared with it."""
+"""Exports a PyTorch network: exporters are tried in order, and each graph is compared with the network."""
 
 from __future__ import annotations
 
@@ -162,11 +162,11 @@ def _difference(model: onnx.ModelProto, source: Source, session: TorchSource, ba
 
 
 def _layer(model: onnx.ModelProto, modules: Mapping[str, str], source: Source, session: TorchSource) -> str:
-    """Names the layer that differs first, in words; empty if no layer can be named."""
+    """Returns the layer that differs first, in words; empty if no layer can be named."""
     from lmconv.inference.session import noise
-    from lmconv.sources.unlike import unlike
+    from lmconv.sources.divergence import first_divergence
 
-    layer = unlike(model, modules, session, noise(source.spec, source.spec.batch or 2, 0))
+    layer = first_divergence(model, modules, session, noise(source.spec, source.spec.batch or 2, 0))
     return f"; the layer {layer} differs first" if layer else ""
 
 

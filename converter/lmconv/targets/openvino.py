@@ -5,7 +5,7 @@ The CPU plug-in computes in bf16 by default if the CPU can, so every session set
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lmconv.errors import InputError, MissingRuntime, first_line
+from lmconv.errors import GateFailed, InputError, MissingRuntime
 from lmconv.graph.facts import copied
 from lmconv.graph.rounding import cast_pairs_as_arithmetic
 from lmconv.networks.interfaces import interface_of
@@ -44,14 +44,14 @@ ROUNDED = (Precision.FP32, Precision.INT8)
 """Precisions in which a Cast to float16 and back must round; OpenVINO removes such a pair."""
 STATIC = "static_batch"
 """Setting: batch size in the file of a network with a free batch. A static shape is faster; a session reshapes it."""
-UNREAD: Mapping[str, tuple[str, str]] = {
-    "qlinear": ("QLinearConv", ""),
-    "deformable": ("DeformConv", ""),
-    "exact_resampling": ("Resize", "half_pixel_symmetric"),
-    "circular": ("Pad", "wrap"),
+UNREAD: Mapping[str, Callable[[onnx.NodeProto], bool]] = {
+    "qlinear": lambda node: node.op_type == "QLinearConv",  # not read with one scale per channel
+    "deformable": lambda node: node.op_type == "DeformConv",
+    "exact_resampling": lambda node: node.op_type == "Resize" and _has(node, b"half_pixel_symmetric"),
+    "circular": lambda node: node.op_type == "Pad" and _has(node, b"wrap"),
+    "squeeze": lambda node: node.op_type == "Squeeze" and len(node.input) < 2,  # not read for a free batch
 }
-"""Operator that OpenVINO does not read, alone or with an attribute of this value, by the pass that writes the operator
-in others. A QLinearConv is not read with one scale per channel."""
+"""Condition for a node that OpenVINO does not read, by the pass that replaces the node."""
 SIZES = 3
 """Number of batch sizes for which a session compiles a static network; all other sizes share one with a free batch."""
 
@@ -66,12 +66,12 @@ def last(model: onnx.ModelProto) -> tuple[str, ...]:
     from lmconv.graph.naming import nodes_of
 
     nodes = [node for node in nodes_of(model) if not node.domain]
+    return tuple(name for name, unread in UNREAD.items() if any(map(unread, nodes)))
 
-    def needed(op: str, value: str) -> bool:
-        found = (node for node in nodes if node.op_type == op)
-        return any(not value or any(item.s.decode() == value for item in node.attribute) for node in found)
 
-    return tuple(name for name, unread in UNREAD.items() if needed(*unread))
+def _has(node: onnx.NodeProto, text: bytes) -> bool:
+    """True if an attribute of a node has this value."""
+    return any(item.s == text for item in node.attribute)
 
 
 def build(
@@ -191,9 +191,12 @@ class OpenVinoSession:
             config["INFERENCE_NUM_THREADS"] = threads
         self._config, self._free = config, tuple(free)
         self._core = openvino.Core()
-        self._model = self._core.read_model(path)
+        try:
+            self._model = self._core.read_model(path)
+        except RuntimeError as error:
+            raise InputError(f"OpenVINO cannot load {path}: {_reason(error)}", hint="export again") from error
         batch = self._model.input(free[0]).get_partial_shape()[0].get_length() if free else -1
-        compiled = self._core.compile_model(self._model, "CPU", config)
+        compiled = self._compiled()
         used = compiled.get_property(HINT).to_string()
         self.execution_mismatch = "" if used == hint else f"asked for {hint}, this CPU computes in {used}"
         self._names = [output.any_name for output in compiled.outputs]
@@ -201,7 +204,11 @@ class OpenVinoSession:
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `lmconv.types.Session`."""
-        results = self._request(inputs).infer(dict(inputs), share_inputs=True)
+        request = self._request(inputs)
+        try:
+            results = request.infer(dict(inputs), share_inputs=True)
+        except RuntimeError as error:
+            raise self._failed(error) from error
         return {name: np.array(results[index]) for index, name in enumerate(self._names)}
 
     def _request(self, inputs: Arrays) -> Any:
@@ -212,9 +219,19 @@ class OpenVinoSession:
             batch = -1
         if batch not in self._requests:
             reshape(self._model, self._free, batch)
-            compiled = self._core.compile_model(self._model, "CPU", self._config)
-            self._requests[batch] = compiled.create_infer_request()
+            self._requests[batch] = self._compiled().create_infer_request()
         return self._requests[batch]
+
+    def _compiled(self) -> Any:
+        try:
+            return self._core.compile_model(self._model, "CPU", self._config)
+        except RuntimeError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: RuntimeError) -> GateFailed:
+        """Returns the error for a network that OpenVINO reads and cannot run."""
+        hint = "use another target, or write this node with other operators"
+        return GateFailed(f"OpenVINO cannot run the network: {_reason(error)}", hint=hint)
 
     def __enter__(self) -> Self:
         return self
@@ -230,16 +247,14 @@ def open_artifact(artifact: Artifact, options: OpenOptions) -> Session:
 
     Raises:
         MissingRuntime: The device is a GPU: this target supports the CPU only.
-        InputError: OpenVINO cannot load the model.
+        InputError: OpenVINO cannot read the model.
+        GateFailed: OpenVINO cannot run the model.
     """
     if options.device != "cpu":
         raise MissingRuntime("the openvino target runs on the CPU", hint="use --device cpu")
     path = model_file(artifact, ".xml")
-    try:
-        free = free_inputs(artifact.spec) if STATIC in artifact.execution else ()
-        return OpenVinoSession(path, artifact.execution[HINT], options.threads, free)
-    except RuntimeError as error:
-        raise InputError(f"OpenVINO cannot load {path}: {first_line(error)}", hint="export again") from error
+    free = free_inputs(artifact.spec) if STATIC in artifact.execution else ()
+    return OpenVinoSession(path, artifact.execution[HINT], options.threads, free)
 
 
 class OpenVinoProbe:

@@ -71,7 +71,7 @@ equalisation gives the activations more range than for other targets, and the fi
 between convolution and sum prevents this fusion.
 """
 UNREAD = {"qlinear": {"QLinearConv", "QLinearMatMul"}, "definitions": OPERATORS}
-"""Operators that TensorRT 10 and 11 do not read, by the pass that writes them in others."""
+"""Operators that TensorRT 10 and 11 do not read, by the pass that replaces the operators."""
 ERRORS: Mapping[str, type[LmconvError]] = {
     "device": MissingRuntime,
     "memory": MissingRuntime,

@@ -25,6 +25,14 @@ BETWEEN = {
     "div": "s = Add(a, three)  c = Clip(s, zero, six)  d = Div(c, six)  z = Mul(a, d)",
     "reflect_pad": 'p = Pad <mode: string = "reflect"> (a, pads)  z = Slice(p, start, end, both)',
     "pad_with_ones": "p = Pad(a, pads, one)  z = Slice(p, start, end, both)",
+    "pad_of_two_axes": "p = Pad(a, four, , both)  z = Slice(p, start, end, both)",
+    "resize_of_two_axes": """r = Resize <mode: string = "nearest", axes: ints = [2, 3]> (a, , double)
+        z = MaxPool <kernel_shape: ints = [2, 2], strides: ints = [2, 2]> (r)""",
+    "resize_to_sizes": """r = Resize <axes: ints = [3, 2], keep_aspect_ratio_policy: string = "not_larger">
+            (a, , , sides)
+        z = Resize <axes: ints = [-2, -1]> (r, , , start_sides)""",
+    "center_crop_pad": """p = CenterCropPad <axes: ints = [2, 3]> (a, sides)
+        z = CenterCropPad <axes: ints = [3, 2]> (p, start_sides)""",
     "split": "s, t = Split <axis: int = 1, num_outputs: int = 2> (a)  z = Concat <axis: int = 1> (t, s)",
     "chunk_and_sum": """s, t = Split <axis: int = 1, num_outputs: int = 2> (a)
         u = Add(s, t)  z = Concat <axis: int = 1> (u, t)""",
@@ -65,7 +73,8 @@ def network(between: str, *, last: str = "y = Conv <pads: ints = [1, 1, 1, 1]> (
         "pads": [0, 0, 1, 1, 0, 0, 1, 1], "start": [1, 1], "end": [17, 17], "both": [2, 3],
         "gain": np.ones(8, np.float32), "a_scale": np.float32(0.05), "a_zero_point": np.uint8(128),
         "matrix": weights(16, 16), "w3": weights(8, 8, 3), "sequence": [0, 8, 256], "three1": [3],
-        "one1": [1], "nine": [9],
+        "one1": [1], "four": [1, 1, 1, 1], "double": np.ones(2, np.float32) * 2, "sides": [9, 23],
+        "start_sides": [16, 16], "nine": [9],
         "cube": weights(8, 16, 64),
     }  # fmt: skip
     graph = parser.parse_graph(

@@ -148,9 +148,24 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+QUICK = "weight_norm", "DataParallel", "double", "keyword", "squeezed", "state"
+"""Forms that the quick run tries; CI tries all forms."""
+
+
+@pytest.mark.parametrize("form", [pytest.param(form, marks=[pytest.mark.slow] * (form not in QUICK)) for form in FORMS])
 def test_networks_of_every_form_are_exported(tmp_path: Path, form: str) -> None:
     exported(tmp_path, FORMS[form])
+
+
+@pytest.mark.parametrize(("kind", "words"), [("half", ["float16"]), ("double", ["float64"]), ("float", [])])
+def test_weights_of_another_type_are_a_note(tmp_path: Path, kind: str, words: list[str]) -> None:
+    path = tmp_path / "nets.py"
+    path.write_text(f"{HEAD}def Net():\n return Base().{kind}()", encoding="utf-8")
+    with open_source(resolve(f"{path}:Net", size=(16, 16), landmarks=4, seed=0)) as session:
+        assert isinstance(session, TorchSource)
+        assert session.notes == [
+            f"the network's weights are {word}: lmconv runs the network in float32" for word in words
+        ]
 
 
 def test_values_of_further_arguments_are_constants(tmp_path: Path) -> None:
@@ -180,12 +195,15 @@ OPERATORS = {
 }
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize(
+    "operator", [pytest.param(name, marks=[pytest.mark.slow] * bool(n)) for n, name in enumerate(OPERATORS)]
+)
 def test_operators_without_an_onnx_function_are_written_with_others(tmp_path: Path, operator: str) -> None:
     result = exported(tmp_path, f"class Net(Base):\n def middle(self, y):\n  return {OPERATORS[operator]}")
     assert result.exporter == "torch.onnx dynamo, decomposed"
 
 
+@pytest.mark.slow
 def test_an_operator_that_nothing_can_write_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ONNX has no operator for aten\.mode"):
         exported(
@@ -214,6 +232,7 @@ def test_a_mirrored_copy_in_the_batch_keeps_the_batch_free(tmp_path: Path) -> No
     assert "torch.onnx dynamo does not convert the network" in result.notes[0]
 
 
+@pytest.mark.slow
 def test_a_loop_over_the_batch_fixes_the_batch_and_says_so(tmp_path: Path) -> None:
     (note,) = exported(tmp_path, LOOP).notes
     assert note.startswith("the batch is fixed to 1: ")
@@ -258,6 +277,14 @@ REFUSED = {
         "def Net():\n import torch.ao.quantization as q\n n = Base().train()\n"
         " n.qconfig = q.get_default_qat_qconfig('fbgemm')\n return q.prepare_qat(n)",
         "changes its quantisation scales in every run.*disable_observer",
+    ),
+    "quantised": (
+        "def Net():\n return torch.ao.quantization.quantize_dynamic(Base().eval(), {nn.Linear})",
+        "is quantised already: head.*--precision int8 quantises",
+    ),
+    "quantised and scripted": (
+        "def Net():\n return torch.jit.script(torch.ao.quantization.quantize_dynamic(Base().eval(), {nn.Linear}))",
+        "is quantised already: head",
     ),
 }
 

@@ -13,7 +13,8 @@ from onnx.helper import make_node
 from tests.converter.passes.building import node, normal, small
 
 from lmconv.building.target_graph import with_batch
-from lmconv.errors import InputError
+from lmconv.errors import GateFailed, InputError
+from lmconv.graph.facts import set_batch
 from lmconv.inference.ort import OrtSession
 from lmconv.targets.openvino import SIZES, STATIC, OpenVinoSession, build, free_inputs
 from lmconv.types import Float32, ModelSpec, Precision, TensorSpec, landmark_spec
@@ -53,6 +54,18 @@ def test_a_session_accepts_any_batch_size_and_keeps_few_networks(sizes: list[int
             x = normal(size, 8, 6, 6)
             np.testing.assert_allclose(session.run({"x": x})["y"], ort.run({"x": x})["y"], rtol=1e-5, atol=1e-5)
         assert len(session._requests) <= SIZES + 1
+
+
+def test_a_network_that_openvino_reads_and_cannot_run_is_refused_by_node(tmp_path: Path) -> None:
+    nodes = [node("GlobalAveragePool", "x", "a"), node("Squeeze", "a", "b"), node("MatMul", "b weight", "y")]
+    model = small(nodes, {"weight": normal(8, 4)}, shape=(1, 8, 6, 6))
+    set_batch(model, "N")
+    path, _ = written(model, tmp_path)
+    with OpenVinoSession(path, "f32", 1, free_inputs(SPEC)) as session:
+        for size in range(1, SIZES + 1):
+            session.run({"x": normal(size, 8, 6, 6)})
+        with pytest.raises(GateFailed, match=r"cannot run the network: .*Squeeze.* Operation name"):
+            session.run({"x": normal(SIZES + 1, 8, 6, 6)})
 
 
 def test_a_fixed_batch_stays_fixed(tmp_path: Path) -> None:

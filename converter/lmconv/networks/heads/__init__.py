@@ -22,7 +22,7 @@ def head_of(spec: ModelSpec) -> Head:
 
 
 def choice_notes(spec: ModelSpec) -> list[str]:
-    """Returns what a user should know of the chosen outputs: outputs left out, and a unit that the values showed."""
+    """Returns notes for the user about the chosen outputs: outputs left out, and a unit that the values show."""
     chosen = spec.chosen
     if chosen is None:
         return []

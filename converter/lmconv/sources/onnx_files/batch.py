@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmconv.errors import InputError
+from lmconv.errors import InputError, listed
 from lmconv.opsets.training import batchwide
 from lmconv.opsets.versions import label
 from lmconv.sources.onnx_files.reading import load_source
@@ -24,8 +24,7 @@ def settle_batch(source: Source, session: OnnxSource, asked: int | None) -> None
     if not session.original.mixes():
         return
     if asked is None:
-        found = batchwide(load_source(source))
-        nodes = ", ".join(map(label, found[:3])) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        nodes = listed(map(label, batchwide(load_source(source))))
         reason = "the result of an input depends on the other inputs of its batch" + (f": {nodes}" if nodes else "")
         raise InputError(f"{source.label}: {reason}", hint="use --batch 1 for one face at a time, or --batch N")
     session.original.fix(asked)

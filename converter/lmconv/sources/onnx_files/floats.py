@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from lmconv.graph import naming
+from lmconv.graph.constants import TYPE_ATTRIBUTES, widen_graph
 from lmconv.inference.ort import OrtSession
 from lmconv.sources.onnx_files.image import MOVES
 from lmconv.sources.onnx_files.original import Original
@@ -26,8 +25,6 @@ FLOAT, FLOAT16, DOUBLE = 1, 10, 11
 """Types of ONNX's TensorProto.DataType."""
 OTHER = (FLOAT16, DOUBLE)
 """Types that become float32."""
-TYPE_ATTRIBUTES = ("to", "dtype", "output_datatype")
-"""Attributes of ONNX's operators that name a type."""
 EXACT = {
     *(*MOVES, "Constant", "ConstantOfShape", "Expand", "Tile", "Pad", "GatherElements", "GatherND", "DepthToSpace"),
     *("SpaceToDepth", "Relu", "Neg", "Abs", "Max", "Min", "Clip", "Where", "MaxPool", "ReduceMax", "ReduceMin"),
@@ -41,7 +38,7 @@ TOLERANCE = 3e-6
 
 
 def in_float32(model: onnx.ModelProto, original: Original) -> onnx.ModelProto:
-    """Returns a model in float32 that computes the outputs of a file; the same model if none does.
+    """Returns a model in float32 that computes the outputs of a file; `model` itself if the result would differ.
 
     Args:
         model: Content of the file, all opsets.
@@ -85,39 +82,29 @@ def _as_computed(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _widened(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns a copy of a model in which float32 replaces float16 and float64; what rounded to float16 still rounds."""
+    """Returns a copy of a model in float32, with a pair of Cast behind each operator that rounds to float16."""
     from onnx import shape_inference
 
     result = shape_inference.infer_shapes(model)
     taken = naming.taken(result.graph)
+    half = {
+        value.name
+        for graph in naming.graphs(result.graph)
+        for value in (*graph.input, *graph.output, *graph.value_info)
+        if value.type.tensor_type.elem_type == FLOAT16
+    }
+    widen_graph(result.graph, OTHER)
     for graph in naming.graphs(result.graph):
-        values = (*graph.input, *graph.output, *graph.value_info)
-        half = {value.name for value in values if value.type.tensor_type.elem_type == FLOAT16}
-        for value in values:
-            if value.type.tensor_type.elem_type in OTHER:
-                value.type.tensor_type.elem_type = FLOAT
-        for tensor in graph.initializer:
-            _widen(tensor)
-        nodes = [part for node in graph.node for part in (_in_float32(node), *_rounded(node, half, taken))]
+        nodes = [part for node in graph.node for part in (node, *_rounded(node, half, taken))]
         del graph.node[:]
         graph.node.extend(nodes)
+    for node in naming.nodes_of(result):
+        if node.op_type == "Cast":  # ONNX Runtime removes a Cast named INSERTED, although the Cast rounds
+            node.name = ""
     for name in sorted(taken):
         if name.startswith(INSERTED):
             naming.rename(result.graph, name, naming.fresh(name.removeprefix(INSERTED), taken))
     return result
-
-
-def _in_float32(node: onnx.NodeProto) -> onnx.NodeProto:
-    """Returns a node in float32; the node is changed."""
-    if node.op_type == "Cast":  # ONNX Runtime removes a Cast named INSERTED, although the Cast rounds
-        node.name = ""
-    for item in node.attribute:
-        _widen(item.t)
-        for tensor in item.tensors:
-            _widen(tensor)
-        if item.name in TYPE_ATTRIBUTES and item.i in OTHER:
-            item.i = FLOAT
-    return node
 
 
 def _rounded(node: onnx.NodeProto, half: set[str], taken: set[str]) -> Iterator[onnx.NodeProto]:
@@ -138,14 +125,3 @@ def _rounded(node: onnx.NodeProto, half: set[str], taken: set[str]) -> Iterator[
             node.output[index] = exact
             yield helper.make_node("Cast", [exact], [rounded], to=FLOAT16)
             yield helper.make_node("Cast", [rounded], [name], to=FLOAT)
-
-
-def _widen(tensor: onnx.TensorProto) -> None:
-    """Makes a constant float32, in place, if it is float16 or float64; larger numbers become the largest float32."""
-    from onnx import numpy_helper
-
-    if tensor.data_type in OTHER:
-        values = numpy_helper.to_array(tensor)
-        limit = np.finfo(np.float32).max
-        clipped = np.where(np.isfinite(values), np.clip(values, -limit, limit), values)
-        tensor.CopyFrom(numpy_helper.from_array(clipped.astype(np.float32), tensor.name))

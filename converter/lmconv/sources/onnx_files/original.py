@@ -125,7 +125,7 @@ class Original:
     def repeats(self, name: str) -> bool:
         """True if two runs on the same images give the same output `name`."""
         first, second = self.probed(), self.probed()
-        return same({name: first[name]}, {name: second[name]}, REPEAT_TOLERANCE)
+        return all_close({name: first[name]}, {name: second[name]}, REPEAT_TOLERANCE)
 
     def outputs(self) -> dict[str, FileOutput]:
         """Returns the description of each output, by name."""
@@ -143,7 +143,7 @@ class Original:
         array = self.image.fed(images)
         found = numeric(session.run({self.image.name: array if self.image.whole else array.astype(np.float32)}))
         expected = self._once(self.image, images)
-        return same({name: rows(found[name], len(images)) for name in expected}, expected, tolerance)
+        return all_close({name: rows(found[name], len(images)) for name in expected}, expected, tolerance)
 
     @property
     def any_size(self) -> bool:
@@ -175,7 +175,7 @@ class Original:
 
     def _takes_several(self) -> bool:
         pair = self._pair()
-        return pair is not None and not self._batchwide and same(*pair, BATCH_TOLERANCE)
+        return pair is not None and not self._batchwide and all_close(*pair, BATCH_TOLERANCE)
 
     def _pair(self) -> tuple[dict[str, Float32], dict[str, Float32]] | None:
         """Returns the outputs for two images together and one by one; None if the file takes one image."""
@@ -262,7 +262,7 @@ def _sizes(path: Path, image: ImageInput, size: tuple[int, int] | None) -> list[
     return [(height or square, width or square)] if square else [(side, side) for side in SIDES]
 
 
-def same(outputs: Arrays, expected: Arrays, tolerance: float) -> bool:
+def all_close(outputs: Arrays, expected: Arrays, tolerance: float) -> bool:
     """True if all outputs have equal shapes, and differ by at most `tolerance` of the largest finite number."""
     for name, values in expected.items():
         scale = np.abs(values[np.isfinite(values)]).max(initial=0)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmconv.errors import InputError, first_line
+from lmconv.graph.constants import dense, tensors_of
 from lmconv.graph.facts import flops, parameters
-from lmconv.graph.naming import graphs
 from lmconv.store.files import digest, sha256
 from lmconv.types import Source
 
@@ -110,8 +110,6 @@ def _densify(graph: onnx.GraphProto) -> None:
     """Replaces sparse initializers by dense ones, which every tool reads."""
     from onnx import numpy_helper
 
-    from lmconv.graph.constants import dense
-
     tensors = [numpy_helper.from_array(dense(sparse), sparse.values.name) for sparse in graph.sparse_initializer]
     graph.initializer.extend(tensors)
     del graph.sparse_initializer[:]
@@ -147,7 +145,7 @@ def _external(model: onnx.ModelProto) -> list[onnx.TensorProto]:
     """Returns the constants whose numbers are in other files."""
     import onnx
 
-    return [tensor for tensor in _tensors(model.graph) if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    return [tensor for tensor in tensors_of(model.graph) if tensor.data_location == onnx.TensorProto.EXTERNAL]
 
 
 def _files(tensors: Iterable[onnx.TensorProto]) -> list[str]:
@@ -163,23 +161,18 @@ def _bytes(tensor: onnx.TensorProto) -> int:
     return size
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yields every constant of a graph and its subgraphs."""
-    for part in graphs(graph):
-        yield from part.initializer
-        for sparse in part.sparse_initializer:
-            yield from (sparse.values, sparse.indices)
-        for item in (item for node in part.node for item in node.attribute):
-            yield from (item.t, *item.tensors)
-
-
 def counts(path: Path) -> tuple[int, int]:
     """Returns the numbers of parameters and FLOPs of an ONNX file."""
     model = load_onnx(path)
+    keep_graph_inputs(model)
+    return parameters(model), flops(model)
+
+
+def keep_graph_inputs(model: onnx.ModelProto) -> None:
+    """Removes the initializers from the inputs of a graph."""
     inputs = graph_inputs(model)
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    return parameters(model), flops(model)
 
 
 def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

@@ -11,9 +11,9 @@ from tests.helpers import tiny_onnx
 
 from lmconv.graph.facts import copied
 from lmconv.inference.session import noise
+from lmconv.sources.divergence import first_divergence
 from lmconv.sources.export import export_session
 from lmconv.sources.resolve import open_source, resolve
-from lmconv.sources.unlike import unlike
 
 NETWORK = """
 from torch import nn
@@ -42,7 +42,7 @@ def test_the_layer_of_a_changed_weight_is_named(tmp_path: Path) -> None:
     with open_source(source) as session:
         exported = export_session(source, session, None)
         found = {
-            weight: unlike(
+            weight: first_divergence(
                 _changed(copied(exported.model), weight), exported.modules, session, noise(source.spec, 2, 0)
             )
             for weight in ("0.weight", "3.weight", "7.weight")
@@ -57,5 +57,5 @@ def test_the_node_of_a_changed_file_is_named(tmp_path: Path) -> None:
     with open_source(source) as session:
         exported = export_session(source, session, None)
         images = noise(source.spec, 2, 0)
-        found = unlike(_changed(exported.model, "fc.weight"), exported.modules, session, images)
+        found = first_divergence(_changed(exported.model, "fc.weight"), exported.modules, session, images)
     assert found.startswith("points (Gemm)"), found

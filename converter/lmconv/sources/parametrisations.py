@@ -1,4 +1,4 @@
-"""Names of one weight in two forms: PyTorch's weight norm and spectral norm, old and new, and pruning."""
+"""Parametrised weights in a state dict: PyTorch's weight norm and spectral norm, old and new form, and pruning."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SPECTRAL_NORM = {
 """Names of `torch.nn.utils.spectral_norm`, and of `torch.nn.utils.parametrizations.spectral_norm`."""
 
 
-def respelled(state: State, network: State) -> Iterator[State]:
-    """Yields the state as it is, then with other names or with the plain weights that the names stand for.
+def equivalents(state: State, network: State) -> Iterator[State]:
+    """Yields the state itself, then equivalent states: with the names of the other form, or with plain weights.
 
     Args:
         state: Tensors of a file by dotted name.

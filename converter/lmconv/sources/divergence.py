@@ -23,16 +23,17 @@ if TYPE_CHECKING:
 FIRST = 1 / 3
 """Smallest difference of the first part, fractions of the largest difference of any part."""
 FOLDED = 1e3
-"""Ratio to the difference of the outputs beyond which a value is another one: a layer with its neighbours folded in."""
+"""Ratio to the difference of the outputs beyond which two values are not comparable: the exporter folded a neighbour
+into the layer."""
 
 
-def unlike(
+def first_divergence(
     model: onnx.ModelProto, modules: Mapping[str, str], session: TorchSource | OnnxSource, images: Float32
 ) -> str:
     """Compares values inside a source network with the values of the exported graph.
 
     For PyTorch the values are the outputs of all layers. An exporter may fold a layer into another one: the value of a
-    layer is compared with the closest output of any layer. For an ONNX file the values are those of equal name.
+    layer is compared with the closest output of any layer. For an ONNX file values of equal name are compared.
 
     Args:
         model: The exported graph.
