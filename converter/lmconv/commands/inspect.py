@@ -92,7 +92,7 @@ def _network(request: InspectRequest) -> Outcome:
 
 
 def _taken(spec: ModelSpec) -> str:
-    """Returns the chosen outputs, and how these are read."""
+    """Returns the chosen outputs, with their decoding or unit and coordinates."""
     assert spec.chosen
     names = " and ".join(name or "output" for name in spec.chosen.names)
     how = f"decoded by {spec.heatmaps.method}" if spec.heatmaps else f"unit {spec.decode}, {spec.chosen.axes}"
