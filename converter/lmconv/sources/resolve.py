@@ -165,6 +165,9 @@ def check_options(model: str, **options: Unpack[NetworkOptions]) -> None:
         if model.endswith((".py", ".py:")):
             place = model.removesuffix(":")
             raise UsageError(f"{place} is a file", hint=f"name what builds the network in it: {place}:build")
+        if Path(model).is_file():
+            hint = f"if it is a checkpoint, name its network: lmconv export FILE.py:NAME --weights {model}"
+            raise UsageError(f"{model} is a file, not the name of a network", hint=hint)
         raise unknown("model", model, known)
     for wrong, message, hint in _mistakes(model, options):
         if wrong:
