@@ -108,7 +108,7 @@ def test_coordinates_from_minus_one_to_one_are_converted_for_crops_and_frames(cl
     assert verified.code == 0, verified.err
 
 
-@pytest.mark.parametrize(("axes", "count"), [("xyz", 3), ("xy", 2)])
+@pytest.mark.parametrize(("axes", "count"), [("xyz", 3), pytest.param("xy", 2, marks=pytest.mark.slow)])
 def test_the_third_coordinate_is_kept_or_dropped(cli: Cli, images: NDArray[np.float32], axes: str, count: int) -> None:
     path = file(Path("net.onnx"), y=(["N", 1, 1, 204], 3, 13))
     ran = cli("export", path, *TARGETS, "--coordinates", axes, "--io", "tensor", "--io", "image", "--io", "frame")
@@ -121,7 +121,7 @@ def test_the_third_coordinate_is_kept_or_dropped(cli: Cli, images: NDArray[np.fl
     assert verified.code == 0, verified.err
 
 
-@pytest.mark.parametrize("decode", ["simcc", "simcc:2"])
+@pytest.mark.parametrize("decode", [pytest.param("simcc", marks=pytest.mark.slow), "simcc:2"])
 def test_simcc_is_decoded_in_the_graph(cli: Cli, images: NDArray[np.float32], decode: str) -> None:
     path = file(Path("net.onnx"), simcc_x=(["N", 10, 32], -1, 1), simcc_y=(["N", 10, 48], -1, 1))
     cli("export", path).refused(2, "simcc_x float32 (N, 10, 32)", "--decode simcc")
@@ -241,6 +241,7 @@ def test_inspect_says_why_there_is_no_choice(cli: Cli) -> None:
     assert ran.code == 0
     assert "no choice" in ran.out
     assert "--output score or --output y" in ran.out
+    assert ran.out.count("score float32") == 1
 
 
 def test_inspect_shows_the_outputs_of_an_own_network(cli: Cli) -> None:
@@ -249,6 +250,9 @@ def test_inspect_shows_the_outputs_of_an_own_network(cli: Cli) -> None:
     assert "gives      score float32 (N,)" in out
     assert "landmarks  10 points in landmarks" in out
     cli("inspect", "own.py:Data").refused(2, "own.py:Data needs --input")
+    cli("inspect", "own.py").refused(2, "own.py is a file", "own.py:build")
+    cli("inspect", "own.py/no").refused(4, "own.py/no is not an artefact")
+    cli("blame", "own.py").refused(4, "own.py is not an artefact: it is a file")
 
 
 def test_options_of_networks_are_refused_for_an_artefact(cli: Cli, tiny_build: Path) -> None:

@@ -15,7 +15,7 @@ from tests.corpus.registry import cases
 
 ROWS = table.load()
 PAIRS = [(name, route) for name, row in ROWS.items() for route in row["routes"]]
-QUICK, LARGER = 8, len(PAIRS) // 20
+QUICK, LARGER = 5, len(PAIRS) // 20
 """Number of cells that `make test` tries, and that CI tries."""
 ORDER = random.Random(16).sample(PAIRS, len(PAIRS))  # noqa: S311 (a seeded sample)
 SAMPLE = [pytest.param(*pair, marks=[pytest.mark.slow] * (n >= QUICK)) for n, pair in enumerate(ORDER[:LARGER])]

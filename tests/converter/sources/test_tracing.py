@@ -13,7 +13,7 @@ import onnx
 import pytest
 import torch
 
-from lmconv.errors import InputError
+from lmconv.errors import InputError, UsageError
 from lmconv.graph import naming
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import noise
@@ -153,7 +153,11 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+QUICK = "weight_norm", "DataParallel", "double", "keyword", "squeezed", "state"
+"""Forms that the quick run tries; CI tries all forms."""
+
+
+@pytest.mark.parametrize("form", [pytest.param(form, marks=[pytest.mark.slow] * (form not in QUICK)) for form in FORMS])
 def test_networks_of_every_form_are_exported(tmp_path: Path, form: str) -> None:
     exported(tmp_path, FORMS[form])
 
@@ -174,7 +178,9 @@ def test_values_of_further_arguments_are_constants(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"needs scale, shift beside the image .*--constant scale=VALUE"):
         exported(tmp_path, code)
     exported(tmp_path, code, constants={"scale": 2, "shift": [0.5] * 8})
-    with pytest.raises(InputError, match="no argument zoom for a constant"):
+    with pytest.raises(
+        UsageError, match=r"no argument zoom for a constant \(beside the image, forward\(\) has the arguments scale"
+    ):
         exported(tmp_path, code, constants={"scale": 2, "shift": 0, "zoom": 1})
 
 
@@ -194,12 +200,15 @@ OPERATORS = {
 }
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize(
+    "operator", [pytest.param(name, marks=[pytest.mark.slow] * bool(n)) for n, name in enumerate(OPERATORS)]
+)
 def test_operators_without_an_onnx_function_are_written_with_others(tmp_path: Path, operator: str) -> None:
     result = exported(tmp_path, f"class Net(Base):\n def middle(self, y):\n  return {OPERATORS[operator]}")
     assert result.exporter == "torch.onnx dynamo, decomposed"
 
 
+@pytest.mark.slow
 def test_an_operator_that_nothing_can_write_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ONNX has no operator for aten\.mode"):
         exported(
@@ -228,6 +237,7 @@ def test_a_mirrored_copy_in_the_batch_keeps_the_batch_free(tmp_path: Path) -> No
     assert "torch.onnx dynamo does not convert the network" in result.notes[0]
 
 
+@pytest.mark.slow
 def test_a_loop_over_the_batch_fixes_the_batch_and_says_so(tmp_path: Path) -> None:
     (note,) = exported(tmp_path, LOOP).notes
     assert note.startswith("the batch is fixed to 1: ")
