@@ -76,7 +76,7 @@ def _heavy(graph: Graph, last: Iterable[onnx.NodeProto]) -> list[str]:
     sizes = {name: values.size for name, values in graph.constants.items() if values.dtype == np.float32}
     held = sum(sizes.get(name, 0) for name in {name for node in last for name in node.input})
     share = held / max(1, sum(sizes.values()))
-    return [f"the last layer stays float32, with {share:.0%} of the weights"] if share > HEAVY else []
+    return [f"the last layer stays float32, with {100 * share:.0f} % of the weights"] if share > HEAVY else []
 
 
 def _converted(
