@@ -241,6 +241,7 @@ def test_inspect_says_why_there_is_no_choice(cli: Cli) -> None:
     assert ran.code == 0
     assert "no choice" in ran.out
     assert "--output score or --output y" in ran.out
+    assert ran.out.count("score float32") == 1
 
 
 def test_inspect_shows_the_outputs_of_an_own_network(cli: Cli) -> None:
@@ -249,6 +250,9 @@ def test_inspect_shows_the_outputs_of_an_own_network(cli: Cli) -> None:
     assert "gives      score float32 (N,)" in out
     assert "landmarks  10 points in landmarks" in out
     cli("inspect", "own.py:Data").refused(2, "own.py:Data needs --input")
+    cli("inspect", "own.py").refused(2, "own.py is a file", "own.py:build")
+    cli("inspect", "own.py/no").refused(4, "own.py/no is not an artefact")
+    cli("blame", "own.py").refused(4, "own.py is not an artefact: it is a file")
 
 
 def test_options_of_networks_are_refused_for_an_artefact(cli: Cli, tiny_build: Path) -> None:

@@ -19,20 +19,20 @@ Run: TypeAlias = Callable[[Array], Array]
 LIMITS = {"fp32": 1e-5, "fp16": 5e-3}
 """Largest difference of a number, as a fraction of the largest expected number, at least 1."""
 INT8 = 0.25
-"""Largest mean difference in int8, as a fraction of the deviation of the expected numbers over the faces."""
+"""Largest mean difference in int8, fraction of the mean absolute deviation of the expected numbers over faces."""
 
 
 def difference(
     folder: Path, precision: str, source: Run, faces: Array, noise: Array, output: str, *, slack: float = 1.0
 ) -> str:
-    """Returns what an artefact computes wrongly, in words; empty if nothing.
+    """Returns the difference of an artefact beyond the limit, in words; empty without one.
 
     Args:
         folder: Folder of the artefact.
         precision: fp32, fp16 or int8.
         source: Runs the source network on (N, 3, H, W) float32.
         faces: (N, 3, H, W) float32, faces that no calibration saw.
-        noise: The same shape, uniform noise; not judged in int8, whose ranges are those of faces.
+        noise: The same shape, uniform noise; not judged in int8, whose ranges come from faces.
         output: Name of the output of the artefact to compare.
         slack: Factor of the limits of fp32 and fp16.
     """
@@ -52,7 +52,7 @@ def difference(
 
 
 def _pair(source: Run, run: Run, inputs: Array) -> tuple[Array, Array]:
-    """Returns what the source and the artefact compute, each (N, numbers)."""
+    """Returns the outputs of the source and of the artefact, each (N, numbers)."""
     expected, computed = (np.asarray(each(inputs), np.float64).reshape(len(inputs), -1) for each in (source, run))
     if expected.shape != computed.shape:
         raise AssertionError(f"{computed.shape[1]} numbers for {expected.shape[1]}")

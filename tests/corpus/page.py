@@ -18,16 +18,16 @@ PAGE = Path(__file__).parents[2] / "docs" / "converts.md"
 INTRODUCTION = f"""\
 # What converts
 
-Each row is a small network, or a small ONNX file, with one construct. Each cell is one way to lmconv, and stands for
-six artefacts: ONNX Runtime and OpenVINO in fp32, fp16 and int8. Every artefact is compared with eager PyTorch, or with
-the original file in ONNX Runtime, by code that shares nothing with lmconv's own comparison (`tests/corpus/judge.py`):
-within {judge.LIMITS["fp32"]:g} of the largest number in fp32, {judge.LIMITS["fp16"]:g} in fp16, and {judge.INT8:.0%} of
-the deviation over faces in int8.
+Each row is a small network, or a small ONNX file, with one construct. Each cell is one route from the construct to
+lmconv, and stands for six artefacts: ONNX Runtime and OpenVINO in fp32, fp16 and int8. Every artefact is compared with
+eager PyTorch, or with the original file in ONNX Runtime, by code that shares nothing with lmconv's own comparison
+(`tests/corpus/judge.py`). The largest allowed difference is {judge.LIMITS["fp32"]:g} of the largest number
+in fp32, {judge.LIMITS["fp16"]:g} in fp16, and {judge.INT8:.0%} of the mean absolute deviation over faces in int8.
 
 - ✓: all six artefacts are right, and int8 covers at least {ENOUGH:.0%} of the multiply-accumulates.
-- A number: the note with this number holds for some of the six artefacts; all others are right.
-- {MISSING}: PyTorch's exporter cannot write the network at this opset. An empty cell is not tried: a construct is tried
-  at every second opset of each exporter.
+- A number: the note with this number describes some of the six artefacts; all others are right.
+- {MISSING}: PyTorch's exporter cannot write the network at this opset. An empty cell is not tried: each construct has
+  every second opset of each exporter.
 - own: lmconv exports the network itself (`FILE.py:NAME`). T and an opset: a file of the older exporter (TorchScript).
   D and an opset: a file of the newer exporter (dynamo).
 

@@ -14,9 +14,9 @@ FILE = Path(__file__).with_name("expected.json")
 NOT_EXPORTED = "not exported"
 
 Cell: TypeAlias = dict[str, list[str]]
-"""Artefacts by line: `ok`, what lmconv says, or `not exported` without artefacts if PyTorch cannot write the file."""
+"""Artefacts by line: `ok`, the line of lmconv, or `not exported` without artefacts if PyTorch cannot write the file."""
 Row: TypeAlias = dict[str, Any]
-"""Of one construct: `routes`, a cell for each route; `coverage` of an architecture, [quantised, layers, percent]."""
+"""Row of a construct: `routes`, a cell for each route; `coverage` of an architecture, [quantised, layers, percent]."""
 
 
 def load() -> dict[str, Row]:

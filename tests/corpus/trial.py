@@ -36,12 +36,12 @@ CALIBRATION, HELD_OUT = 32, 8
 
 
 class NotExported(Exception):
-    """PyTorch's exporter cannot write the network at this opset, or ONNX Runtime cannot load what it writes."""
+    """PyTorch's exporter cannot write the network at this opset, or ONNX Runtime cannot load the written file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Results of the six artefacts: `ok`, or the line that lmconv says, or what is wrong."""
+    """Results of the six artefacts: `ok`, the line that lmconv prints, or the difference."""
 
     lines: dict[str, str]
     coverage: dict[str, Coverage]
@@ -49,7 +49,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A source: what the user types, the options, and a function that runs the source on inputs of the artefact."""
+    """A source: its name, as typed, the options, and a function that runs the source on inputs of the artefact."""
 
     model: str
     options: dict[str, Any]

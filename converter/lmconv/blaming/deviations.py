@@ -20,8 +20,6 @@ CHUNK_BYTES = 1 << 28
 
 MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity")
 """Operators that compute nothing, and after which axis 1 may no longer be the axis of the channels."""
-FAINT = 1e-2
-"""Fraction of the mean power of all channels below which a channel has no certain factor; the factor tends to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +137,14 @@ class Sides:
 
 
 def _without_factors(actual: Float64, expected: Float64) -> Float64:
-    """Divides each channel, axis 1, by the factor that brings it closest to the expected channel."""
+    """Multiplies each channel, axis 1, by the factor that brings it closest to the expected channel, at least 0.
+
+    The difference of a channel has at most the power of the expected channel: pure rounding gets a factor near 0.
+    """
     if actual.ndim < 2:
         return actual
     axes = tuple(axis for axis in range(actual.ndim) if axis != 1)
-    power = (expected**2).sum(axes, keepdims=True)
-    least = FAINT * power.mean() + np.finfo(np.float64).tiny
-    factors = ((actual * expected).sum(axes, keepdims=True) + least) / (power + least)
-    return np.where(factors > 0, actual / np.where(factors > 0, factors, 1), actual)
+    power = (actual**2).sum(axes, keepdims=True) + np.finfo(np.float64).tiny
+    factors = np.maximum((actual * expected).sum(axes, keepdims=True) / power, 0)
+    result: Float64 = actual * factors
+    return result

@@ -167,7 +167,7 @@ def _references(artifact: Artifact, target: Target, reference: Reference, networ
 
 
 def _shares_noise(artifact: Artifact) -> bool:
-    """True if `lmconv verify` judges an artefact on noise by a limit that is stricter than that of export."""
+    """True if `lmconv verify` judges an artefact on noise by a stricter limit than export."""
     points = head_of(artifact.spec).name == "points" and not interface_of(artifact.spec).cuts_crops
     return points and artifact.precision == Precision.FP16 and artifacts.bound_px(artifact) is None
 

@@ -68,7 +68,7 @@ def _exact_step(conversion: Conversion, variant: Variant, error: NotReproduced) 
     """Returns an operator and its pass in `Target.exact` for a failed artefact; empty without such a pass.
 
     The operator that differs first names the pass. In a quantised network a rounding changes every later value, so the
-    pass for Q/DQ pairs is tried whatever differs.
+    pass for Q/DQ pairs is tried for every operator.
     """
     exact = TARGETS.load(variant.target).exact
     quantised = sorted(operators_of(conversion.base.model) & {*QUANTISERS})

@@ -77,7 +77,7 @@ def plain_graph(source: Source, out: Path, *, crops: Crops | None = None, batch:
     """
     folder = out / source.spec.name / "plain"
     kept = _kept(folder, source)
-    fits = kept and (batch is None or kept.artifact.spec.batch in (None, batch))
+    fits = kept and kept.artifact.spec.batch in (None, batch or source.spec.batch)
     return kept if kept and fits else _made(folder, source, crops, batch)
 
 

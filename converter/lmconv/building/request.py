@@ -47,7 +47,7 @@ class Choices:
             decisions are reused instead of measured again.
         mix: Content of precision "mixed".
         pictures: Identities of the pictures on which `mix` was chosen, see `Crops`.
-        exact: Passes of `Target.exact` to run, whatever the target.
+        exact: Passes of `Target.exact` to run, for every target.
         cpu: Kind of CPU for which int8 is built. None means the kind in `recipe`, or else the kind of this machine.
         engine: Options for building an engine. Without its own timing cache, an engine shares one with all others in
             the output folder.

@@ -82,7 +82,8 @@ def _network(request: InspectRequest) -> Outcome:
     document: Json = {"takes": described.takes, "outputs": [output.row for output in outputs]}
     if described.refusal:
         document["refused"] = str(described.refusal)
-        lines.append(f"no choice  {described.refusal}")
+        listed = f": {described.outputs.listed}"  # the lines above
+        lines.append(f"no choice  {str(described.refusal).replace(listed, '')}")
     elif described.spec:
         document["spec"] = spec_to_json(described.spec)
         lines.append(f"landmarks  {_taken(described.spec)}")
@@ -91,7 +92,7 @@ def _network(request: InspectRequest) -> Outcome:
 
 
 def _taken(spec: ModelSpec) -> str:
-    """Returns the chosen outputs, and how these are read."""
+    """Returns the chosen outputs, with their decoding or unit and coordinates."""
     assert spec.chosen
     names = " and ".join(name or "output" for name in spec.chosen.names)
     how = f"decoded by {spec.heatmaps.method}" if spec.heatmaps else f"unit {spec.decode}, {spec.chosen.axes}"
@@ -102,10 +103,13 @@ def _artifact(request: InspectRequest) -> Outcome:
     """Describes an artefact.
 
     Raises:
-        UsageError: An option is for networks.
+        UsageError: An option is for networks, or a Python file has no name of a builder.
     """
+    from lmconv.sources.resolve import check_options
     from lmconv.store import artifact as artifacts
 
+    if request.inspected.endswith((".py", ".py:")):
+        check_options(request.inspected)  # names what is missing: FILE.py:NAME
     typed = [name for name in SourceOptions.__dataclass_fields__ if getattr(request, name) not in (None, ())]
     if typed:
         option = {"shape": "input", "constants": "constant"}.get(typed[0], typed[0]).replace("_", "-")

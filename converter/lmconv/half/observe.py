@@ -117,7 +117,7 @@ def _compare(
     expected = {name: chunks[0] for name, chunks in outputs.items() if chunks[0].dtype == np.float32}
     try:
         result = _rounded_run(graph, node, values, names, whole=True)
-    except Exception:  # ONNX Runtime raises its own types; it has no such kernel
+    except Exception:  # ONNX Runtime has no such kernel, and raises its own types
         observed.unsupported.add(key(node))
         return
     unchanged = {name for name in expected if result[name].dtype == np.float32}

@@ -46,7 +46,7 @@ class _Writer:
         self._taken = naming.taken(model.graph)
         self._halves: set[str] = {name for name, kind in observed.types.items() if kind == np.float16}
         self._casts: dict[tuple[str, int], str] = {}
-        self._same: dict[str, str] = {}  # output of a Cast without effect, and the name of the same value
+        self._same: dict[str, str] = {}  # name of an equal value, by the output of a Cast without effect
 
     def float32(self, node: onnx.NodeProto) -> None:
         """Appends a node whose float32 inputs stay float32, in its subgraphs too."""

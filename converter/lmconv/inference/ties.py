@@ -42,7 +42,7 @@ def jumps(
     """Measures the movement of each point of the source network under random changes of the size of rounding.
 
     The input changes. If the graph is known, the candidates of each arg-max and top-k change too, because candidates
-    may be equal whatever the input is, for example zeros behind a ReLU.
+    may be equal for every input, for example zeros behind a ReLU.
 
     Args:
         session: A session on the source network.

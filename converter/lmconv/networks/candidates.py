@@ -15,7 +15,7 @@ from lmconv.networks.published import NUMBERS
 from lmconv.types import Axes, Json
 
 POINT_NAMES = re.compile(r"landmark|lmk|lmark|key_?point|kpt|kps|points|coord", re.IGNORECASE)
-"""Names that say that an output holds points."""
+"""Names of outputs that hold points."""
 
 SEEDED = 4
 """Number of seeded inputs that show the ranges of the outputs."""
@@ -108,7 +108,7 @@ class Candidate:
 
     @property
     def named_points(self) -> bool:
-        """True if the name says that the output holds points."""
+        """True if the output has the name of an output that holds points."""
         return bool(POINT_NAMES.search(self.name))
 
     @property

@@ -1,4 +1,4 @@
-"""Functions written out: those of the file itself, and standard operators by the definition that ONNX gives."""
+"""Functions written out: functions of the file, and standard operators by their definition in ONNX."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lmconv.opsets.versions import STANDARD, opset_of, reason
 
 
 def inlined(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """Returns a model without functions of its own; a function of another opset is converted to that of the model.
+    """Returns a model without functions of its own; a function of another opset is converted to the opset of the model.
 
     Args:
         model: The model; may be changed.

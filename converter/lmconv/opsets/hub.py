@@ -14,8 +14,7 @@ from lmconv.graph.naming import operators_of
 from lmconv.opsets.bfloat16 import widen_constants
 from lmconv.opsets.functions import inlined, written_out
 from lmconv.opsets.lowering import lowered
-from lmconv.opsets.microsoft import RULES
-from lmconv.opsets.microsoft.early import early
+from lmconv.opsets.microsoft import RULES, early
 from lmconv.opsets.raising import raised
 from lmconv.opsets.rewriting import rewrite
 from lmconv.opsets.training import training
@@ -47,7 +46,7 @@ def to_hub(model: onnx.ModelProto, name: str, say: Callable[[str], None] = lambd
     tidy_domains(model)
     widen_constants(model)
     ends = {value.name for value in (*model.graph.input, *model.graph.output)}
-    changed = rewrite(model, {**training(opset_of(model), ends), **early(opset_of(model))})
+    changed = rewrite(model, {**training(ends), **early.RULES})
     if changed["Dropout"]:
         say(f"Dropout in training mode is removed, as ONNX Runtime does ({changed['Dropout']} of them)")
     model = raised(model, name)

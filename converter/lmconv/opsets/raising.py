@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
-from onnx import helper, shape_inference, version_converter
+from onnx import helper, version_converter
 
 from lmconv.errors import InputError
 from lmconv.graph import naming
 from lmconv.graph.index import reads
-from lmconv.opsets.rewriting import Call, Rule, Rules, rewrite
+from lmconv.opsets.rewriting import Call, Rule, Rules, inferred, rewrite
 from lmconv.opsets.versions import STANDARD, label, opset_of, reason
 from lmconv.types import OPSET
 
@@ -56,7 +56,7 @@ def raised(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 
 def _before(opset: int) -> Rules:
-    """Returns the rules for the graph as the file has it."""
+    """Returns the rules for the graph before ONNX's conversion."""
     rules: dict[tuple[str, str], Rule] = {}
     if opset < AXIS_ALONE:
         rules["", "Hardmax"] = _hardmax
@@ -68,7 +68,7 @@ def _before(opset: int) -> Rules:
 
 
 def _after(opset: int) -> Rules:
-    """Returns the rules for the graph that the converter made."""
+    """Returns the rules for the graph after ONNX's conversion."""
     rules: dict[tuple[str, str], Rule] = {}
     if opset < RESIZE:
         rules["", "Resize"] = _resize
@@ -134,11 +134,7 @@ def _first(model: onnx.ModelProto, op: str) -> onnx.NodeProto | None:
 
 def _culprit(model: onnx.ModelProto) -> onnx.NodeProto | None:
     """Returns the first node that ONNX's converter refuses alone."""
-    try:
-        inferred = shape_inference.infer_shapes(model)
-    except Exception:  # inference raises types of its compiled module
-        inferred = model
-    for graph in naming.graphs(inferred.graph):
+    for graph in naming.graphs(inferred(model).graph):
         known = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
         tensors = {tensor.name: tensor for tensor in graph.initializer}
         for node in graph.node:

@@ -19,6 +19,8 @@ from lmconv.opsets.versions import STANDARD, opset_of
 
 MICROSOFT = "com.microsoft"
 """Domain of the operators that ONNX Runtime adds."""
+MEAN_INPUT = 18
+"""Opset from which the axes of ReduceMean are an input. Earlier, the axes were an attribute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +119,12 @@ class Call:
         name = self.constant(np.asarray(value, np.float32))
         return self.add("CastLike", name, like) if self.facts.half else name
 
+    def mean(self, value: str, axes: Sequence[int]) -> str:
+        """Adds the mean of a value over some axes, which stay with length 1; a negative axis counts from the end."""
+        if self.facts.opset < MEAN_INPUT:
+            return self.add("ReduceMean", value, axes=list(axes))
+        return self.add("ReduceMean", value, self.constant(list(axes)))
+
     def swapped(self, index: int) -> str | None:
         """Adds a transposition of the last two axes of an input; None if the rank of the input is unknown."""
         name = self.input(index)
@@ -157,7 +165,7 @@ def _facts(model: onnx.ModelProto) -> Facts:
     read.update(name for node in model.graph.node for name in reads(node))
     shapes: dict[str, tuple[int | None, ...]] = {}
     half = False
-    for graph in naming.graphs(_inferred(model).graph):
+    for graph in naming.graphs(inferred(model).graph):
         for tensor in graph.initializer:
             shapes[tensor.name] = tuple(tensor.dims)
             half |= tensor.data_type == TensorProto.FLOAT16
@@ -170,8 +178,8 @@ def _facts(model: onnx.ModelProto) -> Facts:
     return Facts(taken=taken, read=read, shapes=shapes, half=half, opset=opset_of(model))
 
 
-def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns the model with inferred shapes; the model itself if ONNX's shape inference fails."""
+def inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns the model with inferred types and shapes; the model itself if ONNX's shape inference fails."""
     try:
         return shape_inference.infer_shapes(model)
     except Exception:  # inference raises types of its compiled module

@@ -36,18 +36,17 @@ def _is_trained(node: onnx.NodeProto, opset: int) -> bool:
     return bool(attribute(node, "training_mode", 0)) if opset >= SINCE_TRAINING_MODE else len(node.output) == 5
 
 
-def training(opset: int, ends: set[str]) -> Rules:
-    """Returns the rules for a graph of an opset.
+def training(ends: set[str]) -> Rules:
+    """Returns the rules for a graph.
 
     Args:
-        opset: Opset of the graph.
         ends: Names of the inputs and outputs of the graph.
     """
 
     def batchnorm(call: Call) -> Sequence[str] | None:
-        if not _is_trained(call.node, opset) or any(call.is_read(index) for index in range(1, 5)):
+        if not _is_trained(call.node, call.facts.opset) or any(call.is_read(index) for index in range(1, 5)):
             return None
-        return [_normalised(call, opset)]
+        return [_normalised(call)]
 
     def dropout(call: Call) -> Sequence[str] | None:
         mode = call.known(2)
@@ -59,20 +58,13 @@ def training(opset: int, ends: set[str]) -> Rules:
     return rules
 
 
-def _normalised(call: Call, opset: int) -> str:
+def _normalised(call: Call) -> str:
     """Adds nodes that normalise each channel by its mean and variance over the batch and all positions."""
     shape = call.constant([1, -1, 1])
     flat = call.add("Reshape", call.input(0), call.constant([0, 0, -1]))
-    centred = call.add("Sub", flat, _mean(call, flat, opset))
-    variance = _mean(call, call.add("Mul", centred, centred), opset)
+    centred = call.add("Sub", flat, call.mean(flat, [0, 2]))
+    variance = call.mean(call.add("Mul", centred, centred), [0, 2])
     deviation = call.add("Sqrt", call.add("Add", variance, call.constant(call.get("epsilon", 1e-5))))
     scale, bias = (call.add("Reshape", call.input(index), shape) for index in (1, 2))
     scaled = call.add("Add", call.add("Mul", call.add("Div", centred, deviation), scale), bias)
     return call.add("Reshape", scaled, call.add("Shape", call.input(0)))
-
-
-def _mean(call: Call, value: str, opset: int) -> str:
-    """Adds a mean over the axes 0 and 2 of a value of rank 3."""
-    if opset < 18:
-        return call.add("ReduceMean", value, axes=[0, 2])
-    return call.add("ReduceMean", value, call.constant([0, 2]))

@@ -56,8 +56,7 @@ def _points(candidates: Candidates, options: OutputOptions, spec: ModelSpec) -> 
     if options.output_slice:
         chosen, (landmarks, axes) = _sliced(candidates, options)
     else:
-        chosen = _named(candidates, options.output) if options.output is not None else _only(candidates, options)
-        landmarks, axes = _read(candidates, chosen, options)
+        chosen, (landmarks, axes) = _one(candidates, options)
     kept = options.coordinates or axes
     unit, reason = shown_unit(chosen.values, landmarks, axes)
     if options.unit:
@@ -73,6 +72,12 @@ def _points(candidates: Candidates, options: OutputOptions, spec: ModelSpec) -> 
         output_slice=options.output_slice,
         chosen=names,
     )
+
+
+def _one(candidates: Candidates, options: OutputOptions) -> tuple[Candidate, Reading]:
+    """Returns the output that holds points, and its points."""
+    chosen = _named(candidates, options.output) if options.output is not None else _only(candidates, options)
+    return chosen, _read(candidates, chosen, options)
 
 
 def _named(candidates: Candidates, name: str) -> Candidate:
@@ -155,6 +160,7 @@ def _read(candidates: Candidates, output: Candidate, options: OutputOptions) -> 
 def _none(candidates: Candidates, options: OutputOptions) -> LmconvError:
     """Returns the error for a source without an output that holds (this number of) points."""
     counted = f"{options.landmarks} points" if options.landmarks else "points"
+    counted += " with three coordinates" if options.coordinates == "xyz" else ""
     usable = [output for output in candidates.outputs if output.readings or output.is_maps or output.is_vectors]
     kind = UsageError if usable else InputError
     return kind(
@@ -164,6 +170,8 @@ def _none(candidates: Candidates, options: OutputOptions) -> LmconvError:
 
 def _way_out(candidates: Candidates, options: OutputOptions) -> str:
     """Returns the hint for a source without a fitting output."""
+    if superfluous := _superfluous(candidates, options):
+        return superfluous
     if any((options.landmarks, "xyz") in output.readings for output in candidates.outputs) and not options.coordinates:
         return f"for {options.landmarks} points of three coordinates, add --coordinates xyz"
     counts = dict.fromkeys(
@@ -178,6 +186,18 @@ def _way_out(candidates: Candidates, options: OutputOptions) -> str:
     if maps and len(candidates.outputs) == len(maps):
         return f"if these are heatmaps of {maps[0].sizes[0]} points: use --landmarks {maps[0].sizes[0]} --decode argmax"
     return "landmarks are (N, 2L), (N, L, 2) or (N, L, 3); heatmaps (N, L, h, w) need --decode"
+
+
+def _superfluous(candidates: Candidates, options: OutputOptions) -> str:
+    """Returns the hint to leave out the option without which an output holds the points; empty if there is none."""
+    for name in ("decode", "output", "coordinates"):
+        if getattr(options, name) is not None:
+            try:
+                chosen, (landmarks, _) = _one(candidates, replace(options, **{name: None}))
+            except LmconvError:
+                continue
+            return f"leave --{name} out: {chosen.title} holds {landmarks} points"
+    return ""
 
 
 def _likely(output: Candidate, count: int) -> bool:
@@ -253,7 +273,8 @@ def _count(candidates: Candidates, output: Candidate, count: int, options: Outpu
     if options.landmarks or options.output_slice or count in NUMBERS:
         return count
     message = f"{candidates.source}: {output.label} would be {count} points, which no published scheme has"
-    raise UsageError(message, hint=f"use --landmarks {count}, or a part of the maps with --output-slice START:STOP")
+    part = f"use --landmarks {count}, or a part of the maps with --output-slice START:STOP"
+    raise UsageError(message, hint=_superfluous(candidates, options) or part)
 
 
 def _vectors(candidates: Candidates, options: OutputOptions, spec: ModelSpec) -> ModelSpec:
@@ -271,7 +292,8 @@ def _vectors(candidates: Candidates, options: OutputOptions, spec: ModelSpec) ->
             f"{candidates.source} has more than two SimCC vectors: {listed}", hint="--output NAME_X,NAME_Y"
         )
     if len(pool) != 2 or pool[0].sizes[0] != pool[1].sizes[0]:
-        hint = "SimCC has two outputs, (N, L, cells) of x and of y: name these with --output NAME_X,NAME_Y"
+        two = "SimCC has two outputs, (N, L, cells) of x and of y: name these with --output NAME_X,NAME_Y"
+        hint = _superfluous(candidates, options) or two
         raise UsageError(f"{candidates.source} has no SimCC vectors: {candidates.listed}", hint=hint)
     landmarks = _count(candidates, pool[0], pool[0].sizes[0], options)
     names = ChosenOutputs(

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,12 +131,41 @@ def _translated(program: Any, traced: Traced, inputs: tuple[torch.Tensor, ...]) 
 
 
 def _torchscript(traced: Traced) -> onnx.ModelProto:
+    """Exports in a copy of the process: PyTorch 2.13 can end the process in a network that catches an error."""
     import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        path, error = Path(folder) / "model.onnx", Path(folder) / "error"
+        if sys.platform == "linux":
+            child = get_context("fork").Process(target=_in_child, args=(traced, path, error))
+            child.start()
+            child.join()
+            if child.exitcode:
+                raise RuntimeError(f"the exporter ended its process with exit code {child.exitcode}")
+        else:
+            _write_torchscript(traced, path)
+        if error.exists():
+            raise RuntimeError(error.read_text(encoding="utf-8"))
+        return onnx.load(path)
+
+
+def _in_child(traced: Traced, path: Path, error: Path) -> None:
+    """Writes the graph to `path`, or the reason why there is none to `error`."""
+    import torch
+
+    torch.set_num_threads(1)  # a forked process does not have the threads of its parent
+    try:
+        _write_torchscript(traced, path)
+    except Exception as failure:
+        error.write_text(f"{type(failure).__name__}: {failure}", encoding="utf-8")
+
+
+def _write_torchscript(traced: Traced, path: Path) -> None:
     import torch
     from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
     axes = {"input": traced.free} | {name: {0: traced.free[0]} for name in traced.outputs if traced.free}
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if traced.reads:  # the graph would have the numbers of the trace
             warnings.filterwarnings("error", "Converting a tensor to a (Python|NumPy)", TracerWarning)
@@ -143,14 +173,13 @@ def _torchscript(traced: Traced) -> onnx.ModelProto:
         torch.onnx.export(
             script,
             traced.inputs,
-            Path(folder) / "model.onnx",
+            path,
             dynamo=False,
             opset_version=OPSET,
             input_names=["input"],
             output_names=list(traced.outputs),
             dynamic_axes=axes,
         )
-        return onnx.load(Path(folder) / "model.onnx")
 
 
 EXPORTERS = (

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lmconv.errors import InputError, listed
+from lmconv.errors import InputError, UsageError, listed
 from lmconv.sources.observing import Observed
 
 WRAPPERS: Mapping[str, str] = {
@@ -86,7 +86,8 @@ def bind(module: nn.Module, constants: Mapping[str, Any], theirs: str) -> None:
         theirs: Name of the network, for messages.
 
     Raises:
-        InputError: forward() needs a further argument, or has no argument of a given name.
+        InputError: forward() needs a further argument.
+        UsageError: forward() has no argument of a given name beside the image.
     """
     try:
         parameters = inspect.signature(module.forward).parameters
@@ -103,8 +104,9 @@ def bind(module: nn.Module, constants: Mapping[str, Any], theirs: str) -> None:
         hint = " ".join(f"--constant {name}=VALUE" for name in missing)
         raise InputError(f"{theirs}: forward() needs {', '.join(missing)} beside the image", hint=f"give {hint}")
     if unknown:
-        hint = f"forward() has the arguments {', '.join(plain)}; the first one is the image"
-        raise InputError(f"{theirs}: forward() has no argument {', '.join(unknown)} for a constant", hint=hint)
+        others = f"the arguments {', '.join(plain[1:])}" if plain[1:] else "no argument"
+        message = f"{theirs}: forward() has no argument {', '.join(unknown)} for a constant"
+        raise UsageError(message, hint=f"beside the image, forward() has {others}")
     values = {name: torch.tensor(value) if isinstance(value, list) else value for name, value in constants.items()}
     keyword = plain[0] if plain and plain[0] in parameters and parameters[plain[0]].kind is kinds.KEYWORD_ONLY else ""
     if not (values or keyword):

@@ -129,9 +129,10 @@ def _read(path: Path) -> Artifact:
         _regular(manifest)
         text = manifest.read_bytes().decode("utf-8")  # read_text hides a changed line ending
         document = json.loads(text)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         hint = "name a folder that lmconv export has made, such as build/pfld/onnx-fp32"
-        raise InputError(f"{path} is not an artefact: it has no {MANIFEST}", hint=hint) from error
+        reason = "it is a file" if path.is_file() else f"it has no {MANIFEST}"
+        raise InputError(f"{path} is not an artefact: {reason}", hint=hint) from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{manifest} cannot be read: {error}", hint="export again") from error
     _check(path, text, document)

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lmconv.blaming.blame import AGREEING, FLOOR, alone, first_of
-from lmconv.blaming.deviations import Sides
+from lmconv.blaming.deviations import Sides, _without_factors
 from lmconv.inference.probe import OrtProbe
 from lmconv.types import Arrays
 
@@ -95,6 +95,15 @@ class Fusing(OrtProbe):
 
     def run(self, inputs: Arrays, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         return self._unfused.run(inputs, names) if len(names) > 1 else super().run(inputs, names)
+
+
+def test_a_faint_channel_never_differs_by_more_than_its_power_in_int8() -> None:
+    expected = np.random.default_rng(0).random((4, 3, 8, 8)) * np.array([1.0, 1e-3, 0]).reshape(3, 1, 1)
+    noise = np.random.default_rng(1).normal(size=expected.shape)
+    actual = (expected + 1e-3 * noise) * np.array([1.0, 1e4, 1e4]).reshape(3, 1, 1)
+    off, size = ((values**2).mean((0, 2, 3)) for values in (_without_factors(actual, expected) - expected, expected))
+    assert off[0] < 1e-5
+    assert (off <= size).all()
 
 
 def test_values_are_read_one_by_one_where_reading_all_hides_the_difference() -> None:

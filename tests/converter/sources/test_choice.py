@@ -144,6 +144,15 @@ def test_the_hint_for_two_vectors_is_simcc() -> None:
     assert "--decode simcc" in caught.value.hint
 
 
+@pytest.mark.parametrize("options", [{"coordinates": "xyz"}, {"output": "features"}, {"decode": Decode()}], ids=str)
+def test_the_hint_for_a_superfluous_option_names_the_output_that_holds_points(options: dict[str, object]) -> None:
+    outputs = (output("features", 64, 28, 28), output("y", 212))
+    with pytest.raises(UsageError) as caught:
+        chosen(*outputs, **options)
+    assert caught.value.hint == f"leave --{next(iter(options))} out: y holds 106 points"
+    assert chosen(*outputs).landmarks == 106
+
+
 def test_a_message_names_a_dozen_outputs_and_counts_the_others() -> None:
     with pytest.raises(UsageError, match=r"11 float32 \(N, 8, 4, 4\) \S+ to \S+; and 8 more"):
         chosen(*(output(str(index), 8, 4, 4) for index in range(20)))

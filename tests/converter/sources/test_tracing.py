@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 
-from lmconv.errors import InputError
+from lmconv.errors import InputError, UsageError
 from lmconv.graph import naming
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import noise
 from lmconv.sources.batches import BATCHES, batch_of
 from lmconv.sources.export import export_session
+from lmconv.sources.exporters import EXPORTERS, Traced
 from lmconv.sources.pytorch import TorchSource
 from lmconv.sources.resolve import open_source, resolve
 from lmconv.sources.tracing import Exported
@@ -173,7 +178,9 @@ def test_values_of_further_arguments_are_constants(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"needs scale, shift beside the image .*--constant scale=VALUE"):
         exported(tmp_path, code)
     exported(tmp_path, code, constants={"scale": 2, "shift": [0.5] * 8})
-    with pytest.raises(InputError, match="no argument zoom for a constant"):
+    with pytest.raises(
+        UsageError, match=r"no argument zoom for a constant \(beside the image, forward\(\) has the arguments scale"
+    ):
         exported(tmp_path, code, constants={"scale": 2, "shift": 0, "zoom": 1})
 
 
@@ -292,3 +299,15 @@ def test_the_reason_names_the_layer_or_the_line(tmp_path: Path, case: str) -> No
     code, reason = REFUSED[case]
     with pytest.raises(InputError, match=reason):
         exported(tmp_path, code)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the older exporter has a process of its own on Linux alone")
+def test_a_crash_of_the_older_exporter_is_an_error() -> None:
+    class Crash(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            os.kill(os.getpid(), signal.SIGSEGV)
+            return x
+
+    arguments = Traced(network=Crash(), shape=(2, 3, 4, 4), free={0: "N"}, outputs=("landmarks",))
+    with pytest.raises(RuntimeError, match="ended its process with exit code -11"):
+        EXPORTERS[-1].export(arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from lmconv.opsets.microsoft.early import rms_normalised
 from lmconv.opsets.rewriting import Call, Rule
 
 
@@ -28,9 +29,8 @@ def _skip_rms_norm(call: Call) -> Sequence[str] | None:
     if call.is_read(1) or call.is_read(2):
         return None
     total = _sum(call, 3)
-    mean = call.add("ReduceMean", call.add("Mul", total, total), call.constant([-1]))
-    root = call.add("Sqrt", call.add("Add", mean, call.number(call.get("epsilon", 1e-12), total)))
-    return [call.add("Mul", call.add("Div", total, root), call.input(2)), "", "", total]
+    normalised = rms_normalised(call, total, [-1], call.get("epsilon", 1e-12))
+    return [call.add("Mul", normalised, call.input(2)), "", "", total]
 
 
 def _bias_add(call: Call) -> Sequence[str]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lmconv.errors import UsageError
 from lmconv.sources.onnx_files.image import declared
+from lmconv.sources.onnx_files.reading import graph_inputs
 
 if TYPE_CHECKING:
     import onnx
@@ -51,7 +52,8 @@ def typed(path: Path, model: onnx.ModelProto, constants: Mapping[str, Any]) -> d
     """
     inputs = {value.name: value for value in model.graph.input}
     if unknown := ", ".join(sorted(constants.keys() - inputs.keys())):
-        hint = f"its inputs are {', '.join(inputs)}" if inputs else "it has no inputs"
+        listed = ", ".join(value.name for value in graph_inputs(model))
+        hint = f"its inputs are {listed}" if listed else "it has no inputs"
         raise UsageError(f"{path} has no input {unknown}", hint=hint)
     return {name: _typed(path, inputs[name], given) for name, given in constants.items()}
 

@@ -222,11 +222,13 @@ def _images(path: Path, model: onnx.ModelProto, constants: Collection[str]) -> l
 
     Raises:
         InputError: The file has no image input.
-        UsageError: A further input has no value.
+        UsageError: A further input has no value, or the image has one.
     """
     inputs = [value for value in graph_inputs(model) if value.name not in constants]
     found = [images for value in inputs if (images := candidates(value))]
     if not found:
+        if image := next((value.name for value in graph_inputs(model) if candidates(value)), ""):
+            raise UsageError(f"--constant {image}: {image} is the image of {path}", hint="leave the option out")
         summary = f"inputs {describe(inputs)}" if inputs else "no input"
         message = f"{path} has {summary}, and none is an image of three channels, (N, 3, H, W) or (N, H, W, 3)"
         raise InputError(message, hint="export it with such an input")

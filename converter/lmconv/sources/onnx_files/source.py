@@ -59,7 +59,7 @@ class OnnxSource:
 
     @property
     def notes(self) -> list[str]:
-        """Facts about the input that differ from what most files have, one sentence each."""
+        """Unusual facts about the input, one sentence each."""
         image, spec = self.original.image, self.source.spec
         height, width = spec.input_size
         notes = []

@@ -68,3 +68,11 @@ def test_a_fixed_batch_computes_the_same_as_the_file_with_this_batch(tmp_path: P
     assert recovered is not None
     with open_source(recovered) as again:
         np.testing.assert_allclose(again.run({"input": images})["landmarks"], expected, rtol=0, atol=1e-6)
+
+
+def test_a_plain_graph_with_the_batch_of_an_earlier_run_is_not_reused(tmp_path: Path) -> None:
+    resolved = source.resolve(str(file(tmp_path, "BatchNormalization")))
+    first = plain_graph(resolved, tmp_path, batch=3)
+    assert plain_graph(resolved, tmp_path, batch=3).artifact == first.artifact
+    with pytest.raises(InputError, match="depends on the other inputs of its batch"):
+        plain_graph(resolved, tmp_path)

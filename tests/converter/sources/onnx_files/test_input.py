@@ -355,7 +355,12 @@ def test_a_constant_replaces_a_default(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("constants", "reason"),
-    [({"other": 1}, "has no input other"), ({"scale": [1, 2]}, "does not fit"), ({"scale": "x"}, "does not fit")],
+    [
+        ({"other": 1}, r"has no input other \(its inputs are scale, data\)"),
+        ({"data": 1, "scale": 2}, r"--constant data: data is the image of"),
+        ({"scale": [1, 2]}, "does not fit"),
+        ({"scale": "x"}, "does not fit"),
+    ],
 )
 def test_a_constant_that_fits_no_input_is_refused(tmp_path: Path, constants: dict[str, Any], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
