@@ -40,16 +40,16 @@ def test_other_pads_stay() -> None:
     assert circular(copied(before), CONTEXT)[1] == {"replaced": 0}
 
 
-def test_a_float16_graph_keeps_the_pass() -> None:
+def test_the_tolerance_covers_the_rounding_of_a_float16_graph() -> None:
     pads = np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)
     nodes = [
         node("Cast", ["x"], ["half"], to=TensorProto.FLOAT16),
-        node("Relu", ["half"], ["positive"]),
-        node("Pad", ["positive", "p"], ["padded"], mode="wrap"),
-        node("AveragePool", ["padded"], ["mean"], kernel_shape=[3, 3]),
-        node("Cast", ["mean"], ["y"], to=TensorProto.FLOAT),
+        node("Conv", ["half", "w"], ["first"]),
+        node("Pad", ["first", "p"], ["padded"], mode="wrap"),
+        node("Conv", ["padded", "w"], ["second"]),
+        node("Cast", ["second"], ["y"], to=TensorProto.FLOAT),
     ]
-    before = model(nodes, p=pads)
+    before = model(nodes, p=pads, w=normal(4, 4, 3, 3, seed=2).astype(np.float16) / 8)
     after, _ = circular(copied(before), CONTEXT)
-    off = np.abs(computed(after, IMAGES) - computed(before, IMAGES)).mean()
-    assert off <= plugin.tolerance
+    off = float(np.abs(computed(after, IMAGES) - computed(before, IMAGES)).mean())
+    assert 1e-6 < off <= plugin.tolerance  # with slices ONNX Runtime rounds between the layers
