@@ -483,6 +483,10 @@ class PassContext:
     channels: tuple[int, ...] = CHANNELS
 
 
+FLOAT16_ROUNDING = 1e-3
+"""Tolerance of the passes of `Target.last`. Other operators of a float16 graph move the roundings of ONNX Runtime."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pass:
     """A rewrite of the ONNX graph: the plug-in of `passes/<one>.py`.

@@ -263,3 +263,8 @@ def test_options_of_networks_are_refused_for_an_artefact(cli: Cli, tiny_build: P
 
 def test_the_outputs_of_a_backbone_are_known(cli: Cli) -> None:
     cli("export", "pfld", "--output", "0", "--random-weights").refused(2, "the outputs of pfld are known")
+
+
+def test_a_checkpoint_in_place_of_a_network_is_refused_with_the_command(cli: Cli) -> None:
+    Path("face.pth").write_bytes(b"")
+    cli("export", "face.pth").refused(2, "face.pth is a file", "FILE.py:NAME --weights face.pth")

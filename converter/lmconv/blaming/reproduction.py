@@ -5,16 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import helper, shape_inference
 
 from lmconv.blaming.deviations import Deviation, Sides
 from lmconv.graph.index import reads
+from lmconv.graph.naming import rename
 from lmconv.inference.probe import OrtProbe
 from lmconv.plugins import TARGETS
 from lmconv.store.files import writing
@@ -99,7 +101,7 @@ def _off(
     return float(np.abs(result - expected).max()) if result.shape == expected.shape else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Part:
     """A part of a graph that computes one value.
 
@@ -115,8 +117,14 @@ class Part:
     reads: Sequence[str]
     name: str
 
+    @cached_property
+    def types(self) -> dict[str, int]:
+        """Element types of the values of the whole graph, numbers of ONNX, by name."""
+        inferred = shape_inference.infer_shapes(self.graph).graph
+        return {value.name: value.type.tensor_type.elem_type for value in (*inferred.input, *inferred.value_info)}
+
     def model(self, inputs: dict[str, NDArray[Any]]) -> onnx.ModelProto:
-        """Returns the part as a model, with the types and shapes of its inputs."""
+        """Returns the part as a model, with the types and shapes of `inputs`."""
         used = {name for node in self.nodes for name in reads(node)}
         values = [
             helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(inputs[name].dtype), inputs[name].shape)
@@ -124,12 +132,24 @@ class Part:
         ]
         constants = [tensor for tensor in self.graph.graph.initializer if tensor.name in used]
         graph = helper.make_graph(self.nodes, "part", values, [onnx.ValueInfoProto(name=self.name)], constants)
+        for value in graph.input:
+            _cast(graph, value, self.types.get(value.name, 0))
         return helper.make_model(
             graph,
             opset_imports=list(self.graph.opset_import),
             functions=list(self.graph.functions),
             ir_version=self.graph.ir_version,
         )
+
+
+def _cast(graph: onnx.GraphProto, value: onnx.ValueInfoProto, kind: int) -> None:
+    """Puts a Cast behind an input if the nodes read another type, as the nodes of an fp16 artefact do."""
+    if kind in (0, value.type.tensor_type.elem_type):
+        return
+    name = value.name
+    rename(graph, name, f"{name}_cast")
+    value.name = name
+    graph.node.insert(0, helper.make_node("Cast", [name], [f"{name}_cast"], to=kind))
 
 
 def _part(graph: onnx.ModelProto, name: str, known: set[str]) -> Part:

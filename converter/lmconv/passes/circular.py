@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from lmconv.opsets.rewriting import Call, Rules, rewrite
-from lmconv.types import Json, Pass, PassContext
+from lmconv.types import FLOAT16_ROUNDING, Json, Pass, PassContext
 
 END = np.iinfo(np.int64).max
 """Stop of a slice that ends with its axis."""
@@ -44,5 +44,5 @@ plugin = Pass(
     name="circular",
     summary="circular Pad as slices, joined",
     apply=circular,
-    tolerance=1e-6,
+    tolerance=FLOAT16_ROUNDING,
 )

@@ -8,7 +8,7 @@ import onnx
 
 from lmconv.graph import naming
 from lmconv.opsets.functions import written_out
-from lmconv.types import Json, Pass, PassContext
+from lmconv.types import FLOAT16_ROUNDING, Json, Pass, PassContext
 
 OPERATORS = frozenset({"Attention", "CenterCropPad", "DynamicQuantizeLinear", "RotaryEmbedding", "Swish"})
 """Operators that TensorRT 10 and 11 do not document, and that ONNX defines by operators that TensorRT has."""
@@ -30,6 +30,6 @@ plugin = Pass(
     name="definitions",
     summary="operators that TensorRT lacks, as the operators of their definition",
     apply=definitions,
-    tolerance=1e-6,
+    tolerance=FLOAT16_ROUNDING,
     required=True,
 )

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from lmconv.opsets.rewriting import Call, Rules, rewrite
-from lmconv.types import Float32, Json, Pass, PassContext
+from lmconv.types import FLOAT16_ROUNDING, Float32, Json, Pass, PassContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,5 +118,5 @@ plugin = Pass(
     name="deformable",
     summary="DeformConv as GridSample and a 1x1 convolution",
     apply=deformable,
-    tolerance=1e-6,
+    tolerance=FLOAT16_ROUNDING,
 )

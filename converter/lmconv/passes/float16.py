@@ -9,7 +9,7 @@ this node with the reason: see `lmconv.half.keep`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
@@ -35,6 +35,9 @@ CORRECTION_SEED = 2
 """Seed of this noise; neither the seed of export's own check nor the seed of `lmconv verify`."""
 FLIPPED = 5e-3
 """Change of an output, as a fraction of its range, beyond which everything before an arg-max stays float32."""
+
+HEAVY = 0.5
+"""Share of the weights in the last layer above which float16 saves less than a quarter of the size."""
 
 
 def float16(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
@@ -62,9 +65,18 @@ def float16(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPro
                 f"float16 changes what an arg-max chooses on noise: outputs move by {change:.0%} of their range"
             ]
     kept_nodes = {reason: [graph.proto.node[index] for index in sorted(found)] for reason, found in reasons.items()}
+    warnings += _heavy(graph, kept_nodes["last"])
     last = ", ".join(node.name for node in kept_nodes.pop("last") if is_layer(node))
     names = {reason: [node.name or key(node) for node in nodes] for reason, nodes in kept_nodes.items()}
     return half, {"float32": last, **names, "biases corrected": corrected, "warnings": warnings}
+
+
+def _heavy(graph: Graph, last: Iterable[onnx.NodeProto]) -> list[str]:
+    """Returns a warning if the last layer, which stays float32, holds most weights; else nothing."""
+    sizes = {name: values.size for name, values in graph.constants.items() if values.dtype == np.float32}
+    held = sum(sizes.get(name, 0) for name in {name for node in last for name in node.input})
+    share = held / max(1, sum(sizes.values()))
+    return [f"the last layer stays float32, with {100 * share:.0f} % of the weights"] if share > HEAVY else []
 
 
 def _converted(

@@ -27,7 +27,7 @@ from lmconv.opsets.lowering import lowered
 from lmconv.opsets.rewriting import rewrite
 from lmconv.opsets.versions import STANDARD, opset_of
 from lmconv.passes.qlinear import RULES as QLINEAR
-from lmconv.types import OPSET, Json, Pass, PassContext
+from lmconv.types import FLOAT16_ROUNDING, OPSET, Json, Pass, PassContext
 
 LOWERED_OPSET = 17
 """Opset of the lowered graph."""
@@ -354,8 +354,7 @@ plugin = Pass(
     name="opset17",
     summary="lowers opset 18 to 17, for TensorRT 8.6",
     apply=opset17,
-    # 0 in float32 and int8; in float16, the opset of Resize and Split changes where ONNX Runtime rounds
-    tolerance=1e-3,
+    tolerance=FLOAT16_ROUNDING,  # 0 in float32 and int8
     required=True,
     opset=LOWERED_OPSET,
 )

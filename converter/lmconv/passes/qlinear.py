@@ -12,7 +12,7 @@ import onnx
 
 from lmconv.opsets.microsoft.quantised import dequantised, quantised
 from lmconv.opsets.rewriting import Call, Rules, rewrite
-from lmconv.types import Json, Pass, PassContext
+from lmconv.types import FLOAT16_ROUNDING, Json, Pass, PassContext
 
 OUTPUT = 6
 """Index of the input that is the scale of the output; the zero point follows."""
@@ -58,5 +58,5 @@ plugin = Pass(
     name="qlinear",
     summary="QLinearConv and QLinearMatMul as float operators between Q/DQ pairs",
     apply=qlinear,
-    tolerance=1e-6,
+    tolerance=FLOAT16_ROUNDING,
 )

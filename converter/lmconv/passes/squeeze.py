@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from lmconv.opsets.rewriting import Call, Rules, rewrite
-from lmconv.types import Json, Pass, PassContext
+from lmconv.types import FLOAT16_ROUNDING, Json, Pass, PassContext
 
 
 def squeeze(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
@@ -31,5 +31,5 @@ plugin = Pass(
     name="squeeze",
     summary="Squeeze with its axes",
     apply=squeeze,
-    tolerance=1e-6,
+    tolerance=FLOAT16_ROUNDING,
 )

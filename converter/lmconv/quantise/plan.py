@@ -41,8 +41,13 @@ ACTIVATIONS = {"Clip", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Relu",
 SHAPES = {"Shape", "Size"}
 """Operators whose output depends on the shape of the input alone."""
 
+DECISIONS = {"ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "NonZero", "TopK"}
+"""Operators that turn values into indices or masks."""
+
 HEAD = "fully connected head: its errors are errors of the landmarks"
 """Reason of a head that stays in float."""
+DECIDES = "feeds an arg-max, a top-k or a comparison: an error chooses another place"
+"""Reason of a layer that stays in float by `QuantiserOptions.float_decisions`."""
 CHOSEN = "chosen by tune"
 """Reason of a layer in `QuantiserOptions.float_layers`."""
 
@@ -71,6 +76,7 @@ class QuantiserOptions:
         float_stem: Number of first layers that stay in float, at most a quarter of all layers.
         float_head: True to keep a fully connected last layer in float: the layer is small, and its errors are errors of
             the landmarks.
+        float_decisions: True to keep the layers in float whose values an arg-max, a top-k or a comparison reads.
         crops: Largest number of crops used, evenly spread.
         float_layers: Output names of layers that stay in float.
     """
@@ -85,6 +91,7 @@ class QuantiserOptions:
     deconvolutions: bool = False
     float_stem: int = 0
     float_head: bool = True
+    float_decisions: bool = False
     crops: int = 64
     float_layers: frozenset[str] = frozenset()
 
@@ -180,6 +187,8 @@ def _layers(
                 layers[node.output[0]] = node
     if settings.float_head and len(layers) > 1 and next(reversed(layers.values())).op_type not in CONVOLUTIONS:
         floats[layers.popitem()[0]] = HEAD
+    if settings.float_decisions:
+        floats |= {name: DECIDES for name in _deciding(graph, features) if name in layers}
     stem = list(layers)[: min(settings.float_stem, len(layers) // 4)]
     floats |= dict.fromkeys(stem, "float stem of the target") | {
         name: CHOSEN for name in layers if name in settings.float_layers
@@ -188,6 +197,18 @@ def _layers(
         written = (name for name in layers if _fused(graph, layers[name]) in graph.outputs)
         floats = dict.fromkeys(written, "writes an output of the network") | floats
     return {name: node for name, node in layers.items() if name not in floats}, floats
+
+
+def _deciding(graph: Graph, features: set[str]) -> set[str]:
+    """Returns the names of all values that a decision depends on, back to the last layer before the decision."""
+    waiting = {name for node in graph.proto.node if node.op_type in DECISIONS for name in reads(node)} & features
+    found = set()
+    for node in reversed(graph.proto.node):
+        if waiting.intersection(node.output):
+            found.update(node.output)
+            if node.op_type not in WEIGHTED:
+                waiting.update(features.intersection(reads(node)))
+    return found
 
 
 def nested_layers(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -165,6 +165,9 @@ def check_options(model: str, **options: Unpack[NetworkOptions]) -> None:
         if model.endswith((".py", ".py:")):
             place = model.removesuffix(":")
             raise UsageError(f"{place} is a file", hint=f"name what builds the network in it: {place}:build")
+        if Path(model).is_file():
+            hint = f"if it is a checkpoint, name its network: lmconv export FILE.py:NAME --weights {model}"
+            raise UsageError(f"{model} is a file, not the name of a network", hint=hint)
         raise unknown("model", model, known)
     for wrong, message, hint in _mistakes(model, options):
         if wrong:
@@ -194,7 +197,7 @@ def _mistakes(model: str, options: NetworkOptions) -> Iterator[tuple[object, str
     yield own and not size, f"{model} needs --input", "such as --input 3x112x112"
     yield own and not landmarks, f"{model} needs --landmarks", "such as --landmarks 68"
     without = own and not weights and seed is None
-    yield without, f"{model} needs --weights FILE", "its state_dict(); or --random-weights"
+    yield without, f"{model} needs --weights FILE", "its state_dict(); `lmconv export` also takes --random-weights"
     yield own and weights and not is_file, f"{weights} is a folder", f"name the checkpoint of {model} itself"
     contradiction = "--weights and --random-weights contradict each other"
     yield is_file and seed is not None, contradiction, "leave one out"

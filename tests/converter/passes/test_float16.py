@@ -290,7 +290,7 @@ def test_layers_before_an_arg_max_that_would_change_stay_float32() -> None:
     model = small([*DECODER, *others, node("Add", "places offsets", "y")], DECODED, shape=("N", 3, 8, 8))
     result, decisions = applied(plugin, model)
     assert decisions["decision"] == ["a", "b"]  # the layer `maps` is one of the last layers
-    assert decisions["warnings"] == []
+    assert not any("arg-max" in warning for warning in decisions["warnings"])
     x = noise(SPEC, 32, 3)
     before = run(model, x)[0]
     np.testing.assert_allclose(run(result, x)[0], before, atol=2e-3 * np.ptp(before))
@@ -300,8 +300,17 @@ def test_an_arg_max_that_every_layer_feeds_is_named_in_a_warning() -> None:
     model = small([*DECODER, node("Identity", "places", "y")], DECODED, shape=("N", 3, 8, 8))
     _, decisions = applied(plugin, model)
     assert decisions["decision"] == []
-    (warning,) = decisions["warnings"]
-    assert "what an arg-max chooses" in warning
+    assert any("what an arg-max chooses" in warning for warning in decisions["warnings"])
+
+
+@pytest.mark.parametrize(("points", "warned"), [(4, False), (400, True)])
+def test_a_last_layer_with_most_weights_is_named_in_a_warning(points: int, warned: bool) -> None:
+    nodes = [layer("x first", "a"), layer("a second", "b"), node("GlobalAveragePool", "b", "pooled")]
+    nodes += [node("Flatten", "pooled", "flat"), node("Gemm", "flat last", "y")]
+    model = small(nodes, WEIGHTS | {"last": normal(8, points)}, shape=("N", 3, 8, 8))
+    _, decisions = applied(plugin, model)
+    assert bool(decisions["warnings"]) == warned
+    assert all("the last layer stays float32" in warning for warning in decisions["warnings"])
 
 
 def test_a_bias_that_is_scaled_is_not_corrected() -> None:

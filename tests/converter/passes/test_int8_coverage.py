@@ -74,7 +74,7 @@ def network(between: str, *, last: str = "y = Conv <pads: ints = [1, 1, 1, 1]> (
         "gain": np.ones(8, np.float32), "a_scale": np.float32(0.05), "a_zero_point": np.uint8(128),
         "matrix": weights(16, 16), "w3": weights(8, 8, 3), "sequence": [0, 8, 256], "three1": [3],
         "one1": [1], "four": [1, 1, 1, 1], "double": np.ones(2, np.float32) * 2, "sides": [9, 23],
-        "start_sides": [16, 16], "nine": [9],
+        "start_sides": [16, 16], "nine": [9], "rows": [0, 8, 1, 256],
         "cube": weights(8, 16, 64),
     }  # fmt: skip
     graph = parser.parse_graph(
@@ -163,6 +163,18 @@ def test_openvino_has_an_integer_convtranspose_for_values_that_are_never_negativ
 
     assert decisions["layers"] == layers
     assert np.abs(run(result, crops) - run(model, crops)).mean() < 0.03 * run(model, crops).std()
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e-5])
+def test_a_layer_that_feeds_an_arg_max_stays_float_if_int8_moves_the_landmarks(gain: float, crops: Float32) -> None:
+    last = f"""t = Constant <value_float: float = {gain:f}> ()
+        m = Conv <pads: ints = [1, 1, 1, 1]> (z, w2, b2)  r = Reshape(m, rows)
+        c = ArgMax <axis: int = 3> (r)
+        f = Cast <to: int = 1> (c)  g = Mul(f, t)  y = Add(z, g)"""
+    _, decisions = quantised(network("z = Tanh(a)", last=last), crops)
+
+    kept = [layers for reason, layers in reasons(decisions).items() if "feeds an arg-max" in reason]
+    assert kept == ([["m"]] if gain == 1.0 else [])
 
 
 def test_layers_inside_a_branch_are_counted(crops: Float32) -> None:
