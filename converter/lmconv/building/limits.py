@@ -164,8 +164,6 @@ def coordinate(target: Target, precision: Precision, size: tuple[int, int]) -> f
 
 SCALED = ("max_abs", "max_px")
 """Gates that grow with the scale of the landmarks."""
-ON_NOISE = ("max_abs", "max_px", "max_map")
-"""Gates of `lmconv verify` that need no faces; export judges these figures too, on the same seeded inputs."""
 
 
 def scaled(limits: Mapping[str, float], scale: float) -> dict[str, float]:
