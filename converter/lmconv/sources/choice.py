@@ -9,7 +9,8 @@ The rules, in order (docs/outputs.md):
 
 Several outputs that remain are a question to the user. Without `--landmarks`, the number of points must be one that a
 publication has (`lmconv.networks.published`), unless the name says points and the shape is (N, L, 2) or (N, L, 3).
-With `--decode`, the same rules apply to heatmaps or to SimCC vectors.
+With `--decode`, the same rules apply to heatmaps or to SimCC vectors; of a list of heatmaps of one shape, the last is
+taken.
 """
 
 from __future__ import annotations
@@ -253,12 +254,12 @@ def _of_kind(
     count: Callable[[Candidate], int],
     kind: str,
 ) -> Candidate:
-    """Returns the only output of a kind; see the rules above."""
+    """Returns the only output of a kind, or the last of a stack; see the rules above."""
     pool = [_named(candidates, options.output)] if options.output is not None else candidates.outputs
     found = [output for output in pool if possible(output)]
     fitting = _distinct([output for output in found if options.landmarks in (None, count(output))])
-    if len(fitting) == 1:
-        return fitting[0]
+    if len(fitting) == 1 or _is_stack(fitting):
+        return fitting[-1]
     if fitting:
         raise _question(candidates, fitting, kind)
     if found:
@@ -266,6 +267,16 @@ def _of_kind(
         message = f"{candidates.source} has no {kind} of {options.landmarks} points: {candidates.listed}"
         raise UsageError(message, hint=f"use {counts}, or a part of the maps with --output-slice START:STOP")
     raise UsageError(f"{candidates.source} has no {kind}: {candidates.listed}", hint="leave --decode out")
+
+
+def _is_stack(outputs: Sequence[Candidate]) -> bool:
+    """True for the stages of one list, all of one shape: a stacked network, whose last stage is the final prediction.
+
+    Source: A. Newell et al., Stacked Hourglass Networks for Human Pose Estimation, ECCV 2016.
+    """
+    places = [output.name.rpartition(".") for output in outputs]
+    one_list = len({place for place, _, _ in places}) == 1 and all(index.isdecimal() for _, _, index in places)
+    return bool(outputs) and one_list and len({output.sizes for output in outputs}) == 1
 
 
 def _count(candidates: Candidates, output: Candidate, count: int, options: OutputOptions) -> int:

@@ -222,11 +222,16 @@ def test_feature_maps_are_heatmaps_by_the_users_word_only() -> None:
     assert names(chosen(*outputs, decode=Decode(), landmarks=64)) == ("features",)
 
 
-def test_two_stacks_of_heatmaps_are_a_question() -> None:
+def test_the_last_of_a_stack_of_heatmaps_is_taken() -> None:
     stacks = (output("0", 68, 16, 16), output("1", 68, 16, 16))
+    assert names(chosen(*stacks, decode=Decode())) == ("1",)
+    assert names(chosen(*stacks, decode=Decode(), output="0")) == ("0",)
+
+
+@pytest.mark.parametrize("other", [output("b", 68, 16, 16), output("1", 68, 8, 8)])
+def test_two_outputs_that_can_be_heatmaps_are_a_question(other: Candidate) -> None:
     with pytest.raises(UsageError, match="2 outputs that can be heatmaps"):
-        chosen(*stacks, decode=Decode())
-    assert names(chosen(*stacks, decode=Decode(), output="1")) == ("1",)
+        chosen(output("0", 68, 16, 16), other, decode=Decode())
 
 
 def test_a_part_of_the_maps_is_named_by_the_slice() -> None:

@@ -238,6 +238,13 @@ def test_a_mirrored_copy_in_the_batch_keeps_the_batch_free(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_an_output_in_float16_is_cast_back_before_any_other_operation(tmp_path: Path) -> None:
+    model = exported(tmp_path, "class Net(Base):\n def forward(self, x):\n  return super().forward(x).half()").model
+    operators = [node.op_type for node in model.graph.node]
+    first = operators.index("Cast")
+    assert operators[first : first + 2] == ["Cast", "Cast"]
+
+
 def test_a_loop_over_the_batch_fixes_the_batch_and_says_so(tmp_path: Path) -> None:
     (note,) = exported(tmp_path, LOOP).notes
     assert note.startswith("the batch is fixed to 1: ")

@@ -21,11 +21,18 @@ if TYPE_CHECKING:
 
 
 def chosen_outputs(outputs: Any, spec: ModelSpec) -> list[Any]:
-    """Returns the tensors that hold the points or heatmaps: the chosen ones, or the first output of a backbone."""
+    """Returns the tensors that hold the points or heatmaps: the chosen ones, or the first output of a backbone.
+
+    Chosen tensors become float32 here, before any other operation: OpenVINO rounds to float16 only where the Cast back
+    follows at once.
+    """
     if spec.chosen is None:
         return [outputs[0] if isinstance(outputs, tuple | list) and outputs else outputs]
+    import torch
+
     named = dict(tensors(outputs))
-    return [named[name] for name in spec.chosen.names]
+    chosen = [named[name] for name in spec.chosen.names]
+    return [tensor if tensor.dtype == torch.float32 else tensor.float() for tensor in chosen]
 
 
 def file_outputs(outputs: Mapping[str, Float32], spec: ModelSpec) -> list[Float32]:
