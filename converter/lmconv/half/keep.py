@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from lmconv.errors import GateFailed
-from lmconv.graph.index import Graph, reads
+from lmconv.graph.index import Graph, attribute, reads
 from lmconv.half.observe import Observed, is_layer
 from lmconv.half.operators import key
 
@@ -31,7 +31,7 @@ def kept(graph: Graph, observed: Observed) -> dict[str, set[int]]:
         last: The last layers, and all nodes after them.
         quantised: A later node quantises the value of the node: float16 would change the integers.
         overflow: A tensor of the node is beyond `LARGEST`, or everywhere below `SMALLEST`.
-        unsupported: ONNX or ONNX Runtime has no float16 for the node.
+        unsupported: ONNX or ONNX Runtime has no float16 for the node, or ONNX Runtime ends the process.
         sensitive: Rounding to float16 changes an output too much.
         decision: Floats that become masks or indices, and floats computed from masks or indices up to the next layer.
 
@@ -44,7 +44,7 @@ def kept(graph: Graph, observed: Observed) -> dict[str, set[int]]:
         "last": _last(graph),
         "quantised": _quantised(graph),
         "overflow": overflow,
-        "unsupported": set(_indices(nodes, lambda node: key(node) in observed.unsupported)),
+        "unsupported": set(_indices(nodes, lambda node: key(node) in observed.unsupported or _crashes(node, graph))),
         "sensitive": set(_indices(nodes, lambda node: key(node) in observed.sensitive)) - overflow,
         "decision": set(_indices(nodes, lambda node: _decides(node, graph, observed))),
     }
@@ -79,6 +79,15 @@ def _out_of_range(node: onnx.NodeProto, observed: Observed) -> bool:
     """True if a tensor of a node is beyond `LARGEST`, or below `SMALLEST` and not zero."""
     largest = [observed.largest.get(name, 0.0) for name in (*reads(node), *node.output)]
     return any(value > LARGEST or 0 < value < SMALLEST for value in largest)
+
+
+def _crashes(node: onnx.NodeProto, graph: Graph) -> bool:
+    """True for a Transpose of the first axis that a MatMul reads.
+
+    ONNX Runtime 1.32 fuses both in float16, and its process ends with a segmentation fault while it loads the graph.
+    """
+    read = any(reader.op_type == "MatMul" for name in node.output for reader in graph.consumers.get(name, []))
+    return node.op_type == "Transpose" and read and next(iter(attribute(node, "perm", [])), 1) != 0
 
 
 def _decides(node: onnx.NodeProto, graph: Graph, observed: Observed) -> bool:

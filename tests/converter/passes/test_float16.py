@@ -233,6 +233,18 @@ def test_what_float16_cannot_compute_stays_float32_and_is_named(case: str) -> No
     np.testing.assert_allclose(run(result, x)[0], before, atol=2e-3 * np.abs(before).max())
 
 
+def test_a_transpose_that_ends_the_process_of_onnx_runtime_stays_float32() -> None:
+    constants = {"w": normal(8, 8), "v": normal(8, 8)}
+    turned = node("Transpose", "a", "b", perm=[1, 0, 2, 3])
+    nodes = [node("MatMul", "x w", "m"), node("Relu", "m", "a"), turned, node("MatMul", "b v", "c")]
+    model = small([*nodes, node("MatMul", "c v", "y")], constants, shape=("N", 3, 8, 8))
+    result, decisions = applied(plugin, model)
+    assert decisions["unsupported"] == ["b"]
+    x = normal(3, 3, 8, 8)
+    before = run(model, x)[0]
+    np.testing.assert_allclose(run(result, x)[0], before, atol=5e-3 * np.abs(before).max())
+
+
 def test_an_operator_of_the_runtime_alone_stays_float32() -> None:
     model = chain(node("Relu", "a", "b"))
     model.graph.node[1].op_type, model.graph.node[1].domain = "QuickGelu", "com.microsoft"
