@@ -13,11 +13,18 @@ from onnx import numpy_helper
 from tests.corpus import judge, nodes, page, table
 from tests.corpus.coverage import coverage
 from tests.corpus.registry import cases
+from tests.corpus.trial import OK
 
 from lmconv import machine
 
 ROWS = table.load()
-PAIRS = [(name, route) for name, row in ROWS.items() for route in row["routes"]]
+PAIRS = [
+    (name, route)
+    for name, row in ROWS.items()
+    for route, cell in row["routes"].items()
+    if all(line.startswith(OK) for line in cell)
+]
+"""Cells without a refusal: a figure beside a limit may differ on another CPU. `make exhaustive` tries every cell."""
 QUICK, LARGER = 5, len(PAIRS) // 20
 """Number of cells that `make test` tries, and that CI tries."""
 ORDER = sorted(PAIRS, key=lambda pair: zlib.crc32(" ".join(pair).encode()))

@@ -26,6 +26,8 @@ ROUNDING = {
     Precision.MIXED: 2.0**-6,
 }
 """Change of the input, fractions of its largest value: four roundings of the precision."""
+LAST_RANDOM = 21
+"""Last opset whose random numbers ONNX Runtime computes."""
 DRAWS = 8
 """Number of random changes."""
 DECISIONS = ("ArgMax", "ArgMin", "TopK", "Hardmax")
@@ -78,8 +80,13 @@ def _chosen_otherwise(graph: onnx.ModelProto, spec: ModelSpec, inputs: Float32, 
 
 
 def _with_noise(graph: onnx.ModelProto, size: float, seed: int) -> onnx.ModelProto:
-    """Returns a copy of a graph with noise on the candidates of each decision, fractions of the largest candidate."""
+    """Returns a copy of a graph with noise on the candidates of each decision, fractions of the largest candidate.
+
+    ONNX Runtime 1.32 has no random numbers from opset 22 on: the copy is then without noise.
+    """
     model = copied(graph)
+    if any(entry.version > LAST_RANDOM for entry in model.opset_import if entry.domain in ("", "ai.onnx")):
+        return model
     types = {value.name: value.type.tensor_type.elem_type for value in infer_shapes(model).graph.value_info}
     nodes, taken = [], naming.taken(model.graph)
     for index, node in enumerate(model.graph.node):
