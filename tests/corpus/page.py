@@ -16,7 +16,7 @@ MISSING = "-"
 PAGE = Path(__file__).parents[2] / "docs" / "converts.md"
 
 INTRODUCTION = f"""\
-# What converts
+# Constructs that convert
 
 Each row is a small network, or a small ONNX file, with one construct. Each cell is one route from the construct to
 lmconv, and stands for six artefacts: ONNX Runtime and OpenVINO in fp32, fp16 and int8. Every artefact is compared with

@@ -27,7 +27,7 @@ ROUNDING = {
 }
 """Change of the input, fractions of its largest value: four roundings of the precision."""
 LAST_RANDOM = 21
-"""Last opset whose random numbers ONNX Runtime computes."""
+"""Last opset whose random numbers ONNX Runtime 1.32 computes."""
 DRAWS = 8
 """Number of random changes."""
 DECISIONS = ("ArgMax", "ArgMin", "TopK", "Hardmax")
@@ -62,9 +62,15 @@ def jumps(
     for _ in range(DRAWS):
         noisy = inputs + random.uniform(-change, change, inputs.shape).astype(np.float32)
         moved = np.maximum(moved, np.abs(outputs(session, spec, noisy, maps=0).landmarks - before).max(-1))
-    if graph is not None and any(node.op_type in DECISIONS for node in graph.graph.node):
+    if graph is not None and _takes_noise(graph):
         moved = np.maximum(moved, _chosen_otherwise(graph, spec, inputs, ROUNDING[precision]))
     return np.where(moved > SMOOTH * np.median(moved), moved, 0.0)
+
+
+def _takes_noise(graph: onnx.ModelProto) -> bool:
+    """True if a graph has decisions, and an opset whose random numbers ONNX Runtime computes."""
+    versions = [entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx")]
+    return max(versions) <= LAST_RANDOM and any(node.op_type in DECISIONS for node in graph.graph.node)
 
 
 def _chosen_otherwise(graph: onnx.ModelProto, spec: ModelSpec, inputs: Float32, size: float) -> Float64:
@@ -80,13 +86,8 @@ def _chosen_otherwise(graph: onnx.ModelProto, spec: ModelSpec, inputs: Float32, 
 
 
 def _with_noise(graph: onnx.ModelProto, size: float, seed: int) -> onnx.ModelProto:
-    """Returns a copy of a graph with noise on the candidates of each decision, fractions of the largest candidate.
-
-    ONNX Runtime 1.32 has no random numbers from opset 22 on: the copy is then without noise.
-    """
+    """Returns a copy of a graph with noise on the candidates of each decision, fractions of the largest candidate."""
     model = copied(graph)
-    if any(entry.version > LAST_RANDOM for entry in model.opset_import if entry.domain in ("", "ai.onnx")):
-        return model
     types = {value.name: value.type.tensor_type.elem_type for value in infer_shapes(model).graph.value_info}
     nodes, taken = [], naming.taken(model.graph)
     for index, node in enumerate(model.graph.node):

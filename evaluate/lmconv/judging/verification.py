@@ -134,16 +134,9 @@ class Verifier:
         spec, known = artifact.spec, self._source(artifact, crops)
         outputs = parity.points(session, spec, crops, frames=interface_of(spec).cuts_crops) if known or crops else None
         if known and outputs:
-            source, expected = known
-            gap = parity.parity(outputs, expected, crops, spec, source.kind)
-            if self._beyond(artifact, gap) and not interface_of(spec).cuts_crops:
-                graph = _plain_graph(artifact)
-                network = Network(spec=source.spec, open=functools.partial(open_source, source), graph=graph)
-                expected = parity.settled(outputs, expected, crops, network, artifact)
-                gap = parity.parity(outputs, expected, crops, spec, source.kind)
+            expected, gap = self._compared(artifact, outputs, known, crops)
         else:
-            expected = None
-            gap = parity.reference_parity(session, spec, reference.read(artifact))
+            expected, gap = None, parity.reference_parity(session, spec, reference.read(artifact))
         judged = crops if artifacts.trained(artifact) else None
         errors, before = (
             parity.errors(points.faces, judged) if judged and points and points.faces else None
@@ -181,6 +174,19 @@ class Verifier:
             normaliser=_named(spec, crops) if errors is not None else None,
             curves=_curves(artifact, errors, before, crops),
         )
+
+    def _compared(
+        self, artifact: Artifact, outputs: Points, known: tuple[Source, Points], crops: FaceCrops | None
+    ) -> tuple[Points, Parity]:
+        """Compares outputs with the source network; returns the outputs of the source, ties settled, and the parity."""
+        source, expected = known
+        gap = parity.parity(outputs, expected, crops, artifact.spec, source.kind)
+        if self._beyond(artifact, gap) and not interface_of(artifact.spec).cuts_crops:
+            graph = _plain_graph(artifact)
+            network = Network(spec=source.spec, open=functools.partial(open_source, source), graph=graph)
+            expected = parity.settled(outputs, expected, crops, network, artifact)
+            gap = parity.parity(outputs, expected, crops, artifact.spec, source.kind)
+        return expected, gap
 
     def _beyond(self, artifact: Artifact, gap: Parity) -> bool:
         """True if a point is farther from the source than a gate allows."""
