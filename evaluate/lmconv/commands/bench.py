@@ -1,4 +1,4 @@
-"""`lmconv bench`: interleaved latency of artefacts and baselines."""
+"""`lmconv bench`: warm latency of artefacts and baselines."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from lmconv.benching.gpu import Rows as GpuRows
     from lmconv.types import Artifact, Json
 
-HELP = """Times artefacts, interleaved with baselines on the same machine.
+HELP = """Times artefacts in one run with baselines on the same machine.
 
-All artefacts of a network are timed in turn with the PyTorch network and with the plain graph in ONNX Runtime fp32.
-ratio_torch and ratio_plain are speed-ups: median time of the baseline divided by median time of the artefact. Intervals
-are 95 % intervals of the median. Of a folder, all artefacts below it are timed; without arguments, those below build/.
+The baselines are the PyTorch network and the plain graph in ONNX Runtime fp32. Runs are warm: each artefact and
+baseline runs in blocks of 5 untimed and 20 timed runs, and the order of the blocks is drawn anew in every round.
+ratio_torch and ratio_plain are speed-ups: median of the ratios of the blocks of one round, baseline divided by
+artefact. Intervals are 95 % intervals of the block medians. Of a folder, all artefacts below it are timed; without
+arguments, those below build/.
 
 Artefacts with --io image or frame, and their baselines, are timed from a frame and boxes to landmarks: these artefacts
 replace work of the host.
@@ -43,7 +45,7 @@ Examples:
 """
 
 
-@command(name="bench", help=HELP, short_help="Time artefacts, interleaved with baselines.")
+@command(name="bench", help=HELP, short_help="Time artefacts and baselines, warm, in one run.")
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT|DIR...]")
 @click.option(
     "--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True, help="Device to time artefacts on."
@@ -56,7 +58,7 @@ Examples:
     type=click.IntRange(64),
     default=200,
     show_default=True,
-    help="Number of timed runs per artefact; p99 needs 662.",
+    help="Number of timed runs per artefact, in blocks of 20; p99 needs 662.",
 )
 @click.option("--weights", type=click.Path(path_type=Path), help=SOURCE_WEIGHTS)
 @click.option("--model", help=OWN_MODEL)
@@ -144,7 +146,7 @@ def _on_cpu(console: Console, paths: list[Path], options: TimingOptions) -> Outc
         for path in paths
     ]
     groups = benching.group_by_source(artifact for artifact in loaded if artifact)
-    with console.progress(len(groups) * options.samples, "timing") as step:
+    with console.progress(len(groups) * options.rounds, "timing") as step:
         for group in groups:
             timed = functools.partial(benching.bench, group, options, step)
             if rows := attempt(console, timed, outcome.errors, path=_label(group)):
@@ -238,7 +240,7 @@ def _cells(row: Json) -> list[str]:
         str(row["batch"]),
         f"{row['median_ms']:.3f}",
         f"[{row['low_ms']:.3f}, {row['high_ms']:.3f}]",
-        f"{row['p90_ms']:.3f}",
+        number(row["p90_ms"], ".3f"),
         number(row["p99_ms"], ".3f"),
         number(row["ratio_torch"], ".2f"),
         number(row["ratio_plain"], ".2f"),
