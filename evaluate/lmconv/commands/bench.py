@@ -25,7 +25,7 @@ HELP = """Times artefacts in one run with baselines on the same machine.
 
 The baselines are the PyTorch network and the plain graph in ONNX Runtime fp32. Runs are warm: each artefact and
 baseline runs in blocks of 5 untimed and 20 timed runs, and the order of the blocks is drawn anew in every round.
-ratio_torch and ratio_plain are speed-ups: median of the ratios of the blocks of one round, baseline divided by artefact.
+ratio_torch and ratio_plain are speed-ups: median of the ratios of the blocks of a round, baseline divided by artefact.
 Intervals are 95 % intervals of the block medians. Without arguments, all artefacts under build/ are timed.
 
 Artefacts with --io image or frame, and their baselines, are timed from a frame and boxes to landmarks: these artefacts
