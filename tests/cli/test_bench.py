@@ -91,7 +91,7 @@ def test_without_arguments_everything_below_build_is_timed(cli: Cli, small: Path
 
 
 def test_bench_without_artefacts_is_refused(cli: Cli) -> None:
-    cli("bench").refused(4, "no artefact under build/", "lmconv export")
+    cli("bench").refused(4, "build is not an artefact: there is no such folder", "lmconv export")
 
 
 def test_the_result_is_kept_in_the_manifest(cli: Cli, small: Path) -> None:

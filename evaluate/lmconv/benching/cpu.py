@@ -229,7 +229,7 @@ def _plain(group: list[Artifact], options: TimingOptions, rows: Rows) -> Session
 def plain_of(group: list[Artifact]) -> Artifact | None:
     """Returns the plain graph beside the artefacts if all artefacts were made from this graph; otherwise None."""
     parents = {artifact.parents["plain"]["sha256"] for artifact in group}
-    folders = dict.fromkeys(artifact.path.parent / "plain" for artifact in group)
+    folders = dict.fromkeys(artifact.path.parent / artifacts.PLAIN for artifact in group)
     for folder in folders:
         try:
             plain = artifacts.read(folder)

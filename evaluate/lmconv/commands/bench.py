@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from lmconv.console import Console, Outcome, attempt, command, table
-from lmconv.errors import InputError, LmconvError, MissingRuntime, UsageError
+from lmconv.errors import LmconvError, MissingRuntime, UsageError
 from lmconv.options import OWN_MODEL, SOURCE_WEIGHTS, TRUST
 from lmconv.visual.tables import number
 
@@ -25,8 +25,9 @@ HELP = """Times artefacts in one run with baselines on the same machine.
 
 The baselines are the PyTorch network and the plain graph in ONNX Runtime fp32. Runs are warm: each artefact and
 baseline runs in blocks of 5 untimed and 20 timed runs, and the order of the blocks is drawn anew in every round.
-ratio_torch and ratio_plain are speed-ups: median of the ratios of the blocks of a round, baseline divided by artefact.
-Intervals are 95 % intervals of the block medians. Without arguments, all artefacts under build/ are timed.
+ratio_torch and ratio_plain are speed-ups: median of the ratios of the blocks of one round, baseline divided by
+artefact. Intervals are 95 % intervals of the block medians. Of a folder, all artefacts below it are timed; without
+arguments, those below build/.
 
 Artefacts with --io image or frame, and their baselines, are timed from a frame and boxes to landmarks: these artefacts
 replace work of the host.
@@ -39,13 +40,13 @@ and ratios are computed from the GPU time. docs/bench.md explains every key of -
 \b
 Examples:
   lmconv bench
-  lmconv bench build/pfld/* --threads 2 --batch 8 --samples 700
+  lmconv bench build/pfld --threads 2 --batch 8 --samples 700
   lmconv bench build/pfld/tensorrt-fp16 --device gpu --sweep
 """
 
 
 @command(name="bench", help=HELP, short_help="Time artefacts and baselines, warm, in one run.")
-@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT...]")
+@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT|DIR...]")
 @click.option(
     "--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True, help="Device to time artefacts on."
 )
@@ -105,11 +106,7 @@ def _bench(console: Console, request: BenchRequest) -> Outcome:
     _check(request)
     from lmconv.store import artifact as store
 
-    paths = list(request.artifacts) or store.find(Path("build"))
-    if not paths:
-        raise InputError(
-            "there is no artefact under build/", hint="name artefacts, or make artefacts with lmconv export"
-        )
+    paths = store.below_or_all(request.artifacts)
     options = request.timing_options()
     if request.device == "gpu":
         return _on_gpu(console, paths, options, sweep=request.sweep, named=bool(request.artifacts))
