@@ -82,6 +82,29 @@ def calibrate(
     return parameters
 
 
+def calibrate_roughly(
+    graph: Graph, plan: QuantisationPlan, settings: QuantiserOptions, statistics: ActivationStatistics
+) -> QuantisationParameters:
+    """Fixes the parameters of a network of which only the speed matters, without running the network.
+
+    Args:
+        graph: The float graph.
+        plan: Layers and tensors that become int8.
+        settings: Options of the quantiser.
+        statistics: Statistics of the float network; a tensor without statistics has the range -1 to 1.
+    """
+    sources = {plan.source.get(name, name) for name in plan.tensors}
+    largest = {name: float(np.max(statistics.ranges.get(name, 1.0))) for name in sources}
+    activations = {name: make_affine(-size, size, settings.activations) for name, size in largest.items()}
+    layers = {
+        name: quantise_layer(
+            graph, node, activations[plan.source.get(node.input[0], node.input[0])], settings.activations
+        )
+        for name, node in plan.layers.items()
+    }
+    return QuantisationParameters(activations=activations, layers=layers)
+
+
 def _snap(
     values: dict[str, Chunks], graph: Graph, plan: QuantisationPlan, parameters: QuantisationParameters, kind: str
 ) -> None:

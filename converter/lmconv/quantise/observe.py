@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import onnx
 
-from lmconv.graph.execution import Chunks, channel_mean, has_channels, walk
+from lmconv.graph.execution import Chunks, batches, channel_mean, has_channels, walk
 from lmconv.graph.facts import layer_macs
 from lmconv.graph.index import Graph
+from lmconv.inference.probe import OrtProbe
 from lmconv.quantise.plan import WEIGHTED, channel_axis
 from lmconv.types import Float32
 
@@ -30,10 +33,31 @@ class ActivationStatistics:
 
 def observe(graph: Graph, crops: Float32) -> ActivationStatistics:
     """Runs the float network once on (n, 3, H, W) float32 crops; the result holds for any options of the quantiser."""
+    return _statistics(graph, walk(graph, crops))
+
+
+def observe_roughly(model: onnx.ModelProto, graph: Graph, crops: Float32) -> ActivationStatistics:
+    """Returns the statistics of one batch of `crops`; runs the whole graph at once, unlike `observe`.
+
+    Args:
+        model: The float graph.
+        graph: Index of `model`.
+        crops: (n, 3, H, W) float32 network inputs.
+    """
+    inputs = {graph.inputs[0]: batches(graph, crops)[0]}
+    probe = OrtProbe(model)
+
+    def values() -> Iterator[dict[str, Chunks]]:
+        yield {name: [value] for name, value in (inputs | probe.run(inputs, sorted(probe.names))).items()}
+
+    return _statistics(graph, values())
+
+
+def _statistics(graph: Graph, run: Iterable[dict[str, Chunks]]) -> ActivationStatistics:
     statistics = ActivationStatistics()
     layers = {node.output[0]: node for node in graph.proto.node if node.op_type in WEIGHTED}
     shapes = {name: value.shape for name, value in graph.constants.items()}
-    for values in walk(graph, crops):
+    for values in run:
         shapes |= {name: chunks[0].shape for name, chunks in values.items()}
         for name, chunks in values.items():
             if _is_activation(chunks):
