@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from lmconv.console import phase
 from lmconv.graph.execution import Chunks, channel_mean, restored, run_node, walk
 from lmconv.graph.index import Graph, attribute
 from lmconv.quantise.observe import ActivationStatistics
@@ -77,32 +78,34 @@ def calibrate(
     def snap(values: dict[str, Chunks]) -> None:
         _snap(values, graph, plan, parameters, settings.activations)
 
-    for _ in walk(graph, crops, compute, snap):
-        pass
+    with phase("rounding node", len(graph.proto.node)) as part:
+        for _ in walk(graph, crops, compute, snap):
+            part()
     return parameters
 
 
 def calibrate_roughly(
-    graph: Graph, plan: QuantisationPlan, settings: QuantiserOptions, statistics: ActivationStatistics
+    graph: Graph, plan: QuantisationPlan, settings: QuantiserOptions, values: Mapping[str, Chunks]
 ) -> QuantisationParameters:
-    """Fixes the parameters of a network of which only the speed matters, without running the network.
+    """Fixes the parameters of a network of which only the speed matters, without running the int8 network.
 
     Args:
         graph: The float graph.
         plan: Layers and tensors that become int8.
         settings: Options of the quantiser.
-        statistics: Statistics of the float network; a tensor without statistics has the range -1 to 1.
+        values: Values of the float network by name.
     """
+    kind = settings.activations
     sources = {plan.source.get(name, name) for name in plan.tensors}
-    largest = {name: float(np.max(statistics.ranges.get(name, 1.0))) for name in sources}
-    activations = {name: make_affine(-size, size, settings.activations) for name, size in largest.items()}
-    layers = {
-        name: quantise_layer(
-            graph, node, activations[plan.source.get(node.input[0], node.input[0])], settings.activations
-        )
-        for name, node in plan.layers.items()
-    }
-    return QuantisationParameters(activations=activations, layers=layers)
+    activations = {name: covering(values[name], kind) for name in sources}
+    read = {name: plan.source.get(node.input[0], node.input[0]) for name, node in plan.layers.items()}
+    layers = {name: quantise_layer(graph, node, activations[read[name]], kind) for name, node in plan.layers.items()}
+    head = _head_output(graph)
+    biases = {}
+    if settings.correct_bias and head and head not in layers:
+        (node,) = (node for node in graph.proto.node if node.output[0] == head)
+        biases[head] = graph.constants[node.input[2]]
+    return QuantisationParameters(activations=activations, layers=layers, biases=biases)
 
 
 def _snap(

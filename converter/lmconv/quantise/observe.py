@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,11 +33,11 @@ class ActivationStatistics:
 
 def observe(graph: Graph, crops: Float32) -> ActivationStatistics:
     """Runs the float network once on (n, 3, H, W) float32 crops; the result holds for any options of the quantiser."""
-    return _statistics(graph, walk(graph, crops))
+    return statistics_of(graph, walk(graph, crops))
 
 
-def observe_roughly(model: onnx.ModelProto, graph: Graph, crops: Float32) -> ActivationStatistics:
-    """Returns the statistics of one batch of `crops`; runs the whole graph at once, unlike `observe`.
+def values_of_one_batch(model: onnx.ModelProto, graph: Graph, crops: Float32) -> dict[str, Chunks]:
+    """Runs the whole float graph once on the first batch of `crops`; returns the input and all computed arrays.
 
     Args:
         model: The float graph.
@@ -46,14 +46,12 @@ def observe_roughly(model: onnx.ModelProto, graph: Graph, crops: Float32) -> Act
     """
     inputs = {graph.inputs[0]: batches(graph, crops)[0]}
     probe = OrtProbe(model)
-
-    def values() -> Iterator[dict[str, Chunks]]:
-        yield {name: [value] for name, value in (inputs | probe.run(inputs, sorted(probe.names))).items()}
-
-    return _statistics(graph, values())
+    values = inputs | probe.run(inputs, sorted(probe.names))
+    return {name: [value] for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
-def _statistics(graph: Graph, run: Iterable[dict[str, Chunks]]) -> ActivationStatistics:
+def statistics_of(graph: Graph, run: Iterable[dict[str, Chunks]]) -> ActivationStatistics:
+    """Returns the statistics of the values of a run, see `lmconv.graph.execution.walk`."""
     statistics = ActivationStatistics()
     layers = {node.output[0]: node for node in graph.proto.node if node.op_type in WEIGHTED}
     shapes = {name: value.shape for name, value in graph.constants.items()}
