@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from lmconv.console import phase
-from lmconv.graph.execution import Chunks, channel_mean, restored, run_node, walk
+from lmconv.graph.execution import Chunks, channel_mean, on_all_cores, restored, run_node, walk
 from lmconv.graph.index import Graph, attribute
 from lmconv.quantise.observe import ActivationStatistics
 from lmconv.quantise.plan import WEIGHTED, QuantisationPlan, QuantiserOptions, channel_axis
@@ -116,14 +116,15 @@ def _snap(
         source = plan.source.get(name, name)
         if source == name:
             parameters.activations[name] = covering(values[name], kind)
-        values[restored(name)] = [parameters.activations[source].snap(x) for x in values[name]]
+        values[restored(name)] = on_all_cores(parameters.activations[source].snap, values[name])
         if all(node.output[0] in plan.readers for node in graph.consumers.get(name, [])):
             del values[name]
 
 
 def covering(values: Chunks, kind: str) -> Affine:
     """Returns the quantisation, with integers of type `kind`, that covers all values of a tensor."""
-    return make_affine(float(min(x.min() for x in values)), float(max(x.max() for x in values)), kind)
+    lows, highs = zip(*on_all_cores(lambda x: (float(x.min()), float(x.max())), values), strict=True)
+    return make_affine(min(lows), max(highs), kind)
 
 
 def quantise_alone(
@@ -178,7 +179,7 @@ def _correct_means(node: onnx.NodeProto, expected: Float32, outputs: Chunks) -> 
     ndim = outputs[0].ndim
     axis = channel_axis(node, ndim)
     correction = expected - channel_mean(outputs, axis)
-    return correction, [x + along(correction, axis, ndim) for x in outputs]
+    return correction, on_all_cores(lambda x: x + along(correction, axis, ndim), outputs)
 
 
 def _head_output(graph: Graph) -> str:

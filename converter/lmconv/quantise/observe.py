@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 
-from lmconv.graph.execution import Chunks, batches, channel_mean, has_channels, walk
+from lmconv.graph.execution import Chunks, batches, channel_mean, has_channels, on_all_cores, walk
 from lmconv.graph.facts import layer_macs
 from lmconv.graph.index import Graph
 from lmconv.inference.probe import OrtProbe
@@ -60,13 +61,18 @@ def statistics_of(graph: Graph, run: Iterable[dict[str, Chunks]]) -> ActivationS
         for name, chunks in values.items():
             if _is_activation(chunks):
                 axes = (0, *range(2, chunks[0].ndim))
-                magnitudes = [np.maximum(x.max(axis=axes), -x.min(axis=axes)) for x in chunks]
-                statistics.ranges[name] = np.max(magnitudes, axis=0)
+                statistics.ranges[name] = np.max(on_all_cores(functools.partial(_magnitudes, axes), chunks), axis=0)
                 axis = channel_axis(layers[name], chunks[0].ndim) if name in layers else None
                 statistics.means[name] = channel_mean(chunks, axis)
     batch = shapes[graph.inputs[0]][0]
     statistics.macs.update({name: macs // batch for name, macs in layer_macs(graph.proto.node, shapes).items()})
     return statistics
+
+
+def _magnitudes(axes: tuple[int, ...], x: Float32) -> Float32:
+    """Returns the largest magnitude of each channel; `axes` are the other axes."""
+    largest: Float32 = np.maximum(x.max(axis=axes), -x.min(axis=axes))
+    return largest
 
 
 def _is_activation(chunks: Chunks) -> bool:
