@@ -60,7 +60,7 @@ def timed(
     seconds: float = TIMED_S,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> list[Float64]:
-    """Times graphs on one target, see `raced`.
+    """Times graphs on one target, see `timed_together`.
 
     Args:
         artifact: An artefact of the network.
@@ -74,12 +74,12 @@ def timed(
         For each graph (rounds, timed) float64, milliseconds.
     """
     hints = [precision] * len(models) if isinstance(precision, Precision) else precision
-    return raced(
+    return timed_together(
         artifact, [(target, model, hint) for model, hint in zip(models, hints, strict=True)], seconds, clock=clock
     )
 
 
-def raced(
+def timed_together(
     artifact: Artifact,
     graphs: Sequence[tuple[Target, onnx.ModelProto, Precision]],
     seconds: float = TIMED_S,

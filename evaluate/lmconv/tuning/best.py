@@ -1,4 +1,4 @@
-"""What to ship on this machine: one race of all targets in their uniform precisions, without a search."""
+"""Race of all targets in their uniform precisions, without a search: the work of `lmconv best`."""
 
 from __future__ import annotations
 

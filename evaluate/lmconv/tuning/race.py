@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from lmconv.console import phase
 from lmconv.inference.latency import Gain, faster
 from lmconv.judging.loss import Budget, Loss, Verdict
 from lmconv.tuning.trials import Trials
@@ -125,7 +126,8 @@ def judged(
             target=trials.target.name, name=entrant.name, mix=entrant.mix, times=each, faster=_faster(plain, each)
         )
         if entrant.mix.precision != Precision.INT8 or not _decided(candidates, candidate):
-            loss = trials.loss(entrant.mix, budget.drift)
+            with phase(candidate.label):
+                loss = trials.loss(entrant.mix, budget.drift)
             verdict, why = budget.judge(loss)
             candidate = replace(candidate, loss=loss, verdict=verdict, why=why)
             result = why or "within the budget"

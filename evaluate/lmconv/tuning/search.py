@@ -21,6 +21,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from lmconv.console import phase
 from lmconv.judging.loss import Budget
 from lmconv.store.files import canonical
 from lmconv.tuning.race import Entrant
@@ -145,7 +146,7 @@ class Search:
         """Returns the mixes of one precision, of these precisions, that the target has and this machine computes."""
         mixes = self.uniform_float([each for each in precisions if each != Precision.INT8])
         if Precision.INT8 in precisions:
-            mixes += self.uniform_int8()[:1]
+            mixes += self.uniform_int8(every=False)
         return [self.entrant(mix) for mix in mixes]
 
     def entrant(self, mix: MixedPrecision) -> Entrant:
@@ -158,6 +159,9 @@ class Search:
         self._complete &= left
         return left
 
+    def _seconds_left(self) -> float:
+        return max(0.0, self._start + self.seconds - time.perf_counter())
+
     def uniform_float(self, precisions: Sequence[Precision]) -> list[MixedPrecision]:
         """Returns the mixes of these float precisions that the target has and this machine computes."""
         target, mixes = self.trials.target, []
@@ -169,16 +173,17 @@ class Search:
                 mixes.append(self.trials.uniform(precision))
         return mixes
 
-    def uniform_int8(self) -> list[MixedPrecision]:
+    def uniform_int8(self, *, every: bool = True) -> list[MixedPrecision]:
         """Returns the mixes with every layer in int8; empty if no layer can be int8.
 
-        The mixes are: the target's rewrites for int8, and the target's rewrites for fp32 if different.
+        The mixes are: the target's rewrites for int8, and, with `every`, its rewrites for fp32 if different.
         """
         target = self.trials.target
         if Precision.INT8 not in target.precisions:
             return []
         mix = self.trials.uniform(Precision.INT8)
-        rewrites = dict.fromkeys([mix.rewrites, target.rewrites.get(Precision.FP32, ())])
+        others = [target.rewrites.get(Precision.FP32, ())] if every else []
+        rewrites = dict.fromkeys([mix.rewrites, *others])
         mixes = [replace(mix, rewrites=passes) for passes in rewrites]
         return [mix for mix in mixes if self.trials.quantisable(mix).layers]
 
@@ -213,7 +218,7 @@ class Search:
         Kinds of layers and the large segments of the network are always timed, a smaller segment only if the flip of
         the segment of which it is a half costs no time.
         """
-        to_int8 = not int8_layers(self.trials, base)
+        to_int8, target = not int8_layers(self.trials, base), self.trials.target.name
         costs = FlipCosts()
         halves = _halves(self.trials.quantisable(base).layers)
         level = list(dict.fromkeys([*self.trials.layers_by_kind(base), *halves]))
@@ -221,10 +226,12 @@ class Search:
         for depth in range(len(self.trials.quantisable(base).layers)):
             for start in range(0, len(level), SEGMENTS_PER_SCREENING):
                 if not self._time_left(SCREENING_SHARE):
-                    self.note(f"{len(level) - start} segments of layers are not timed: no time left")
+                    self.note(f"{target}: {len(level) - start} segments of layers are not timed: no time left")
                     return costs
-                costs = self._timed_flips(base, level[start : start + SEGMENTS_PER_SCREENING], to_int8, costs)
-                self.note(f"timed {len(costs.relative)} segments of layers")
+                group = level[start : start + SEGMENTS_PER_SCREENING]
+                with phase(f"segments of layers, {self._seconds_left():.0f} s left"):
+                    costs = self._timed_flips(base, group, to_int8, costs)
+                self.note(f"{target}: timed {len(costs.relative)} segments of layers")
             sign = 1 if to_int8 else -1
             divided = [
                 segment
@@ -276,7 +283,8 @@ class Search:
             loss = self.trials.loss(mix, self.budget.drift)
             verdict, why = self.budget.judge(loss)
             result = why or "within the budget"
-            self.note(f"{self._name(mix)}: ION {loss.ion.mean:+.4f}, drift {loss.drift.mean:.3f}: {result}")
+            name = f"{self.trials.target.name} {self._name(mix)}"
+            self.note(f"{name}: ION {loss.ion.mean:+.4f}, drift {loss.drift.mean:.3f}: {result}")
             return verdict == "within"
 
         if not layers or within_budget(0):

@@ -18,7 +18,8 @@ from lmconv.building.effort import Effort
 from lmconv.building.recipe import PRECISION_PASSES, precision_hint, resolve
 from lmconv.building.request import Conversion
 from lmconv.building.steps import steps
-from lmconv.building.trial import opened, raced
+from lmconv.building.trial import opened, timed_together
+from lmconv.console import phase
 from lmconv.graph.index import Graph, attribute
 from lmconv.inference.latency import latency
 from lmconv.inference.ort import OrtSession
@@ -95,6 +96,10 @@ class Trials:
 
     def _decisions(self, precision: Precision) -> Json:
         """Returns the decision of `compact` for a precision; empty if `compact` does not run."""
+        with phase(f"passes for {precision}"):
+            return self._decided(precision)
+
+    def _decided(self, precision: Precision) -> Json:
         recipe = resolve(Variant(target=self.target.name, precision=precision), self.target, self.conversion.choices)
         for result in steps(self.conversion, self.target, recipe):
             decisions = {step["pass"]: step["decisions"] for step in result.recipe if not step["refused"]}
@@ -178,11 +183,13 @@ class Trials:
         if mix.precision != Precision.INT8:
             return loss(self._losses(mix, None))
         ion, drifts = np.empty(0), np.empty(0)
-        for fold in range(FOLDS):
-            part = self._losses(mix, fold)
-            ion, drifts = np.append(ion, part.ion), np.append(drifts, part.drift)
-            if drift is not None and not np.mean(drifts) <= MAX_DRIFT_RATIO * drift:
-                break
+        with phase("judging on faces, fold", FOLDS) as part:
+            for fold in range(FOLDS):
+                part()
+                measured = self._losses(mix, fold)
+                ion, drifts = np.append(ion, measured.ion), np.append(drifts, measured.drift)
+                if drift is not None and not np.mean(drifts) <= MAX_DRIFT_RATIO * drift:
+                    break
         return loss(Losses(ion=ion, drift=drifts))
 
     def _losses(self, mix: MixedPrecision, fold: int | None) -> Losses:
@@ -207,11 +214,11 @@ class Trials:
         """
         graphs = [self.contestant(mix) for mix in mixes]
         seconds, clock = self.effort.screening_seconds, self.target.clock
-        times = raced(self.artifact, graphs, seconds, rounds=SCREENING_ROUNDS, clock=clock)
+        times = timed_together(self.artifact, graphs, seconds, rounds=SCREENING_ROUNDS, clock=clock)
         return [latency(each).median_ms for each in times]
 
     def contestant(self, mix: MixedPrecision) -> tuple[Target, onnx.ModelProto, Precision]:
-        """Returns target, graph and hint of a mix for timing, see `lmconv.building.trial.raced`."""
+        """Returns target, graph and hint of a mix for timing, see `lmconv.building.trial.timed_together`."""
         return self.target, self.timing_graph(mix), precision_hint(mix)
 
     def layer_drifts(self, mix: MixedPrecision) -> Iterator[tuple[str, float]]:
@@ -228,9 +235,11 @@ class Trials:
                 outputs = parity.on_faces(session, self.spec, crops)
             return {"drift": float(np.mean(parity.drift(outputs, expected, crops)))}
 
-        for layer in network.layers:
-            name = f"alone {layer} {key(_in_float(mix))}"
-            yield layer, self.memo.get(name, functools.partial(measure, layer))["drift"]
+        with phase("drift of layer", len(network.layers)) as part:
+            for layer in network.layers:
+                part()
+                name = f"alone {layer} {key(_in_float(mix))}"
+                yield layer, self.memo.get(name, functools.partial(measure, layer))["drift"]
 
 
 def _in_float(mix: MixedPrecision) -> MixedPrecision:

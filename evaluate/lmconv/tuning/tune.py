@@ -17,6 +17,7 @@ from lmconv.building import effort
 from lmconv.building.effort import Effort
 from lmconv.building.plain import Plain
 from lmconv.building.request import Conversion
+from lmconv.console import phase
 from lmconv.errors import GateFailed, LmconvError
 from lmconv.faces.training import TrainingFaces
 from lmconv.judging.loss import Budget
@@ -114,7 +115,8 @@ class Tuning:
     def documents(self) -> dict[str, Json | LmconvError]:
         """Returns the document of each target, or the error that ended its search."""
         tuner = self.tuner
-        faces = folded_faces(self.conversion, tuner.faces)
+        with phase("cropping faces"):
+            faces = folded_faces(self.conversion, tuner.faces)
         trials = {
             name: trials_on(self.conversion, name, faces, fresh=tuner.fresh, effort=tuner.effort)
             for name in self.targets
@@ -156,7 +158,8 @@ class Tuning:
         if trials.memo.measurements:
             count = len(trials.memo.measurements)
             self.note(f"{count} measurements of an earlier search can be reused (--fresh measures again)")
-        return Search(trials=trials, budget=self.tuner.budget, seconds=self.tuner.seconds, note=self.note).run()
+        with phase(f"searching for {trials.target.name}"):
+            return Search(trials=trials, budget=self.tuner.budget, seconds=self.tuner.seconds, note=self.note).run()
 
     def _raced(
         self, trials: dict[str, Trials], found: dict[str, Found], faces: FoldedFaces
