@@ -175,6 +175,8 @@ def reshape(model: Any, inputs: Sequence[str], batch: int) -> None:
 class OpenVinoSession:
     """A `Session` on OpenVINO's CPU plug-in, with one stream and the latency hint.
 
+    The first run of a batch size compiles the network.
+
     Args:
         path: The model file.
         hint: Precision hint passed to the runtime.
@@ -195,12 +197,17 @@ class OpenVinoSession:
             self._model = self._core.read_model(path)
         except RuntimeError as error:
             raise InputError(f"OpenVINO cannot load {path}: {_reason(error)}", hint="export again") from error
-        batch = self._model.input(free[0]).get_partial_shape()[0].get_length() if free else -1
-        compiled = self._compiled()
-        used = compiled.get_property(HINT).to_string()
-        self.execution_mismatch = "" if used == hint else f"asked for {hint}, this CPU computes in {used}"
-        self._names = [output.any_name for output in compiled.outputs]
-        self._requests: dict[int, Any] = {batch: compiled.create_infer_request()}
+        self._hint = hint
+        self._batch = self._model.input(free[0]).get_partial_shape()[0].get_length() if free else -1
+        self._names = [output.any_name for output in self._model.outputs]
+        self._requests: dict[int, Any] = {}
+
+    @property
+    def execution_mismatch(self) -> str:
+        """See `lmconv.types.Session`."""
+        request = next(iter(self._requests.values()), None) or self._compiled(self._batch)
+        used = request.get_compiled_model().get_property(HINT).to_string()
+        return "" if used == self._hint else f"asked for {self._hint}, this CPU computes in {used}"
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `lmconv.types.Session`."""
@@ -217,16 +224,19 @@ class OpenVinoSession:
         batch = (sizes.pop() or -1) if len(sizes) == 1 else -1  # a network compiled for 0 inputs ends the process
         if batch not in self._requests and len(self._requests) >= SIZES:
             batch = -1
-        if batch not in self._requests:
-            reshape(self._model, self._free, batch)
-            self._requests[batch] = self._compiled().create_infer_request()
-        return self._requests[batch]
+        return self._requests.get(batch) or self._compiled(batch)
 
-    def _compiled(self) -> Any:
+    def _compiled(self, batch: int) -> Any:
+        """Compiles the network for a batch size; returns the inference request, which the next run finds."""
+        if batch != self._batch:
+            reshape(self._model, self._free, batch)
+            self._batch = batch
         try:
-            return self._core.compile_model(self._model, "CPU", self._config)
+            compiled = self._core.compile_model(self._model, "CPU", self._config)
         except RuntimeError as error:
             raise self._failed(error) from error
+        self._requests[batch] = compiled.create_infer_request()
+        return self._requests[batch]
 
     def _failed(self, error: RuntimeError) -> GateFailed:
         """Returns the error for a network that OpenVINO reads and cannot run."""

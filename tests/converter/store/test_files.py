@@ -25,6 +25,11 @@ def export_on_full_disk(limit: int, *arguments: str | Path) -> Ran:
     return python(FULL, str(limit), "export", *arguments)
 
 
+def test_the_text_of_an_object_comes_from_the_texts_of_its_entries() -> None:
+    value = {"b": {"z": [1.5, {"x": []}], "a\n": "two\nlines"}, "ä": None, "a": [], '"': {}}
+    assert files.canonical_of(files.canonical_parts(value)) == files.canonical(value)
+
+
 def test_the_same_value_gives_the_same_text() -> None:
     assert files.canonical({"b": 1, "a": [1.5, "ä"]}) == '{\n "a": [\n  1.5,\n  "ä"\n ],\n "b": 1\n}\n'
 
