@@ -369,7 +369,7 @@ class Streams(Protocol):
     """A loaded artefact that computes several runs at the same time; a context manager as `Session` is."""
 
     def run(self, inputs: Arrays, runs: int) -> list[float]:
-        """Computes the same inputs `runs` times; returns when each run ended, `time.perf_counter` seconds, ascending."""
+        """Computes the same inputs `runs` times; returns the end of each run, `perf_counter` seconds, ascending."""
         ...
 
     def __enter__(self) -> Self: ...

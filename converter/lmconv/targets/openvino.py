@@ -33,7 +33,6 @@ from lmconv.types import (
     OpenOptions,
     Precision,
     QuantScheme,
-    Session,
     Target,
 )
 

@@ -17,7 +17,7 @@ from lmconv.benching import measuring
 from lmconv.benching.baselines import Baseline, baselines, is_plain
 from lmconv.benching.measuring import Contestant, Progress, Times
 from lmconv.benching.options import Rows, TimingOptions
-from lmconv.console import Console
+from lmconv.console import Console, phase
 from lmconv.errors import InputError, LmconvError
 from lmconv.inference.latency import faster, latency, run_seconds
 from lmconv.inference.loading import usable
@@ -83,13 +83,14 @@ def bench(group: list[Artifact], options: TimingOptions, progress: Progress = SI
         size = "x".join(map(str, spec.sample))
         hint = "lmconv export --input fixes a size"
         rows.notes.append(f"{spec.name} takes pictures of any size and is timed at {size} ({hint})")
+    titled: Progress = lambda steps, label: progress(steps, f"{spec.name}: {label}")  # noqa: E731
     with ExitStack() as stack:
-        contestants = _opened(group, options, stack, rows, progress)
+        contestants = _opened(group, options, stack, rows, titled)
         if len(rows.failed) == len(group):
             return rows
-        warm = measuring.warm(contestants, options, progress)
-        cold = measuring.cold(contestants, progress) if options.cold else {}
-    streams = measuring.streams(contestants, options.streams, options, progress) if options.streams else {}
+        warm = measuring.warm(contestants, options, titled)
+        cold = measuring.cold(contestants, titled) if options.cold else {}
+    streams = measuring.streams(contestants, options.streams, options, titled) if options.streams else {}
     for contestant in contestants:
         name, artifact = contestant.name, contestant.artifact
         fields = _latency_fields(warm, name, options)
@@ -108,13 +109,14 @@ def bench(group: list[Artifact], options: TimingOptions, progress: Progress = SI
 def _opened(
     group: list[Artifact], options: TimingOptions, stack: ExitStack, rows: Rows, progress: Progress
 ) -> list[Contestant]:
-    """Opens baselines and artefacts, which `stack` closes, and runs each twice; a failure becomes an error in `rows`."""
+    """Opens baselines and artefacts, which `stack` closes, and runs each twice; a failure is an error in `rows`."""
     named = [artifact for artifact in group if not is_plain(artifact)]
     contestants: list[Contestant] = []
-    with progress(len(named) + 1, f"opening {group[0].spec.name}") as step:
-        for baseline in baselines(group, options, rows):
-            session = stack.enter_context(baseline.open())
-            contestants.append(_baseline(baseline, session, group[0].spec, options.batch))
+    with progress(len(named) + 1, "opening") as step:
+        with phase("baselines"):
+            for baseline in baselines(group, options, rows):
+                session = stack.enter_context(baseline.open())
+                contestants.append(_baseline(baseline, session, group[0].spec, options.batch))
         step()
         for artifact in named:
             try:

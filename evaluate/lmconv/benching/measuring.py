@@ -1,7 +1,7 @@
 """The three measurements of a benchmark on the CPU: warm runs, cold runs, and several runs at the same time.
 
-All three time all contestants in one run, in rounds of another seeded order (`lmconv.inference.latency`). A slow baseline
-takes part in fewer rounds, so that it takes a small share of the time.
+All three time all contestants in one run, in rounds of another seeded order (`lmconv.inference.latency`). A slow
+baseline takes part in fewer rounds and takes a small share of the time.
 """
 
 from __future__ import annotations
@@ -151,14 +151,12 @@ def pace(seconds: float, rounds: int, block: Block, limit: float) -> Block:
         block: Block of an artefact.
         limit: Time of all rounds of the baseline, seconds.
     """
-    for own in (block, block_of(seconds), SLOW):
-        own = own if own.runs <= block.runs else block
+    smaller = [each for each in (block_of(seconds), SLOW) if each.runs < block.runs]
+    for own in (block, *smaller):
         possible = int(limit / (own.runs * seconds))
         if possible >= rounds:
             return own
-        if possible >= FEWEST_ROUNDS:
-            break
-    return replace(own, every=max(1, rounds // max(possible, min(FEWEST_ROUNDS, rounds))))
+    return replace(own, every=max(1, rounds // max(possible, FEWEST_ROUNDS)))
 
 
 def _weights(contestants: Sequence[Contestant], blocks: Sequence[Block]) -> list[int]:
