@@ -13,7 +13,7 @@ from tests.helpers import COMMAND, Cli, add_face, face, other_package, python
 from lmconv.judging import answers
 from lmconv.pipeline import convert
 from lmconv.plugins import TARGETS
-from lmconv.sources.resolve import resolve
+from lmconv.sources.resolve import open_source, resolve
 from lmconv.store import artifact as artifacts
 from lmconv.types import Precision, Source
 
@@ -314,11 +314,10 @@ def test_a_face_without_its_partner_is_reported(cli: Cli, small: Path, tiny: Pat
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the source networks that were opened."""
     opened: list[str] = []
-    original = answers.open_source
 
     def counted(source: Source) -> object:
         opened.append(source.spec.name)
-        return original(source)
+        return open_source(source)
 
     monkeypatch.setattr(answers, "open_source", counted)
     return opened

@@ -43,7 +43,7 @@ def points(source: Source, crops: FaceCrops | None, *, frames: bool) -> Points:
             opened: Session = open_source(source)
             return stack.enter_context(opened)
 
-        for name, run in parity.runs(source.spec, crops, frames=frames).items():
+        for name, run in parity.runs(source.spec, crops, frames=frames, filled=False).items():
 
             def compute(run: parity.Run = run) -> Arrays:
                 return head.to_arrays(run(session()))

@@ -15,6 +15,7 @@ from lmconv.building import effort
 from lmconv.building.assembling import build
 from lmconv.building.effort import Effort
 from lmconv.building.request import Conversion
+from lmconv.console import phase
 from lmconv.errors import InputError, Refused
 from lmconv.faces.calibration import evaluation_crops
 from lmconv.faces.crops import FaceCrops
@@ -46,12 +47,14 @@ class Guard:
         faces: Faces on which the loss is measured; None if none are given.
         force: True if a refused artefact is written all the same, and marked.
         effort: Effort of the measurements.
+        raced: Returns the speed of an artefact that a race has timed and chosen; None for every other artefact.
     """
 
     budget: Budget
     faces: TrainingFaces | None = None
     force: bool = False
     effort: Effort = effort.DEFAULT
+    raced: Callable[[Artifact], Json | None] = lambda artifact: None
 
     def judge(self, conversion: Conversion, place: Path) -> Callable[[Artifact], Json]:
         """Returns the judge of one network's artefacts.
@@ -87,7 +90,7 @@ class Judge:
         target = TARGETS.load(artifact.target)
         with target.open(artifact, ALONE) as session:
             budget = self._budget(artifact, session)
-            cost = self._size(artifact) if _by_size(artifact) else self._speed(artifact, target, session)
+            cost = self._cost(artifact, target, session)
         figures = {"budget": budget, **cost}
         reasons = [part.pop("refused") for part in figures.values() if "refused" in part]
         if not reasons:
@@ -100,6 +103,12 @@ class Judge:
             hint=f"it was not written{self._parent_hint(artifact)}; --force writes it all the same",
             figures=figures,
         )
+
+    def _cost(self, artifact: Artifact, target: Target, session: Session) -> Json:
+        """Judges the speed, or the size where the size counts."""
+        if raced := self.guard.raced(artifact):
+            return {"speed": raced}
+        return self._size(artifact) if _by_size(artifact) else self._speed(artifact, target, session)
 
     def _parent_hint(self, artifact: Artifact) -> str:
         if artifact.precision == Precision.FP32:
@@ -116,7 +125,7 @@ class Judge:
         lowered = artifact.precision != Precision.FP32
         choices = self.conversion.choices
         engine = replace(choices.engine, cache=None, locked=False)  # the user's timing cache is not for the parent
-        choices = replace(choices, recipe=None, mix=None, engine=engine)
+        choices = replace(choices, recipe=None, mix=None, decisions={}, engine=engine)
         if not lowered:
             exact = TARGETS.load(artifact.target).exact.values()  # without these the parent may compute something else
             without = tuple(name for name in PASSES.names() if name not in exact)
@@ -130,12 +139,13 @@ class Judge:
     def _speed(self, artifact: Artifact, target: Target, session: Session) -> Json:
         if reason := session.execution_mismatch or _elsewhere(artifact):
             return {"speed": {"verdict": "not judged here", "reason": reason}}
-        parent, limit = self._parent(artifact), self.guard.effort.slower
+        with phase("parent"):
+            parent, limit = self._parent(artifact), self.guard.effort.slower
         figures: Json = {"against": "plain graph" if artifact.precision == Precision.FP32 else "fp32", "limit": limit}
         if (artifact.files, artifact.execution) == (parent.files, parent.execution):
             return {"speed": figures | {"verdict": "passed", "reason": "it is the same"}}
         inputs = _inputs(artifact)
-        with target.open(parent, ALONE) as other:
+        with phase("timing"), target.open(parent, ALONE) as other:
             for _ in range(self.guard.effort.guard_attempts):
                 ratio, samples = _ratio(session, other, inputs, self.guard.effort)
                 if ratio.low <= limit:
@@ -162,7 +172,8 @@ class Judge:
         if reason := self._unjudged(artifact) or session.execution_mismatch:
             return {"verdict": "not judged", "reason": reason}
         faces, expected = self._judged_on()
-        outputs = parity.on_faces(session, artifact.spec, faces)
+        with phase(f"judging on {len(faces.names)} faces"):
+            outputs = parity.on_faces(session, artifact.spec, faces)
         pictures = faces.pictures()
         known = len(set(pictures).intersection(artifact.recipe.get("faces", ())))
         n = len(faces.names)
@@ -193,8 +204,9 @@ class Judge:
             assert self.guard.faces
             base = self.conversion.base.artifact
             spec = base.spec
-            faces = evaluation_crops(self.guard.faces.folder, spec, self.guard.faces.split)
-            with TARGETS.load(base.target).open(base, OpenOptions()) as session:
+            with phase("cutting out faces"):
+                faces = evaluation_crops(self.guard.faces.folder, spec, self.guard.faces.split)
+            with phase("judging the plain graph"), TARGETS.load(base.target).open(base, OpenOptions()) as session:
                 self._faces = faces, parity.on_faces(session, spec, faces)
         return self._faces
 

@@ -89,7 +89,7 @@ Run: TypeAlias = Callable[[Session], Outputs]
 
 def points(session: Session, spec: ModelSpec, crops: FaceCrops | None, *, frames: bool = False) -> Points:
     """Runs an artefact on the inputs on which networks are compared; see `runs`."""
-    return Points(**{name: run(session) for name, run in runs(spec, crops, frames=frames, filled=True).items()})
+    return Points(**{name: run(session) for name, run in runs(spec, crops, frames=frames).items()})
 
 
 def runs(spec: ModelSpec, crops: FaceCrops | None, *, frames: bool = False, filled: bool = False) -> dict[str, Run]:
@@ -125,7 +125,7 @@ def _odd(session: Session, spec: ModelSpec) -> Outputs:
     return outputs(session, other, noise(other, 8, seeded.PARITY_SEED))
 
 
-def on_faces(session: Session, spec: ModelSpec, crops: FaceCrops, *, filled: bool = False) -> Outputs:
+def on_faces(session: Session, spec: ModelSpec, crops: FaceCrops, *, filled: bool = True) -> Outputs:
     """Runs a network on faces, without keeping heatmaps; memory is that of one chunk.
 
     Args:

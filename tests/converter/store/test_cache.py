@@ -101,7 +101,7 @@ def test_a_file_that_a_process_did_not_finish_is_removed_after_a_day(store: Cach
     store.folder.mkdir(parents=True)
     for name, age in ((".old.17", 2 * cache.ABANDONED), (".new.18", 0)):
         (store.folder / name).touch()
-        then = os.stat(store.folder / name).st_mtime - age
+        then = (store.folder / name).stat().st_mtime - age
         os.utime(store.folder / name, (then, then))
     store.write(KEY, ARRAYS)
     assert [path.name for path in entries(store) if path.suffix != ".npz"] == [".new.18"]
