@@ -48,9 +48,17 @@ ROUNDS = 9
 """Smallest number of rounds. The 95 % interval of nine medians leaves out the smallest and the largest."""
 
 
-def block_of(seconds: float) -> Block:
-    """Returns a block of about `BLOCK_SECONDS` for a contestant with this time of a run, seconds."""
-    timed = int(np.clip(BLOCK_SECONDS / max(seconds, 1e-9), 3, BLOCK.timed))
+FIRST_ROUNDS = 3
+"""Number of rounds after which `halved` leaves out slow contestants."""
+LEAD = 1.15
+"""Ratio to the time of the fastest contestant up to which a contestant stays in `halved`."""
+CHOOSING_SECONDS = 0.04
+"""Duration above which a block of `halved` has fewer timed runs, seconds."""
+
+
+def block_of(seconds: float, longest: float = BLOCK_SECONDS) -> Block:
+    """Returns a block of about `longest` seconds for a contestant with this time of a run, seconds."""
+    timed = int(np.clip(longest / max(seconds, 1e-9), 3, BLOCK.timed))
     return Block(untimed=ceil(timed * BLOCK.untimed / BLOCK.timed), timed=timed)
 
 
@@ -112,6 +120,37 @@ def paced(
     blocks = [block_of(duration) for duration in durations]
     round_seconds = sum(block.runs * duration for block, duration in zip(blocks, durations, strict=True))
     return interleaved(runs, int(np.clip(seconds / round_seconds, ROUNDS, most)), blocks=blocks, clock=clock)
+
+
+def halved(
+    runs: Sequence[Callable[[], object]],
+    seconds: float,
+    most: int,
+    *,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> list[Float64]:
+    """Times contestants to find the fastest: after a few rounds of all, only those close to the fastest go on.
+
+    Args:
+        runs: Functions to time.
+        seconds: Approximate duration; slow contestants take longer.
+        most: Largest number of rounds.
+        clock: Returns nanoseconds.
+
+    Returns:
+        For each function (rounds, timed) float64, milliseconds. Contestants that were left out have `FIRST_ROUNDS`
+        rounds, all others more; the first rounds of all contestants are paired.
+    """
+    blocks = [block_of(run_seconds(run), CHOOSING_SECONDS) for run in runs]
+    times = interleaved(runs, FIRST_ROUNDS, blocks=blocks, clock=clock)
+    fastest = min(times, key=np.median)
+    leading = [index for index, own in enumerate(times) if faster(own, fastest).median < LEAD]
+    duration = sum(np.median(times[index]) / 1e3 * blocks[index].runs for index in leading)
+    rounds = int(np.clip(seconds / duration, ROUNDS, most)) - FIRST_ROUNDS
+    further = interleaved([runs[index] for index in leading], rounds, blocks=[blocks[i] for i in leading], clock=clock)
+    for index, own in zip(leading, further, strict=True):
+        times[index] = np.concatenate([times[index], own])
+    return times
 
 
 def run_seconds(run: Callable[[], object]) -> float:
@@ -176,9 +215,10 @@ def faster(before: Float64, after: Float64) -> Gain:
 
     Args:
         before: (rounds, timed) float64, milliseconds.
-        after: The same, of the same rounds; `timed` may differ.
+        after: The same, of the same rounds; `timed` may differ. Rounds that only one of the two has are not paired.
     """
-    ratios = np.sort(np.median(before, axis=1) / np.median(after, axis=1))
+    rounds = min(len(before), len(after))
+    ratios = np.sort(np.median(before[:rounds], axis=1) / np.median(after[:rounds], axis=1))
     low, high = _median_ranks(len(ratios))
     return Gain(median=float(np.median(ratios)), low=float(ratios[low]), high=float(ratios[high]))
 
