@@ -117,19 +117,35 @@ def convert(job: Job, step: Callable[[], object] = lambda: None) -> Done:
 
 
 def _convert(job: Job, done: Done, step: Callable[[], object]) -> None:
+    conversion = conversion_of(job)
+    step()
+    build_variants(job, conversion, done, step)
+
+
+def conversion_of(job: Job) -> Conversion:
+    """Resolves the network of a job and makes its plain graph.
+
+    Raises:
+        LmconvError: The network is unknown, broken or refused.
+    """
     from lmconv.building.plain import plain_graph
     from lmconv.building.request import Conversion
-    from lmconv.networks.interfaces import folder_name
     from lmconv.sources.resolve import resolve
 
+    batch = job.variants[0].batch if job.variants else None
     with phase(f"{job.model} plain graph"):
         source = resolve(job.model, **job.options)
         crops = _crops(job, source.spec)
-        base = plain_graph(source, job.out, crops=crops, batch=job.variants[0].batch)
+        base = plain_graph(source, job.out, crops=crops, batch=batch)
     for warning in base.warnings:
         job.console.note(f"{job.model}: {warning}")
-    step()
-    conversion = Conversion(base=base, out=job.out, crops=crops, choices=job.choices)
+    return Conversion(base=base, out=job.out, crops=crops, choices=job.choices)
+
+
+def build_variants(job: Job, conversion: Conversion, done: Done, step: Callable[[], object] = lambda: None) -> None:
+    """Builds every variant of a job; calls `step` after each variant."""
+    from lmconv.networks.interfaces import folder_name
+
     with tempfile.TemporaryDirectory() as place:
         judge = job.guard.judge(conversion, Path(place)) if job.guard else lambda artifact: {"skipped": "--no-guard"}
         for variant in job.variants:
@@ -150,7 +166,7 @@ def _attempt(job: Job, conversion: Conversion, variant: Variant, judge: Callable
     exists = (job.out / conversion.base.artifact.spec.name / folder_name(parent)).exists()
     if done.errors[-1]["kind"] != Refused.kind or exists or parent in job.variants:
         return
-    conversion = replace(conversion, choices=replace(job.choices, recipe=None, mix=None))
+    conversion = replace(conversion, choices=replace(job.choices, recipe=None, mix=None, decisions={}))
     row = _row(job, conversion, parent, judge, done)
     if row is not None:
         done.artifacts.append(row | {"kept_for": folder_name(variant)})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmconv.graph.facts import copied
-from lmconv.inference.latency import halved, paced
+from lmconv.inference.latency import ROUNDS, halved, paced
 from lmconv.inference.session import noise
 from lmconv.plugins import PASSES
 from lmconv.types import Artifact, BuildOptions, Float64, OpenOptions, PassContext, Precision, Session, Target
@@ -111,9 +111,8 @@ def timed(
     precision: Precision | Sequence[Precision] = Precision.FP32,
     seconds: float = TIMED_S,
     clock: Callable[[], int] = time.perf_counter_ns,
-    timer: Timer = paced,
 ) -> list[Float64]:
-    """Times graphs on a target in blocks, with one thread and one input or the fixed batch of the network.
+    """Times graphs on one target, see `timed_together`.
 
     Args:
         artifact: An artefact of the network.
@@ -122,6 +121,33 @@ def timed(
         precision: Precision hint passed to the runtime, one for all graphs or one for each.
         seconds: Approximate duration, see `TIMED_S`.
         clock: Returns nanoseconds, see `Target.clock`.
+
+    Returns:
+        For each graph (rounds, timed) float64, milliseconds.
+    """
+    hints = [precision] * len(models) if isinstance(precision, Precision) else precision
+    return timed_together(
+        artifact, [(target, model, hint) for model, hint in zip(models, hints, strict=True)], seconds, clock=clock
+    )
+
+
+def timed_together(
+    artifact: Artifact,
+    graphs: Sequence[tuple[Target, onnx.ModelProto, Precision]],
+    seconds: float = TIMED_S,
+    *,
+    rounds: int = ROUNDS,
+    clock: Callable[[], int] = time.perf_counter_ns,
+    timer: Timer = paced,
+) -> list[Float64]:
+    """Times graphs in blocks, each on its target, with one thread and one input or the fixed batch of the network.
+
+    Args:
+        artifact: An artefact of the network.
+        graphs: Target, graph, and precision hint passed to the runtime.
+        seconds: Approximate duration, see `TIMED_S`.
+        rounds: Smallest number of rounds.
+        clock: Returns nanoseconds, see `Target.clock`.
         timer: `paced`, or `halved` to find the fastest graph; of `lmconv.inference.latency`.
 
     Returns:
@@ -129,13 +155,12 @@ def timed(
     """
     spec = artifact.spec
     inputs = {"input": noise(spec, spec.batch or 1, 0)}
-    hints = [precision] * len(models) if isinstance(precision, Precision) else precision
     with ExitStack() as stack:
         runs = [
             functools.partial(stack.enter_context(opened(artifact, target, model, hint, threads=1)).run, inputs)
-            for model, hint in zip(models, hints, strict=True)
+            for target, model, hint in graphs
         ]
-        return timer(runs, seconds, MOST, clock=clock)
+        return timer(runs, seconds, MOST, rounds=rounds, clock=clock)
 
 
 def raced(
@@ -156,8 +181,8 @@ def raced(
     keys = [key(target, hint, model) for model in models]
     distinct = dict(zip(keys, models, strict=True))
     if timings.together(keys) is None:
-        own = list(distinct.values())
-        times = timed(artifact, target, own, target.floats(hint), RACED_S, target.clock, halved)
+        graphs = [(target, model, target.floats(hint)) for model in distinct.values()]
+        times = timed_together(artifact, graphs, RACED_S, clock=target.clock, timer=halved)
         timings.races.append(dict(zip(distinct, times, strict=True)))
     known = timings.together(keys)
     assert known is not None

@@ -103,14 +103,16 @@ def paced(
     seconds: float,
     most: int,
     *,
+    rounds: int = ROUNDS,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> list[Float64]:
     """Times contestants as `interleaved` does, for a given time; slow contestants have smaller blocks.
 
     Args:
         runs: Functions to time.
-        seconds: Approximate duration; at least `ROUNDS` rounds are timed.
+        seconds: Approximate duration.
         most: Largest number of rounds.
+        rounds: Smallest number of rounds. Fewer than `ROUNDS` give no interval: for times that are only compared.
         clock: Returns nanoseconds.
 
     Returns:
@@ -119,7 +121,7 @@ def paced(
     durations = [run_seconds(run) for run in runs]
     blocks = [block_of(duration) for duration in durations]
     round_seconds = sum(block.runs * duration for block, duration in zip(blocks, durations, strict=True))
-    return interleaved(runs, int(np.clip(seconds / round_seconds, ROUNDS, most)), blocks=blocks, clock=clock)
+    return interleaved(runs, int(np.clip(seconds / round_seconds, rounds, most)), blocks=blocks, clock=clock)
 
 
 def halved(
@@ -127,6 +129,7 @@ def halved(
     seconds: float,
     most: int,
     *,
+    rounds: int = ROUNDS,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> list[Float64]:
     """Times contestants to find the fastest: after a few rounds of all, only those close to the fastest go on.
@@ -135,6 +138,7 @@ def halved(
         runs: Functions to time.
         seconds: Approximate duration; slow contestants take longer.
         most: Largest number of rounds.
+        rounds: Smallest number of rounds of the contestants that go on.
         clock: Returns nanoseconds.
 
     Returns:
@@ -146,8 +150,8 @@ def halved(
     fastest = min(times, key=np.median)
     leading = [index for index, own in enumerate(times) if faster(own, fastest).median < LEAD]
     duration = sum(np.median(times[index]) / 1e3 * blocks[index].runs for index in leading)
-    rounds = int(np.clip(seconds / duration, ROUNDS, most)) - FIRST_ROUNDS
-    further = interleaved([runs[index] for index in leading], rounds, blocks=[blocks[i] for i in leading], clock=clock)
+    left = int(np.clip(seconds / duration, rounds, most)) - FIRST_ROUNDS
+    further = interleaved([runs[index] for index in leading], left, blocks=[blocks[i] for i in leading], clock=clock)
     for index, own in zip(leading, further, strict=True):
         times[index] = np.concatenate([times[index], own])
     return times

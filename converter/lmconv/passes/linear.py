@@ -49,7 +49,7 @@ class Pair:
 def linear(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
     """Merges pairs of layers. A replay merges the pairs of the earlier run instead of timing graphs."""
     if context.replay:
-        return _merged(model, context.replay["merged"]), {"merged": context.replay["merged"]}
+        return _merged(model, context.replay["merged"]), dict(context.replay)
     pairs = sorted(_pairs(model, context.spec.input_size), key=lambda pair: pair.after - pair.before)
     cheap = [pair.name for pair in pairs if pair.after <= pair.before]
     dear = [pair.name for pair in pairs if pair.before < pair.after <= DEAREST * pair.before]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,11 @@ def test_the_structure_of_a_graph_does_not_depend_on_the_values_of_weights() -> 
 def test_the_structure_of_a_graph_depends_on_shapes_and_attributes() -> None:
     strided = tiny_onnx()
     strided.graph.node[0].attribute.append(onnx.helper.make_attribute("dilations", [1, 1]))
-    others = [strided, changed(0, lambda weights: weights[..., :1]), changed(0, lambda weights: weights.astype(np.float16))]
+    others = [
+        strided,
+        changed(0, lambda weights: weights[..., :1]),
+        changed(0, lambda weights: weights.astype(np.float16)),
+    ]
     assert len({structure(model) for model in (tiny_onnx(), *others)}) == 4
 
 
@@ -74,11 +78,11 @@ def test_equal_graphs_are_timed_once_and_known_graphs_not_again(
     plain = plain_graph(source.resolve(str(path)), tmp_path)
     calls: list[int] = []
 
-    def timed(artifact: object, target: object, models: list[onnx.ModelProto], *options: object) -> list[Float64]:
-        calls.append(len(models))
-        return [np.ones((9, 20))] * len(models)
+    def timed(artifact: object, graphs: Sequence[object], *options: object, **others: object) -> list[Float64]:
+        calls.append(len(graphs))
+        return [np.ones((9, 20))] * len(graphs)
 
-    monkeypatch.setattr(trial, "timed", timed)
+    monkeypatch.setattr(trial, "timed_together", timed)
     other = copied(plain.model)
     other.graph.node[0].attribute.append(onnx.helper.make_attribute("dilations", [1, 1]))
     timings = Timings()

@@ -170,8 +170,10 @@ def test_a_recorded_choice_is_repeated_without_timing() -> None:
     def never(models: Sequence[onnx.ModelProto]) -> list[Float64]:
         raise AssertionError("a graph was timed")
 
-    model, decisions = linear(dear(2), PassContext(spec=SPEC, measure=never, replay={"merged": ["down1"]}))
-    assert (kinds(model)["Conv"], decisions) == (3, {"merged": ["down1"]})
+    model, decisions = linear(
+        dear(2), PassContext(spec=SPEC, measure=never, replay={"merged": ["down1"], "left": ["down0"]})
+    )
+    assert (kinds(model)["Conv"], decisions) == (3, {"merged": ["down1"], "left": ["down0"]})
 
 
 def test_no_more_graphs_are_timed_than_allowed() -> None:
