@@ -365,6 +365,20 @@ class Session(Protocol):
     ) -> None: ...
 
 
+class Streams(Protocol):
+    """A loaded artefact that computes several runs at the same time; a context manager as `Session` is."""
+
+    def run(self, inputs: Arrays, runs: int) -> list[float]:
+        """Computes the same inputs `runs` times; returns the end of each run, `perf_counter` seconds, ascending."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
 class Probe(Protocol):
     """A graph on a runtime whose intermediate values can be read.
 
@@ -569,6 +583,8 @@ class Target:
         requires: Returns an instruction to install missing packages ("pip install …"), or None if the target can run.
         build: Writes the model files for a graph to a folder.
         open: Loads an artefact on a device with a number of threads.
+        open_streams: Loads an artefact for a number of runs at the same time. None if each stream is a thread with a
+            session of `open`.
         check_loadable: Refuses an artefact that cannot or must not be loaded here, before the runtime is used.
         engines: True if the target builds engines, for which `BuildOptions` are.
         fixed_size: True if an artefact needs one size of picture.
@@ -598,6 +614,7 @@ class Target:
     requires: Callable[[], str | None]
     build: Callable[[onnx.ModelProto, Path, ModelSpec, Precision, BuildOptions], Built]
     open: Callable[[Artifact, OpenOptions], Session]
+    open_streams: Callable[[Artifact, OpenOptions, int], Streams] | None = None
     check_loadable: Callable[[Artifact, OpenOptions], None] = lambda artifact, options: None
     engines: bool = False
     fixed_size: bool = False

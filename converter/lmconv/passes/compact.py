@@ -59,7 +59,7 @@ def _fastest(
     tried, larger = [*multiples[:FIRST]], [*multiples[FIRST:]]
     while True:
         times = dict(zip(tried, measure(tried), strict=True))
-        fastest = min(times.values(), key=np.median)
+        fastest = min(times.values(), key=np.nanmedian)
         best = next(multiple for multiple in tried if faster(times[multiple], fastest).median < 1 + NOISE)
         gains |= {str(each): faster(times[fewest], times[each]).to_json() for each in tried[1:]}
         if not larger or faster(times[tried[-1]], fastest).median > 1 + SLOWER:

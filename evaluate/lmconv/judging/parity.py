@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -108,11 +109,16 @@ def _odd(session: Session, spec: ModelSpec) -> Outputs:
 
 
 def on_faces(session: Session, spec: ModelSpec, crops: FaceCrops, *, chunk: int = 64) -> Outputs:
-    """Runs a network on faces, without keeping heatmaps; memory is that of one chunk."""
+    """Runs a network on faces, without keeping heatmaps; memory is that of one chunk.
+
+    The chunks have equal sizes as far as possible: OpenVINO compiles a network for each size.
+    """
     interface = interface_of(spec)
     if interface.cuts_crops:
         return on_scenes(session, spec, crops.scenes())
-    parts = (crops.images[start : start + chunk] for start in range(0, len(crops.images), chunk))
+    count = len(crops.images)
+    size = math.ceil(count / max(1, math.ceil(count / chunk))) or 1
+    parts = (crops.images[start : start + size] for start in range(0, count, size))
     return head_of(spec).join([outputs(session, spec, interface.feed(part), maps=0) for part in parts])
 
 
