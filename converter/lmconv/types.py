@@ -345,14 +345,12 @@ class Source:
 
 
 class Session(Protocol):
-    """A loaded artefact, ready to run; a context manager that frees memory and device at the end.
+    """A loaded artefact, ready to run; a context manager that frees memory and device at the end."""
 
-    Attributes:
-        execution_mismatch: Difference between the artefact's `execution` and this machine's actual computation; empty
-            without a difference.
-    """
-
-    execution_mismatch: str
+    @property
+    def execution_mismatch(self) -> str:
+        """Difference between the artefact's `execution` and this machine's computation; empty without a difference."""
+        ...
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Computes the outputs, by name. Shapes and dtypes are as in the spec."""

@@ -187,6 +187,8 @@ def reshape(model: Any, inputs: Sequence[str], batch: int) -> None:
 class OpenVinoSession:
     """A `Session` on OpenVINO's CPU plug-in; by default with one stream and the latency hint.
 
+    The first run of a batch size compiles the network.
+
     Args:
         path: The model file.
         hint: Precision hint passed to the runtime.
@@ -209,13 +211,19 @@ class OpenVinoSession:
             self._model = self._core.read_model(path)
         except RuntimeError as error:
             raise InputError(f"OpenVINO cannot load {path}: {_reason(error)}", hint="export again") from error
-        batch = self._model.input(free[0]).get_partial_shape()[0].get_length() if free else -1
-        compiled = self._compile()
-        used = compiled.get_property(HINT).to_string()
-        self.execution_mismatch = "" if used == hint else f"asked for {hint}, this CPU computes in {used}"
-        self._names = [output.any_name for output in compiled.outputs]
-        self._compiled: dict[int, Any] = {batch: compiled}
+        self._hint = hint
+        self._batch = self._model.input(free[0]).get_partial_shape()[0].get_length() if free else -1
+        self._names = [output.any_name for output in self._model.outputs]
+        self._compiled: dict[int, Any] = {}
         self._requests: dict[int, Any] = {}
+
+    @property
+    def execution_mismatch(self) -> str:
+        """See `lmconv.types.Session`."""
+        if not self._compiled:
+            self._compile(self._batch)
+        used = next(iter(self._compiled.values())).get_property(HINT).to_string()
+        return "" if used == self._hint else f"asked for {self._hint}, this CPU computes in {used}"
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `lmconv.types.Session`."""
@@ -235,13 +243,16 @@ class OpenVinoSession:
         if batch not in self._compiled and len(self._compiled) >= SIZES:
             batch = -1
         if batch not in self._compiled:
-            reshape(self._model, self._free, batch)
-            self._compiled[batch] = self._compile()
+            self._compile(batch)
         return batch, self._compiled[batch]
 
-    def _compile(self) -> Any:
+    def _compile(self, batch: int) -> None:
+        """Compiles the network for a batch size."""
+        if batch != self._batch:
+            reshape(self._model, self._free, batch)
+            self._batch = batch
         try:
-            return self._core.compile_model(self._model, "CPU", self._config)
+            self._compiled[batch] = self._core.compile_model(self._model, "CPU", self._config)
         except RuntimeError as error:
             raise self._failed(error) from error
 
