@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lmconv.building.optimise import Optimised, optimise
 from lmconv.building.trial import raced
+from lmconv.console import phase
 from lmconv.graph.facts import copied
 from lmconv.plugins import PASSES
 from lmconv.store.files import canonical
@@ -90,7 +91,8 @@ def _timed_after(
 ) -> list[Float64]:
     """Times graphs after the later passes of the recipe, as `raced` does; int8 scales are rough.
 
-    In fp32 the plain graph takes part too: the guard of export needs its time.
+    The guard of export needs the time of the parent, which therefore takes part too: the plain graph in fp32, the fp32
+    graphs that are built already in int8.
     """
     artifact = conversion.base.artifact
     context = PassContext(
@@ -105,7 +107,10 @@ def _timed_after(
             with contextlib.suppress(Exception):  # a pass that fails on a graph will be left out
                 model, _ = PASSES.load(name).apply(copied(model), context)
         lowered.append(model)
-    in_fp32 = "int8" not in later and target.floats(recipe.hint) == Precision.FP32
-    plain = [conversion.base.model] if in_fp32 else []
-    times = raced(conversion.cache.timings, artifact, target, [*lowered, *plain], recipe.hint)
+    built = conversion.cache.graphs.items()
+    parents = [model for (name, precision, _), model in built if (name, precision) == (target.name, Precision.FP32)]
+    if "int8" not in later:
+        parents = [conversion.base.model] if target.floats(recipe.hint) == Precision.FP32 else []
+    with phase(f"timing {len(lowered)} widths"):
+        times = raced(conversion.cache.timings, artifact, target, [*lowered, *parents], recipe.hint)
     return times[: len(lowered)]
