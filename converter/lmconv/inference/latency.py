@@ -8,10 +8,13 @@ blocks of one round stay valid.
 
 from __future__ import annotations
 
+import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, comb
+from typing import TypeAlias
 
 import numpy as np
 
@@ -30,10 +33,12 @@ class Block:
     Attributes:
         untimed: Number of runs that fill the cache first.
         timed: Number of timed runs.
+        every: 2 for a contestant that takes part in every second round, and so on.
     """
 
     untimed: int = 5
     timed: int = 20
+    every: int = 1
 
     @property
     def runs(self) -> int:
@@ -46,20 +51,36 @@ BLOCK_SECONDS = 0.15
 """Duration above which a block has fewer than 20 timed runs, seconds: a slow network needs fewer runs to be warm."""
 ROUNDS = 9
 """Smallest number of rounds. The 95 % interval of nine medians leaves out the smallest and the largest."""
+FEWEST_ROUNDS = 6
+"""Smallest number of rounds of a slow baseline: six medians enclose the true median with 97 % confidence."""
+
+Measure: TypeAlias = Callable[[], Sequence[float]]
+"""Function that times one block of a contestant; returns one number of milliseconds per timed run."""
+Step: TypeAlias = Callable[[int], object]
+"""Function that is called after every block with the index of the contestant."""
 
 
-def block_of(seconds: float) -> Block:
-    """Returns a block of about `BLOCK_SECONDS` for a contestant with this time of a run, seconds."""
-    timed = int(np.clip(BLOCK_SECONDS / max(seconds, 1e-9), 3, BLOCK.timed))
+FIRST_ROUNDS = 3
+"""Number of rounds after which `halved` leaves out slow contestants."""
+LEAD = 1.15
+"""Ratio to the time of the fastest contestant up to which a contestant stays in `halved`."""
+CHOOSING_SECONDS = 0.04
+"""Duration above which a block of `halved` has fewer timed runs, seconds."""
+
+
+def block_of(seconds: float, longest: float = BLOCK_SECONDS) -> Block:
+    """Returns a block of about `longest` seconds for a contestant with this time of a run, seconds."""
+    timed = int(np.clip(longest / max(seconds, 1e-9), 3, BLOCK.timed))
     return Block(untimed=ceil(timed * BLOCK.untimed / BLOCK.timed), timed=timed)
 
 
 def interleaved(
     runs: Sequence[Callable[[], object]],
     rounds: int,
-    step: Callable[[], object] = lambda: None,
+    step: Step = lambda index: None,
     *,
     blocks: Sequence[Block] | None = None,
+    before: Callable[[], object] = lambda: None,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> list[Float64]:
     """Times contestants in blocks. Every round has one block of each contestant, in another seeded order.
@@ -67,27 +88,57 @@ def interleaved(
     Args:
         runs: Functions to time.
         rounds: Number of rounds.
-        step: Called after every round, outside the timed part.
+        step: Called after every block, outside the timed part.
         blocks: Block of each function; `BLOCK` by default.
+        before: Called in front of every block, outside the timed part.
         clock: Returns nanoseconds.
 
     Returns:
-        For each function (rounds, timed) float64, milliseconds; `timed` is that of its block.
+        See `shuffled`.
     """
     blocks = blocks or [BLOCK] * len(runs)
-    times: list[Float64] = [np.empty((rounds, block.timed)) for block in blocks]
+
+    def measure(run: Callable[[], object], block: Block) -> list[float]:
+        before()
+        for _ in range(block.untimed):
+            run()
+        times = []
+        for _ in range(block.timed):
+            start = clock()
+            run()
+            times.append((clock() - start) / 1e6)
+        return times
+
+    measures = [functools.partial(measure, run, block) for run, block in zip(runs, blocks, strict=True)]
+    return shuffled(measures, rounds, step, every=[block.every for block in blocks])
+
+
+def shuffled(
+    measures: Sequence[Measure], rounds: int, step: Step = lambda index: None, *, every: Sequence[int] | None = None
+) -> list[Float64]:
+    """Measures contestants in rounds, each round in another seeded order.
+
+    Args:
+        measures: Functions that time one block of each contestant.
+        rounds: Number of rounds.
+        step: Called after every block.
+        every: 1 for a contestant that takes part in every round, 2 for every second round, and so on; 1 by default.
+
+    Returns:
+        For each contestant (rounds, timed) float64, milliseconds; `timed` is that of its block. The rows of rounds
+        without this contestant are NaN.
+    """
+    every = every or [1] * len(measures)
+    rows: list[list[Sequence[float]]] = [[] for _ in measures]
     random = np.random.default_rng(0)
     for number in range(rounds):
-        for index in random.permutation(len(runs)):
-            run, block = runs[index], blocks[index]
-            for _ in range(block.untimed):
-                run()
-            for sample in range(block.timed):
-                start = clock()
-                run()
-                times[index][number, sample] = (clock() - start) / 1e6
-        step()
-    return times
+        for index in random.permutation(len(measures)):
+            if number % every[index]:
+                rows[index].append([math.nan] * len(rows[index][0]))
+            else:
+                rows[index].append(measures[index]())
+                step(int(index))
+    return [np.array(each) for each in rows]
 
 
 def paced(
@@ -114,6 +165,40 @@ def paced(
     blocks = [block_of(duration) for duration in durations]
     round_seconds = sum(block.runs * duration for block, duration in zip(blocks, durations, strict=True))
     return interleaved(runs, int(np.clip(seconds / round_seconds, rounds, most)), blocks=blocks, clock=clock)
+
+
+def halved(
+    runs: Sequence[Callable[[], object]],
+    seconds: float,
+    most: int,
+    *,
+    rounds: int = ROUNDS,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> list[Float64]:
+    """Times contestants to find the fastest: after a few rounds of all, only those close to the fastest go on.
+
+    Args:
+        runs: Functions to time.
+        seconds: Approximate duration; slow contestants take longer.
+        most: Largest number of rounds.
+        rounds: Smallest number of rounds of the contestants that go on.
+        clock: Returns nanoseconds.
+
+    Returns:
+        For each function (rounds, timed) float64, milliseconds. After the first `FIRST_ROUNDS` rounds, the rows of
+        contestants that were left out are NaN.
+    """
+    blocks = [block_of(run_seconds(run), CHOOSING_SECONDS) for run in runs]
+    times = interleaved(runs, FIRST_ROUNDS, blocks=blocks, clock=clock)
+    fastest = min(times, key=np.median)
+    leading = [index for index, own in enumerate(times) if faster(own, fastest).median < LEAD]
+    duration = sum(np.median(times[index]) / 1e3 * blocks[index].runs for index in leading)
+    left = int(np.clip(seconds / duration, rounds, most)) - FIRST_ROUNDS
+    further = [np.full((left, block.timed), math.nan) for block in blocks]
+    last = interleaved([runs[index] for index in leading], left, blocks=[blocks[i] for i in leading], clock=clock)
+    for index, own in zip(leading, last, strict=True):
+        further[index] = own
+    return [np.concatenate(parts) for parts in zip(times, further, strict=True)]
 
 
 def run_seconds(run: Callable[[], object]) -> float:
@@ -146,9 +231,13 @@ class Latency:
 
 
 def latency(times: Float64) -> Latency:
-    """Summarises (rounds, timed) or (samples,) float64, milliseconds; each sample of the latter is its own block."""
+    """Summarises (rounds, timed) or (samples,) float64, milliseconds; each sample of the latter is its own block.
+
+    Rows of NaN are left out, see `shuffled`.
+    """
+    times = times[~np.isnan(times.reshape(len(times), -1)[:, 0])]
     ordered = np.sort(times, axis=None)
-    medians = _block_medians(times)
+    medians = np.sort(np.median(times.reshape(len(times), -1), axis=1))
     low, high = _median_ranks(len(medians))
     return Latency(
         samples=len(ordered),
@@ -178,16 +267,12 @@ def faster(before: Float64, after: Float64) -> Gain:
 
     Args:
         before: (rounds, timed) float64, milliseconds.
-        after: The same, of the same rounds; `timed` may differ.
+        after: The same, of the same rounds; `timed` may differ. Rounds without one of the two are left out.
     """
-    ratios = np.sort(np.median(before, axis=1) / np.median(after, axis=1))
+    ratios = np.median(before, axis=1) / np.median(after, axis=1)
+    ratios = np.sort(ratios[~np.isnan(ratios)])
     low, high = _median_ranks(len(ratios))
     return Gain(median=float(np.median(ratios)), low=float(ratios[low]), high=float(ratios[high]))
-
-
-def _block_medians(times: Float64) -> Float64:
-    """Returns the medians of the blocks, ascending."""
-    return np.sort(np.median(times.reshape(len(times), -1), axis=1))
 
 
 def _median_ranks(count: int) -> tuple[int, int]:

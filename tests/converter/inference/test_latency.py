@@ -8,12 +8,14 @@ import pytest
 
 from lmconv.inference.latency import (
     BLOCK,
+    FIRST_ROUNDS,
     P90_SAMPLES,
     P99_SAMPLES,
     ROUNDS,
     Block,
     block_of,
     faster,
+    halved,
     interleaved,
     latency,
     paced,
@@ -68,15 +70,15 @@ def test_times_are_milliseconds_of_the_runs_only() -> None:
     runs = [recorder(clock, calls, "A", 2_000_000), recorder(clock, calls, "B", 500_000)]
     steps = []
 
-    def step() -> None:
-        steps.append(clock.now)
-        clock.now += 10**9  # work between rounds is not timed
+    def step(index: int) -> None:
+        steps.append(index)
+        clock.now += 10**9  # work between blocks is not timed
 
     first, second = interleaved(runs, 3, step, clock=clock)
     assert first.shape == second.shape == (3, BLOCK.timed)
     assert (first == 2.0).all()
     assert (second == 0.5).all()
-    assert len(steps) == 3
+    assert sorted(steps) == [0, 0, 0, 1, 1, 1]
 
 
 def test_each_contestant_may_have_a_block_of_its_own() -> None:
@@ -85,6 +87,32 @@ def test_each_contestant_may_have_a_block_of_its_own() -> None:
     times = interleaved(runs, 2, blocks=[Block(untimed=1, timed=3), Block()], clock=clock)
     assert [each.shape for each in times] == [(2, 3), (2, 20)]
     assert {name: len(list(group)) for name, group in groupby(sorted(calls))} == {"A": 8, "B": 50}
+
+
+def test_a_contestant_may_take_part_in_every_second_round() -> None:
+    """The machine becomes three times slower after two rounds; the ratio of the common rounds stays 2."""
+    clock, calls = Clock(), list[str]()
+    runs = [lambda: paced_run(clock, calls, 4), lambda: paced_run(clock, calls, 2)]
+    rare, each = interleaved(
+        runs, 4, blocks=[Block(untimed=0, timed=1, every=2), Block(untimed=0, timed=3)], clock=clock
+    )
+    assert (rare.shape, each.shape) == ((4, 1), (4, 3))
+    assert np.isnan(rare[:, 0]).tolist() == [False, True, False, True]
+    assert latency(rare).samples == 2
+    assert faster(rare, each).median == 2.0
+
+
+def paced_run(clock: Clock, calls: list[str], cost: int) -> None:
+    calls.append("")
+    clock.now += cost * (3 if len(calls) > 7 else 1)
+
+
+def test_something_may_happen_in_front_of_every_block() -> None:
+    clock, calls = Clock(), list[str]()
+    runs = [recorder(clock, calls, name, 1) for name in "AB"]
+    interleaved(runs, 3, blocks=[Block(untimed=0, timed=1)] * 2, before=lambda: calls.append("sweep"), clock=clock)
+    assert calls[::2] == ["sweep"] * 6
+    assert sorted(calls[1::2]) == ["A", "A", "A", "B", "B", "B"]
 
 
 @pytest.mark.parametrize(
@@ -98,6 +126,14 @@ def test_slow_contestants_have_smaller_blocks(seconds: float, block: Block) -> N
 def test_a_paced_timing_has_enough_rounds_for_an_interval() -> None:
     times = paced([lambda: None, lambda: None], seconds=0.0, most=100)
     assert [each.shape for each in times] == [(ROUNDS, BLOCK.timed)] * 2
+
+
+def test_slow_contestants_leave_a_race_after_a_few_rounds() -> None:
+    clock, calls = Clock(), list[str]()
+    runs = [recorder(clock, calls, *each) for each in (("A", 1_050_000), ("B", 1_300_000), ("C", 1_000_000))]
+    first, slow, fastest = halved(runs, 0.0, 30, clock=clock)
+    assert [np.isfinite(times[:, 0]).sum() for times in (first, slow, fastest)] == [ROUNDS, FIRST_ROUNDS, ROUNDS]
+    assert faster(slow, fastest).median == pytest.approx(1.3)  # over the rounds that both have
 
 
 def test_percentiles_are_nearest_rank_samples() -> None:
