@@ -5,6 +5,7 @@ The CPU plug-in computes in bf16 by default if the CPU can, so every session set
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -59,6 +60,17 @@ SIZES = 3
 def requires() -> str | None:
     """Returns an instruction to install OpenVINO if the package is missing."""
     return None if find_spec("openvino") else INSTALL["openvino"]
+
+
+@functools.cache
+def floats(hint: Precision) -> Precision:
+    """Returns the precision in which this CPU computes float layers with a precision hint: bf16 only if the CPU can."""
+    import openvino
+
+    if hint != Precision.BF16:
+        return Precision.FP32
+    abilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return Precision.BF16 if "BF16" in abilities else Precision.FP32
 
 
 def last(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -175,6 +187,8 @@ def reshape(model: Any, inputs: Sequence[str], batch: int) -> None:
 class OpenVinoSession:
     """A `Session` on OpenVINO's CPU plug-in; by default with one stream and the latency hint.
 
+    The first run of a batch size compiles the network.
+
     Args:
         path: The model file.
         hint: Precision hint passed to the runtime.
@@ -197,13 +211,19 @@ class OpenVinoSession:
             self._model = self._core.read_model(path)
         except RuntimeError as error:
             raise InputError(f"OpenVINO cannot load {path}: {_reason(error)}", hint="export again") from error
-        batch = self._model.input(free[0]).get_partial_shape()[0].get_length() if free else -1
-        compiled = self._compile()
-        used = compiled.get_property(HINT).to_string()
-        self.execution_mismatch = "" if used == hint else f"asked for {hint}, this CPU computes in {used}"
-        self._names = [output.any_name for output in compiled.outputs]
-        self._compiled: dict[int, Any] = {batch: compiled}
+        self._hint = hint
+        self._batch = self._model.input(free[0]).get_partial_shape()[0].get_length() if free else -1
+        self._names = [output.any_name for output in self._model.outputs]
+        self._compiled: dict[int, Any] = {}
         self._requests: dict[int, Any] = {}
+
+    @property
+    def execution_mismatch(self) -> str:
+        """See `lmconv.types.Session`."""
+        if not self._compiled:
+            self._compile(self._batch)
+        used = next(iter(self._compiled.values())).get_property(HINT).to_string()
+        return "" if used == self._hint else f"asked for {self._hint}, this CPU computes in {used}"
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `lmconv.types.Session`."""
@@ -223,13 +243,16 @@ class OpenVinoSession:
         if batch not in self._compiled and len(self._compiled) >= SIZES:
             batch = -1
         if batch not in self._compiled:
-            reshape(self._model, self._free, batch)
-            self._compiled[batch] = self._compile()
+            self._compile(batch)
         return batch, self._compiled[batch]
 
-    def _compile(self) -> Any:
+    def _compile(self, batch: int) -> None:
+        """Compiles the network for a batch size."""
+        if batch != self._batch:
+            reshape(self._model, self._free, batch)
+            self._batch = batch
         try:
-            return self._core.compile_model(self._model, "CPU", self._config)
+            self._compiled[batch] = self._core.compile_model(self._model, "CPU", self._config)
         except RuntimeError as error:
             raise self._failed(error) from error
 
@@ -360,6 +383,7 @@ plugin = Target(
     requires=requires,
     build=build,
     open=open_artifact,
+    floats=floats,
     open_streams=open_streams,
     inside=Inside(
         open=OpenVinoProbe,
