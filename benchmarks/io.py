@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from lmconv.building.assembling import build
 from lmconv.building.plain import plain_graph
 from lmconv.building.request import Conversion
 from lmconv.faces.crops import FaceCrops, load_face_crops
-from lmconv.inference.latency import interleaved, latency
+from lmconv.inference.latency import block_of, interleaved, latency, run_seconds
 from lmconv.inference.scenes import on_scene, whole_way
 from lmconv.networks.interfaces import interface_of
 from lmconv.networks.seeded import Scene
@@ -135,7 +136,7 @@ def compare(session: Session, spec: ModelSpec, faces: FaceCrops, expected: list[
 
 
 def timed(opened: dict[Io, tuple[Session, ModelSpec]], faces: FaceCrops) -> list[dict[str, Any]]:
-    """Times from a picture and boxes to landmarks, milliseconds per face, interleaved.
+    """Times from a picture and boxes to landmarks, milliseconds per face, in one run.
 
     Returns:
         One row per batch size. `ms` has the latency of each io; `host`, the work of the host for `tensor`; `large`, a
@@ -152,8 +153,9 @@ def timed(opened: dict[Io, tuple[Session, ModelSpec]], faces: FaceCrops) -> list
         runs: dict[str, Callable[[], object]] = {io: whole_way(*opened[io], scene) for io in IOS}
         runs["host"] = functools.partial(_host, scene, spec)
         runs["large"] = whole_way(*opened["frame"], Scene(frame=large, boxes=scene.boxes))
-        times = interleaved(list(runs.values()), samples) / count
-        latencies = {name: dataclasses.asdict(latency(row)) for name, row in zip(runs, times, strict=True)}
+        blocks = [block_of(run_seconds(run)) for run in runs.values()]
+        times = interleaved(list(runs.values()), ceil(samples / blocks[0].timed), blocks=blocks)
+        latencies = {name: dataclasses.asdict(latency(row / count)) for name, row in zip(runs, times, strict=True)}
         rows.append({"batch": count, "picture": [width, height], "ms": latencies})
     return rows
 

@@ -1,7 +1,7 @@
 """Effect of each rewrite on each network: `python benchmarks/passes.py OUT [NETWORK...]`.
 
 Prints a Markdown table with a row for every pass that changes a network: the time before and after the pass, on one
-thread, at batch 1, interleaved in one run; the median of the ratios of neighbouring runs with its 95 % order-statistic
+thread, at batch 1, warm, in one run; the median of the ratios of paired blocks with its 95 % order-statistic
 interval; the largest difference of a coordinate. Networks without trained weights get seeded random weights. NETWORK is
 a name, `leftovers` (a small network from this file), or a folder with a plain graph in `plain/`.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from lmconv.building.target_graph import with_batch
 from lmconv.faces.calibration import calibration_inputs
 from lmconv.graph.facts import set_batch
 from lmconv.graph.rewriter import make
-from lmconv.inference.latency import interleaved, latency
+from lmconv.inference.latency import faster, paced
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import landmarks, noise
 from lmconv.machine import this_cpu
@@ -35,12 +35,14 @@ from lmconv.sources import resolve as source
 from lmconv.sources.resolve import resolve
 from lmconv.store import artifact
 from lmconv.targets import openvino
-from lmconv.types import OPSET, Float32, Float64, ModelSpec, PassContext, Precision, Session, landmark_spec
+from lmconv.types import OPSET, Float32, ModelSpec, PassContext, Precision, Session, landmark_spec
 from lmconv.visual.tables import markdown
 
 REWRITES = ("dead", "batchnorm", "resize", "activations", "prelu", "gates")
 DEFAULT = "its default list"
 STATIC = "static batch"
+ROUNDS = 50
+"""Largest number of rounds of blocks."""
 HEADER = ["network", "target", "pass", "before, ms", "after, ms", "before / after", "largest difference"]
 Measured = tuple[onnx.ModelProto, onnx.ModelProto, str]
 """Graph before and after a pass, and the name of the pass."""
@@ -99,7 +101,7 @@ def pairs(model: onnx.ModelProto, spec: ModelSpec, target: str, settings: argpar
 
 
 def row(name: str, spec: ModelSpec, target: str, measured: Measured, settings: argparse.Namespace) -> list[str]:
-    """Times two graphs interleaved; returns the cells of their row."""
+    """Times two graphs in one run; returns the cells of their row."""
     before, after, label = measured
     inputs = noise(spec, 4, 1)
     with ExitStack() as stack:
@@ -111,22 +113,16 @@ def row(name: str, spec: ModelSpec, target: str, measured: Measured, settings: a
         ]
         difference = np.abs(np.subtract(*(points(session, spec, inputs) for session in sessions))).max()
         runs = [partial(session.run, {"input": inputs[:1]}) for session in sessions]
-        times = timed(runs, settings.seconds)
-    ratios = latency(times[0] / times[1])
+        times = paced(runs, settings.seconds, ROUNDS)
+    gain = faster(*times)
     middle = [f"{np.median(milliseconds):.3f}" for milliseconds in times]
-    change = f"{ratios.median_ms:.3f} [{ratios.low_ms:.3f}, {ratios.high_ms:.3f}]"
+    change = f"{gain.median:.3f} [{gain.low:.3f}, {gain.high:.3f}]"
     return [Path(name).name, f"{target} {settings.precision}", label, *middle, change, f"{difference:.1e}"]
 
 
 def points(session: Session, spec: ModelSpec, inputs: Float32) -> Float32:
     """Landmarks (n, L, 2) float32; inputs run one by one, because a graph may have the fixed batch size 1."""
     return np.concatenate([landmarks(session, spec, inputs[index : index + 1]) for index in range(len(inputs))])
-
-
-def timed(runs: Sequence[Callable[[], object]], seconds: float) -> Float64:
-    """Times two runs for about `seconds`, 64 to 1000 times each: (2, samples) float64, milliseconds."""
-    trial = interleaved(runs, 3).min(axis=1).sum() / 1e3
-    return interleaved(runs, int(np.clip(seconds / trial, 64, 1000)))
 
 
 def opened(

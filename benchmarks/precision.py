@@ -48,7 +48,7 @@ from lmconv.building.target_graph import with_batch
 from lmconv.errors import first_line
 from lmconv.faces.calibration import calibration_inputs, calibration_pictures
 from lmconv.faces.crops import FaceCrops, load_face_crops
-from lmconv.inference.latency import faster, interleaved
+from lmconv.inference.latency import faster, paced
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import noise
 from lmconv.judging import parity
@@ -64,8 +64,8 @@ from lmconv.targets import openvino
 from lmconv.types import Float32, Json, ModelSpec, OpenOptions, Precision, Session, Variant
 from lmconv.visual.tables import markdown
 
-SAMPLES = 400
-"""Number of timed runs of each model."""
+SECONDS, ROUNDS = 120.0, 20
+"""Approximate time for timing all models of a network, seconds, and the largest number of rounds of blocks."""
 BUDGET = 0.03
 """Budget of accuracy control and `lmconv tune` on the training faces, ION points."""
 
@@ -233,7 +233,7 @@ def network(model: str, out: Path, faces: Path, keep: bool) -> list[Json]:
                 row["in_float"] = in_float(Path(row["path"]), spec, test_faces) if index > 1 else None
             except Exception as error:  # a runtime may raise anything; the other models are still measured
                 row["failed"] = first_line(error)
-        times = dict(zip(runs, interleaved(list(runs.values()), SAMPLES), strict=True))
+        times = dict(zip(runs, paced(list(runs.values()), SECONDS, ROUNDS), strict=True))
     for index, points in predicted.items():
         rows[index] |= judged(points, predicted[0], test_faces, spec.input_size[0])
         rows[index] |= {"faster": faster(times[1], times[index]).to_json(), "ms": float(np.median(times[index]))}

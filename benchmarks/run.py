@@ -29,7 +29,7 @@ from lmconv.building.assembling import build
 from lmconv.building.plain import plain_graph
 from lmconv.building.request import Conversion
 from lmconv.faces.crops import load_face_crops
-from lmconv.inference.latency import interleaved
+from lmconv.inference.latency import faster, interleaved
 from lmconv.inference.session import noise
 from lmconv.plugins import TARGETS
 from lmconv.sources import resolve as source
@@ -51,8 +51,8 @@ SETTINGS = {
 """Options of `lmconv run` by the name of the setting."""
 MODELS = ("pfld", "mobilefacenet")
 TARGET_NAMES = ("onnx", "openvino")
-SAMPLES = 300
-"""Number of timed calls of each contestant."""
+ROUNDS = 15
+"""Number of rounds of blocks; a block has 20 timed calls."""
 
 
 def main() -> None:
@@ -151,17 +151,11 @@ def ratio(folder: Path, threads: int) -> dict[str, Any]:
             session = stack.enter_context(target.open(artifact, OpenOptions(threads=threads)))
             inputs = {"input": noise(artifact.spec, 1, 0)}
             calls.append(lambda session=session, inputs=inputs: session.run(inputs))
-        *others, openvino = interleaved(calls, SAMPLES)
+        *others, openvino = interleaved(calls, ROUNDS)
     about = {"model": folder.name, "threads": threads or os.cpu_count()}
     ms = [float(np.median(times)) for times in (*others, openvino)]
-    return about | {"ms": ms, "ratios": [_interval(times / openvino) for times in others]}
-
-
-def _interval(values: Float64) -> list[float]:
-    """Median with the lower and the upper end of its 95 % bootstrap interval."""
-    picks = np.random.default_rng(0).integers(0, len(values), (1000, len(values)))
-    low, high = np.quantile(np.median(values[picks], axis=1), [0.025, 0.975])
-    return [float(np.median(values)), float(low), float(high)]
+    gains = [faster(times, openvino) for times in others]
+    return about | {"ms": ms, "ratios": [[gain.median, gain.low, gain.high] for gain in gains]}
 
 
 def _speeds(speeds: dict[str, list[float]]) -> str:

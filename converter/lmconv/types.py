@@ -464,8 +464,8 @@ class PassContext:
         spec: Spec of the network.
         crops: (n, 3, H, W) float32 network inputs for calibration; None without faces.
         scheme: Form of the int8 graph for the target.
-        measure: Times graphs on the target, one thread, interleaved; returns (graphs, samples) float64, milliseconds.
-            None if the target cannot run.
+        measure: Times graphs on the target in blocks, one thread; returns (rounds, timed) float64, milliseconds, for
+            each graph, see `lmconv.inference.latency.interleaved`. None if the target cannot run.
         compact_px: Largest distance that compaction may move a landmark on a face, input pixels; None for exact
             compaction.
         replay: Decisions that an earlier run of this pass took by measuring, to be repeated.
@@ -476,7 +476,7 @@ class PassContext:
     spec: ModelSpec
     crops: Float32 | None = None
     scheme: QuantScheme | None = None
-    measure: Callable[[Sequence[onnx.ModelProto]], Float64] | None = None
+    measure: Callable[[Sequence[onnx.ModelProto]], list[Float64]] | None = None
     compact_px: float | None = None
     replay: Json | None = None
     settings: Json = field(default_factory=dict)

@@ -121,6 +121,24 @@ def test_the_same_command_gives_the_same_document(cli: Cli, small: Path, tiny: P
     assert cli(*arguments).document == cli(*arguments).document
 
 
+def test_a_folder_of_artefacts_is_verified_and_reported(cli: Cli, small: Path, tiny: Path) -> None:
+    (small / "tune-onnx").mkdir()
+    named = sorted(path for path in small.iterdir() if not path.name.startswith("."))  # as a shell expands small/*
+    expected = [str(small / name) for name in ("onnx-fp32", "openvino-bf16", "openvino-fp32")]
+    for paths in ([small], [small.parent], named):
+        ran = cli("report", *paths, "--json")
+        assert [row["path"] for row in ran.document["artifacts"]] == expected
+    ran = cli("verify", small, "--weights", tiny, "--json")
+    assert ran.code == 0
+    assert [row["path"] for row in ran.document["artifacts"]] == expected
+
+
+@pytest.mark.parametrize("command", ["verify", "report", "bench"])
+def test_a_folder_without_artefacts_is_refused(cli: Cli, tmp_path: Path, command: str) -> None:
+    (tmp_path / "empty" / "inner").mkdir(parents=True)
+    cli(command, tmp_path / "empty").refused(4, "empty is not an artefact", "no folder below it")
+
+
 def test_the_table_has_subset_number_of_faces_and_gates(cli: Cli, small: Path, tiny: Path, faces: Path) -> None:
     out = cli("verify", small / "onnx-fp32", "--weights", tiny, "--data", faces).out
     for part in ("onnx-fp32", "full 5/689", "max_abs", "(limit 1e-05) passed"):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from lmconv.building.acceptance import Network, NotReproduced, accept, mark, tied
-from lmconv.building.blamed import WHY, blamed
+from lmconv.building.blamed import blamed
 from lmconv.building.feasibility import check_float, check_network
 from lmconv.building.optimise import Optimised, optimise
 from lmconv.building.recipe import Recipe, depends_on_faces, resolve
@@ -105,7 +105,7 @@ def _build(
         try:
             undecided = accept(new, target, _expected(reference, graph, recipe), _network(conversion))
         except NotReproduced as error:
-            raise blamed(error, new, base.model, path.parent / WHY) from error
+            raise blamed(error, new, base.model, path.parent / artifacts.WHY) from error
         document["measured"]["warnings"] += notes
         if undecided is not None:
             mark(new, graph.spec, reference, undecided)

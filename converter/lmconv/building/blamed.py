@@ -13,9 +13,6 @@ from lmconv.store import artifact as artifacts
 if TYPE_CHECKING:
     import onnx
 
-WHY = "why"
-"""Folder of the reproduction, beside the artefacts of a network."""
-
 
 def blamed(error: NotReproduced, folder: Path, graph: onnx.ModelProto, why: Path) -> NotReproduced:
     """Returns the error with the node at which the artefact differs first.

@@ -13,7 +13,7 @@ class Effort:
 
     Attributes:
         slower: Largest ratio of an artefact's time to its parent's time, see `lmconv.building.limits.SLOWER`.
-        guard_runs: Largest number of timed runs of an artefact and its parent.
+        guard_rounds: Largest number of rounds in which an artefact and its parent are timed.
         guard_seconds: Largest time for these runs, seconds.
         guard_attempts: Number of times that an artefact must be slower before it is refused: other work on the machine
             may disturb one attempt.
@@ -22,7 +22,7 @@ class Effort:
     """
 
     slower: float = SLOWER
-    guard_runs: int = 200
+    guard_rounds: int = 10
     guard_seconds: float = 20.0
     guard_attempts: int = 2
     screening_seconds: float = 1.5

@@ -75,7 +75,7 @@ def plain_graph(source: Source, out: Path, *, crops: Crops | None = None, batch:
         InputError: The source is broken, or the folder cannot be written.
         GateFailed: The graph does not compute the outputs of the source; nothing is written.
     """
-    folder = out / source.spec.name / "plain"
+    folder = out / source.spec.name / artifacts.PLAIN
     kept = _kept(folder, source)
     fits = kept and kept.artifact.spec.batch in (None, batch or source.spec.batch)
     return kept if kept and fits else _made(folder, source, crops, batch)

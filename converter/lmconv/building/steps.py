@@ -91,7 +91,7 @@ def _context(conversion: Conversion, target: Target, recipe: Recipe, name: str, 
 
 def _timed_after(
     conversion: Conversion, target: Target, recipe: Recipe, later: tuple[str, ...], models: Sequence[onnx.ModelProto]
-) -> Float64:
+) -> list[Float64]:
     """Times graphs after the later passes of the recipe, as `timed` does; int8 scales are rough."""
     artifact = conversion.base.artifact
     context = PassContext(

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import onnx
 
 TIMED_S = 1.0
-"""Approximate duration of timing, seconds; slow graphs take longer, because 15 rounds and a warm-up are the minimum."""
-MOST = 300
-"""Largest number of rounds."""
+"""Approximate duration of timing, seconds; slow graphs take longer, because nine rounds are the minimum."""
+MOST = 30
+"""Largest number of rounds of blocks."""
 ALONE = BuildOptions(profile=(1, 1, 64))
 """Build options for timing: engines are optimised for one input."""
 
@@ -59,8 +59,8 @@ def timed(
     precision: Precision | Sequence[Precision] = Precision.FP32,
     seconds: float = TIMED_S,
     clock: Callable[[], int] = time.perf_counter_ns,
-) -> Float64:
-    """Times graphs on a target, interleaved, with one thread and one input or the fixed batch of the network.
+) -> list[Float64]:
+    """Times graphs on a target in blocks, with one thread and one input or the fixed batch of the network.
 
     Args:
         artifact: An artefact of the network.
@@ -71,7 +71,7 @@ def timed(
         clock: Returns nanoseconds, see `Target.clock`.
 
     Returns:
-        (models, samples) float64, milliseconds.
+        For each graph (rounds, timed) float64, milliseconds, see `lmconv.inference.latency.interleaved`.
     """
     spec = artifact.spec
     inputs = {"input": noise(spec, spec.batch or 1, 0)}

@@ -40,7 +40,6 @@ def plugin(console: Console, *, artifact: Path, trust: bool) -> Outcome:
 
     from lmconv.blaming.blame import blame
     from lmconv.building.acceptance import disagreement
-    from lmconv.building.blamed import WHY
     from lmconv.errors import InputError
     from lmconv.inference.loading import usable
     from lmconv.store import artifact as artifacts
@@ -53,7 +52,7 @@ def plugin(console: Console, *, artifact: Path, trust: bool) -> Outcome:
         hint = "export again: the plain graph is kept in DIR/MODEL/plain/" if plain is None else "name another artefact"
         raise InputError(f"{artifact} has no plain graph to be compared with", hint=hint)
     reason = disagreement(blamed, target)
-    graph, why = onnx.load(artifacts.model_file(plain, ".onnx")), blamed.path.parent / WHY
+    graph, why = onnx.load(artifacts.model_file(plain, ".onnx")), blamed.path.parent / artifacts.WHY
     found = blame(blamed, graph, why, agrees=not reason)
     document = {"path": str(artifact), "disagreement": reason, **found.to_json()}
     return Outcome(document=document, text=_text(found, reason), failed=bool(reason))

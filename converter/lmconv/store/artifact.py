@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -39,6 +39,16 @@ MANIFEST = "manifest.json"
 REFERENCE = "reference.npz"
 LOCK = ".lock"
 """Lock file in the folder of a model, held while an artefact is built and moved into place."""
+PLAIN = "plain"
+"""Folder of the plain graph, beside the artefacts of a network."""
+WHY = "why"
+"""Folder of the node at which an artefact differs first, beside the artefacts of a network (docs/blame.md)."""
+SEARCH = "tune-"
+"""Beginning of the name of the folder with the measurements of `lmconv tune`, beside the artefacts of a network."""
+BUILD = Path("build")
+"""Folder of all artefacts by default, in the working folder."""
+DEPTH = 3
+"""Largest depth of an artefact below a folder that a user names: `.` has `build/MODEL/TARGET-PRECISION`."""
 
 
 def spec_to_json(spec: ModelSpec) -> Json:
@@ -130,9 +140,7 @@ def _read(path: Path) -> Artifact:
         text = manifest.read_bytes().decode("utf-8")  # read_text hides a changed line ending
         document = json.loads(text)
     except (FileNotFoundError, NotADirectoryError) as error:
-        hint = "name a folder that lmconv export has made, such as build/pfld/onnx-fp32"
-        reason = "it is a file" if path.is_file() else f"it has no {MANIFEST}"
-        raise InputError(f"{path} is not an artefact: {reason}", hint=hint) from error
+        raise _absent(path) from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{manifest} cannot be read: {error}", hint="export again") from error
     _check(path, text, document)
@@ -143,6 +151,20 @@ def _read(path: Path) -> Artifact:
         return Artifact(path=path, spec=spec_from_json(document["spec"]), **plain)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{manifest} is not a manifest of format {FORMAT}: {error!r}", hint="export again") from error
+
+
+def _absent(path: Path) -> InputError:
+    """Returns the error for a path that is no artefact."""
+    inner = [] if path.is_file() else [each for each in _below(path) if each != path]
+    if path.is_file():
+        reason = "it is a file"
+    elif not path.exists():
+        reason = "there is no such folder"
+    else:
+        reason = f"it has no {MANIFEST}" + ("" if inner else ", and no folder below it has one")
+    hint = f"name one of the {len(inner)} artefacts below it, such as {inner[0]}" if inner else ""
+    hint = hint or "name a folder that lmconv export has made, such as build/pfld/onnx-fp32"
+    return InputError(f"{path} is not an artefact: {reason}", hint=hint)
 
 
 def _check(path: Path, text: str, document: Any) -> None:
@@ -224,7 +246,7 @@ def size(artifact: Artifact) -> int:
 
 def plain_beside(artifact: Artifact) -> Artifact | None:
     """Returns the plain graph of an artefact, an artefact in the same folder; None if it is missing or another one."""
-    beside = artifact.path.parent / "plain"
+    beside = artifact.path.parent / PLAIN
     try:
         plain = artifact if artifact.path == beside else read(beside)
     except InputError:
@@ -277,10 +299,49 @@ def weights(artifact: Artifact) -> str:
     return str(parent["file"]) if trained(artifact) else f"random weights, seed {parent['seed']}"
 
 
-def find(root: Path) -> list[Path]:
-    """Returns the folders of all artefacts below `root`, sorted, without plain graphs and temporary folders."""
-    folders = (manifest.parent for manifest in root.glob(f"*/*/{MANIFEST}"))
-    return sorted(path for path in folders if path.name != "plain" and not path.name.startswith("."))
+def below(paths: Iterable[Path]) -> list[Path]:
+    """Returns the folders of all artefacts at and below some paths, for every command that takes several artefacts.
+
+    Plain graphs and the folders of tune and blame are left out if the result has an artefact beside them:
+    `build/pfld/*` is the same as `build/pfld`, and `build/pfld/plain` alone is the plain graph. A path without any
+    artefact stays in the result: reading this path raises the error with the reason.
+
+    Returns:
+        The folders in the order of `paths`, below a path in the order of the names, without duplicates.
+    """
+    listed = dict.fromkeys(found for path in paths for found in _below(path) or [path])
+    networks = {path.absolute().parent for path in listed if (path / MANIFEST).exists() and path.name != PLAIN}
+    return [path for path in listed if not (_companion(path) and path.absolute().parent in networks)]
+
+
+def below_or_all(paths: Sequence[Path]) -> list[Path]:
+    """Returns the artefacts at and below some paths; without paths, all artefacts below `build`.
+
+    Raises:
+        InputError: There are no paths, and no artefact below `build`.
+    """
+    if paths:
+        return below(paths)
+    if not (found := _below(BUILD)):
+        raise _absent(BUILD)
+    return found
+
+
+def _below(path: Path, depth: int = 0) -> list[Path]:
+    if (path / MANIFEST).exists():
+        return [] if depth and path.name == PLAIN else [path]
+    if depth == DEPTH or not path.is_dir():
+        return []
+    try:
+        inner = sorted(each for each in path.iterdir() if not each.name.startswith("."))
+    except OSError:  # its reading raises the error with the reason
+        return [path]
+    return [found for each in inner for found in _below(each, depth + 1)]
+
+
+def _companion(path: Path) -> bool:
+    """True for a folder that lmconv writes beside the artefacts of a network."""
+    return path.name in (PLAIN, WHY) or path.name.startswith(SEARCH)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Times the artefacts of one network on the CPU, interleaved with the PyTorch network and the plain graph.
+"""Times the artefacts of one network on the CPU, in one run with the PyTorch network and the plain graph.
 
 An artefact with the network's own input is timed on this input. An artefact with images or frames as input replaces
 work of the host. Such artefacts and their baselines are therefore timed from a frame and bounding boxes to landmarks.
@@ -11,13 +11,12 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from lmconv.errors import InputError
-from lmconv.inference.latency import interleaved, latency
+from lmconv.inference.latency import BLOCK, block_of, faster, interleaved, latency, run_seconds
 from lmconv.inference.loading import usable
 from lmconv.inference.scenes import whole_way
 from lmconv.inference.session import noise
@@ -51,6 +50,11 @@ class TimingOptions:
     weights: Path | None = None
     model: str | None = None
     trust: bool = False
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds of blocks on the CPU."""
+        return ceil(self.samples / BLOCK.timed)
 
     @property
     def open_options(self) -> OpenOptions:
@@ -106,7 +110,7 @@ def group_by_source(loaded: Iterable[Artifact]) -> list[list[Artifact]]:
 
 
 def bench(group: list[Artifact], options: TimingOptions, step: Callable[[], object] = lambda: None) -> Rows:
-    """Times the artefacts of one network interleaved with the baselines; records the result in the manifests.
+    """Times the artefacts of one network in one run with the baselines; records the result in the manifests.
 
     Args:
         group: Artefacts of the same source with the same kind of input.
@@ -134,7 +138,10 @@ def bench(group: list[Artifact], options: TimingOptions, step: Callable[[], obje
         network = replace(first.spec, io="tensor")
         specs = [*(network for _ in baselines), *(artifact.spec for artifact in group)]
         runs = _runs(first.spec, list(sessions.values()), specs, options.batch)
-        times = dict(zip(sessions, interleaved(runs, options.samples, step), strict=True))
+        blocks = [
+            block_of(run_seconds(run)) if name in baselines else BLOCK for name, run in zip(sessions, runs, strict=True)
+        ]
+        times = dict(zip(sessions, interleaved(runs, options.rounds, step, blocks=blocks), strict=True))
     for name in baselines:
         execution = {"threads": options.threads}
         baseline = {"path": None, "model": first.spec.name, "target": name, "precision": "fp32", "execution": execution}
@@ -179,14 +186,12 @@ def _latency_fields(own_times: Float64, times: dict[str, Float64], options: Timi
     """Returns the part of a row that follows from the times.
 
     Args:
-        own_times: (samples,) float64, milliseconds, of the artefact or baseline.
+        own_times: (rounds, timed) float64, milliseconds, of the artefact or baseline.
         times: The same for all artefacts and baselines, by name.
         options: Options of the benchmark.
     """
-    median = float(np.median(own_times))
     ratios = {
-        f"ratio_{name}": float(np.median(times[name])) / median if name in times else None
-        for name in ("torch", "plain")
+        f"ratio_{name}": faster(times[name], own_times).median if name in times else None for name in ("torch", "plain")
     }
     run = {"device": options.device, "threads": options.threads, "batch": options.batch}
     return run | dataclasses.asdict(latency(own_times)) | ratios
@@ -224,7 +229,7 @@ def _plain(group: list[Artifact], options: TimingOptions, rows: Rows) -> Session
 def plain_of(group: list[Artifact]) -> Artifact | None:
     """Returns the plain graph beside the artefacts if all artefacts were made from this graph; otherwise None."""
     parents = {artifact.parents["plain"]["sha256"] for artifact in group}
-    folders = dict.fromkeys(artifact.path.parent / "plain" for artifact in group)
+    folders = dict.fromkeys(artifact.path.parent / artifacts.PLAIN for artifact in group)
     for folder in folders:
         try:
             plain = artifacts.read(folder)

@@ -1,4 +1,4 @@
-"""`lmconv bench`: interleaved latency of artefacts and baselines."""
+"""`lmconv bench`: warm latency of artefacts and baselines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from lmconv.console import Console, Outcome, attempt, command, table
-from lmconv.errors import InputError, LmconvError, MissingRuntime, UsageError
+from lmconv.errors import LmconvError, MissingRuntime, UsageError
 from lmconv.options import OWN_MODEL, SOURCE_WEIGHTS, TRUST
 from lmconv.visual.tables import number
 
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from lmconv.benching.gpu import Rows as GpuRows
     from lmconv.types import Artifact, Json
 
-HELP = """Times artefacts, interleaved with baselines on the same machine.
+HELP = """Times artefacts in one run with baselines on the same machine.
 
-All artefacts of a network are timed in turn with the PyTorch network and with the plain graph in ONNX Runtime fp32.
-ratio_torch and ratio_plain are speed-ups: median time of the baseline divided by median time of the artefact. Intervals
-are 95 % intervals of the median. Without arguments, all artefacts under build/ are timed.
+The baselines are the PyTorch network and the plain graph in ONNX Runtime fp32. Runs are warm: each artefact and
+baseline runs in blocks of 5 untimed and 20 timed runs, and the order of the blocks is drawn anew in every round.
+ratio_torch and ratio_plain are speed-ups: median of the ratios of the blocks of one round, baseline divided by
+artefact. Intervals are 95 % intervals of the block medians. Of a folder, all artefacts below it are timed; without
+arguments, those below build/.
 
 Artefacts with --io image or frame, and their baselines, are timed from a frame and boxes to landmarks: these artefacts
 replace work of the host.
@@ -38,13 +40,13 @@ and ratios are computed from the GPU time. docs/bench.md explains every key of -
 \b
 Examples:
   lmconv bench
-  lmconv bench build/pfld/* --threads 2 --batch 8 --samples 700
+  lmconv bench build/pfld --threads 2 --batch 8 --samples 700
   lmconv bench build/pfld/tensorrt-fp16 --device gpu --sweep
 """
 
 
-@command(name="bench", help=HELP, short_help="Time artefacts, interleaved with baselines.")
-@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT...]")
+@command(name="bench", help=HELP, short_help="Time artefacts and baselines, warm, in one run.")
+@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT|DIR...]")
 @click.option(
     "--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True, help="Device to time artefacts on."
 )
@@ -56,7 +58,7 @@ Examples:
     type=click.IntRange(64),
     default=200,
     show_default=True,
-    help="Number of timed runs per artefact; p99 needs 662.",
+    help="Number of timed runs per artefact, in blocks of 20; p99 needs 662.",
 )
 @click.option("--weights", type=click.Path(path_type=Path), help=SOURCE_WEIGHTS)
 @click.option("--model", help=OWN_MODEL)
@@ -104,11 +106,7 @@ def _bench(console: Console, request: BenchRequest) -> Outcome:
     _check(request)
     from lmconv.store import artifact as store
 
-    paths = list(request.artifacts) or store.find(Path("build"))
-    if not paths:
-        raise InputError(
-            "there is no artefact under build/", hint="name artefacts, or make artefacts with lmconv export"
-        )
+    paths = store.below_or_all(request.artifacts)
     options = request.timing_options()
     if request.device == "gpu":
         return _on_gpu(console, paths, options, sweep=request.sweep, named=bool(request.artifacts))
@@ -148,7 +146,7 @@ def _on_cpu(console: Console, paths: list[Path], options: TimingOptions) -> Outc
         for path in paths
     ]
     groups = benching.group_by_source(artifact for artifact in loaded if artifact)
-    with console.progress(len(groups) * options.samples, "timing") as step:
+    with console.progress(len(groups) * options.rounds, "timing") as step:
         for group in groups:
             timed = functools.partial(benching.bench, group, options, step)
             if rows := attempt(console, timed, outcome.errors, path=_label(group)):
@@ -242,7 +240,7 @@ def _cells(row: Json) -> list[str]:
         str(row["batch"]),
         f"{row['median_ms']:.3f}",
         f"[{row['low_ms']:.3f}, {row['high_ms']:.3f}]",
-        f"{row['p90_ms']:.3f}",
+        number(row["p90_ms"], ".3f"),
         number(row["p99_ms"], ".3f"),
         number(row["ratio_torch"], ".2f"),
         number(row["ratio_plain"], ".2f"),

@@ -35,7 +35,7 @@ Examples:
   lmconv draw 300w/ build/pfld/openvino-int8 --worst 30
   lmconv draw faces
   lmconv export drawn68 --to openvino --precision int8 --calibration faces
-  lmconv verify build/drawn68/* --data faces
+  lmconv verify build/drawn68 --data faces
 """
 MAX_COUNT = 99_999
 SYNTHETIC_OPTIONS = ("faces", "train", "seed", "landmarks")
@@ -81,7 +81,7 @@ class Request:
 
 @command(name="draw", help=HELP, short_help="Draw synthetic faces, or the worst faces of an artefact.")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT]...")
+@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT|DIR]...")
 @click.option(
     "--faces", type=click.IntRange(0, MAX_COUNT), default=100, show_default=True, help="Number of new test faces."
 )
@@ -182,11 +182,13 @@ def _plan(request: Request) -> DrawingRequest:
 
 def _draw_annotated(console: Console, plan: DrawingRequest, artifacts: tuple[Path, ...]) -> Outcome:
     """Draws annotated faces with the points of each artefact; without artefacts, the annotation alone."""
+    from lmconv.store import artifact as store
     from lmconv.visual.dataset_drawings import draw_annotation, draw_predictions
 
-    outcome = Outcome(document={"drawings": [] if artifacts else draw_annotation(plan)})
-    with console.progress(len(artifacts), "drawing") as step:
-        for artifact in artifacts:
+    paths = store.below(artifacts)
+    outcome = Outcome(document={"drawings": [] if paths else draw_annotation(plan)})
+    with console.progress(len(paths), "drawing") as step:
+        for artifact in paths:
             action = functools.partial(draw_predictions, plan, artifact)
             row = attempt(console, action, outcome.errors, path=artifact)
             outcome.document["drawings"] += [row] if row else []

@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lmconv.console import Console, Outcome, attempt, command
-from lmconv.errors import InputError
 from lmconv.visual.tables import interval, ion, markdown, number
 
 if TYPE_CHECKING:
     from lmconv.types import Artifact, Json
 
-HELP = """Prints one Markdown table of all artefacts below DIR.
+HELP = """Prints one Markdown table of artefacts; of a folder, all artefacts below it.
 
 The figures come from the manifests, in which verify and bench store their results. This command measures nothing. A
-dash marks a figure that was not measured.
+dash marks a figure that was not measured. Without arguments, the table has all artefacts below build/.
 
 \b
-Example:
-  lmconv report build > report.md
+Examples:
+  lmconv report > report.md
+  lmconv report build/pfld build/mobilefacenet
 """
 
 
 @command(name="report", help=HELP, short_help="Print one table of the results of verify and bench.")
-@click.argument("folder", type=click.Path(path_type=Path), default="build", metavar="[DIR]")
+@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT|DIR...]")
 def plugin(console: Console, **options: Any) -> Outcome:
     return _report(console, ReportRequest(**options))
 
@@ -37,18 +37,15 @@ def plugin(console: Console, **options: Any) -> Outcome:
 class ReportRequest:
     """Arguments of `lmconv report`; each field has the name of its argument."""
 
-    folder: Path
+    artifacts: tuple[Path, ...]
 
 
 def _report(console: Console, request: ReportRequest) -> Outcome:
-    """Reads the manifests of all artefacts below a folder."""
+    """Reads the manifests of all artefacts at and below some paths."""
     from lmconv.store import artifact as store
 
-    paths = store.find(request.folder)
-    if not paths:
-        raise InputError(f"there is no artefact below {request.folder}", hint="make artefacts with lmconv export")
     outcome = Outcome(document={"artifacts": []})
-    for path in paths:
+    for path in store.below_or_all(request.artifacts):
         artifact = attempt(console, functools.partial(store.read, path), outcome.errors, path=path)
         outcome.document["artifacts"] += [_row(artifact)] if artifact else []
     outcome.text = _text(outcome.document["artifacts"])

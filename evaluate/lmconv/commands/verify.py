@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 HELP = """Compares artefacts with their source network.
 
+Of a folder, all artefacts below it are compared, without plain graphs. A plain graph is compared if it is named alone.
+
 Without --data, the comparison uses seeded random inputs. With --data, every annotated face is used too: the result then
 has the drift, and the ION of artefact and source with 95 % bootstrap intervals. lmconv finds the source network by its
 sha256. If the network or PyTorch is missing, the artefact is compared with the stored outputs in reference.npz. An
@@ -60,14 +62,14 @@ the bound on the distance of a point on faces (for frames, the bound plus 0.05).
 \b
 Examples:
   lmconv verify build/pfld/onnx-fp32
-  lmconv verify build/pfld/* --data 300w/ --max-drift 0.5
-  lmconv verify build/pfld/* --data 300w/ --normaliser inter-pupil --curve ced.svg
-  lmconv verify build/pfld/* --data 300w/ --boxes detector:rfb320
+  lmconv verify build --data 300w/ --max-drift 0.5
+  lmconv verify build/pfld --data 300w/ --normaliser inter-pupil --curve ced.svg
+  lmconv verify build/pfld --data 300w/ --boxes detector:rfb320
 """
 
 
 @command(name="verify", help=HELP, short_help="Compare artefacts with their source network.")
-@click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ARTIFACT...")
+@click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ARTIFACT|DIR...")
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -174,13 +176,15 @@ def _verify(console: Console, request: VerifyRequest) -> Outcome:
     _check(request)
     from lmconv.detecting.loading import load_boxes_option
     from lmconv.judging.verification import to_json
+    from lmconv.store import artifact as store
 
+    paths = store.below(request.artifacts)
     outcome = Outcome(document={"artifacts": []})
     curves: list[FaceErrors] = []
     with load_boxes_option(request.boxes, weights=request.weights, trust=request.trust) as box_detector:
         verifier = request.verifier(box_detector)
-        with console.progress(len(request.artifacts), "verifying") as step:
-            for path in request.artifacts:
+        with console.progress(len(paths), "verifying") as step:
+            for path in paths:
                 result = attempt(console, functools.partial(verifier.verify, path), outcome.errors, path=path)
                 outcome.document["artifacts"] += [to_json(result)] if result else []
                 curves += result.curves if result else ()

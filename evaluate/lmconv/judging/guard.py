@@ -242,5 +242,5 @@ def _inputs(artifact: Artifact) -> Arrays:
 def _ratio(child: Session, parent: Session, inputs: Arrays, effort: Effort) -> tuple[Gain, int]:
     """Returns the ratio of the child's time to the parent's time, and the number of timed runs."""
     runs = [functools.partial(session.run, inputs) for session in (child, parent)]
-    times = paced(runs, effort.guard_seconds, effort.guard_runs)
-    return faster(*times), times.shape[1]
+    times = paced(runs, effort.guard_seconds, effort.guard_rounds)
+    return faster(*times), times[0].size

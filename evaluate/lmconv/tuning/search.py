@@ -286,8 +286,10 @@ class Search:
         """Judges and times all finalists, of which the first is fp32; returns the candidates fastest first."""
         losses = [self.trials.loss(mix, self.budget.drift) for mix in finalists]
         name = f"race {canonical([key(mix) for mix in finalists])}"
-        stored = self.trials.memo.get(name, lambda: {"ms": self.trials.race_times(finalists).tolist()})
-        times: Float64 = np.array(stored["ms"])
+        stored = self.trials.memo.get(
+            name, lambda: {"ms": [times.tolist() for times in self.trials.race_times(finalists)]}
+        )
+        times: list[Float64] = [np.array(each) for each in stored["ms"]]
         candidates = []
         for mix, loss, own_times in zip(finalists, losses, times, strict=True):
             verdict, why = self.budget.judge(loss)

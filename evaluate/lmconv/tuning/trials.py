@@ -196,13 +196,13 @@ class Trials:
         return Losses(ion=ion, drift=drift)
 
     def screening_times(self, mixes: Sequence[MixedPrecision]) -> list[float]:
-        """Times mixes interleaved, for about `effort.screening_seconds`.
+        """Times mixes in blocks, for about `effort.screening_seconds`.
 
         Returns:
             One low quantile of the times per mix, milliseconds. Compare only values of the same call.
         """
         times = self._times(mixes, self.effort.screening_seconds)
-        return [float(value) for value in np.quantile(times, SCREENING_QUANTILE, axis=1)]
+        return [float(np.quantile(each, SCREENING_QUANTILE)) for each in times]
 
     def layer_drifts(self, mix: MixedPrecision) -> Iterator[tuple[str, float]]:
         """Yields each layer's name, and the mean drift on faces if only this layer is int8, ION points."""
@@ -218,15 +218,15 @@ class Trials:
             name = f"alone {layer} {key(_in_float(mix))}"
             yield layer, self.memo.get(name, functools.partial(measure, layer))["drift"]
 
-    def race_times(self, mixes: Sequence[MixedPrecision]) -> Float64:
-        """Times mixes interleaved on one thread, 300 times each; slow graphs for about `effort.race_seconds` only.
+    def race_times(self, mixes: Sequence[MixedPrecision]) -> list[Float64]:
+        """Times mixes in blocks on one thread, for about `effort.race_seconds`.
 
         Returns:
-            (mixes, samples) float64, milliseconds.
+            For each mix (rounds, timed) float64, milliseconds.
         """
         return self._times(mixes, self.effort.race_seconds)
 
-    def _times(self, mixes: Sequence[MixedPrecision], seconds: float) -> Float64:
+    def _times(self, mixes: Sequence[MixedPrecision], seconds: float) -> list[Float64]:
         models = [self.timing_graph(mix) for mix in mixes]
         # Processor time does not depend on other load, but does not include the time of a GPU.
         return timed(

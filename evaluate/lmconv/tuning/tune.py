@@ -68,7 +68,7 @@ class FaceTuner:
 
 def search_folder(out: Path, model: str, target: str) -> Path:
     """Returns the folder for the measurements, the document and the pictures of a search."""
-    return out / model / f"tune-{target}"
+    return out / model / f"{artifacts.SEARCH}{target}"
 
 
 def _tune(

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import groupby
 
 import numpy as np
 import pytest
 
-from lmconv.inference.latency import P99_SAMPLES, WARM_UP, interleaved, latency
+from lmconv.inference.latency import (
+    BLOCK,
+    P90_SAMPLES,
+    P99_SAMPLES,
+    ROUNDS,
+    Block,
+    block_of,
+    faster,
+    interleaved,
+    latency,
+    paced,
+)
 
 
 class Clock:
@@ -28,24 +38,32 @@ def recorder(clock: Clock, calls: list[str], name: str, cost: int) -> Callable[[
     return run
 
 
-def test_sessions_are_timed_in_rounds_of_changing_order() -> None:
-    """No session always follows the same session, and no session follows itself."""
+def test_every_round_has_one_block_of_each_contestant_in_a_new_order() -> None:
     clock, calls = Clock(), list[str]()
-    interleaved([recorder(clock, calls, name, 1) for name in "ABC"], 200, clock=clock)
-    timed = calls[3 * WARM_UP :]
-    assert all(set(timed[start : start + 3]) == set("ABC") for start in range(0, 600, 3))
-    follows = Counter(pairwise(timed))
-    assert all(follows[name, name] == 0 for name in "ABC")
-    assert all(70 < follows[a, b] < 130 for a in "ABC" for b in "ABC" if a != b)
+    interleaved([recorder(clock, calls, name, 1) for name in "ABC"], 40, clock=clock)
+    rounds = np.array(calls).reshape(40, 3, BLOCK.runs)
+    assert (rounds == rounds[:, :, :1]).all()
+    orders = ["".join(order) for order in rounds[:, :, 0]]
+    assert all(sorted(order) == list("ABC") for order in orders)
+    assert len(set(orders)) == 6
 
 
-def test_every_session_is_warmed_up_before_timing() -> None:
+def test_the_first_runs_of_a_block_are_not_timed() -> None:
+    """A run of 5 ms follows each change of contestant: the cache is cold."""
     clock, calls = Clock(), list[str]()
-    interleaved([recorder(clock, calls, name, 1) for name in "AB"], 1, clock=clock)
-    assert "".join(calls[: 2 * WARM_UP]) == "A" * WARM_UP + "B" * WARM_UP
+
+    def cold(name: str) -> Callable[[], None]:
+        def run() -> None:
+            clock.now += 1_000_000 if calls and calls[-1] == name else 5_000_000
+            calls.append(name)
+
+        return run
+
+    times = interleaved([cold("A"), cold("B")], 3, clock=clock)
+    assert all((each == 1.0).all() for each in times)
 
 
-def test_times_are_milliseconds_of_the_sessions_only() -> None:
+def test_times_are_milliseconds_of_the_runs_only() -> None:
     clock, calls = Clock(), list[str]()
     runs = [recorder(clock, calls, "A", 2_000_000), recorder(clock, calls, "B", 500_000)]
     steps = []
@@ -54,30 +72,65 @@ def test_times_are_milliseconds_of_the_sessions_only() -> None:
         steps.append(clock.now)
         clock.now += 10**9  # work between rounds is not timed
 
-    times = interleaved(runs, 3, step, clock=clock)
-    assert times.tolist() == [[2.0, 2.0, 2.0], [0.5, 0.5, 0.5]]
+    first, second = interleaved(runs, 3, step, clock=clock)
+    assert first.shape == second.shape == (3, BLOCK.timed)
+    assert (first == 2.0).all()
+    assert (second == 0.5).all()
     assert len(steps) == 3
 
 
+def test_each_contestant_may_have_a_block_of_its_own() -> None:
+    clock, calls = Clock(), list[str]()
+    runs = [recorder(clock, calls, name, 1) for name in "AB"]
+    times = interleaved(runs, 2, blocks=[Block(untimed=1, timed=3), Block()], clock=clock)
+    assert [each.shape for each in times] == [(2, 3), (2, 20)]
+    assert {name: len(list(group)) for name, group in groupby(sorted(calls))} == {"A": 8, "B": 50}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "block"),
+    [(1e-4, BLOCK), (7e-3, BLOCK), (0.03, Block(untimed=2, timed=5)), (1.0, Block(untimed=1, timed=3))],
+)
+def test_slow_contestants_have_smaller_blocks(seconds: float, block: Block) -> None:
+    assert block_of(seconds) == block
+
+
+def test_a_paced_timing_has_enough_rounds_for_an_interval() -> None:
+    times = paced([lambda: None, lambda: None], seconds=0.0, most=100)
+    assert [each.shape for each in times] == [(ROUNDS, BLOCK.timed)] * 2
+
+
 def test_percentiles_are_nearest_rank_samples() -> None:
-    summary = latency(np.random.default_rng(0).permutation(np.arange(1.0, 1001.0)))
+    summary = latency(np.random.default_rng(0).permutation(np.arange(1.0, 1001.0)).reshape(50, 20))
     assert (summary.p90_ms, summary.p99_ms) == (900.0, 990.0)
-    assert summary.median_ms == 500.5
 
 
-@pytest.mark.parametrize("samples", [64, P99_SAMPLES - 1])
-def test_too_few_samples_have_no_99th_percentile(samples: int) -> None:
-    assert latency(np.ones(samples)).p99_ms is None
-
-
-def test_enough_samples_have_a_99th_percentile() -> None:
+def test_too_few_samples_have_no_percentiles() -> None:
+    few = latency(np.ones((9, (P90_SAMPLES - 1) // 9)))
+    assert (few.p90_ms, few.p99_ms) == (None, None)
+    enough = latency(np.ones((1, P90_SAMPLES)))
+    assert (enough.p90_ms, enough.p99_ms) == (1.0, None)
     assert latency(np.ones(P99_SAMPLES)).p99_ms == 1.0
 
 
-@pytest.mark.parametrize("samples", [64, 200, 662])
-def test_the_interval_contains_the_true_median_in_95_percent(samples: int) -> None:
-    random = np.random.default_rng(samples)
-    draws = random.exponential(1.0, (2000, samples))
+def test_a_disturbed_block_does_not_move_the_interval() -> None:
+    """Nine blocks, of which one was timed while the machine was busy."""
+    times = np.full((9, 20), 2.0)
+    times[3] = 30.0
+    summary = latency(times)
+    assert (summary.low_ms, summary.median_ms, summary.high_ms) == (2.0, 2.0, 2.0)
+
+
+def test_ratios_pair_the_blocks_of_a_round() -> None:
+    """The machine becomes three times slower halfway; the ratio stays 2."""
+    pace = np.repeat([1.0, 3.0], [5, 4])[:, None]
+    gain = faster(pace * np.full((9, 3), 4.0), pace * np.full((9, 20), 2.0))
+    assert (gain.low, gain.median, gain.high) == (2.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize("rounds", [9, 10, 20, 51])
+def test_the_interval_contains_the_true_median_in_95_percent(rounds: int) -> None:
+    draws = np.random.default_rng(rounds).exponential(1.0, (2000, rounds))
     summaries = [latency(row) for row in draws]
     covered = np.mean([summary.low_ms <= np.log(2) <= summary.high_ms for summary in summaries])
-    assert 0.94 <= covered <= 0.98
+    assert 0.94 <= covered <= 0.985

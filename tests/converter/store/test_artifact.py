@@ -269,9 +269,23 @@ def test_an_interrupted_replacement_is_repaired(tmp_path: Path, here: list[str],
     assert strays(tmp_path / "store") == []
 
 
-def test_find_lists_neither_plain_graphs_nor_temporary_folders(small: Path) -> None:
+def test_a_folder_names_the_artefacts_below_it_without_plain_graphs_and_temporary_folders(small: Path) -> None:
     (small / "onnx-fp32").rename(small / ".onnx-fp32.old")
-    assert [path.name for path in artifacts.find(small.parent)] == ["openvino-bf16", "openvino-fp32"]
+    expected = [small / "openvino-bf16", small / "openvino-fp32"]
+    assert artifacts.below([small]) == artifacts.below([small.parent]) == artifacts.below([small.parent.parent])
+    assert artifacts.below([small, small.parent, expected[0]]) == expected
+
+
+def test_the_folders_that_lmconv_writes_beside_artefacts_are_no_artefacts(small: Path) -> None:
+    for name in ("why", "tune-onnx"):
+        (small / name).mkdir()
+    everything = sorted(path for path in small.iterdir() if not path.name.startswith("."))  # as a shell expands small/*
+    assert artifacts.below(everything) == artifacts.below([small])
+
+
+@pytest.mark.parametrize("name", ["plain", "tune-onnx", "why", "nothing", "onnx-fp32/model.onnx"])
+def test_a_path_without_artefacts_beside_it_stays_for_its_reading(small: Path, name: str) -> None:
+    assert artifacts.below([small / name]) == [small / name]
 
 
 # Through the command line

@@ -57,7 +57,7 @@ def same(model: onnx.ModelProto) -> onnx.ModelProto:
 @pytest.fixture
 def effort() -> Effort:
     """Effort with enough runs and a limit high enough that a busy machine does not affect the verdict."""
-    return Effort(slower=2.0, guard_runs=60)
+    return Effort(slower=2.0, guard_rounds=10)
 
 
 @pytest.fixture

@@ -70,8 +70,8 @@ class World:
     def screening_times(self, mixes: Sequence[MixedPrecision]) -> list[float]:
         return [self.ms(mix) for mix in mixes]
 
-    def race_times(self, mixes: Sequence[MixedPrecision]) -> Float64:
-        return np.array([[self.ms(mix)] * 50 for mix in mixes])
+    def race_times(self, mixes: Sequence[MixedPrecision]) -> list[Float64]:
+        return [np.full((9, 20), self.ms(mix)) for mix in mixes]
 
     def layer_drifts(self, mix: MixedPrecision) -> Iterator[tuple[str, float]]:
         yield from zip(self.names, self.drift, strict=True)
