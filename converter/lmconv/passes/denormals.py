@@ -5,7 +5,7 @@ slower. Weight decay leaves such weights in channels without use.
 
 Proven: a denormal constant becomes zero only where zero is no other number (`lmconv.graph.denormals`). Each further
 weight becomes zero only if all these weights of a filter together add less than half a unit in the last place of the
-filter's smallest result, or less than the smallest normal number. The bound takes the range of each channel on seeded
+filter's smallest result, or if they add denormal numbers only. The bound takes the range of each channel on seeded
 noise and on faces, times `MARGIN`.
 
 Checked: the range holds for other inputs too. As after every pass, the graph is compared with the graph before.
@@ -36,8 +36,8 @@ SEED = 4
 """Seed of these inputs; neither the seed of export's own check nor the seed of `lmconv verify`."""
 MARGIN = 1024.0
 """Factor by which another input may exceed the observed range of a channel."""
-TINY = float(np.finfo(np.float32).tiny)
-"""Smallest normal float32 number."""
+SMALL = MARGIN * float(np.finfo(np.float32).tiny)
+"""Bound below which a product is lost: observed inputs give a denormal number, or zero."""
 SHARE = 1e-3
 """Share of denormal numbers among the results of a node from which the node is named."""
 NAMED = 3
@@ -150,7 +150,7 @@ def _factors(node: onnx.NodeProto, graph: Graph, values: Mapping[str, Chunks]) -
         shape = (-1, *[1] * (values[data][0].ndim - 2)) if values[data][0].ndim > 2 else (-1,)
         fits = np.broadcast_shapes(factors.shape, (ranges.size, *shape[1:])) == factors.shape
         ranges = ranges.reshape(shape) if fits else ranges.max()
-    lost = (factors != 0) & (np.abs(factors) * (ranges if factors.size > 1 else ranges.max()) < TINY)
+    lost = (factors != 0) & (np.abs(factors) * (ranges if factors.size > 1 else ranges.max()) < SMALL)
     return {name: np.where(lost, np.float32(0), factors)} if lost.any() else {}
 
 
@@ -165,7 +165,7 @@ def _ranges(chunks: Chunks, axis: int) -> Float64:
 
 
 def _thresholds(chunks: Chunks, axis: int) -> Float64:
-    """Returns half a unit in the last place of the smallest result by channel, (channels,) float64, `TINY` at least.
+    """Returns half a unit in the last place of the smallest result by channel, (channels,) float64, `SMALL` at least.
 
     Results that are exactly zero do not count.
     """
@@ -173,7 +173,7 @@ def _thresholds(chunks: Chunks, axis: int) -> Float64:
     magnitudes = [np.where(chunk == 0, np.float32(np.inf), np.abs(chunk)).min(axis=other) for chunk in chunks]
     smallest = np.min(magnitudes, axis=0)
     units = np.spacing(np.where(np.isfinite(smallest), smallest, 0).astype(np.float32)).astype(np.float64)
-    return np.maximum(units / 2, TINY)
+    return np.maximum(units / 2, SMALL)
 
 
 def _lost(bounds: Float64, thresholds: Float64) -> NDArray[np.bool_]:
@@ -194,7 +194,7 @@ def _lost(bounds: Float64, thresholds: Float64) -> NDArray[np.bool_]:
 
 
 def _denormal_shares(model: onnx.ModelProto, values: Mapping[str, Chunks]) -> dict[str, float]:
-    """Returns the share of denormal numbers among the results of each node, from `SHARE` on, by name and operator."""
+    """Returns the share of denormal numbers among the results of each node, from `SHARE` on, in graph order."""
     shares = {}
     for node in model.graph.node:
         chunks = [chunk for name in node.output for chunk in values.get(name, [])]
@@ -205,12 +205,17 @@ def _denormal_shares(model: onnx.ModelProto, values: Mapping[str, Chunks]) -> di
     return shares
 
 
+def summary(decisions: Json) -> str:
+    """Returns the numbers that became zero, in words."""
+    further = f", and {decisions['further']:,} further weights" if decisions["further"] else ""
+    return f"{decisions['zero']:,} of {decisions['denormal']:,} denormal numbers{further}"
+
+
 def _warnings(left: Mapping[str, str], slow: Mapping[str, float]) -> list[str]:
     """Returns the warnings about constants that stay, and about nodes that compute denormal numbers."""
     reasons = list(dict.fromkeys(left.values()))
     stay = f"{len(left)} constants with denormal numbers stay, because zero is another number for {_listed(reasons)}"
-    largest = sorted(slow, key=lambda name: -slow[name])
-    named = _listed([f"{name}, {slow[name]:.1%} of its numbers" for name in largest])
+    named = _listed([f"{name}, {share:.1%} of its numbers" for name, share in slow.items()])
     compute = f"on seeded inputs, nodes compute denormal numbers, which are slow on Intel CPUs: {named}"
     return [stay] * bool(left) + [compute] * bool(slow)
 
