@@ -179,6 +179,16 @@ def tiny(once: Once) -> Path:
     return once("tiny", lambda folder: (folder / "tiny.onnx").write_bytes(content)) / "tiny.onnx"
 
 
+@pytest.fixture
+def tunable(tiny: Path, once: Once) -> Path:
+    """`tiny.onnx` in the working folder, and `faces`: 30 drawn training faces and 10 test faces, not to be changed."""
+    from lmconv.synthetic.folder import write
+
+    shutil.copy(tiny, "tiny.onnx")
+    Path("faces").symlink_to(once("tuning", lambda folder: write(folder, {"testset": 10, "trainset": 30})))
+    return Path("tiny.onnx")
+
+
 @pytest.fixture(scope="session")
 def tiny_build(tiny: Path, once: Once) -> Path:
     """`build/` with the tiny network as onnx-fp32, openvino-fp32 and openvino-bf16. Must not be changed."""

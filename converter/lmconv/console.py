@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import math
+import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +22,54 @@ if TYPE_CHECKING:
     from lmconv.types import Json
 
 T = TypeVar("T")
+LOG = logging.getLogger(__name__)
+
+_names: list[str] = []
+_listeners: list[Callable[[str], object]] = []
+
+
+@contextmanager
+def phase(name: str, parts: int | None = None) -> Iterator[Callable[[], None]]:
+    """Names the work inside, for the terminal. Phases nest: "pfld onnx int8: rounding 12 of 45".
+
+    A progress bar shows the open phases beside it. `-v` logs the seconds of each phase when the phase ends.
+
+    Args:
+        name: The work in a few words, for example "timing widths".
+        parts: Number of parts of the work; None if unknown.
+
+    Yields:
+        A function to call at the start of each part.
+    """
+    start, place, count = time.perf_counter(), len(_names), itertools.count(1)
+
+    def show(text: str) -> None:
+        _names[place:] = [text]
+        announce(": ".join(_names))
+
+    show(name)
+    try:
+        yield lambda: show(f"{name} {next(count)}{f' of {parts}' if parts else ''}")
+    finally:
+        del _names[place:]
+        LOG.info("%s: %.1f s", ": ".join([*_names, name]), time.perf_counter() - start)
+        announce(": ".join(_names))
+
+
+@contextmanager
+def announced(listener: Callable[[str], object]) -> Iterator[None]:
+    """Passes the names of the open phases to `listener` at every change."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def announce(phases: str) -> None:
+    """Passes the names of open phases, also those of another process, to every listener."""
+    for listener in _listeners:
+        listener(phases)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +87,7 @@ class Console:
     def note(self, text: str) -> None:
         """Writes a note to standard error, unless `quiet`."""
         if not self.quiet:
-            click.echo(text, err=True)
+            _write_line(text)
 
     @contextmanager
     def logs(self) -> Iterator[None]:
@@ -44,8 +95,6 @@ class Console:
         if not self.verbose:
             yield
             return
-        import logging
-
         logger, handler = logging.getLogger("lmconv"), logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
         previous_level = logger.level
@@ -61,23 +110,36 @@ class Console:
     def progress(
         self, steps: int | None, label: str, beside: Callable[[], str] | None = None
     ) -> Iterator[Callable[..., None]]:
-        """Shows a progress bar on standard error if standard error is a terminal, unless `quiet`.
+        """Shows a progress bar and the open phases on standard error if that is a terminal, unless `quiet`.
 
         Args:
             steps: Number of steps; None if unknown.
             label: Text before the bar.
-            beside: Returns the text after the bar; called at every update.
+            beside: Returns the text after the bar, before the phases; called at every update.
 
         Yields:
             A function to call after each step; its optional argument is the number of finished steps.
         """
         hidden = self.quiet or not sys.stderr.isatty()
-        show = None if beside is None else lambda _: beside()
+        phases = ""
+
+        def text_after(_: object) -> str:
+            columns = shutil.get_terminal_size().columns - len(label) - 36  # 36 for the bar, percent and time left
+            text = "  ".join(filter(None, [beside() if beside else "", phases]))
+            return f"…{text[1 - columns :]}" if len(text) > columns > 1 else text
+
         endless = itertools.count() if steps is None else None
         with click.progressbar(
-            endless, length=steps, label=label, file=sys.stderr, hidden=hidden, item_show_func=show
+            endless, length=steps, label=label, file=sys.stderr, hidden=hidden, item_show_func=text_after, width=12
         ) as bar:
-            yield lambda finished=1: bar.update(finished)
+
+            def show(text: str) -> None:
+                nonlocal phases
+                phases = text
+                bar.render_progress()
+
+            with announced(show):
+                yield lambda finished=1: bar.update(finished)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -132,8 +194,15 @@ def attempt(console: Console, action: Callable[[], T], errors: list[Json], **lab
         failure = Bug(f"{type(error).__name__}: {error}".strip(), hint=REPORT)
     errors.append(failure.to_json() | {key: str(value) for key, value in label.items()})
     prefix = " ".join(str(value) for value in label.values() if str(value) not in failure.message)
-    click.echo(one_line(f"error: {prefix}{': ' if prefix else ''}{failure}"), err=True)
+    _write_line(one_line(f"error: {prefix}{': ' if prefix else ''}{failure}"))
     return None
+
+
+def _write_line(text: str) -> None:
+    """Writes a line to standard error; on a terminal the line replaces an open progress bar, which is drawn again."""
+    if _listeners and sys.stderr.isatty():
+        click.echo("\r\033[K", err=True, nl=False)
+    click.echo(text, err=True)
 
 
 def one_line(text: str) -> str:

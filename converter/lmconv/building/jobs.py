@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from lmconv.console import Console, attempt
+from lmconv.console import Console, announce, announced, attempt, phase
 from lmconv.errors import InputError, Refused, UsageError
 from lmconv.types import Json, MixedPrecision, ModelSpec, Precision, Variant
 
@@ -117,21 +117,40 @@ def convert(job: Job, step: Callable[[], object] = lambda: None) -> Done:
 
 
 def _convert(job: Job, done: Done, step: Callable[[], object]) -> None:
+    conversion = conversion_of(job)
+    step()
+    build_variants(job, conversion, done, step)
+
+
+def conversion_of(job: Job) -> Conversion:
+    """Resolves the network of a job and makes its plain graph.
+
+    Raises:
+        LmconvError: The network is unknown, broken or refused.
+    """
     from lmconv.building.plain import plain_graph
     from lmconv.building.request import Conversion
     from lmconv.sources.resolve import resolve
 
-    source = resolve(job.model, **job.options)
-    crops = _crops(job, source.spec)
-    base = plain_graph(source, job.out, crops=crops, batch=job.variants[0].batch)
+    batch = job.variants[0].batch if job.variants else None
+    with phase(f"{job.model} plain graph"):
+        source = resolve(job.model, **job.options)
+        crops = _crops(job, source.spec)
+        base = plain_graph(source, job.out, crops=crops, batch=batch)
     for warning in base.warnings:
         job.console.note(f"{job.model}: {warning}")
-    step()
-    conversion = Conversion(base=base, out=job.out, crops=crops, choices=job.choices)
+    return Conversion(base=base, out=job.out, crops=crops, choices=job.choices)
+
+
+def build_variants(job: Job, conversion: Conversion, done: Done, step: Callable[[], object] = lambda: None) -> None:
+    """Builds every variant of a job; calls `step` after each variant."""
+    from lmconv.networks.interfaces import folder_name
+
     with tempfile.TemporaryDirectory() as place:
         judge = job.guard.judge(conversion, Path(place)) if job.guard else lambda artifact: {"skipped": "--no-guard"}
         for variant in job.variants:
-            _attempt(job, conversion, variant, judge, done)
+            with phase(f"{conversion.base.artifact.spec.name} {folder_name(variant)}"):
+                _attempt(job, conversion, variant, judge, done)
             step()
 
 
@@ -147,7 +166,7 @@ def _attempt(job: Job, conversion: Conversion, variant: Variant, judge: Callable
     exists = (job.out / conversion.base.artifact.spec.name / folder_name(parent)).exists()
     if done.errors[-1]["kind"] != Refused.kind or exists or parent in job.variants:
         return
-    conversion = replace(conversion, choices=replace(job.choices, recipe=None, mix=None))
+    conversion = replace(conversion, choices=replace(job.choices, recipe=None, mix=None, decisions={}))
     row = _row(job, conversion, parent, judge, done)
     if row is not None:
         done.artifacts.append(row | {"kept_for": folder_name(variant)})
@@ -197,34 +216,42 @@ def _tuned(job: Job, conversion: Conversion, target: str) -> tuple[Conversion, J
 
 
 def convert_apart(job: Job, step: Callable[[int], object] = lambda parts: None) -> Done:
-    """Converts one network in a process of its own; calls `step` with the number of parts at the end."""
-    done = Done()
-    result = attempt(job.console, functools.partial(_apart, job), done.errors, model=job.model)
-    step(1 + len(job.variants))
+    """Converts one network in a process of its own; calls `step` with the number of parts that are finished."""
+    done, left = Done(), 1 + len(job.variants)
+
+    def stepped(parts: int) -> None:
+        nonlocal left
+        left -= parts
+        step(parts)
+
+    result = attempt(job.console, functools.partial(_apart, job, stepped), done.errors, model=job.model)
+    step(left)
     return result or done
 
 
-def _apart(job: Job) -> Done:
+def _apart(job: Job, step: Callable[[int], object]) -> Done:
+    """Runs the process; it sends the number of finished parts, the names of open phases, and at the end the result."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(job, sender), daemon=True)
     process.start()
     sender.close()
     try:
-        done: Done = receiver.recv()
+        while not isinstance(received := receiver.recv(), Done):
+            (step if isinstance(received, int) else announce)(received)
     except EOFError as error:
         process.join()
         hint = "out of memory? convert it alone, and see what the system says"
         message = f"the process that converted {job.model} ended with {process.exitcode}"
         raise InputError(message, hint=hint) from error
     process.join()
-    return done
+    return received
 
 
 def _send(job: Job, to: Connection) -> None:
     # The parent process reports an interrupt, or has ended.
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError), job.console.logs():
-        to.send(convert(job))
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError), job.console.logs(), announced(to.send):
+        to.send(convert(job, functools.partial(to.send, 1)))
 
 
 def _crops(job: Job, spec: ModelSpec) -> Crops | None:

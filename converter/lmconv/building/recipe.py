@@ -82,7 +82,7 @@ def resolve(variant: Variant, target: Target, choices: Choices) -> Recipe:
         hint=precision_hint(mix) if mix else precision,
         cpu=choices.quantised_for,
         scheme=target.scheme(choices.quantised_for),
-        decided=choices.decided if mixed or choices.recipe else lambda name: None,
+        decided=choices.decided,
         lookahead=not mixed,
         on_faces=mixed,
         mix=mix,

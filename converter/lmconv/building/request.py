@@ -46,6 +46,7 @@ class Choices:
         recipe: An earlier artefact of the same network, target and precision. Its passes run again, and its measured
             decisions are reused instead of measured again.
         mix: Content of precision "mixed".
+        decisions: Decisions that passes otherwise take by measuring, by the name of the pass.
         pictures: Identities of the pictures on which `mix` was chosen, see `Crops`.
         exact: Passes of `Target.exact` to run, for every target.
         cpu: Kind of CPU for which int8 is built. None means the kind in `recipe`, or else the kind of this machine.
@@ -57,6 +58,7 @@ class Choices:
     compact_px: float | None = None
     recipe: Artifact | None = None
     mix: MixedPrecision | None = None
+    decisions: Json = field(default_factory=dict)
     pictures: tuple[str, ...] = ()
     exact: tuple[str, ...] = ()
     cpu: Cpu | None = None
@@ -69,10 +71,10 @@ class Choices:
         return self.cpu or recorded.get("cpu") or this_cpu()
 
     def decided(self, name: str) -> Json | None:
-        """Recorded decisions of a pass, from `recipe` or else from `mix`."""
+        """Decisions of a pass that are taken already: from `recipe`, or from `mix`, or else from `decisions`."""
         if self.recipe:
             return artifacts.decided(self.recipe.recipe, name)
-        return self.mix.decisions.get(name) if self.mix else None
+        return (self.mix.decisions if self.mix else self.decisions).get(name)
 
 
 DEFAULT = Choices()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmconv.graph.facts import copied
-from lmconv.inference.latency import paced
+from lmconv.inference.latency import ROUNDS, paced
 from lmconv.inference.session import noise
 from lmconv.plugins import PASSES
 from lmconv.types import Artifact, BuildOptions, Float64, OpenOptions, PassContext, Precision, Session, Target
@@ -60,7 +60,7 @@ def timed(
     seconds: float = TIMED_S,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> list[Float64]:
-    """Times graphs on a target in blocks, with one thread and one input or the fixed batch of the network.
+    """Times graphs on one target, see `timed_together`.
 
     Args:
         artifact: An artefact of the network.
@@ -71,14 +71,39 @@ def timed(
         clock: Returns nanoseconds, see `Target.clock`.
 
     Returns:
+        For each graph (rounds, timed) float64, milliseconds.
+    """
+    hints = [precision] * len(models) if isinstance(precision, Precision) else precision
+    return timed_together(
+        artifact, [(target, model, hint) for model, hint in zip(models, hints, strict=True)], seconds, clock=clock
+    )
+
+
+def timed_together(
+    artifact: Artifact,
+    graphs: Sequence[tuple[Target, onnx.ModelProto, Precision]],
+    seconds: float = TIMED_S,
+    *,
+    rounds: int = ROUNDS,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> list[Float64]:
+    """Times graphs in blocks, each on its target, with one thread and one input or the fixed batch of the network.
+
+    Args:
+        artifact: An artefact of the network.
+        graphs: Target, graph, and precision hint passed to the runtime.
+        seconds: Approximate duration, see `TIMED_S`.
+        rounds: Smallest number of rounds.
+        clock: Returns nanoseconds, see `Target.clock`.
+
+    Returns:
         For each graph (rounds, timed) float64, milliseconds, see `lmconv.inference.latency.interleaved`.
     """
     spec = artifact.spec
     inputs = {"input": noise(spec, spec.batch or 1, 0)}
-    hints = [precision] * len(models) if isinstance(precision, Precision) else precision
     with ExitStack() as stack:
         runs = [
             functools.partial(stack.enter_context(opened(artifact, target, model, hint, threads=1)).run, inputs)
-            for model, hint in zip(models, hints, strict=True)
+            for target, model, hint in graphs
         ]
-        return paced(runs, seconds, MOST, clock=clock)
+        return paced(runs, seconds, MOST, rounds=rounds, clock=clock)

@@ -95,14 +95,16 @@ def paced(
     seconds: float,
     most: int,
     *,
+    rounds: int = ROUNDS,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> list[Float64]:
     """Times contestants as `interleaved` does, for a given time; slow contestants have smaller blocks.
 
     Args:
         runs: Functions to time.
-        seconds: Approximate duration; at least `ROUNDS` rounds are timed.
+        seconds: Approximate duration.
         most: Largest number of rounds.
+        rounds: Smallest number of rounds. Fewer than `ROUNDS` give no interval: for times that are only compared.
         clock: Returns nanoseconds.
 
     Returns:
@@ -111,7 +113,7 @@ def paced(
     durations = [run_seconds(run) for run in runs]
     blocks = [block_of(duration) for duration in durations]
     round_seconds = sum(block.runs * duration for block, duration in zip(blocks, durations, strict=True))
-    return interleaved(runs, int(np.clip(seconds / round_seconds, ROUNDS, most)), blocks=blocks, clock=clock)
+    return interleaved(runs, int(np.clip(seconds / round_seconds, rounds, most)), blocks=blocks, clock=clock)
 
 
 def run_seconds(run: Callable[[], object]) -> float:

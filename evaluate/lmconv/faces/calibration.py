@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +43,6 @@ def calibration_inputs(
     seed: int = 0,
     *,
     dataset: Dataset | None = None,
-    without: Collection[str] = (),
 ) -> Float32:
     """Returns network inputs for the calibration of int8; the same faces, count and seed give the same bytes.
 
@@ -59,7 +57,6 @@ def calibration_inputs(
         count: Number of crops, at least 1.
         seed: Seed of the order and of the augmentation.
         dataset: Plug-in that reads the path; by default the plug-in that matches the path.
-        without: Names (`Face.name`) of the faces to leave out.
 
     Returns:
         (count, 3, h, w) float32, normalised by `network_input`.
@@ -69,7 +66,7 @@ def calibration_inputs(
     """
     if count < 1:
         raise UsageError(f"{count} calibration crops are too few", hint="use at least 1")
-    faces = [face for face in calibration_faces(path, spec, split, dataset).faces if face.name not in without]
+    faces = calibration_faces(path, spec, split, dataset).faces
     shuffled, random = _shuffled(len(faces), seed)
     order = np.resize(shuffled, count)
     draws = random.random((count, 5))
@@ -96,6 +93,20 @@ def calibration_pictures(
     """Returns the digests of the pictures that `calibration_inputs` crops, in the form of `FaceCrops.pictures`."""
     faces = calibration_faces(path, spec, split, dataset).faces
     return picture_digests([faces[index] for index in _shuffled(len(faces), seed)[0][:count]])
+
+
+def calibration_names(
+    path: Path,
+    spec: ModelSpec,
+    split: str = "train",
+    count: int = CALIBRATION_CROPS,
+    seed: int = 0,
+    *,
+    dataset: Dataset | None = None,
+) -> tuple[str, ...]:
+    """Returns the name (`Face.name`) of the face of each crop that `calibration_inputs` returns."""
+    faces = calibration_faces(path, spec, split, dataset).faces
+    return tuple(faces[index].name for index in np.resize(_shuffled(len(faces), seed)[0], count))
 
 
 def evaluation_crops(

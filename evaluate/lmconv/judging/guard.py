@@ -46,12 +46,14 @@ class Guard:
         faces: Faces on which the loss is measured; None if none are given.
         force: True if a refused artefact is written all the same, and marked.
         effort: Effort of the measurements.
+        raced: Returns the speed of an artefact that a race has timed and chosen; None for every other artefact.
     """
 
     budget: Budget
     faces: TrainingFaces | None = None
     force: bool = False
     effort: Effort = effort.DEFAULT
+    raced: Callable[[Artifact], Json | None] = lambda artifact: None
 
     def judge(self, conversion: Conversion, place: Path) -> Callable[[Artifact], Json]:
         """Returns the judge of one network's artefacts.
@@ -87,7 +89,7 @@ class Judge:
         target = TARGETS.load(artifact.target)
         with target.open(artifact, ALONE) as session:
             budget = self._budget(artifact, session)
-            cost = self._size(artifact) if _by_size(artifact) else self._speed(artifact, target, session)
+            cost = self._cost(artifact, target, session)
         figures = {"budget": budget, **cost}
         reasons = [part.pop("refused") for part in figures.values() if "refused" in part]
         if not reasons:
@@ -100,6 +102,12 @@ class Judge:
             hint=f"it was not written{self._parent_hint(artifact)}; --force writes it all the same",
             figures=figures,
         )
+
+    def _cost(self, artifact: Artifact, target: Target, session: Session) -> Json:
+        """Judges the speed, or the size where the size counts."""
+        if raced := self.guard.raced(artifact):
+            return {"speed": raced}
+        return self._size(artifact) if _by_size(artifact) else self._speed(artifact, target, session)
 
     def _parent_hint(self, artifact: Artifact) -> str:
         if artifact.precision == Precision.FP32:
@@ -116,7 +124,7 @@ class Judge:
         lowered = artifact.precision != Precision.FP32
         choices = self.conversion.choices
         engine = replace(choices.engine, cache=None, locked=False)  # the user's timing cache is not for the parent
-        choices = replace(choices, recipe=None, mix=None, engine=engine)
+        choices = replace(choices, recipe=None, mix=None, decisions={}, engine=engine)
         if not lowered:
             exact = TARGETS.load(artifact.target).exact.values()  # without these the parent may compute something else
             without = tuple(name for name in PASSES.names() if name not in exact)

@@ -1,69 +1,76 @@
-"""Search for the fastest mix of precisions on a target within a budget of accuracy.
+"""Search for the fastest mixes of precisions on a target within a budget of accuracy.
 
 Time comes first. The time of a graph depends on the selection of int8 layers, not on the values of weights and scales.
 
 1. Every uniform precision is timed.
 2. The search starts from the faster of float and int8 and flips segments of layers to the other precision: layers of a
-   kind, halves of the network, quarters, and so on down to single layers. A flip is kept if the graph becomes faster.
+   kind, halves of the network, quarters and eighths, then the halves of every segment whose flip costs no time. A flip
+   is kept if the graph becomes faster.
 3. The fastest graph is judged on faces. If the loss is outside the budget, layers return to float: first the layers
    with the largest drift for the time that int8 saves.
-4. All finalists are timed in one race, and the fastest finalist within the budget is chosen.
+
+The finalists then run in one race (`lmconv.tuning.race`), together with those of other targets.
 """
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
 
-from lmconv.inference.latency import Gain, faster
-from lmconv.judging.loss import Budget, Loss, Verdict
+from lmconv.console import phase
+from lmconv.judging.loss import Budget
 from lmconv.store.files import canonical
-from lmconv.tuning.trials import Trials, key
-from lmconv.types import Float64, Json, MixedPrecision, Precision
+from lmconv.tuning.race import Entrant
+from lmconv.tuning.trials import Trials, int8_layers, key
+from lmconv.types import MixedPrecision, Precision
 
-SEGMENTS_PER_SCREENING = 7
+SEGMENTS_PER_SCREENING = 8
 """Number of flipped graphs that are timed interleaved with the graph from which they differ."""
+ALWAYS_HALVED = 2
+"""Number of times that the halves of the network are halved whatever their flips cost."""
 MIN_CHANGE = 0.01
 """Smallest relative change of time that screening does not treat as noise."""
-MAX_FLIPS = 8
+MAX_FLIPS = 4
 """Largest number of promising flips that are tried, in sequence."""
-MAX_PROBES = 4
+MAX_PROBES = 3
 """Largest number of bisection steps for the number of layers that return to float."""
-EQUAL_SPEED_RATIO = 1.01
-"""Two graphs count as equally fast if their times do not differ significantly by more than this factor."""
 SCREENING_SHARE = 0.5
 """Share of the search time that screening may take."""
 
-FlipCosts: TypeAlias = Mapping[tuple[str, ...], float]
-"""For a segment of layers, the extra time of a run with the segment in float instead of int8, milliseconds."""
+FLOATS = (Precision.FP32, Precision.BF16)
+"""Float precisions of a search. fp16 is for size and for GPUs."""
+
+Segment: TypeAlias = tuple[str, ...]
+"""Names of layers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A judged and timed mix.
+class FlipCosts:
+    """Times of flipped segments of layers, compared with the graph in which nothing is flipped.
 
     Attributes:
-        name: Description for the user.
-        mix: Precisions, rewrites and decisions of the candidate.
-        loss: Loss on faces.
-        verdict: Verdict of the budget on the loss.
-        why: Reason of the verdict; empty if the loss is within the budget.
-        ms: Median time of a run on one thread, with one input or the network's fixed batch, milliseconds.
-        faster: Speed-up against fp32 on the same target, from the same race.
+        relative: For each timed segment, the extra time of a run with the segment in float instead of int8, as a
+            fraction of the time of a run.
+        base_ms: Time of a run with nothing flipped, milliseconds; 0 if nothing is timed.
     """
 
-    name: str
-    mix: MixedPrecision
-    loss: Loss
-    verdict: Verdict
-    why: str
-    ms: float
-    faster: Gain
+    relative: dict[Segment, float] = field(default_factory=dict)
+    base_ms: float = 0.0
+
+    def of(self, layer: str) -> float:
+        """Returns the cost of one layer, relative; its share of the smallest timed segment that holds the layer."""
+        holders = [segment for segment in self.relative if layer in segment]
+        smallest = min(holders, key=len, default=())
+        return self.relative[smallest] / len(smallest) if smallest else 0.0
+
+    def ms(self, layer: str) -> float | None:
+        """Returns the cost of one layer, milliseconds; None if the layer alone is not timed."""
+        cost = self.relative.get((layer,))
+        return None if cost is None else cost * self.base_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,31 +81,27 @@ class LayerSensitivity:
         name: Name of the layer's output in the graph.
         drift: Mean drift on faces if only this layer is int8, ION points.
         cost_ms: Extra time of a run if this layer is float instead of int8, milliseconds; negative if float is faster;
-            None if not timed.
-        int8: True if the layer is int8 in the chosen mix.
+            None if not timed alone.
     """
 
     name: str
     drift: float
     cost_ms: float | None
-    int8: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SearchResult:
+class Found:
     """Result of a search.
 
     Attributes:
-        candidates: All judged candidates, fastest first.
-        chosen: The chosen candidate, one of `candidates`.
-        why: Reason of the choice, for the user.
+        finalists: Mixes for the race.
         layers: Sensitivity of all layers that can be int8, in graph order; empty if the network has none.
+        complete: False if the time did not suffice for all screenings and probes.
     """
 
-    candidates: tuple[Candidate, ...]
-    chosen: Candidate
-    why: str
+    finalists: tuple[Entrant, ...]
     layers: tuple[LayerSensitivity, ...]
+    complete: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,89 +120,91 @@ class Search:
     seconds: float
     note: Callable[[str], object] = lambda text: None
     _start: float = field(default_factory=time.perf_counter)
+    _complete: bool = True
 
-    def run(self) -> SearchResult:
+    def run(self) -> Found:
         """Runs the search."""
-        finalists = self._uniform_float()
+        floats = self.uniform_float(FLOATS)
+        finalists = list(floats)
         layers: tuple[LayerSensitivity, ...] = ()
-        if uniform_int8 := self._uniform_int8():
-            fp32_ms, *int8_ms = self._screening_times([finalists[0], *uniform_int8])
-            fastest = int(np.argmin(int8_ms))
-            finalists.append(uniform_int8[fastest])
-            base = uniform_int8[fastest] if int8_ms[fastest] < fp32_ms else self._without_int8(finalists[0])
+        if uniform_int8 := self.uniform_int8():
+            times = self._screening_times([*floats, *uniform_int8])
+            float_ms, int8_ms = times[: len(floats)], times[len(floats) :]
+            finalists.append(uniform_int8[int(np.argmin(int8_ms))])
+            fastest_float = floats[int(np.argmin(float_ms))]
+            base = finalists[-1] if min(int8_ms) < min(float_ms) else self._without_int8(fastest_float)
             costs = self._flip_costs(base)
             fast = self._apply_flips(base, costs)
             mixes = self._toward_budget(fast, costs)
-            if mixes and any(mix.floats == Precision.BF16 for mix in finalists):
+            if mixes and any(mix.floats == Precision.BF16 for mix in floats):
                 mixes.append(replace(mixes[-1], floats=Precision.BF16))
-            finalists += [mix for mix in mixes if mix not in finalists and self._int8_layers(mix)]
+            finalists += [mix for mix in mixes if mix not in finalists and int8_layers(self.trials, mix)]
             layers = self._sensitivities(fast, costs)
-        candidates = self._race(finalists)
-        chosen, why = _choose(candidates)
-        int8_layers = set(self._int8_layers(chosen.mix)) if layers else set()
-        return SearchResult(
-            candidates=candidates,
-            chosen=chosen,
-            why=why,
-            layers=tuple(replace(layer, int8=layer.name in int8_layers) for layer in layers),
-        )
+        return Found(finalists=tuple(map(self.entrant, finalists)), layers=layers, complete=self._complete)
+
+    def uniform(self, precisions: Sequence[Precision]) -> list[Entrant]:
+        """Returns the mixes of one precision, of these precisions, that the target has and this machine computes."""
+        mixes = self.uniform_float([each for each in precisions if each != Precision.INT8])
+        if Precision.INT8 in precisions:
+            mixes += self.uniform_int8(every=False)
+        return [self.entrant(mix) for mix in mixes]
+
+    def entrant(self, mix: MixedPrecision) -> Entrant:
+        """Returns a mix as an entrant of a race."""
+        return Entrant(trials=self.trials, mix=mix, name=self._name(mix))
 
     def _time_left(self, share: float = 1.0) -> bool:
-        """True if less than this share of the search time has passed."""
-        return time.perf_counter() - self._start < share * self.seconds
+        """True if less than this share of the search time has passed; otherwise the search is not complete."""
+        left = time.perf_counter() - self._start < share * self.seconds
+        self._complete &= left
+        return left
 
-    def _uniform_float(self) -> list[MixedPrecision]:
-        """Returns the mixes of one float precision that the target has and this machine computes; fp32 first."""
-        target, decisions = self.trials.target, self.trials.compact_decisions()[0]
-        precisions = [p for p in (Precision.FP32, Precision.FP16, Precision.BF16) if p in target.precisions]
-        mixes = [
-            MixedPrecision(
-                precision=p, floats=_float_precision(p), rewrites=target.rewrites.get(p, ()), decisions=decisions
-            )
-            for p in precisions
-        ]
-        for mix in [mix for mix in mixes if mix.floats != Precision.FP32]:
-            caveat = str(self.trials.memo.get(f"caveat {key(mix)}", functools.partial(self._caveat, mix))["caveat"])
+    def _seconds_left(self) -> float:
+        return max(0.0, self._start + self.seconds - time.perf_counter())
+
+    def uniform_float(self, precisions: Sequence[Precision]) -> list[MixedPrecision]:
+        """Returns the mixes of these float precisions that the target has and this machine computes."""
+        target, mixes = self.trials.target, []
+        for precision in (precision for precision in precisions if precision in target.precisions):
+            caveat = "" if precision == Precision.FP32 else self._caveat(precision)
             if caveat:
-                self.note(f"{mix.precision} is left out: {caveat}")
-                mixes.remove(mix)
+                self.note(f"{target.name} {precision} is left out: {caveat}")
+            else:
+                mixes.append(self.trials.uniform(precision))
         return mixes
 
-    def _uniform_int8(self) -> list[MixedPrecision]:
+    def uniform_int8(self, *, every: bool = True) -> list[MixedPrecision]:
         """Returns the mixes with every layer in int8; empty if no layer can be int8.
 
-        The mixes are: the target's rewrites for int8, the target's rewrites for fp32 if different, and each further
-        decision of `compact` with the rewrites for int8.
+        The mixes are: the target's rewrites for int8, and, with `every`, its rewrites for fp32 if different.
         """
-        rewrites = dict.fromkeys(self.trials.target.rewrites.get(p, ()) for p in (Precision.INT8, Precision.FP32))
-        first, *others = self.trials.compact_decisions()
-        mixes = [MixedPrecision(precision=Precision.INT8, rewrites=passes, decisions=first) for passes in rewrites]
-        mixes += [replace(mixes[0], decisions=decisions) for decisions in others]
+        target = self.trials.target
+        if Precision.INT8 not in target.precisions:
+            return []
+        mix = self.trials.uniform(Precision.INT8)
+        others = [target.rewrites.get(Precision.FP32, ())] if every else []
+        rewrites = dict.fromkeys([mix.rewrites, *others])
+        mixes = [replace(mix, rewrites=passes) for passes in rewrites]
         return [mix for mix in mixes if self.trials.quantisable(mix).layers]
 
-    def _caveat(self, mix: MixedPrecision) -> Json:
-        return {"caveat": self.trials.caveat(mix)}
+    def _caveat(self, precision: Precision) -> str:
+        """Returns the reason why this machine does not compute in a precision; else empty."""
+        stored = self.trials.memo.get(f"caveat {precision}", lambda: {"caveat": self.trials.caveat(precision)})
+        return str(stored["caveat"])
 
-    def _without_int8(self, fp32: MixedPrecision) -> MixedPrecision:
+    def _without_int8(self, mix: MixedPrecision) -> MixedPrecision:
         """Returns the int8 mix that keeps every layer in float."""
-        return self._with_int8(replace(fp32, precision=Precision.INT8), ())
+        return self._with_int8(replace(mix, precision=Precision.INT8), ())
 
-    def _int8_layers(self, mix: MixedPrecision) -> list[str]:
-        """Returns the names of the int8 layers of a mix, in graph order."""
-        if mix.precision != Precision.INT8:
-            return []
-        float_layers = set(mix.settings.get("float_layers", ()))
-        return [layer for layer in self.trials.quantisable(mix).layers if layer not in float_layers]
-
-    def _with_int8(self, mix: MixedPrecision, layers: Sequence[str]) -> MixedPrecision:
+    def _with_int8(self, mix: MixedPrecision, layers: Iterable[str]) -> MixedPrecision:
         """Returns the mix with exactly these layers in int8."""
         float_layers = sorted(set(self.trials.quantisable(mix).layers) - set(layers))
         settings = {name: value for name, value in mix.settings.items() if name != "float_layers"}
         return replace(mix, settings=settings | ({"float_layers": float_layers} if float_layers else {}))
 
-    def _flipped(self, mix: MixedPrecision, segment: Sequence[str], to_int8: bool) -> MixedPrecision:
-        layers = set(self._int8_layers(mix))
-        return self._with_int8(mix, sorted(layers | set(segment) if to_int8 else layers - set(segment)))
+    def _flipped(self, mix: MixedPrecision, segment: Iterable[str], to_int8: bool) -> MixedPrecision:
+        layers = set(int8_layers(self.trials, mix))
+        return self._with_int8(mix, layers | set(segment) if to_int8 else layers - set(segment))
 
     def _screening_times(self, mixes: Sequence[MixedPrecision]) -> list[float]:
         """Returns the screening time of each mix, milliseconds; compare only values of the same call."""
@@ -208,41 +213,66 @@ class Search:
         return [float(value) for value in stored["ms"]]
 
     def _flip_costs(self, base: MixedPrecision) -> FlipCosts:
-        """Times the flip of every segment of layers against `base`, until the time for screening has passed."""
-        layers = self.trials.quantisable(base).layers
-        to_int8 = not self._int8_layers(base)
-        segments = list(dict.fromkeys([*self.trials.layers_by_kind(base), *_segments(layers)]))
-        costs: dict[tuple[str, ...], float] = {}
-        for start in range(0, len(segments), SEGMENTS_PER_SCREENING):
-            group = segments[start : start + SEGMENTS_PER_SCREENING]
-            if not self._time_left(SCREENING_SHARE):
-                self.note(f"{len(segments) - start} of {len(segments)} segments of layers are not timed: no time left")
+        """Times flips of segments of layers against `base`, until the time for screening has passed.
+
+        Kinds of layers and the large segments of the network are always timed, a smaller segment only if the flip of
+        the segment of which it is a half costs no time.
+        """
+        to_int8, target = not int8_layers(self.trials, base), self.trials.target.name
+        costs = FlipCosts()
+        halves = _halves(self.trials.quantisable(base).layers)
+        level = list(dict.fromkeys([*self.trials.layers_by_kind(base), *halves]))
+        large = set(halves)
+        for depth in range(len(self.trials.quantisable(base).layers)):
+            for start in range(0, len(level), SEGMENTS_PER_SCREENING):
+                if not self._time_left(SCREENING_SHARE):
+                    self.note(f"{target}: {len(level) - start} segments of layers are not timed: no time left")
+                    return costs
+                group = level[start : start + SEGMENTS_PER_SCREENING]
+                with phase(f"segments of layers, {self._seconds_left():.0f} s left"):
+                    costs = self._timed_flips(base, group, to_int8, costs)
+                self.note(f"{target}: timed {len(costs.relative)} segments of layers")
+            sign = 1 if to_int8 else -1
+            divided = [
+                segment
+                for segment in level
+                if (segment in large and depth < ALWAYS_HALVED) or sign * costs.relative[segment] > -MIN_CHANGE
+            ]
+            children = [half for segment in divided for half in _halves(segment)]
+            large = {half for segment in divided if segment in large for half in _halves(segment)}
+            level = [segment for segment in dict.fromkeys(children) if segment not in costs.relative]
+            if not level:
                 break
-            base_ms, *flipped_ms = self._screening_times(
-                [base, *(self._flipped(base, segment, to_int8) for segment in group)]
-            )
-            for segment, ms in zip(group, flipped_ms, strict=True):
-                costs[segment] = (base_ms - ms) if to_int8 else (ms - base_ms)
-            self.note(f"timed {start + len(group)} of {len(segments)} segments of layers")
         return costs
 
+    def _timed_flips(
+        self, base: MixedPrecision, segments: Sequence[Segment], to_int8: bool, costs: FlipCosts
+    ) -> FlipCosts:
+        """Times the flips of some segments in one screening, and adds them to the costs."""
+        base_ms, *flipped_ms = self._screening_times(
+            [base, *(self._flipped(base, segment, to_int8) for segment in segments)]
+        )
+        sign = -1 if to_int8 else 1
+        own = {segment: sign * (ms / base_ms - 1) for segment, ms in zip(segments, flipped_ms, strict=True)}
+        return FlipCosts(relative=costs.relative | own, base_ms=costs.base_ms or base_ms)
+
     def _apply_flips(self, base: MixedPrecision, costs: FlipCosts) -> MixedPrecision:
-        """Applies the flips that make `base` faster, best first; a flip is kept if the graph is then faster."""
-        to_int8 = not self._int8_layers(base)
-        min_gain = MIN_CHANGE * self._screening_times([base, base])[0]
-        gains = {segment: cost if to_int8 else -cost for segment, cost in costs.items()}
-        promising = sorted((s for s in gains if gains[s] > min_gain), key=lambda s: -gains[s])
-        for segment in promising[:MAX_FLIPS]:
-            flipped = self._flipped(base, segment, to_int8)
-            if flipped == base:
-                continue
-            base_ms, flipped_ms = self._screening_times([base, flipped])
-            base = flipped if flipped_ms < (1 - MIN_CHANGE) * base_ms else base
-        return base
+        """Returns the fastest of `base` and `base` with the 1, 2, 4 ... flips that save most time."""
+        to_int8 = not int8_layers(self.trials, base)
+        savings = {segment: cost if to_int8 else -cost for segment, cost in costs.relative.items()}
+        promising = sorted((s for s in savings if savings[s] > MIN_CHANGE), key=lambda s: -savings[s])
+        if not promising:
+            return base
+        counts = [2**power for power in range(MAX_FLIPS) if 2**power < len(promising)] + [len(promising)]
+        unions = [{layer for segment in promising[:count] for layer in segment} for count in counts]
+        mixes = _distinct(self._flipped(base, union, to_int8) for union in unions)
+        base_ms, *flipped_ms = self._screening_times([base, *mixes])
+        fastest = int(np.argmin(flipped_ms))
+        return mixes[fastest] if flipped_ms[fastest] < (1 - MIN_CHANGE) * base_ms else base
 
     def _toward_budget(self, fast: MixedPrecision, costs: FlipCosts) -> list[MixedPrecision]:
         """Returns the fastest mix; if its loss is outside the budget, also the tried mixes with more float layers."""
-        layers = self._int8_layers(fast)
+        layers = int8_layers(self.trials, fast)
         mixes: list[MixedPrecision] = []
         order: list[str] = []
 
@@ -253,14 +283,14 @@ class Search:
             loss = self.trials.loss(mix, self.budget.drift)
             verdict, why = self.budget.judge(loss)
             result = why or "within the budget"
-            self.note(f"{self._name(mix)}: ION {loss.ion.mean:+.3f}, drift {loss.drift.mean:.3f}: {result}")
+            name = f"{self.trials.target.name} {self._name(mix)}"
+            self.note(f"{name}: ION {loss.ion.mean:+.4f}, drift {loss.drift.mean:.3f}: {result}")
             return verdict == "within"
 
         if not layers or within_budget(0):
             return mixes
         drifts = dict(self.trials.layer_drifts(fast))
-        min_cost = MIN_CHANGE * self._screening_times([fast, fast])[0]
-        priority = {layer: drifts[layer] ** 2 / max(costs.get((layer,), 0.0), min_cost) for layer in layers}
+        priority = {layer: drifts[layer] ** 2 / max(costs.of(layer), MIN_CHANGE / len(layers)) for layer in layers}
         order += sorted(layers, key=lambda layer: -priority[layer])
         # The squares of independent drifts add up; this gives the first guess of the bisection.
         loss = self.trials.loss(fast, self.budget.drift)
@@ -277,80 +307,33 @@ class Search:
         return mixes
 
     def _sensitivities(self, mix: MixedPrecision, costs: FlipCosts) -> tuple[LayerSensitivity, ...]:
+        """Returns the sensitivity of every layer, if time is left to measure the drifts."""
+        if not self._time_left():
+            return ()
         return tuple(
-            LayerSensitivity(name=name, drift=drift, cost_ms=costs.get((name,)), int8=False)
+            LayerSensitivity(name=name, drift=drift, cost_ms=costs.ms(name))
             for name, drift in self.trials.layer_drifts(mix)
         )
-
-    def _race(self, finalists: Sequence[MixedPrecision]) -> tuple[Candidate, ...]:
-        """Judges and times all finalists, of which the first is fp32; returns the candidates fastest first."""
-        losses = [self.trials.loss(mix, self.budget.drift) for mix in finalists]
-        name = f"race {canonical([key(mix) for mix in finalists])}"
-        stored = self.trials.memo.get(
-            name, lambda: {"ms": [times.tolist() for times in self.trials.race_times(finalists)]}
-        )
-        times: list[Float64] = [np.array(each) for each in stored["ms"]]
-        candidates = []
-        for mix, loss, own_times in zip(finalists, losses, times, strict=True):
-            verdict, why = self.budget.judge(loss)
-            candidate = Candidate(
-                name=self._name(mix),
-                mix=mix,
-                loss=loss,
-                verdict=verdict,
-                why=why,
-                ms=float(np.median(own_times)),
-                faster=faster(times[0], own_times),
-            )
-            candidates.append(candidate)
-        return tuple(sorted(candidates, key=lambda candidate: candidate.ms))
 
     def _name(self, mix: MixedPrecision) -> str:
         """Returns the description of a mix for the user."""
         if mix.precision != Precision.INT8:
             return str(mix.precision)
-        layers, int8 = len(self.trials.quantisable(mix).layers), len(self._int8_layers(mix))
+        layers, int8 = len(self.trials.quantisable(mix).layers), len(int8_layers(self.trials, mix))
         default_rewrites = self.trials.target.rewrites.get(Precision.INT8, ())
         extra_rewrites = [name for name in mix.rewrites if name not in default_rewrites]
         text = "int8" if int8 == layers else f"int8 in {int8} of {layers} layers"
         if mix.floats == Precision.BF16:
             text += ", else bf16"
-        if mix.decisions != self.trials.compact_decisions()[0]:
-            text += f", channels in {mix.decisions['compact']['multiple']}s"
         return f"{text}, after {' '.join(extra_rewrites)}" if extra_rewrites else text
 
 
-def _choose(candidates: Sequence[Candidate]) -> tuple[Candidate, str]:
-    """Chooses the candidate with the least drift from all candidates within the budget that are equally fast.
-
-    Args:
-        candidates: All candidates, fastest first.
-
-    Returns:
-        The candidate, and the reason for the user.
-    """
-    fitting = [candidate for candidate in candidates if candidate.verdict == "within"]
-    best = max(candidate.faster.median for candidate in fitting)
-    equally_fast = [candidate for candidate in fitting if candidate.faster.high * EQUAL_SPEED_RATIO >= best]
-    chosen = min(equally_fast, key=lambda candidate: (candidate.loss.drift.mean, candidate.ms))
-    outside = [candidate for candidate in candidates if candidate.verdict != "within" and candidate.ms < chosen.ms]
-    if chosen is fitting[0]:
-        why = "fastest within the budget"
-    else:
-        why = f"not significantly slower than {fitting[0].name}, with less drift"
-    if outside:
-        why += f"; {outside[0].name} is faster, but {outside[0].why}"
-    return chosen, why
+def _halves(layers: Segment) -> list[Segment]:
+    """Returns the two halves of a segment; empty for a single layer."""
+    middle = len(layers) // 2
+    return [layers[:middle], layers[middle:]] if middle else []
 
 
-def _float_precision(precision: Precision) -> Precision:
-    return Precision.BF16 if precision == Precision.BF16 else Precision.FP32
-
-
-def _segments(layers: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yields the halves of the layers, then the quarters, and so on down to single layers."""
-    level = [tuple(layers)]
-    while level:
-        halves = [half for part in level if len(part) > 1 for half in (part[: len(part) // 2], part[len(part) // 2 :])]
-        yield from halves
-        level = halves
+def _distinct(mixes: Iterable[MixedPrecision]) -> list[MixedPrecision]:
+    """Returns the mixes without repetitions, in order."""
+    return list({key(mix): mix for mix in mixes}.values())

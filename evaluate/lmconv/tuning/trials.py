@@ -15,12 +15,13 @@ import numpy as np
 
 from lmconv.building import effort
 from lmconv.building.effort import Effort
-from lmconv.building.optimise import Optimised
 from lmconv.building.recipe import PRECISION_PASSES, precision_hint, resolve
-from lmconv.building.request import Choices, Conversion
+from lmconv.building.request import Conversion
 from lmconv.building.steps import steps
-from lmconv.building.trial import opened, timed
+from lmconv.building.trial import opened, timed_together
+from lmconv.console import phase
 from lmconv.graph.index import Graph, attribute
+from lmconv.inference.latency import latency
 from lmconv.inference.ort import OrtSession
 from lmconv.judging import parity
 from lmconv.judging.loss import Loss, Losses, loss, losses
@@ -33,7 +34,7 @@ from lmconv.quantise.static import quantise
 from lmconv.store.files import canonical
 from lmconv.tuning.faces import FOLDS, FoldedFaces
 from lmconv.tuning.memo import Memo
-from lmconv.types import Artifact, Float64, Json, MixedPrecision, ModelSpec, PassContext, Precision, Target, Variant
+from lmconv.types import Artifact, Json, MixedPrecision, ModelSpec, PassContext, Precision, Target, Variant
 
 if TYPE_CHECKING:
     import onnx
@@ -42,8 +43,12 @@ MAX_DRIFT_RATIO = 2.0
 """Multiple of the drift budget above which the remaining folds are skipped."""
 TIMING_CROPS = 8
 """Number of calibration crops for graphs that are only timed: the values of scales do not change the time."""
-SCREENING_QUANTILE = 0.25
-"""Quantile of the times that screening compares. A low quantile, because other load only makes times longer."""
+SCREENING_ROUNDS = 5
+"""Smallest number of rounds of a screening, which only compares medians."""
+DRIFT_FACES = 64
+"""Largest number of faces for the drift of single layers, which only orders the layers."""
+DESCRIPTIONS = ("layers", "whole")
+"""Decisions of `compact` that describe its result and are not needed to repeat it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,15 +83,37 @@ class Trials:
         """Artefact of the plain graph."""
         return self.conversion.base.artifact
 
+    def uniform(self, precision: Precision) -> MixedPrecision:
+        """Returns the mix of one precision, with the number of channels that `compact` chooses for this precision."""
+        name = f"decisions {precision}"
+        floats = Precision.BF16 if precision == Precision.BF16 else Precision.FP32
+        return MixedPrecision(
+            precision=precision,
+            floats=floats,
+            rewrites=self.target.rewrites.get(precision, ()),
+            decisions=self.memo.get(name, functools.partial(self._decisions, precision)),
+        )
+
+    def _decisions(self, precision: Precision) -> Json:
+        """Returns the decision of `compact` for a precision; empty if `compact` does not run."""
+        with phase(f"passes for {precision}"):
+            return self._decided(precision)
+
+    def _decided(self, precision: Precision) -> Json:
+        recipe = resolve(Variant(target=self.target.name, precision=precision), self.target, self.conversion.choices)
+        for result in steps(self.conversion, self.target, recipe):
+            decisions = {step["pass"]: step["decisions"] for step in result.recipe if not step["refused"]}
+            if decided := decisions.get("compact"):
+                kept = {name: value for name, value in decided.items() if name not in DESCRIPTIONS}
+                return {"compact": kept} if decided["layers"] else {}
+        return {}
+
     def float_graph(self, mix: MixedPrecision) -> onnx.ModelProto:
         """Returns the float graph of a mix: the plain graph after all passes except the passes of the precision."""
-        return self._optimised(Precision.MIXED, replace(self.conversion.choices, mix=_in_float(mix))).model
-
-    def _optimised(self, precision: Precision, choices: Choices) -> Optimised:
-        """Returns the result of all passes of a precision."""
-        recipe = resolve(Variant(target=self.target.name, precision=precision), self.target, choices)
+        choices = replace(self.conversion.choices, mix=_in_float(mix))
+        recipe = resolve(Variant(target=self.target.name, precision=Precision.MIXED), self.target, choices)
         *_, last = steps(replace(self.conversion, choices=choices), self.target, recipe)
-        return last
+        return last.model
 
     def quantisable(self, mix: MixedPrecision, *, timing_only: bool = True) -> Partial:
         """Returns the float graph of a mix with quantisation parameters for any selection of int8 layers.
@@ -98,30 +125,12 @@ class Trials:
         """
         cache_key = (key(_in_float(mix)), timing_only)
         if cache_key not in self._quantisable:
-            crops, settings = self.faces.calibration(None), self.settings
+            settings, count = self.settings, self.settings.crops
             if timing_only:
-                crops, settings = crops[:TIMING_CROPS], replace(settings, adaptive_rounding=False, correct_bias=False)
+                settings, count = replace(settings, adaptive_rounding=False, correct_bias=False), TIMING_CROPS
+            crops = self.faces.calibration(None, count)
             self._quantisable[cache_key] = prepare(self.float_graph(mix), crops, settings)
         return self._quantisable[cache_key]
-
-    def compact_decisions(self) -> list[Json]:
-        """Returns the alternative decisions of `compact`, each with another multiple for the numbers of channels.
-
-        The first entry is the decision for fp32 on this target; the only entry is empty if `compact` decided nothing.
-        """
-
-        def measure() -> Json:
-            result = self._optimised(Precision.FP32, self.conversion.choices)
-            decisions = {step["pass"]: step["decisions"] for step in result.recipe}.get("compact") or {}
-            alternatives = result.measured.get("compact", {}).get("faster than multiple 1", {})
-            chosen = decisions.get("multiple")
-            multiples = (
-                [chosen, *(multiple for multiple in map(int, alternatives) if multiple != chosen)] if chosen else []
-            )
-            return {"multiples": multiples}
-
-        multiples = self.memo.get("widths", measure)["multiples"]
-        return [{"compact": {"multiple": multiple}} for multiple in multiples] or [{}]
 
     def layers_by_kind(self, mix: MixedPrecision) -> list[tuple[str, ...]]:
         """Returns the layers that can be int8, by kind: grouped or dense, with a 1x1 or a larger kernel.
@@ -147,7 +156,7 @@ class Trials:
         """Returns the graph of a mix; int8 is calibrated without the faces of `fold`, or on all faces for None."""
         model = self.float_graph(mix)
         if mix.precision == Precision.INT8:
-            crops, cache_key = self.faces.calibration(fold), (key(_in_float(mix)), fold)
+            crops, cache_key = self.faces.calibration(fold, self.settings.crops), (key(_in_float(mix)), fold)
             if cache_key not in self._statistics:
                 self._statistics[cache_key] = observe(Graph.of(prepared(model)), crops)
             return quantise(model, crops, read(mix.settings, self.settings), self._statistics[cache_key])[0]
@@ -158,9 +167,9 @@ class Trials:
             model = PASSES.load(pass_name).apply(copy, context)[0]
         return model
 
-    def caveat(self, mix: MixedPrecision) -> str:
-        """Returns the runtime's caveat if this machine does not compute as the mix says; otherwise an empty text."""
-        with opened(self.artifact, self.target, self.timing_graph(mix), precision_hint(mix)) as session:
+    def caveat(self, precision: Precision) -> str:
+        """Returns the runtime's caveat if this machine does not compute in a precision; otherwise an empty text."""
+        with opened(self.artifact, self.target, self.conversion.base.model, precision) as session:
             return session.execution_mismatch
 
     def loss(self, mix: MixedPrecision, drift: float | None) -> Loss:
@@ -174,11 +183,13 @@ class Trials:
         if mix.precision != Precision.INT8:
             return loss(self._losses(mix, None))
         ion, drifts = np.empty(0), np.empty(0)
-        for fold in range(FOLDS):
-            part = self._losses(mix, fold)
-            ion, drifts = np.append(ion, part.ion), np.append(drifts, part.drift)
-            if drift is not None and not np.mean(drifts) <= MAX_DRIFT_RATIO * drift:
-                break
+        with phase("judging on faces, fold", FOLDS) as part:
+            for fold in range(FOLDS):
+                part()
+                measured = self._losses(mix, fold)
+                ion, drifts = np.append(ion, measured.ion), np.append(drifts, measured.drift)
+                if drift is not None and not np.mean(drifts) <= MAX_DRIFT_RATIO * drift:
+                    break
         return loss(Losses(ion=ion, drift=drifts))
 
     def _losses(self, mix: MixedPrecision, fold: int | None) -> Losses:
@@ -199,43 +210,48 @@ class Trials:
         """Times mixes in blocks, for about `effort.screening_seconds`.
 
         Returns:
-            One low quantile of the times per mix, milliseconds. Compare only values of the same call.
+            The median of the block medians of each mix, milliseconds. Compare only values of the same call.
         """
-        times = self._times(mixes, self.effort.screening_seconds)
-        return [float(np.quantile(each, SCREENING_QUANTILE)) for each in times]
+        graphs = [self.contestant(mix) for mix in mixes]
+        seconds, clock = self.effort.screening_seconds, self.target.clock
+        times = timed_together(self.artifact, graphs, seconds, rounds=SCREENING_ROUNDS, clock=clock)
+        return [latency(each).median_ms for each in times]
+
+    def contestant(self, mix: MixedPrecision) -> tuple[Target, onnx.ModelProto, Precision]:
+        """Returns target, graph and hint of a mix for timing, see `lmconv.building.trial.timed_together`."""
+        return self.target, self.timing_graph(mix), precision_hint(mix)
 
     def layer_drifts(self, mix: MixedPrecision) -> Iterator[tuple[str, float]]:
-        """Yields each layer's name, and the mean drift on faces if only this layer is int8, ION points."""
-        network = self.quantisable(mix, timing_only=False)
+        """Yields each layer's name, and the mean drift on faces if only this layer is int8, ION points.
+
+        The drift is that of at most `DRIFT_FACES` faces.
+        """
+        network = self.quantisable(mix)
+        crops, expected = self.faces.first(DRIFT_FACES)
 
         def measure(layer: str) -> Json:
-            with OrtSession(network.graph_of([layer]).SerializeToString()) as session:
-                outputs = parity.on_faces(session, self.spec, self.faces.crops)
-            drift = parity.drift(outputs, self.faces.expected, self.faces.crops)
-            return {"drift": float(np.mean(drift))}
+            complete = self.quantisable(mix, timing_only=False)
+            with OrtSession(complete.graph_of([layer]).SerializeToString()) as session:
+                outputs = parity.on_faces(session, self.spec, crops)
+            return {"drift": float(np.mean(parity.drift(outputs, expected, crops)))}
 
-        for layer in network.layers:
-            name = f"alone {layer} {key(_in_float(mix))}"
-            yield layer, self.memo.get(name, functools.partial(measure, layer))["drift"]
-
-    def race_times(self, mixes: Sequence[MixedPrecision]) -> list[Float64]:
-        """Times mixes in blocks on one thread, for about `effort.race_seconds`.
-
-        Returns:
-            For each mix (rounds, timed) float64, milliseconds.
-        """
-        return self._times(mixes, self.effort.race_seconds)
-
-    def _times(self, mixes: Sequence[MixedPrecision], seconds: float) -> list[Float64]:
-        models = [self.timing_graph(mix) for mix in mixes]
-        # Processor time does not depend on other load, but does not include the time of a GPU.
-        return timed(
-            self.artifact, self.target, models, [precision_hint(mix) for mix in mixes], seconds, self.target.clock
-        )
+        with phase("drift of layer", len(network.layers)) as part:
+            for layer in network.layers:
+                part()
+                name = f"alone {layer} {key(_in_float(mix))}"
+                yield layer, self.memo.get(name, functools.partial(measure, layer))["drift"]
 
 
 def _in_float(mix: MixedPrecision) -> MixedPrecision:
     return replace(mix, precision=Precision.FP32, floats=Precision.FP32, settings={})
+
+
+def int8_layers(trials: Trials, mix: MixedPrecision) -> list[str]:
+    """Returns the names of the int8 layers of a mix, in graph order."""
+    if mix.precision != Precision.INT8:
+        return []
+    float_layers = set(mix.settings.get("float_layers", ()))
+    return [layer for layer in trials.quantisable(mix).layers if layer not in float_layers]
 
 
 def key(mix: MixedPrecision) -> str:

@@ -21,12 +21,13 @@ def front(title: str, points: Sequence[Json], allowed: float | None) -> str:
 
     Args:
         title: Text above the diagram.
-        points: `points` of the document of `lmconv tune`.
+        points: `points` of the document of `lmconv tune`; points that are not judged are left out.
         allowed: Drift that the budget allows, ION points, drawn as a line; None for any.
 
     Returns:
         An SVG document.
     """
+    points = [point for point in points if point["loss"]]
     slowest = 1.1 * max(point["ms"] for point in points)
     drifts: list[float | None] = [point["loss"]["drift"]["mean"] for point in points]
     largest = 1.15 * max(*(drift or 0.0 for drift in drifts), allowed or 0.0, 0.1)
