@@ -2,7 +2,7 @@
 
 Prints two Markdown tables and writes `OUT/compaction.json`: channels, parameters and FLOPs of the plain graph and of
 the artefact, the time of compaction, and the speed-up of the artefact against the plain graph, on the same target
-(`lmconv export --explain`) and, for trained weights, against ONNX Runtime (`ratio_plain` of `lmconv bench`); one
+(`lmconv export --explain`) and, for trained weights, against ONNX Runtime (`ratio_flushed` of `lmconv bench`); one
 thread, batch 1. Networks without trained weights get seeded random weights, which have no dead channels: compaction
 must not change these networks.
 """
@@ -46,7 +46,7 @@ def network(model: str, out: Path) -> list[dict[str, Any]]:
     )
     trained = [row["path"] for row in exported["artifacts"] if not row["weights"].startswith("random")]
     timed = run("bench", *trained, "--json")["rows"] if trained else []
-    ratios = {row["path"]: row["ratio_plain"] for row in timed}
+    ratios = {row["path"]: row["ratio_flushed"] for row in timed}
     return [describe(row, ratios.get(row["path"])) for row in exported["artifacts"]]
 
 
@@ -55,7 +55,7 @@ def describe(row: dict[str, Any], ratio: float | None) -> dict[str, Any]:
 
     Args:
         row: Row of the artefact in the document of `lmconv export`.
-        ratio: `ratio_plain` of `lmconv bench`; None if the artefact was not timed.
+        ratio: `ratio_flushed` of `lmconv bench`; None if the artefact was not timed.
     """
     artifact = artifacts.read(Path(row["path"]))
     decisions = artifacts.decided(artifact.recipe, "compact") or {"layers": [], "multiple": None}
@@ -70,7 +70,7 @@ def describe(row: dict[str, Any], ratio: float | None) -> dict[str, Any]:
         "multiple": decisions["multiple"],
         "seconds": artifact.measured["passes"]["compact"]["seconds"],
         "explained": row["explained"],
-        "ratio_plain": ratio,
+        "ratio_flushed": ratio,
     }
 
 
@@ -103,7 +103,7 @@ def _size(row: dict[str, Any]) -> list[str]:
 
 def speeds(rows: list[dict[str, Any]]) -> str:
     """Speed-ups as a Markdown table."""
-    header = ["network", "target", "by compact", "by all passes", "ratio_plain"]
+    header = ["network", "target", "by compact", "by all passes", "ratio_flushed"]
     return markdown(header, [_speed(row) for row in rows])
 
 
@@ -111,7 +111,7 @@ def _speed(row: dict[str, Any]) -> list[str]:
     compact = next(step for step in row["explained"]["passes"] if step["pass"] == "compact")
     gains = [compact["faster"], row["explained"]["total"]["faster"]]
     cells = [f"{gain['median']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]" if gain else "" for gain in gains]
-    return [row["model"], row["target"], *cells, f"{row['ratio_plain']:.2f}" if row["ratio_plain"] else ""]
+    return [row["model"], row["target"], *cells, f"{row['ratio_flushed']:.2f}" if row["ratio_flushed"] else ""]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from functools import cache
@@ -74,6 +75,16 @@ def describe() -> Json:
         "system": platform.platform(),
         "versions": versions(),
     }
+
+
+def cache_bytes() -> int | None:
+    """Returns the bytes of the largest cache of the first processor; None if the system does not tell (Linux does)."""
+    sizes = []
+    for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        with contextlib.suppress(OSError, ValueError):
+            text = file.read_text(encoding="ascii").strip()
+            sizes.append(int(text.rstrip("KM")) << {"K": 10, "M": 20}.get(text[-1:], 0))
+    return max(sizes, default=None)
 
 
 def _cores() -> int:

@@ -345,17 +345,29 @@ class Source:
 
 
 class Session(Protocol):
-    """A loaded artefact, ready to run; a context manager that frees memory and device at the end.
+    """A loaded artefact, ready to run; a context manager that frees memory and device at the end."""
 
-    Attributes:
-        execution_mismatch: Difference between the artefact's `execution` and this machine's actual computation; empty
-            without a difference.
-    """
-
-    execution_mismatch: str
+    @property
+    def execution_mismatch(self) -> str:
+        """Difference between the artefact's `execution` and this machine's computation; empty without a difference."""
+        ...
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Computes the outputs, by name. Shapes and dtypes are as in the spec."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
+class Streams(Protocol):
+    """A loaded artefact that computes several runs at the same time; a context manager as `Session` is."""
+
+    def run(self, inputs: Arrays, runs: int) -> list[float]:
+        """Computes the same inputs `runs` times; returns the end of each run, `perf_counter` seconds, ascending."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -566,6 +578,8 @@ class Target:
         requires: Returns an instruction to install missing packages ("pip install …"), or None if the target can run.
         build: Writes the model files for a graph to a folder.
         open: Loads an artefact on a device with a number of threads.
+        open_streams: Loads an artefact for a number of runs at the same time. None if each stream is a thread with a
+            session of `open`.
         check_loadable: Refuses an artefact that cannot or must not be loaded here, before the runtime is used.
         engines: True if the target builds engines, for which `BuildOptions` are.
         fixed_size: True if an artefact needs one size of picture.
@@ -593,6 +607,7 @@ class Target:
     requires: Callable[[], str | None]
     build: Callable[[onnx.ModelProto, Path, ModelSpec, Precision, BuildOptions], Built]
     open: Callable[[Artifact, OpenOptions], Session]
+    open_streams: Callable[[Artifact, OpenOptions, int], Streams] | None = None
     check_loadable: Callable[[Artifact, OpenOptions], None] = lambda artifact, options: None
     engines: bool = False
     fixed_size: bool = False

@@ -3,9 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
-from tests.helpers import Cli
+from onnx import numpy_helper
+from tests.helpers import Cli, tiny_onnx
 
+from lmconv.benching.measuring import COLD_ROUNDS
 from lmconv.store import artifact as artifacts
 
 KEYS = {
@@ -25,6 +28,9 @@ KEYS = {
     "p99_ms",
     "ratio_torch",
     "ratio_plain",
+    "ratio_flushed",
+    "cold",
+    "streams",
 }
 
 
@@ -44,7 +50,12 @@ def test_every_artefact_is_timed_with_both_ratios(cli: Cli, build: Path, weights
     assert [row["path"] for row in ran.document["rows"]] == [str(path) for path in paths]
     for row in ran.document["rows"]:
         assert set(row) >= KEYS
-        assert (row["device"], row["threads"], row["batch"], row["samples"]) == ("cpu", 1, 1, 80)  # whole blocks of 20
+        assert (row["device"], row["threads"], row["batch"], row["samples"]) == (
+            "cpu",
+            1,
+            1,
+            72,
+        )  # nine rounds of eight
         assert 0 < row["low_ms"] <= row["median_ms"] <= row["high_ms"]
         assert row["median_ms"] <= row["p90_ms"]
         assert row["p99_ms"] is None
@@ -134,6 +145,9 @@ def test_a_missing_gpu_is_reported_once_and_before_any_work(cli: Cli, small: Pat
         (("--device", "gpu", "--threads", "1"), "--threads is for the CPU"),
         (("--sweep",), "--sweep is for a GPU"),
         (("--device", "gpu", "--sweep", "--batch", "8"), "--sweep and --batch contradict each other"),
+        (("--device", "gpu", "--streams", "2"), "--streams is for the CPU"),
+        (("--device", "gpu", "--cold"), "--cold is for the CPU"),
+        (("--streams", "100000"), "--streams 100000 with --threads 1 on a machine with"),
     ],
 )
 def test_contradicting_options_are_refused(cli: Cli, options: tuple[str, ...], message: str) -> None:
@@ -144,3 +158,74 @@ def test_the_table_names_the_machine(cli: Cli, small: Path) -> None:
     out = cli("bench", small / "onnx-fp32", "--samples", "64").out
     assert "onnx-fp32" in out
     assert "cores" in out.splitlines()[-1]
+
+
+def test_cold_adds_runs_after_a_sweep_of_the_cache(cli: Cli, small: Path) -> None:
+    (row,) = bench(cli, small / "onnx-fp32", "--samples", "64", "--cold")
+    assert row["cold"]["samples"] == COLD_ROUNDS
+    assert 0 < row["cold"]["low_ms"] <= row["cold"]["median_ms"] <= row["cold"]["high_ms"]
+    assert row["cold"]["ratio_flushed"] > 0
+
+
+@pytest.mark.parametrize("artefact", ["onnx-fp32", "openvino-fp32"])
+def test_streams_adds_images_per_second(cli: Cli, small: Path, artefact: str) -> None:
+    options = ("--samples", "64", "--streams", "1", "--batch", "2")
+    (row,) = bench(cli, small / artefact, *options)
+    assert row["streams"]["count"] == 1
+    assert 0 < row["streams"]["low"] <= row["streams"]["throughput"] <= row["streams"]["high"]
+    assert row["streams"]["ratio_flushed"] > 0
+
+
+def test_the_table_has_a_column_for_each_measurement(cli: Cli, small: Path) -> None:
+    usual = cli("bench", small / "onnx-fp32", "--samples", "64").out.splitlines()[0]
+    assert not {"cold ms", "images/s", "x published"} & set(usual.split("  "))
+    header = cli("bench", small / "onnx-fp32", "--samples", "64", "--cold", "--streams", "1").out.splitlines()[0]
+    assert {"cold ms", "images/s"} <= {cell.strip() for cell in header.split("  ")}
+
+
+def test_without_baselines_only_the_artefacts_are_timed(cli: Cli, small: Path) -> None:
+    ran = cli("bench", small / "onnx-fp32", "--samples", "64", "--no-baseline", "--json")
+    assert ran.document["baselines"] == []
+    assert {ran.document["rows"][0][f"ratio_{name}"] for name in ("torch", "plain", "flushed")} == {None}
+    assert ran.err == ""
+
+
+def test_a_plain_graph_without_denormals_is_one_baseline(cli: Cli, small: Path) -> None:
+    document = cli("bench", small / "onnx-fp32", "--samples", "64", "--json").document
+    assert [row["target"] for row in document["baselines"]] == ["plain"]
+    assert document["rows"][0]["ratio_flushed"] == document["rows"][0]["ratio_plain"]
+
+
+def test_a_plain_graph_with_denormals_is_timed_with_zeros_in_their_place_too(cli: Cli, tmp_path: Path) -> None:
+    model = tiny_onnx()
+    weights = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weights[0, 0] = 1e-40
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, "conv.weight"))
+    path = tmp_path / "denormal.onnx"
+    onnx.save(model, path)
+    assert cli("export", path, "--no-guard").code == 0
+    ran = cli("bench", "build/denormal", "--samples", "64", "--json")
+    assert [row["target"] for row in ran.document["baselines"]] == ["plain", "flushed"]
+    assert "64 weights of the plain graph are denormal" in ran.err
+    (row,) = ran.document["rows"]
+    assert row["ratio_flushed_low"] <= row["ratio_flushed"] <= row["ratio_flushed_high"]
+    assert "x published" in cli("bench", "build/denormal", "--samples", "64").out
+
+
+def test_folders_are_the_artefacts_below_them(cli: Cli, small: Path) -> None:
+    expected = [f"build/tiny/{name}" for name in ("onnx-fp32", "openvino-bf16", "openvino-fp32")]
+    for arguments in (["build"], ["build/tiny"], sorted(Path("build/tiny").glob("[!.]*"))):
+        assert [row["path"] for row in bench(cli, *arguments, "--samples", "64", "--no-baseline")] == expected
+
+
+def test_a_plain_graph_alone_is_a_baseline(cli: Cli, small: Path) -> None:
+    document = cli("bench", small / "plain", "--samples", "64", "--json").document
+    assert document["rows"] == []
+    assert [(row["target"], row["ratio_plain"]) for row in document["baselines"]] == [("plain", 1.0)]
+
+
+def test_an_artefact_that_does_not_open_leaves_the_others(cli: Cli, small: Path) -> None:
+    (small / "openvino-fp32" / "model.xml").write_bytes(b"broken")
+    ran = cli("bench", small / "openvino-fp32", small / "onnx-fp32", "--samples", "64", "--json")
+    ran.refused(4, "openvino-fp32")
+    assert [row["target"] for row in ran.document["rows"]] == ["onnx"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 from onnx import numpy_helper
 from tests.helpers import COMMAND, Cli, add_face, face, other_package, python
 
+from lmconv.judging import answers
 from lmconv.pipeline import convert
 from lmconv.plugins import TARGETS
-from lmconv.sources.resolve import resolve
+from lmconv.sources.resolve import open_source, resolve
 from lmconv.store import artifact as artifacts
-from lmconv.types import Precision
+from lmconv.types import Precision, Source
 
 KEYS = {
     "path",
@@ -303,6 +305,53 @@ def test_a_face_without_its_partner_is_reported(cli: Cli, small: Path, tiny: Pat
     assert ran.code == 0
     assert ran.document["artifacts"][0]["ion"]["challenge"]["n"] == 1
     assert "i0.png: no .pts file beside it" in ran.err
+
+
+# Outputs that are kept
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the source networks that were opened."""
+    opened: list[str] = []
+
+    def counted(source: Source) -> object:
+        opened.append(source.spec.name)
+        return open_source(source)
+
+    monkeypatch.setattr(answers, "open_source", counted)
+    return opened
+
+
+def test_the_source_runs_once_for_the_same_inputs(
+    cli: Cli, small: Path, tiny: Path, faces: Path, runs: list[str]
+) -> None:
+    command = ("verify", small, "--weights", tiny, "--data", faces, "--json")
+    first = cli(*command)
+    assert (first.code, runs) == (0, ["tiny"])
+    assert cli(*command).document == first.document
+    assert runs == ["tiny"]
+    add_face(faces / "ibug", "i0", face(16, 15, 45, 50), seed=10)
+    assert cli(*command).document["artifacts"][0]["source_ion"] != first.document["artifacts"][0]["source_ion"]
+    assert runs == ["tiny", "tiny"]
+
+
+def test_outputs_of_code_that_may_change_are_never_kept(cli: Cli, own_build: Path, runs: list[str]) -> None:
+    shutil.copytree(own_build, ".", dirs_exist_ok=True)
+    command = ("verify", "flat-Flat/onnx-fp32", "--model", "flat.py:Flat")
+    assert cli(*command).code == 0
+    text = Path("flat.py").read_text(encoding="utf-8")
+    Path("flat.py").write_text(text.replace("self.fc(x.flatten(1))", "2 * self.fc(x.flatten(1))"), encoding="utf-8")
+    assert cli(*command).code == 1
+    assert len(runs) == 2
+
+
+def test_a_cache_that_cannot_be_written_fails_nothing(
+    cli: Cli, small: Path, tiny: Path, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert cli("verify", small / "onnx-fp32", "--weights", tiny, "--data", faces).code == 0
 
 
 # Machines with fewer packages

@@ -20,7 +20,7 @@ from lmconv.plugins import TARGETS
 from lmconv.store import artifact as artifacts
 from lmconv.store import reference as reference_file
 from lmconv.store.reference import Reference
-from lmconv.types import Artifact, Float32, ModelSpec, OpenOptions, Precision, Session, Target
+from lmconv.types import Artifact, Float32, Float64, ModelSpec, OpenOptions, Precision, Session, Target
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,12 +57,16 @@ class Network:
         head = head_of(artifact.spec)
         if head.name != "points" or expected.landmarks.shape != result.landmarks.shape:
             return expected
-        with self.open() as session:
-            jumped = jumps(session, self.spec, inputs, artifact.precision, self.graph)
+        jumped = self.jumps(inputs, artifact.precision)
         target = TARGETS.load(artifact.target)
         allowed = limits.coordinate(target, artifact.precision, artifact.spec.input_size)
         scale = head.gap(result, expected).landmarks.scale
         return replace(expected, undecided=ties(result, expected, jumped, allowed * scale))
+
+    def jumps(self, inputs: Float32, precision: Precision) -> Float64:
+        """Returns the movements of the points under rounding, see `lmconv.inference.ties.jumps`."""
+        with self.open() as session:
+            return jumps(session, self.spec, inputs, precision, self.graph)
 
     def on_parity_noise(self, spec: ModelSpec) -> Reference:
         """Returns the seeded inputs of `lmconv verify` for an artefact, and the outputs of the network for them."""

@@ -14,6 +14,7 @@ from lmconv.building.recipe import Recipe, depends_on_faces, resolve
 from lmconv.building.request import Conversion
 from lmconv.building.steps import steps
 from lmconv.building.target_graph import TargetGraph, content, with_batch
+from lmconv.console import phase
 from lmconv.errors import UsageError
 from lmconv.graph.denormals import flushed
 from lmconv.graph.facts import QUANTISERS, copied, set_batch
@@ -95,7 +96,8 @@ def _build(
     with artifacts.staged(path) as new:
         cache = choices.engine.cache or conversion.out
         engine = replace(choices.engine, cache=cache, modules=artifacts.modules(base.artifact))
-        built = target.build(graph.model, new, graph.spec, recipe.hint, engine)
+        with phase("building"):
+            built = target.build(graph.model, new, graph.spec, recipe.hint, engine)
         reference_file.write(new, graph.spec, reference)
         document = content(graph, variant, parents, start, exporter=base.artifact.recipe["exporter"])
         document |= {"execution": built.execution, "machine": built.machine}
@@ -104,7 +106,8 @@ def _build(
             document["recipe"]["faces"] = sorted({*conversion.crops.pictures(), *choices.pictures})
         artifacts.write(new, document)
         try:
-            undecided = accept(new, target, _expected(reference, graph, recipe), _network(conversion))
+            with phase("comparing with the source"):
+                undecided = accept(new, target, _expected(reference, graph, recipe), _network(conversion))
         except NotReproduced as error:
             raise blamed(error, new, base.model, path.parent / artifacts.WHY) from error
         document["measured"]["warnings"] += notes

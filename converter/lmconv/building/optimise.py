@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lmconv.building.recipe import PRECISION_PASSES
+from lmconv.console import phase
 from lmconv.errors import GateFailed, UsageError, first_line
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import outputs
@@ -76,7 +77,8 @@ def optimise(
             raise UsageError(f"{name} needs faces to calibrate on", hint="give --calibration DIR, annotated faces")
         before = _outputs(model, context) if before is None else before
         start = time.perf_counter()
-        result, decisions, after, reason = _attempt(step, model, context, before)
+        with phase(name):
+            result, decisions, after, reason = _attempt(step, model, context, before)
         if reason:
             if step.required:
                 raise GateFailed(f"pass {name} is refused: {reason}", hint="the graph before it is kept")

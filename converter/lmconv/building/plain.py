@@ -14,6 +14,7 @@ from lmconv.building.optimise import optimise
 from lmconv.building.recipe import PLAIN_PASSES
 from lmconv.building.request import Crops
 from lmconv.building.target_graph import TargetGraph, content, with_batch
+from lmconv.console import phase
 from lmconv.errors import InputError
 from lmconv.graph.denormals import count
 from lmconv.graph.facts import flops, parameters
@@ -83,8 +84,10 @@ def _made(folder: Path, source: Source, crops: Crops | None, batch: int | None) 
     start = time.perf_counter()
     with open_source(source) as session:
         source, notes = _settled(session, batch)
-        reference, counts = _reference(session, source)
-        exported = export_session(source, session, batch)
+        with phase("running the network"):
+            reference, counts = _reference(session, source)
+        with phase("exporting"):
+            exported = export_session(source, session, batch)
     spec = _exported(source.spec, exported.model)
     source = replace(source, spec=with_batch(source.spec, spec.batch))
     notes += exported.notes

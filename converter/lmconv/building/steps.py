@@ -98,7 +98,7 @@ def _timed_after(
         spec=artifact.spec,
         crops=conversion.crops() if conversion.crops else None,
         scheme=recipe.scheme,
-        settings={"crops": ROUGH_CROPS, "adaptive_rounding": False},
+        settings={"crops": ROUGH_CROPS, "rough": True},
     )
     lowered = []
     for model in models:

@@ -10,13 +10,12 @@ import os
 from pathlib import Path
 
 from lmconv.errors import InputError
-from lmconv.sources.checkpoints import cache_folder
-from lmconv.store.files import writing
+from lmconv.store.files import user_folder, writing
 
 
 def path() -> Path:
     """Returns the path of the ledger."""
-    return cache_folder().parent / "engines.txt"
+    return user_folder() / "engines.txt"
 
 
 def known(digest: str) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import onnx
@@ -33,6 +36,20 @@ ELEMENTS = {
 """Element type by its name in ONNX Runtime."""
 NATIVE = {f"tensor({name})" for name, number in ELEMENTS.items() if number in NUMPY}
 """Types in ONNX Runtime of tensors that numpy has too."""
+
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def on_all_cores(function: Callable[[T], U], items: Iterable[T]) -> list[U]:
+    """Returns the results of a function that spends its time in NumPy or ONNX Runtime, computed in parallel."""
+    return list(_threads().map(function, items))
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="lmconv")
 
 
 def restored(name: str) -> str:
@@ -111,7 +128,8 @@ def run_node(
     import onnxruntime as ort
 
     names = dict.fromkeys(reads(node))
-    chunks = {name: [to_runtime(chunk) for chunk in values[name]] for name in names if name in values}
+    chunks = {name: on_all_cores(to_runtime, values[name]) for name in names if name in values}
+    count = max((len(value) for value in chunks.values()), default=1)
     outputs = [name for name in node.output if name]
     node_graph = helper.make_graph(
         [node],
@@ -123,13 +141,15 @@ def run_node(
     model = helper.make_model(node_graph, opset_imports=graph.opsets, ir_version=10)
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1 if count > 1 else 0  # several arrays are computed in parallel
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    count = max((len(value) for value in chunks.values()), default=1)
-    results = [
-        session.run_with_ort_values(outputs, {name: value[index % len(value)] for name, value in chunks.items()})
-        for index in range(count)
-    ]
-    return {name: [from_runtime(result[index]) for result in results] for index, name in enumerate(outputs)}
+
+    def run(index: int) -> list[Any]:
+        inputs = {name: value[index % len(value)] for name, value in chunks.items()}
+        return [from_runtime(value) for value in session.run_with_ort_values(outputs, inputs)]
+
+    return dict(zip(outputs, map(list, zip(*on_all_cores(run, range(count)), strict=True)), strict=True))
 
 
 def to_runtime(value: NDArray[Any] | onnxruntime.OrtValue) -> onnxruntime.OrtValue:
@@ -166,5 +186,5 @@ def channel_mean(values: Chunks, axis: int | None = None) -> Float32:
     """
     channel = axis or (1 if values[0].ndim > 3 else values[0].ndim - 1)
     averaged = tuple(axis for axis in range(values[0].ndim) if axis != channel)
-    means = [chunk.mean(axis=averaged, dtype=np.float64) for chunk in values]
+    means = on_all_cores(lambda chunk: chunk.mean(axis=averaged, dtype=np.float64), values)
     return np.average(means, axis=0, weights=[len(chunk) for chunk in values]).astype(np.float32)

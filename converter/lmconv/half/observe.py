@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from lmconv.graph.execution import Chunks, channel_mean, run_node, walk
+from lmconv.graph.execution import Chunks, channel_mean, on_all_cores, run_node, walk
 from lmconv.graph.facts import LAYERS
 from lmconv.graph.index import Graph, attribute
 from lmconv.half.operators import WEIGHTED, fixed_inputs, key, retype_attributes
@@ -48,7 +48,7 @@ class Observed:
         for name, chunks in tensors.items():
             self.types[name] = chunks[0].dtype
             if chunks[0].dtype == np.float32:
-                self.largest[name] = max(self.largest.get(name, 0.0), *(_largest(chunk) for chunk in chunks))
+                self.largest[name] = max(self.largest.get(name, 0.0), *on_all_cores(_largest, chunks))
 
     def is_float32(self, name: str) -> bool:
         """True if a value is a float32 tensor."""

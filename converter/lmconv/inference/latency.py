@@ -8,10 +8,13 @@ blocks of one round stay valid.
 
 from __future__ import annotations
 
+import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, comb
+from typing import TypeAlias
 
 import numpy as np
 
@@ -30,10 +33,12 @@ class Block:
     Attributes:
         untimed: Number of runs that fill the cache first.
         timed: Number of timed runs.
+        every: 2 for a contestant that takes part in every second round, and so on.
     """
 
     untimed: int = 5
     timed: int = 20
+    every: int = 1
 
     @property
     def runs(self) -> int:
@@ -46,6 +51,13 @@ BLOCK_SECONDS = 0.15
 """Duration above which a block has fewer than 20 timed runs, seconds: a slow network needs fewer runs to be warm."""
 ROUNDS = 9
 """Smallest number of rounds. The 95 % interval of nine medians leaves out the smallest and the largest."""
+FEWEST_ROUNDS = 6
+"""Smallest number of rounds of a slow baseline: six medians enclose the true median with 97 % confidence."""
+
+Measure: TypeAlias = Callable[[], Sequence[float]]
+"""Function that times one block of a contestant; returns one number of milliseconds per timed run."""
+Step: TypeAlias = Callable[[int], object]
+"""Function that is called after every block with the index of the contestant."""
 
 
 def block_of(seconds: float) -> Block:
@@ -57,9 +69,10 @@ def block_of(seconds: float) -> Block:
 def interleaved(
     runs: Sequence[Callable[[], object]],
     rounds: int,
-    step: Callable[[], object] = lambda: None,
+    step: Step = lambda index: None,
     *,
     blocks: Sequence[Block] | None = None,
+    before: Callable[[], object] = lambda: None,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> list[Float64]:
     """Times contestants in blocks. Every round has one block of each contestant, in another seeded order.
@@ -67,27 +80,57 @@ def interleaved(
     Args:
         runs: Functions to time.
         rounds: Number of rounds.
-        step: Called after every round, outside the timed part.
+        step: Called after every block, outside the timed part.
         blocks: Block of each function; `BLOCK` by default.
+        before: Called in front of every block, outside the timed part.
         clock: Returns nanoseconds.
 
     Returns:
-        For each function (rounds, timed) float64, milliseconds; `timed` is that of its block.
+        See `shuffled`.
     """
     blocks = blocks or [BLOCK] * len(runs)
-    times: list[Float64] = [np.empty((rounds, block.timed)) for block in blocks]
+
+    def measure(run: Callable[[], object], block: Block) -> list[float]:
+        before()
+        for _ in range(block.untimed):
+            run()
+        times = []
+        for _ in range(block.timed):
+            start = clock()
+            run()
+            times.append((clock() - start) / 1e6)
+        return times
+
+    measures = [functools.partial(measure, run, block) for run, block in zip(runs, blocks, strict=True)]
+    return shuffled(measures, rounds, step, every=[block.every for block in blocks])
+
+
+def shuffled(
+    measures: Sequence[Measure], rounds: int, step: Step = lambda index: None, *, every: Sequence[int] | None = None
+) -> list[Float64]:
+    """Measures contestants in rounds, each round in another seeded order.
+
+    Args:
+        measures: Functions that time one block of each contestant.
+        rounds: Number of rounds.
+        step: Called after every block.
+        every: 1 for a contestant that takes part in every round, 2 for every second round, and so on; 1 by default.
+
+    Returns:
+        For each contestant (rounds, timed) float64, milliseconds; `timed` is that of its block. The rows of rounds
+        without this contestant are NaN.
+    """
+    every = every or [1] * len(measures)
+    rows: list[list[Sequence[float]]] = [[] for _ in measures]
     random = np.random.default_rng(0)
     for number in range(rounds):
-        for index in random.permutation(len(runs)):
-            run, block = runs[index], blocks[index]
-            for _ in range(block.untimed):
-                run()
-            for sample in range(block.timed):
-                start = clock()
-                run()
-                times[index][number, sample] = (clock() - start) / 1e6
-        step()
-    return times
+        for index in random.permutation(len(measures)):
+            if number % every[index]:
+                rows[index].append([math.nan] * len(rows[index][0]))
+            else:
+                rows[index].append(measures[index]())
+                step(int(index))
+    return [np.array(each) for each in rows]
 
 
 def paced(
@@ -146,9 +189,13 @@ class Latency:
 
 
 def latency(times: Float64) -> Latency:
-    """Summarises (rounds, timed) or (samples,) float64, milliseconds; each sample of the latter is its own block."""
+    """Summarises (rounds, timed) or (samples,) float64, milliseconds; each sample of the latter is its own block.
+
+    Rows of NaN are left out, see `shuffled`.
+    """
+    times = times[~np.isnan(times.reshape(len(times), -1)[:, 0])]
     ordered = np.sort(times, axis=None)
-    medians = _block_medians(times)
+    medians = np.sort(np.median(times.reshape(len(times), -1), axis=1))
     low, high = _median_ranks(len(medians))
     return Latency(
         samples=len(ordered),
@@ -178,16 +225,12 @@ def faster(before: Float64, after: Float64) -> Gain:
 
     Args:
         before: (rounds, timed) float64, milliseconds.
-        after: The same, of the same rounds; `timed` may differ.
+        after: The same, of the same rounds; `timed` may differ. Rounds without one of the two are left out.
     """
-    ratios = np.sort(np.median(before, axis=1) / np.median(after, axis=1))
+    ratios = np.median(before, axis=1) / np.median(after, axis=1)
+    ratios = np.sort(ratios[~np.isnan(ratios)])
     low, high = _median_ranks(len(ratios))
     return Gain(median=float(np.median(ratios)), low=float(ratios[low]), high=float(ratios[high]))
-
-
-def _block_medians(times: Float64) -> Float64:
-    """Returns the medians of the blocks, ascending."""
-    return np.sort(np.median(times.reshape(len(times), -1), axis=1))
 
 
 def _median_ranks(count: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from lmconv.types import Arrays, Float32, ModelSpec, Session, Uint8
 
 CHUNK_PIXELS = 64 * 112 * 112
 """Largest number of input pixels in a chunk, so that memory grows neither with the inputs nor with their size."""
-CHUNK = 64
+CHUNK = 32
 """Largest number of inputs in a chunk."""
 
 
@@ -59,8 +59,7 @@ def _chunks(
 ) -> Iterator[tuple[int, dict[str, Float32]]]:
     """Yields the index of the first input and the outputs of each chunk; landmarks as fractions of the input."""
     interface, coordinates = interface_of(spec), head_of(spec).coordinates
-    height, width = interface.input_size(inputs)
-    size = spec.batch or min(CHUNK, max(1, CHUNK_PIXELS // (height * width)))
+    size = chunk_size(spec, interface.input_size(inputs))
     for start in range(0, len(inputs), size):
         chunk = inputs[start : start + size]
         padding = spec.batch - len(chunk) if spec.batch else 0
@@ -68,6 +67,20 @@ def _chunks(
         result = session.run({**shared, interface.batched: padded})
         unpadded = {name: value[: len(chunk)] for name, value in result.items()}
         yield start, unpadded | {name: interface.fractions(unpadded[name], chunk) for name in coordinates}
+
+
+def chunk_size(spec: ModelSpec, size: tuple[int, int]) -> int:
+    """Returns the number of inputs in a chunk: the fixed batch, or a power of two.
+
+    The seeded inputs of a comparison then fill whole chunks, for runtimes that compile a network anew for every batch.
+
+    Args:
+        spec: Spec of the artefact.
+        size: (height, width) of an input, pixels.
+    """
+    height, width = size
+    most = min(CHUNK, max(1, CHUNK_PIXELS // (height * width)))
+    return spec.batch or 1 << (most.bit_length() - 1)
 
 
 def noise(spec: ModelSpec, count: int, seed: int) -> Float32:

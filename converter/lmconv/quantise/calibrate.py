@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from lmconv.graph.execution import Chunks, channel_mean, restored, run_node, walk
+from lmconv.console import phase
+from lmconv.graph.execution import Chunks, channel_mean, on_all_cores, restored, run_node, walk
 from lmconv.graph.index import Graph, attribute
 from lmconv.quantise.observe import ActivationStatistics
 from lmconv.quantise.plan import WEIGHTED, QuantisationPlan, QuantiserOptions, channel_axis
@@ -77,9 +78,34 @@ def calibrate(
     def snap(values: dict[str, Chunks]) -> None:
         _snap(values, graph, plan, parameters, settings.activations)
 
-    for _ in walk(graph, crops, compute, snap):
-        pass
+    with phase("rounding node", len(graph.proto.node)) as part:
+        for _ in walk(graph, crops, compute, snap):
+            part()
     return parameters
+
+
+def calibrate_roughly(
+    graph: Graph, plan: QuantisationPlan, settings: QuantiserOptions, values: Mapping[str, Chunks]
+) -> QuantisationParameters:
+    """Fixes the parameters of a network of which only the speed matters, without running the int8 network.
+
+    Args:
+        graph: The float graph.
+        plan: Layers and tensors that become int8.
+        settings: Options of the quantiser.
+        values: Values of the float network by name.
+    """
+    kind = settings.activations
+    sources = {plan.source.get(name, name) for name in plan.tensors}
+    activations = {name: covering(values[name], kind) for name in sources}
+    read = {name: plan.source.get(node.input[0], node.input[0]) for name, node in plan.layers.items()}
+    layers = {name: quantise_layer(graph, node, activations[read[name]], kind) for name, node in plan.layers.items()}
+    head = _head_output(graph)
+    biases = {}
+    if settings.correct_bias and head and head not in layers:
+        (node,) = (node for node in graph.proto.node if node.output[0] == head)
+        biases[head] = graph.constants[node.input[2]]
+    return QuantisationParameters(activations=activations, layers=layers, biases=biases)
 
 
 def _snap(
@@ -90,14 +116,15 @@ def _snap(
         source = plan.source.get(name, name)
         if source == name:
             parameters.activations[name] = covering(values[name], kind)
-        values[restored(name)] = [parameters.activations[source].snap(x) for x in values[name]]
+        values[restored(name)] = on_all_cores(parameters.activations[source].snap, values[name])
         if all(node.output[0] in plan.readers for node in graph.consumers.get(name, [])):
             del values[name]
 
 
 def covering(values: Chunks, kind: str) -> Affine:
     """Returns the quantisation, with integers of type `kind`, that covers all values of a tensor."""
-    return make_affine(float(min(x.min() for x in values)), float(max(x.max() for x in values)), kind)
+    lows, highs = zip(*on_all_cores(lambda x: (float(x.min()), float(x.max())), values), strict=True)
+    return make_affine(min(lows), max(highs), kind)
 
 
 def quantise_alone(
@@ -152,7 +179,7 @@ def _correct_means(node: onnx.NodeProto, expected: Float32, outputs: Chunks) -> 
     ndim = outputs[0].ndim
     axis = channel_axis(node, ndim)
     correction = expected - channel_mean(outputs, axis)
-    return correction, [x + along(correction, axis, ndim) for x in outputs]
+    return correction, on_all_cores(lambda x: x + along(correction, axis, ndim), outputs)
 
 
 def _head_output(graph: Graph) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+import onnx
 
-from lmconv.graph.execution import Chunks, channel_mean, has_channels, walk
+from lmconv.graph.execution import Chunks, batches, channel_mean, has_channels, on_all_cores, walk
 from lmconv.graph.facts import layer_macs
 from lmconv.graph.index import Graph
+from lmconv.inference.probe import OrtProbe
 from lmconv.quantise.plan import WEIGHTED, channel_axis
 from lmconv.types import Float32
 
@@ -30,21 +34,45 @@ class ActivationStatistics:
 
 def observe(graph: Graph, crops: Float32) -> ActivationStatistics:
     """Runs the float network once on (n, 3, H, W) float32 crops; the result holds for any options of the quantiser."""
+    return statistics_of(graph, walk(graph, crops))
+
+
+def values_of_one_batch(model: onnx.ModelProto, graph: Graph, crops: Float32) -> dict[str, Chunks]:
+    """Runs the whole float graph once on the first batch of `crops`; returns the input and all computed arrays.
+
+    Args:
+        model: The float graph.
+        graph: Index of `model`.
+        crops: (n, 3, H, W) float32 network inputs.
+    """
+    inputs = {graph.inputs[0]: batches(graph, crops)[0]}
+    probe = OrtProbe(model)
+    values = inputs | probe.run(inputs, sorted(probe.names))
+    return {name: [value] for name, value in values.items() if isinstance(value, np.ndarray)}
+
+
+def statistics_of(graph: Graph, run: Iterable[dict[str, Chunks]]) -> ActivationStatistics:
+    """Returns the statistics of the values of a run, see `lmconv.graph.execution.walk`."""
     statistics = ActivationStatistics()
     layers = {node.output[0]: node for node in graph.proto.node if node.op_type in WEIGHTED}
     shapes = {name: value.shape for name, value in graph.constants.items()}
-    for values in walk(graph, crops):
+    for values in run:
         shapes |= {name: chunks[0].shape for name, chunks in values.items()}
         for name, chunks in values.items():
             if _is_activation(chunks):
                 axes = (0, *range(2, chunks[0].ndim))
-                magnitudes = [np.maximum(x.max(axis=axes), -x.min(axis=axes)) for x in chunks]
-                statistics.ranges[name] = np.max(magnitudes, axis=0)
+                statistics.ranges[name] = np.max(on_all_cores(functools.partial(_magnitudes, axes), chunks), axis=0)
                 axis = channel_axis(layers[name], chunks[0].ndim) if name in layers else None
                 statistics.means[name] = channel_mean(chunks, axis)
     batch = shapes[graph.inputs[0]][0]
     statistics.macs.update({name: macs // batch for name, macs in layer_macs(graph.proto.node, shapes).items()})
     return statistics
+
+
+def _magnitudes(axes: tuple[int, ...], x: Float32) -> Float32:
+    """Returns the largest magnitude of each channel; `axes` are the other axes."""
+    largest: Float32 = np.maximum(x.max(axis=axes), -x.min(axis=axes))
+    return largest
 
 
 def _is_activation(chunks: Chunks) -> bool:

@@ -79,6 +79,8 @@ class QuantiserOptions:
         float_decisions: True to keep the layers in float whose values an arg-max, a top-k or a comparison reads.
         crops: Largest number of crops used, evenly spread.
         float_layers: Output names of layers that stay in float.
+        rough: True for a graph of which only the speed matters: a single run of a few crops gives all ranges, weights
+            are rounded to the nearest integer, and no bias is corrected.
     """
 
     activations: Literal["uint8", "int8"]
@@ -94,6 +96,7 @@ class QuantiserOptions:
     float_decisions: bool = False
     crops: int = 64
     float_layers: frozenset[str] = frozenset()
+    rough: bool = False
 
 
 def read(recipe_settings: Json, settings: QuantiserOptions) -> QuantiserOptions:

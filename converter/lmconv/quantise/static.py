@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 
 from lmconv.graph.index import Graph
-from lmconv.quantise.calibrate import calibrate
+from lmconv.quantise.calibrate import calibrate, calibrate_roughly
 from lmconv.quantise.coverage import coverage
 from lmconv.quantise.emit import emit
 from lmconv.quantise.equalise import equalise
-from lmconv.quantise.observe import ActivationStatistics, observe
+from lmconv.quantise.observe import ActivationStatistics, observe, statistics_of, values_of_one_batch
 from lmconv.quantise.plan import QuantiserOptions, plan
 from lmconv.quantise.prepare import prepared
 from lmconv.types import Float32, Json
@@ -42,10 +42,14 @@ def quantise(
     sampled = sample(crops, settings.crops)
     model = prepared(model)
     graph = Graph.of(model)
-    statistics = statistics or observe(graph, sampled)
+    values = values_of_one_batch(model, graph, sampled) if settings.rough else {}
+    statistics = statistics or (statistics_of(graph, [values]) if settings.rough else observe(graph, sampled))
     selection = plan(graph, settings, statistics.ranges)
     links, equalised = equalise(graph, selection, statistics, settings.balance)
-    parameters = calibrate(graph, selection, sampled, settings, equalised)
+    if settings.rough:
+        parameters = calibrate_roughly(graph, selection, settings, values)
+    else:
+        parameters = calibrate(graph, selection, sampled, settings, equalised)
     return emit(model, graph, selection, parameters, settings), {
         "activations": settings.activations,
         "weights": "int8, symmetric, per output channel",

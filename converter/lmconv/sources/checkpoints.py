@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from lmconv.store.files import sha256
+from lmconv.store.files import sha256, user_folder
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".pth.tar", ".npz")
 """Suffixes of checkpoint files that have the name of their model."""
@@ -51,8 +51,7 @@ def _known_folder() -> Path:
 
 def cache_folder() -> Path:
     """Returns the user cache folder, to which `lmconv weights add` copies checkpoints."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "lmconv" / "weights"
+    return user_folder() / "weights"
 
 
 def folders() -> list[Path]:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from lmconv.errors import InputError
 from lmconv.networks.heads import head_of
 from lmconv.networks.interfaces import interface_of
-from lmconv.store.files import canonical, digest, replace_text, sha256, writing
+from lmconv.store.files import canonical_of, canonical_parts, replace_text, sha256, text_digest, writing
 from lmconv.types import (
     Artifact,
     ChosenOutputs,
@@ -108,9 +108,11 @@ def write(folder: Path, content: Json) -> None:
 
 
 def _sealed(document: Json) -> str:
-    body = {key: value for key, value in document.items() if key not in ("digest", "seal", "measured")}
-    sealed = {**body, "measured": document["measured"], "digest": digest(body)}
-    return canonical({**sealed, "seal": digest(sealed)})
+    parts = canonical_parts({key: value for key, value in document.items() if key not in ("digest", "seal")})
+    body = text_digest(canonical_of({key: text for key, text in parts.items() if key != "measured"}))
+    parts |= canonical_parts({"digest": body})
+    parts |= canonical_parts({"seal": text_digest(canonical_of(parts))})
+    return canonical_of(parts)
 
 
 def read(path: Path) -> Artifact:

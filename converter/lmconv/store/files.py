@@ -26,9 +26,24 @@ def canonical(value: Any) -> str:
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def canonical_parts(value: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the text of each entry of an object, for `canonical_of`: the sums of a manifest share the texts."""
+    return {key: canonical(inner)[:-1].replace("\n", "\n ") for key, inner in value.items()}
+
+
+def canonical_of(parts: Mapping[str, str]) -> str:
+    """Returns `canonical` of an object with at least one entry, from the texts of `canonical_parts`."""
+    return "{\n" + ",\n".join(f" {canonical(key)[:-1]}: {parts[key]}" for key in sorted(parts)) + "\n}\n"
+
+
 def digest(value: Any) -> str:
     """Hex sha256 of `canonical(value)`."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
+    return text_digest(canonical(value))
+
+
+def text_digest(text: str) -> str:
+    """Hex sha256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def finite(value: Any, *, otherwise: Callable[[float], object] = lambda number: None) -> Any:
@@ -76,6 +91,12 @@ def replace_bytes(path: Path, content: bytes, *, sweep: bool = True) -> None:
 def replace_text(path: Path, text: str) -> None:
     """Writes a whole file in UTF-8; see `replacing`."""
     replace_bytes(path, text.encode("utf-8"))
+
+
+def user_folder() -> Path:
+    """Returns the folder of all that lmconv keeps for a user: `XDG_CACHE_HOME/lmconv`, or `~/.cache/lmconv`."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "lmconv"
 
 
 def named_in_text(path: Path) -> str:

@@ -5,6 +5,7 @@ The CPU plug-in computes in bf16 by default if the CPU can, so every session set
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,7 +33,6 @@ from lmconv.types import (
     OpenOptions,
     Precision,
     QuantScheme,
-    Session,
     Target,
 )
 
@@ -173,58 +173,74 @@ def reshape(model: Any, inputs: Sequence[str], batch: int) -> None:
 
 
 class OpenVinoSession:
-    """A `Session` on OpenVINO's CPU plug-in, with one stream and the latency hint.
+    """A `Session` on OpenVINO's CPU plug-in; by default with one stream and the latency hint.
+
+    The first run of a batch size compiles the network.
 
     Args:
         path: The model file.
         hint: Precision hint passed to the runtime.
-        threads: Inference threads; 0 for OpenVINO's default.
+        threads: Inference threads of a stream; 0 for OpenVINO's default.
         free: Inputs whose batch axis is free in the network and fixed in the file. The session compiles the network
             again for the first SIZES batch sizes, and once for all others.
+        streams: Number of inferences that the compiled network can run at the same time.
     """
 
-    def __init__(self, path: Path, hint: str, threads: int, free: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, hint: str, threads: int, free: Sequence[str] = (), *, streams: int = 1) -> None:
         import openvino
 
-        config: dict[str, Any] = {HINT: hint, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
+        performance = "LATENCY" if streams == 1 else "THROUGHPUT"
+        config: dict[str, Any] = {HINT: hint, "NUM_STREAMS": streams, "PERFORMANCE_HINT": performance}
         if threads:
-            config["INFERENCE_NUM_THREADS"] = threads
+            config["INFERENCE_NUM_THREADS"] = threads * streams
         self._config, self._free = config, tuple(free)
         self._core = openvino.Core()
         try:
             self._model = self._core.read_model(path)
         except RuntimeError as error:
             raise InputError(f"OpenVINO cannot load {path}: {_reason(error)}", hint="export again") from error
-        batch = self._model.input(free[0]).get_partial_shape()[0].get_length() if free else -1
-        compiled = self._compiled()
-        used = compiled.get_property(HINT).to_string()
-        self.execution_mismatch = "" if used == hint else f"asked for {hint}, this CPU computes in {used}"
-        self._names = [output.any_name for output in compiled.outputs]
-        self._requests: dict[int, Any] = {batch: compiled.create_infer_request()}
+        self._hint = hint
+        self._batch = self._model.input(free[0]).get_partial_shape()[0].get_length() if free else -1
+        self._names = [output.any_name for output in self._model.outputs]
+        self._compiled: dict[int, Any] = {}
+        self._requests: dict[int, Any] = {}
+
+    @property
+    def execution_mismatch(self) -> str:
+        """See `lmconv.types.Session`."""
+        if not self._compiled:
+            self._compile(self._batch)
+        used = next(iter(self._compiled.values())).get_property(HINT).to_string()
+        return "" if used == self._hint else f"asked for {self._hint}, this CPU computes in {used}"
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `lmconv.types.Session`."""
-        request = self._request(inputs)
+        batch, compiled = self.compiled(inputs)
+        if batch not in self._requests:
+            self._requests[batch] = compiled.create_infer_request()
         try:
-            results = request.infer(dict(inputs), share_inputs=True)
+            results = self._requests[batch].infer(dict(inputs), share_inputs=True)
         except RuntimeError as error:
             raise self._failed(error) from error
         return {name: np.array(results[index]) for index, name in enumerate(self._names)}
 
-    def _request(self, inputs: Arrays) -> Any:
-        """Returns the inference request for the batch size of the inputs; -1 stands for any size."""
+    def compiled(self, inputs: Arrays) -> tuple[int, Any]:
+        """Returns the batch size of the inputs and the network compiled for this size; -1 stands for any size."""
         sizes = {len(inputs[name]) for name in self._free}
         batch = (sizes.pop() or -1) if len(sizes) == 1 else -1  # a network compiled for 0 inputs ends the process
-        if batch not in self._requests and len(self._requests) >= SIZES:
+        if batch not in self._compiled and len(self._compiled) >= SIZES:
             batch = -1
-        if batch not in self._requests:
-            reshape(self._model, self._free, batch)
-            self._requests[batch] = self._compiled().create_infer_request()
-        return self._requests[batch]
+        if batch not in self._compiled:
+            self._compile(batch)
+        return batch, self._compiled[batch]
 
-    def _compiled(self) -> Any:
+    def _compile(self, batch: int) -> None:
+        """Compiles the network for a batch size."""
+        if batch != self._batch:
+            reshape(self._model, self._free, batch)
+            self._batch = batch
         try:
-            return self._core.compile_model(self._model, "CPU", self._config)
+            self._compiled[batch] = self._core.compile_model(self._model, "CPU", self._config)
         except RuntimeError as error:
             raise self._failed(error) from error
 
@@ -239,10 +255,10 @@ class OpenVinoSession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        del self._requests, self._model
+        del self._requests, self._compiled, self._model
 
 
-def open_artifact(artifact: Artifact, options: OpenOptions) -> Session:
+def open_artifact(artifact: Artifact, options: OpenOptions, *, streams: int = 1) -> OpenVinoSession:
     """Compiles an artefact for the CPU, with the precision hint of the manifest.
 
     Raises:
@@ -254,7 +270,55 @@ def open_artifact(artifact: Artifact, options: OpenOptions) -> Session:
         raise MissingRuntime("the openvino target runs on the CPU", hint="use --device cpu")
     path = model_file(artifact, ".xml")
     free = free_inputs(artifact.spec) if STATIC in artifact.execution else ()
-    return OpenVinoSession(path, artifact.execution[HINT], options.threads, free)
+    return OpenVinoSession(path, artifact.execution[HINT], options.threads, free, streams=streams)
+
+
+class OpenVinoStreams:
+    """`Streams` on OpenVINO's AsyncInferQueue, whose threads take the next run without a way through Python.
+
+    Args:
+        session: A session with the same number of streams.
+        streams: Number of streams.
+    """
+
+    def __init__(self, session: OpenVinoSession, streams: int) -> None:
+        self._session, self._streams = session, streams
+        self._queues: dict[int, Any] = {}
+
+    def run(self, inputs: Arrays, runs: int) -> list[float]:
+        """See `lmconv.types.Streams`."""
+        import openvino
+
+        batch, compiled = self._session.compiled(inputs)
+        if batch not in self._queues:
+            self._queues[batch] = openvino.AsyncInferQueue(compiled, self._streams)
+        queue, done = self._queues[batch], list[float]()
+
+        def finish(request: Any, _: object) -> None:
+            for tensor in request.output_tensors:
+                np.array(tensor.data)  # a caller needs the outputs
+            done.append(time.perf_counter())
+
+        queue.set_callback(finish)
+        arrays = dict(inputs)
+        for _ in range(runs):
+            queue.start_async(arrays, share_inputs=True)
+        queue.wait_all()
+        return sorted(done)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queues.clear()
+        self._session.__exit__(kind, error, trace)
+
+
+def open_streams(artifact: Artifact, options: OpenOptions, streams: int) -> OpenVinoStreams:
+    """Compiles an artefact for several runs at the same time. Errors are those of `open_artifact`."""
+    return OpenVinoStreams(open_artifact(artifact, options, streams=streams), streams)
 
 
 class OpenVinoProbe:
@@ -307,6 +371,7 @@ plugin = Target(
     requires=requires,
     build=build,
     open=open_artifact,
+    open_streams=open_streams,
     inside=Inside(
         open=OpenVinoProbe,
         imports="openvino",

@@ -10,75 +10,34 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from math import ceil
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
-from lmconv.errors import InputError
-from lmconv.inference.latency import BLOCK, block_of, faster, interleaved, latency, run_seconds
+from lmconv.benching import measuring
+from lmconv.benching.baselines import Baseline, baselines, is_plain
+from lmconv.benching.measuring import Contestant, Progress, Times
+from lmconv.benching.options import Rows, TimingOptions
+from lmconv.console import Console, phase
+from lmconv.errors import InputError, LmconvError
+from lmconv.inference.latency import faster, latency, run_seconds
 from lmconv.inference.loading import usable
 from lmconv.inference.scenes import whole_way
 from lmconv.inference.session import noise
+from lmconv.inference.streams import open_streams
 from lmconv.networks.interfaces import interface_of
 from lmconv.networks.seeded import scene
 from lmconv.plugins import TARGETS
-from lmconv.sources.resolve import open_source, recover
 from lmconv.store import artifact as artifacts
 from lmconv.store.summary import summary
-from lmconv.types import Artifact, Float64, Json, ModelSpec, OpenOptions, Precision, Session
+from lmconv.types import Artifact, Json, ModelSpec, Session
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimingOptions:
-    """Options of a benchmark.
-
-    Attributes:
-        device: Device that runs the artefacts.
-        threads: Number of intra-op threads on the CPU.
-        batch: Number of inputs per run.
-        samples: Number of timed runs per artefact.
-        weights: Checkpoint of the network, or a folder to search first, see `lmconv.sources.resolve.recover`.
-        model: `FILE.py:NAME` of a user's own network, see `recover`; None if the user named no code to run.
-        trust: See `OpenOptions`.
-    """
-
-    device: Literal["cpu", "gpu"] = "cpu"
-    threads: int = 1
-    batch: int = 1
-    samples: int = 200
-    weights: Path | None = None
-    model: str | None = None
-    trust: bool = False
-
-    @property
-    def rounds(self) -> int:
-        """Number of rounds of blocks on the CPU."""
-        return ceil(self.samples / BLOCK.timed)
-
-    @property
-    def open_options(self) -> OpenOptions:
-        """Options for opening an artefact."""
-        return OpenOptions(device=self.device, threads=self.threads, trust=self.trust)
-
-
-@dataclass(slots=True, kw_only=True)
-class Rows:
-    """Result of a benchmark.
-
-    Attributes:
-        artifacts: Rows of `lmconv bench --json` for the artefacts.
-        baselines: Rows for the PyTorch network and the plain graph.
-        notes: Messages for the user.
-    """
-
-    artifacts: list[Json] = field(default_factory=list)
-    baselines: list[Json] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+SILENT: Progress = Console(quiet=True).progress
+RATIOS = ("torch", "plain", "flushed")
+"""Baselines by which the time of an artefact is divided; a plain graph without denormals is its own flushed graph."""
 
 
 def load_artifact(path: Path, options: TimingOptions, batches: Sequence[int] = ()) -> Artifact:
-    """Reads an artefact and checks that this machine can time the artefact; opens the artefact once for the check.
+    """Reads an artefact and checks that this machine can time the artefact.
 
     Args:
         path: Folder of the artefact.
@@ -87,16 +46,15 @@ def load_artifact(path: Path, options: TimingOptions, batches: Sequence[int] = (
 
     Raises:
         InputError: The artefact is missing or broken, or has another fixed batch size.
-        MissingRuntime: The runtime or the device of the artefact is missing.
+        MissingRuntime: The runtime of the artefact is missing, or the artefact was built for another machine.
     """
     artifact = artifacts.read(path)
-    target = usable(artifact, options.open_options)
+    usable(artifact, options.open_options)
     fixed, requested = artifact.spec.batch, batches or (options.batch,)
     if fixed is not None and fixed not in requested:
         sizes = ", ".join(map(str, requested))
         raise InputError(f"{path} takes {fixed} inputs per run, not {sizes}", hint=f"use --batch {fixed}")
-    with target.open(artifact, options.open_options):
-        return artifact
+    return artifact
 
 
 def group_by_source(loaded: Iterable[Artifact]) -> list[list[Artifact]]:
@@ -109,92 +67,136 @@ def group_by_source(loaded: Iterable[Artifact]) -> list[list[Artifact]]:
     return list(groups.values())
 
 
-def bench(group: list[Artifact], options: TimingOptions, step: Callable[[], object] = lambda: None) -> Rows:
+def bench(group: list[Artifact], options: TimingOptions, progress: Progress = SILENT) -> Rows:
     """Times the artefacts of one network in one run with the baselines; records the result in the manifests.
 
     Args:
-        group: Artefacts of the same source with the same kind of input.
+        group: Artefacts of the same source with the same kind of input; a plain graph among them is a baseline only.
         options: Options of the benchmark.
-        step: Called after every round.
+        progress: Shows the state of every part that may take seconds.
 
     Returns:
-        The rows and notes.
+        The rows, notes and errors.
     """
-    rows = Rows()
-    first = group[0]
-    if first.spec.sample:
-        size = "x".join(map(str, first.spec.sample))
-        note = (
-            f"{first.spec.name} takes pictures of any size and is timed at {size} (lmconv export --input fixes a size)"
-        )
-        rows.notes.append(note)
+    rows, spec = Rows(), group[0].spec
+    if spec.sample:
+        size = "x".join(map(str, spec.sample))
+        hint = "lmconv export --input fixes a size"
+        rows.notes.append(f"{spec.name} takes pictures of any size and is timed at {size} ({hint})")
+    titled: Progress = lambda steps, label: progress(steps, f"{spec.name}: {label}")  # noqa: E731
     with ExitStack() as stack:
-        baselines = _open_baselines(group, options, stack, rows)
-        sessions = dict(baselines)
-        for artifact in group:
-            target = TARGETS.load(artifact.target)
-            sessions[str(artifact.path)] = stack.enter_context(target.open(artifact, options.open_options))
-        caveats = {name: session.execution_mismatch for name, session in sessions.items()}
-        network = replace(first.spec, io="tensor")
-        specs = [*(network for _ in baselines), *(artifact.spec for artifact in group)]
-        runs = _runs(first.spec, list(sessions.values()), specs, options.batch)
-        blocks = [
-            block_of(run_seconds(run)) if name in baselines else BLOCK for name, run in zip(sessions, runs, strict=True)
-        ]
-        times = dict(zip(sessions, interleaved(runs, options.rounds, step, blocks=blocks), strict=True))
-    for name in baselines:
-        execution = {"threads": options.threads}
-        baseline = {"path": None, "model": first.spec.name, "target": name, "precision": "fp32", "execution": execution}
-        baseline |= {"io": "tensor", "timed": _timed(first)}
-        rows.baselines.append(baseline | _latency_fields(times[name], times, options))
-    for artifact in group:
-        name = str(artifact.path)
-        row = artifact_fields(artifact) | {"caveat": caveats[name]} | _latency_fields(times[name], times, options)
-        rows.notes += [
-            f"{name}: {warning}" for warning in (row["caveat"], artifacts.forced_reason(artifact)) if warning
-        ]
+        contestants = _opened(group, options, stack, rows, titled)
+        if len(rows.failed) == len(group):
+            return rows
+        warm = measuring.warm(contestants, options, titled)
+        cold = measuring.cold(contestants, titled) if options.cold else {}
+    streams = measuring.streams(contestants, options.streams, options, titled) if options.streams else {}
+    for contestant in contestants:
+        name, artifact = contestant.name, contestant.artifact
+        fields = _latency_fields(warm, name, options)
+        fields |= {"cold": _cold_fields(cold, name), "streams": _stream_fields(streams, name, options)}
+        if artifact is None:
+            rows.baselines.append(_baseline_fields(name, group[0], options) | fields)
+            continue
+        row = artifact_fields(artifact) | {"caveat": contestant.caveat} | fields
+        warnings = (contestant.caveat, artifacts.forced_reason(artifact))
+        rows.notes += [f"{name}: {warning}" for warning in warnings if warning]
         rows.artifacts.append(row)
         artifacts.record(artifact, latency={key: value for key, value in row.items() if key != "path"})
     return rows
 
 
-def _open_baselines(group: list[Artifact], options: TimingOptions, stack: ExitStack, rows: Rows) -> dict[str, Session]:
-    """Opens the available baselines, which `stack` closes; a missing baseline becomes a note in `rows`."""
-    opened = {"torch": _torch(group[0], options, rows), "plain": _plain(group, options, rows)}
-    return {name: stack.enter_context(session) for name, session in opened.items() if session}
+def _opened(
+    group: list[Artifact], options: TimingOptions, stack: ExitStack, rows: Rows, progress: Progress
+) -> list[Contestant]:
+    """Opens baselines and artefacts, which `stack` closes, and runs each twice; a failure is an error in `rows`."""
+    named = [artifact for artifact in group if not is_plain(artifact)]
+    contestants: list[Contestant] = []
+    with progress(len(named) + 1, "opening") as step:
+        with phase("baselines"):
+            for baseline in baselines(group, options, rows):
+                session = stack.enter_context(baseline.open())
+                contestants.append(_baseline(baseline, session, group[0].spec, options.batch))
+        step()
+        for artifact in named:
+            try:
+                session = stack.enter_context(TARGETS.load(artifact.target).open(artifact, options.open_options))
+                contestants.append(_artefact(artifact, session, options))
+            except LmconvError as error:
+                rows.failed[str(artifact.path)] = error
+            step()
+    return contestants
 
 
-def _runs(
-    spec: ModelSpec, sessions: Sequence[Session], specs: Sequence[ModelSpec], batch: int
-) -> list[Callable[[], object]]:
-    """Returns one function per session that computes the timed work once.
-
-    Args:
-        spec: Spec of an artefact of the group; its `io` selects the timed work.
-        sessions: The baselines and the artefacts.
-        specs: Spec of each session.
-        batch: Number of inputs per run.
-    """
-    if interface_of(spec).from_frame:
-        frame = scene(batch, 0)
-        return [whole_way(session, each, frame) for session, each in zip(sessions, specs, strict=True)]
-    inputs = {"input": noise(spec, batch, 0)}
-    return [functools.partial(session.run, inputs) for session in sessions]
+def _baseline(baseline: Baseline, session: Session, spec: ModelSpec, batch: int) -> Contestant:
+    """Returns a baseline of artefacts with this spec, ready to be timed."""
+    network = replace(spec, io="tensor")
+    run = _work(session, network, batch, from_frame=interface_of(spec).from_frame)
+    comparable = not interface_of(spec).from_frame  # otherwise an artefact alone does more than the network alone
+    return Contestant(
+        name=baseline.name,
+        run=run,
+        seconds=run_seconds(run),
+        inputs={"input": noise(network, batch, 0)},
+        open_streams=baseline.open_streams if comparable and baseline.parallel else None,
+    )
 
 
-def _latency_fields(own_times: Float64, times: dict[str, Float64], options: TimingOptions) -> Json:
-    """Returns the part of a row that follows from the times.
+def _artefact(artifact: Artifact, session: Session, options: TimingOptions) -> Contestant:
+    """Returns an artefact, ready to be timed."""
+    interface = interface_of(artifact.spec)
+    run = _work(session, artifact.spec, options.batch, from_frame=interface.from_frame)
+    return Contestant(
+        name=str(artifact.path),
+        run=run,
+        seconds=run_seconds(run),
+        inputs=interface.timing_inputs(options.batch),
+        open_streams=functools.partial(open_streams, artifact, options.open_options),
+        artifact=artifact,
+        caveat=session.execution_mismatch,
+    )
 
-    Args:
-        own_times: (rounds, timed) float64, milliseconds, of the artefact or baseline.
-        times: The same for all artefacts and baselines, by name.
-        options: Options of the benchmark.
-    """
-    ratios = {
-        f"ratio_{name}": faster(times[name], own_times).median if name in times else None for name in ("torch", "plain")
-    }
+
+def _work(session: Session, spec: ModelSpec, batch: int, *, from_frame: bool) -> Callable[[], object]:
+    """Returns a function that computes the timed work of a session once."""
+    if from_frame:
+        return whole_way(session, spec, scene(batch, 0))
+    return functools.partial(session.run, {"input": noise(spec, batch, 0)})
+
+
+def _latency_fields(times: Times, name: str, options: TimingOptions) -> Json:
+    """Returns the part of a row that follows from the warm runs."""
     run = {"device": options.device, "threads": options.threads, "batch": options.batch}
-    return run | dataclasses.asdict(latency(own_times)) | ratios
+    return run | dataclasses.asdict(latency(times[name])) | _ratios(times, name)
+
+
+def _cold_fields(times: Times, name: str) -> Json | None:
+    """Returns the value of the key `cold` of a row; None if no cold runs were timed."""
+    if name not in times:
+        return None
+    summary = dataclasses.asdict(latency(times[name]))
+    return {key: summary[key] for key in ("samples", "median_ms", "low_ms", "high_ms")} | _ratios(times, name)
+
+
+def _stream_fields(times: Times, name: str, options: TimingOptions) -> Json | None:
+    """Returns the value of the key `streams` of a row; None if the contestant ran in no streams."""
+    if name not in times:
+        return None
+    between = latency(times[name])
+    rates = {"throughput": between.median_ms, "low": between.high_ms, "high": between.low_ms}
+    rates = {key: options.batch * 1e3 / milliseconds for key, milliseconds in rates.items()}
+    return {"count": options.streams} | rates | _ratios(times, name)
+
+
+def _ratios(times: Times, name: str) -> Json:
+    """Returns the speed-up of a contestant over each of `RATIOS`; null for a baseline that was not timed."""
+    bases = {base: times.get(base) for base in RATIOS}
+    if bases["flushed"] is None:
+        bases["flushed"] = bases["plain"]  # the plain graph holds no denormals
+    gains = {base: faster(before, times[name]) if before is not None else None for base, before in bases.items()}
+    ratios: Json = {f"ratio_{base}": gain and gain.median for base, gain in gains.items()}
+    flushed = gains["flushed"]
+    return ratios | {"ratio_flushed_low": flushed and flushed.low, "ratio_flushed_high": flushed and flushed.high}
 
 
 def artifact_fields(artifact: Artifact) -> Json:
@@ -202,39 +204,12 @@ def artifact_fields(artifact: Artifact) -> Json:
     return summary(artifact, "size") | {"timed": _timed(artifact), "execution": artifact.execution}
 
 
+def _baseline_fields(name: str, artifact: Artifact, options: TimingOptions) -> Json:
+    """Returns the part of a row that describes a baseline of an artefact."""
+    row = {"path": None, "model": artifact.spec.name, "target": name, "precision": "fp32", "io": "tensor"}
+    return row | {"timed": _timed(artifact), "execution": {"threads": options.threads}}
+
+
 def _timed(artifact: Artifact) -> str:
     """Returns the timed work of an artefact and its baselines, as in the key `timed` of a row."""
     return interface_of(artifact.spec).timed
-
-
-def _torch(artifact: Artifact, options: TimingOptions, rows: Rows) -> Session | None:
-    """Opens the PyTorch network. Returns None after a note if the network is missing, or if the source is ONNX."""
-    source = recover(artifact, options.weights, options.model)
-    if source is None or source.kind == "onnx":
-        rows.notes.append(f"{artifact.spec.name}: ratio_torch is null: the PyTorch network is not available")
-        return None
-    return open_source(source, threads=options.threads)
-
-
-def _plain(group: list[Artifact], options: TimingOptions, rows: Rows) -> Session | None:
-    """Opens the plain graph in ONNX Runtime fp32. Returns None after a note if the plain graph is missing."""
-    onnx = TARGETS.load("onnx")
-    plain = plain_of(group)
-    if plain is None:
-        rows.notes.append(f"{group[0].spec.name}: ratio_plain is null: the plain graph is not beside the artefact")
-        return None
-    return onnx.open(plain, options.open_options)
-
-
-def plain_of(group: list[Artifact]) -> Artifact | None:
-    """Returns the plain graph beside the artefacts if all artefacts were made from this graph; otherwise None."""
-    parents = {artifact.parents["plain"]["sha256"] for artifact in group}
-    folders = dict.fromkeys(artifact.path.parent / artifacts.PLAIN for artifact in group)
-    for folder in folders:
-        try:
-            plain = artifacts.read(folder)
-        except InputError:
-            continue
-        if {plain.files["model.onnx"]} == parents and plain.precision == Precision.FP32:
-            return plain
-    return None

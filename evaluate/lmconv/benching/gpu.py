@@ -16,7 +16,10 @@ from typing import Literal
 import numpy as np
 
 from lmconv.benching import cpu as benching
-from lmconv.benching.cpu import TimingOptions, artifact_fields, plain_of
+from lmconv.benching import options as benching_options
+from lmconv.benching.baselines import is_plain, plain_of
+from lmconv.benching.cpu import artifact_fields
+from lmconv.benching.options import TimingOptions
 from lmconv.errors import Bug, InputError, LmconvError, MissingRuntime, UsageError
 from lmconv.inference.latency import latency
 from lmconv.plugins import TARGETS
@@ -50,11 +53,10 @@ Where = Literal["cpu", "gpu"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Rows(benching.Rows):
-    """Rows of `lmconv bench --json`, the GPU's states, and the errors of failed artefacts by path."""
+class Rows(benching_options.Rows):
+    """Rows of `lmconv bench --json`, and the GPU's states."""
 
     states: list[Json] = field(default_factory=list)
-    failed: dict[str, LmconvError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,9 +112,11 @@ def load_artifact(path: Path, options: TimingOptions, batches: Sequence[int]) ->
         MissingRuntime: If its runtime or the GPU is missing, or if its target is timed on the CPU only.
     """
     artifact = benching.load_artifact(path, options, batches)
-    if TARGETS.load(artifact.target).contestant is None:
-        raise MissingRuntime(f"{path}: the {artifact.target} target is not timed on a GPU", hint="use --device cpu")
-    return artifact
+    target = TARGETS.load(artifact.target)
+    with target.open(artifact, options.open_options):
+        if target.contestant is None:
+            raise MissingRuntime(f"{path}: the {artifact.target} target is not timed on a GPU", hint="use --device cpu")
+        return artifact
 
 
 def bench(
@@ -156,6 +160,15 @@ Running = tuple[Contestant, Worker, Json]
 
 def _contestants(group: list[Artifact], options: TimingOptions, where: Where, rows: Rows) -> list[Contestant]:
     """Returns all contestants, and notes which baselines are missing."""
+    contestants = _baselines(group, options, where, rows) if options.baselines else []
+    for artifact in [artifact for artifact in group if not is_plain(artifact)] or group:
+        command = _command(artifact, where)
+        contestants.append(Contestant(name=str(artifact.path), command=command, artifact=artifact))
+    return contestants
+
+
+def _baselines(group: list[Artifact], options: TimingOptions, where: Where, rows: Rows) -> list[Contestant]:
+    """Returns the available baselines, and notes which baselines are missing."""
     first = group[0]
     contestants: list[Contestant] = []
     source = recover(first, options.weights, options.model)
@@ -172,9 +185,6 @@ def _contestants(group: list[Artifact], options: TimingOptions, where: Where, ro
         contestants.append(Contestant(name="plain", command=_command(plain, where)))
     else:
         rows.notes.append(f"{first.spec.name}: ratio_plain is null: the plain graph is not beside the artefact")
-    for artifact in group:
-        command = _command(artifact, where)
-        contestants.append(Contestant(name=str(artifact.path), command=command, artifact=artifact))
     return contestants
 
 

@@ -135,5 +135,5 @@ def _cells(row: Json) -> list[str]:
         interval(verified.get("delta_ion"), "+.3f"),
         f"{latency['median_ms']:.2f} [{latency['low_ms']:.2f}, {latency['high_ms']:.2f}]" if latency else "-",
         number(latency.get("ratio_torch"), ".2f"),
-        number(latency.get("ratio_plain"), ".2f"),
+        number(latency.get("ratio_flushed", latency.get("ratio_plain")), ".2f"),
     ]

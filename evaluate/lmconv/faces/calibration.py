@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lmconv.console import phase
 from lmconv.errors import UsageError
-from lmconv.faces.crops import FaceCrops, crop_faces, face_square, picture_digests
+from lmconv.faces.crops import FaceCrops, crop_faces, crop_rule, digests_of, face_square, kept, picture_digests
 from lmconv.faces.images import read_images
 from lmconv.faces.lookup import calibration_faces
 from lmconv.networks.preprocess import network_input
 from lmconv.networks.squares import Square, as_uint8, cut
-from lmconv.types import Float32, Float64, ModelSpec, Uint8
+from lmconv.store.cache import array_digest
+from lmconv.types import Arrays, Float32, Float64, ModelSpec, Uint8
 
 if TYPE_CHECKING:
-    from lmconv.data import Dataset
+    from lmconv.data import Dataset, Face
 
 CALIBRATION_CROPS = 300
 """Default number of crops for the calibration of int8."""
@@ -70,15 +73,36 @@ def calibration_inputs(
     shuffled, random = _shuffled(len(faces), seed)
     order = np.resize(shuffled, count)
     draws = random.random((count, 5))
-    crops = np.empty((count, *spec.input_size, 3), np.uint8)
-    used = np.unique(order)
-    for index, (face, picture) in zip(used, read_images([faces[index] for index in used]), strict=True):
-        square = face_square(face, picture, spec.crop)
-        first, *repetitions = np.flatnonzero(order == index)
-        crops[first] = cut(picture, square, spec.input_size)
-        for place in repetitions:
-            crops[place] = _augmented(picture, square, spec.input_size, draws[place])
-    return network_input(crops, spec.preprocess)
+    used, places = np.unique(order, return_inverse=True)
+    pictured = [faces[index] for index in used]
+    what = {"calibration crops for": crop_rule(spec), "order": array_digest(order), "draws": array_digest(draws)}
+    compute = functools.partial(_calibration_crops, pictured, spec, places, draws)
+    crops = kept(pictured, what, compute, functools.partial(digests_of, pictured))["crops"]
+    return network_input(as_uint8(crops), spec.preprocess)
+
+
+def _calibration_crops(faces: list[Face], spec: ModelSpec, places: NDArray[np.intp], draws: Float64) -> Arrays:
+    """Crops faces; augments every repetition of a face.
+
+    Args:
+        faces: The faces.
+        spec: Spec of the network.
+        places: (n,) int, index of the face of each crop.
+        draws: (n, 5) float64 from [0, 1), the augmentation of each crop.
+
+    Returns:
+        `crops`: (n, h, w, 3) uint8, BGR.
+    """
+    crops = np.empty((len(places), *spec.input_size, 3), np.uint8)
+    with phase("cutting calibration faces", len(faces)) as part:
+        for index, (face, picture) in enumerate(read_images(faces)):
+            part()
+            square = face_square(face, picture, spec.crop)
+            first, *repetitions = np.flatnonzero(places == index)
+            crops[first] = cut(picture, square, spec.input_size)
+            for place in repetitions:
+                crops[place] = _augmented(picture, square, spec.input_size, draws[place])
+    return {"crops": crops}
 
 
 def calibration_pictures(

@@ -5,20 +5,24 @@ from __future__ import annotations
 import collections
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lmconv.console import phase
 from lmconv.errors import InputError, UsageError
-from lmconv.faces.images import read_images
+from lmconv.faces.images import DECODERS, read_images
 from lmconv.faces.lookup import find_faces
 from lmconv.networks.seeded import Scene
 from lmconv.networks.squares import Square, around, cut
+from lmconv.store import cache
+from lmconv.store.cache import array_digest
 from lmconv.store.files import sha256
-from lmconv.types import Crop, Float32, Float64, ModelSpec, Uint8
+from lmconv.types import Arrays, Crop, Float32, Float64, Json, ModelSpec, Uint8
 
 if TYPE_CHECKING:
     from lmconv.data import Dataset, Face, Listing
@@ -102,34 +106,85 @@ def load_face_crops(
 
 def crop_faces(listing: Listing, spec: ModelSpec, boxes: BoxLookup | None = None) -> FaceCrops:
     """Crops the faces of a listing for a network; see `load_face_crops`."""
-    images = np.empty((len(listing.faces), *spec.input_size, 3), np.uint8)
-    squares = np.empty((len(listing.faces), 3), np.int64)
-    faces: list[Face] = []
-    face_boxes, missed = [], []
-    for face, picture in read_images(listing.faces):
-        box = boxes(face, picture) if boxes else None
-        if boxes and box is None:
-            missed.append(face.name)
-            continue
-        squares[len(faces)] = square = face_square(face, picture, spec.crop, box)
-        images[len(faces)] = cut(picture, square, spec.input_size)
-        faces.append(face)
-        face_boxes.append(_whole_pixel_box(face, box))
+    digests = functools.cache(functools.partial(digests_of, listing.faces))
+    compute = functools.partial(_cut_out, listing.faces, spec, boxes)
+    # A detector is no part of the key: its boxes are computed each time.
+    cut_out = compute() if boxes else kept(listing.faces, {"cut out for": crop_rule(spec)}, compute, digests)
+    found = cut_out["found"]
+    faces = [face for face, has_box in zip(listing.faces, found, strict=True) if has_box]
+    missed = [face.name for face, has_box in zip(listing.faces, found, strict=True) if not has_box]
     if not faces:
         message = f"the detector finds none of the {len(missed)} annotated faces"
         raise InputError(message, hint="name another detector, or omit --boxes")
     return FaceCrops(
-        images=images[: len(faces)],
-        squares=squares[: len(faces)],
+        images=cut_out["images"],
+        squares=cut_out["squares"],
         truth=np.stack([face.points for face in faces]),
         names=tuple(face.name for face in faces),
         subsets=tuple(face.subsets for face in faces),
         totals={**collections.Counter(subset for face in listing.faces for subset in face.subsets), **listing.totals},
         problems=listing.problems,
-        scenes=functools.partial(_scenes, faces, face_boxes),
-        pictures=functools.cache(functools.partial(picture_digests, listing.faces)),
+        scenes=functools.partial(_scenes, faces, cut_out["boxes"]),
+        pictures=lambda: short_digests(digests()),
         missed=tuple(missed),
     )
+
+
+def _cut_out(faces: Sequence[Face], spec: ModelSpec, boxes: BoxLookup | None) -> Arrays:
+    """Decodes all pictures and crops the faces.
+
+    Returns:
+        `found`: (N,) bool, True for the n faces that have a box; `images`, `squares` and `boxes`: crop, square and
+        bounding box in whole pixels of these faces, see `FaceCrops` and `_whole_pixel_box`.
+    """
+    images = np.empty((len(faces), *spec.input_size, 3), np.uint8)
+    squares = np.empty((len(faces), 3), np.int64)
+    face_boxes = np.empty((len(faces), 4), np.float32)
+    found = np.zeros(len(faces), bool)
+    with phase("cutting faces", len(faces)) as part:
+        for index, (face, picture) in enumerate(read_images(faces)):
+            part()
+            box = boxes(face, picture) if boxes else None
+            if boxes and box is None:
+                continue
+            squares[index] = square = face_square(face, picture, spec.crop, box)
+            images[index] = cut(picture, square, spec.input_size)
+            face_boxes[index] = _whole_pixel_box(face, box)
+            found[index] = True
+    if found.all():  # without a copy
+        return {"found": found, "images": images, "squares": squares, "boxes": face_boxes}
+    return {"found": found, "images": images[found], "squares": squares[found], "boxes": face_boxes[found]}
+
+
+def crop_rule(spec: ModelSpec) -> Json:
+    """Returns the part of a spec that decides about crops."""
+    return {"crop": asdict(spec.crop), "size": list(spec.input_size)}
+
+
+def kept(
+    faces: Sequence[Face], what: Json, compute: Callable[[], Arrays], digests: Callable[[], Mapping[Path, str]]
+) -> Arrays:
+    """Returns arrays that are computed from the pictures and points of faces; reads them if the user's cache has them.
+
+    Args:
+        faces: The faces; their order matters.
+        what: Description of all that decides about the arrays beside the faces.
+        compute: Computes the arrays.
+        digests: Returns `digests_of(faces)`.
+    """
+    try:
+        pictures = digests()
+    except OSError:  # the decoder names the picture
+        return compute()
+    rows = [[pictures[face.image], face.frame, array_digest(face.points)] for face in faces]
+    return cache.of_user().arrays({**what, "faces": rows, **cache.circumstances()}, compute)
+
+
+def digests_of(faces: Sequence[Face]) -> dict[Path, str]:
+    """Returns the sha256 of every picture file; threads read several files at a time."""
+    paths = sorted({face.image for face in faces})
+    with ThreadPoolExecutor(DECODERS) as pool:
+        return dict(zip(paths, pool.map(sha256, paths), strict=True))
 
 
 def landmark_square(points: Float64, crop: Crop) -> Square:
@@ -180,11 +235,16 @@ def face_square(face: Face, picture: Uint8, crop: Crop, box: Float32 | None = No
 
 
 def picture_digests(faces: Sequence[Face]) -> tuple[str, ...]:
-    """Returns the first 16 hex digits of the sha256 of every picture file, sorted and without duplicates."""
-    return tuple(sorted({sha256(path)[:16] for path in {face.image for face in faces}}))
+    """Returns the digests of `FaceCrops.pictures`."""
+    return short_digests(digests_of(faces))
 
 
-def _scenes(faces: Sequence[Face], boxes: Sequence[Float32], indices: Sequence[int] | None = None) -> Iterator[Scene]:
+def short_digests(digests: Mapping[Path, str]) -> tuple[str, ...]:
+    """Returns the first 16 hex digits of the sha256 of picture files, sorted and without duplicates."""
+    return tuple(sorted({digest[:16] for digest in digests.values()}))
+
+
+def _scenes(faces: Sequence[Face], boxes: Float32, indices: Sequence[int] | None = None) -> Iterator[Scene]:
     chosen = range(len(faces)) if indices is None else indices
     for (_, picture), index in zip(read_images([faces[index] for index in chosen]), chosen, strict=True):
         yield Scene(frame=picture, boxes=boxes[index][None])

@@ -15,6 +15,7 @@ from lmconv.building import effort
 from lmconv.building.assembling import build
 from lmconv.building.effort import Effort
 from lmconv.building.request import Conversion
+from lmconv.console import phase
 from lmconv.errors import InputError, Refused
 from lmconv.faces.calibration import evaluation_crops
 from lmconv.faces.crops import FaceCrops
@@ -138,12 +139,13 @@ class Judge:
     def _speed(self, artifact: Artifact, target: Target, session: Session) -> Json:
         if reason := session.execution_mismatch or _elsewhere(artifact):
             return {"speed": {"verdict": "not judged here", "reason": reason}}
-        parent, limit = self._parent(artifact), self.guard.effort.slower
+        with phase("parent"):
+            parent, limit = self._parent(artifact), self.guard.effort.slower
         figures: Json = {"against": "plain graph" if artifact.precision == Precision.FP32 else "fp32", "limit": limit}
         if (artifact.files, artifact.execution) == (parent.files, parent.execution):
             return {"speed": figures | {"verdict": "passed", "reason": "it is the same"}}
         inputs = _inputs(artifact)
-        with target.open(parent, ALONE) as other:
+        with phase("timing"), target.open(parent, ALONE) as other:
             for _ in range(self.guard.effort.guard_attempts):
                 ratio, samples = _ratio(session, other, inputs, self.guard.effort)
                 if ratio.low <= limit:
@@ -170,7 +172,8 @@ class Judge:
         if reason := self._unjudged(artifact) or session.execution_mismatch:
             return {"verdict": "not judged", "reason": reason}
         faces, expected = self._judged_on()
-        outputs = parity.on_faces(session, artifact.spec, faces)
+        with phase(f"judging on {len(faces.names)} faces"):
+            outputs = parity.on_faces(session, artifact.spec, faces)
         pictures = faces.pictures()
         known = len(set(pictures).intersection(artifact.recipe.get("faces", ())))
         n = len(faces.names)
@@ -201,8 +204,9 @@ class Judge:
             assert self.guard.faces
             base = self.conversion.base.artifact
             spec = base.spec
-            faces = evaluation_crops(self.guard.faces.folder, spec, self.guard.faces.split)
-            with TARGETS.load(base.target).open(base, OpenOptions()) as session:
+            with phase("cutting out faces"):
+                faces = evaluation_crops(self.guard.faces.folder, spec, self.guard.faces.split)
+            with phase("judging the plain graph"), TARGETS.load(base.target).open(base, OpenOptions()) as session:
                 self._faces = faces, parity.on_faces(session, spec, faces)
         return self._faces
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from lmconv.building.acceptance import Network
+from lmconv.console import phase
 from lmconv.faces.crops import FaceCrops
 from lmconv.inference.scenes import on_scenes
-from lmconv.inference.session import noise, outputs
+from lmconv.inference.session import chunk_size, noise, outputs
 from lmconv.judging.nme import face_sizes, nme
 from lmconv.networks import seeded
 from lmconv.networks.compare import Difference
@@ -80,24 +83,39 @@ class Parity:
     undecided: int = 0
 
 
+Run: TypeAlias = Callable[[Session], Outputs]
+"""Function that runs a session on some inputs."""
+
+
 def points(session: Session, spec: ModelSpec, crops: FaceCrops | None, *, frames: bool = False) -> Points:
-    """Runs a network on the seeded random inputs and on faces, in chunks.
+    """Runs an artefact on the inputs on which networks are compared; see `runs`."""
+    return Points(**{name: run(session) for name, run in runs(spec, crops, frames=frames).items()})
+
+
+def runs(spec: ModelSpec, crops: FaceCrops | None, *, frames: bool = False, filled: bool = False) -> dict[str, Run]:
+    """Returns the runs of a network on the inputs on which networks are compared, by their names in `Points`.
 
     Args:
-        session: A session on the network.
         spec: Spec of the artefact or source.
         crops: The faces; None without faces.
         frames: True for boxes in seeded frames as random inputs: for an artefact that takes a frame, and for its
             source, whose crops the host cuts.
+        filled: See `on_faces`.
     """
     count, seed = seeded.PARITY_INPUTS, seeded.PARITY_SEED
-    return Points(
-        random=on_scenes(session, spec, seeded.scenes(count, seed), maps=None)
-        if frames
-        else outputs(session, spec, interface_of(spec).feed(seeded.noise_crops(spec, count, seed))),
-        faces=None if crops is None else on_faces(session, spec, crops),
-        odd=_odd(session, spec) if spec.sample else None,
-    )
+
+    def random(session: Session) -> Outputs:
+        with phase("seeded inputs"):
+            if frames:
+                return on_scenes(session, spec, seeded.scenes(count, seed), maps=None)
+            return outputs(session, spec, interface_of(spec).feed(seeded.noise_crops(spec, count, seed)))
+
+    wanted: dict[str, Run] = {"random": random}
+    if crops is not None:
+        wanted["faces"] = functools.partial(on_faces, spec=spec, crops=crops, filled=filled)
+    if spec.sample:
+        wanted["odd"] = functools.partial(_odd, spec=spec)
+    return wanted
 
 
 def _odd(session: Session, spec: ModelSpec) -> Outputs:
@@ -107,13 +125,29 @@ def _odd(session: Session, spec: ModelSpec) -> Outputs:
     return outputs(session, other, noise(other, 8, seeded.PARITY_SEED))
 
 
-def on_faces(session: Session, spec: ModelSpec, crops: FaceCrops, *, chunk: int = 64) -> Outputs:
-    """Runs a network on faces, without keeping heatmaps; memory is that of one chunk."""
-    interface = interface_of(spec)
+def on_faces(session: Session, spec: ModelSpec, crops: FaceCrops, *, filled: bool = True) -> Outputs:
+    """Runs a network on faces, without keeping heatmaps; memory is that of one chunk.
+
+    Args:
+        session: A session on the network.
+        spec: Spec of the artefact or source.
+        crops: The faces.
+        filled: True if the last of several chunks is filled with copies of its last face, for runtimes that compile a
+            network anew for every number of inputs.
+    """
+    interface, count, size = interface_of(spec), len(crops.images), chunk_size(spec, spec.input_size)
     if interface.cuts_crops:
         return on_scenes(session, spec, crops.scenes())
-    parts = (crops.images[start : start + chunk] for start in range(0, len(crops.images), chunk))
-    return head_of(spec).join([outputs(session, spec, interface.feed(part), maps=0) for part in parts])
+    starts, parts = range(0, count, size), []
+    with phase("chunk of faces", len(starts)) as chunk:
+        for start in starts:
+            chunk()
+            faces = crops.images[start : start + size]
+            room = size - len(faces) if filled and start else 0
+            whole = np.concatenate([faces, faces[-1:].repeat(room, 0)]) if room else faces
+            result = outputs(session, spec, interface.feed(whole), maps=0)
+            parts.append(head_of(spec).first(result, len(faces)) if room else result)
+    return head_of(spec).join(parts)
 
 
 def errors(faces: Outputs, crops: FaceCrops) -> Float64:

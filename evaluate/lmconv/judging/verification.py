@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmconv.building.acceptance import Network
+from lmconv.console import phase
 from lmconv.detecting.loading import LoadedDetector
 from lmconv.detecting.matching import box_matcher
 from lmconv.errors import InputError, OtherPoints
 from lmconv.faces.crops import BoxLookup, FaceCrops, load_face_crops
 from lmconv.faces.lookup import find_dataset
 from lmconv.inference.loading import usable
-from lmconv.judging import accuracy, gates, parity
+from lmconv.judging import accuracy, answers, gates, parity
 from lmconv.judging.accuracy import Interval, SubsetAccuracy
+from lmconv.judging.answers import KeptNetwork
 from lmconv.judging.face_errors import FaceErrors
 from lmconv.judging.gates import Verdict
 from lmconv.judging.parity import Parity, Points
@@ -114,6 +115,10 @@ class Verifier:
             InputError: The artefact or the faces are missing or broken, or some of these faces calibrated the artefact.
             MissingRuntime: The runtime is not installed.
         """
+        with phase(str(path)):
+            return self._verify(path)
+
+    def _verify(self, path: Path) -> Verification:
         artifact = artifacts.read(path)
         target = usable(artifact, OpenOptions(trust=self.trust))
         if reason := artifacts.forced_reason(artifact):
@@ -183,7 +188,9 @@ class Verifier:
         gap = parity.parity(outputs, expected, crops, artifact.spec, source.kind)
         if self._beyond(artifact, gap) and not interface_of(artifact.spec).cuts_crops:
             graph = _plain_graph(artifact)
-            network = Network(spec=source.spec, open=functools.partial(open_source, source), graph=graph)
+            network = KeptNetwork(
+                spec=source.spec, open=functools.partial(open_source, source), graph=graph, source=source
+            )
             expected = parity.settled(outputs, expected, crops, network, artifact)
             gap = parity.parity(outputs, expected, crops, artifact.spec, source.kind)
         return expected, gap
@@ -216,7 +223,12 @@ class Verifier:
         try:
             dataset = find_dataset(data, self.dataset)
             crops = load_face_crops(
-                data, self._with_detector_crop(spec), self.split, dataset=dataset, most=self.most, boxes=self._boxes
+                data,
+                self._with_detector_crop(spec),
+                self.split,
+                dataset=dataset,
+                most=self.most,
+                boxes=self._boxes,
             )
         except OtherPoints as error:
             self.notes.append(f"{error.message}: they are left out")
@@ -235,9 +247,10 @@ class Verifier:
         return self._recovered[key]
 
     def _import(self, artifact: Artifact) -> None:
-        """Imports PyTorch if the source network needs it."""
+        """Imports PyTorch if the source network has to run."""
         source = self._recover(artifact)
-        if source and source.kind == "torch" and self.data:
+        frames = interface_of(artifact.spec).cuts_crops
+        if source and source.kind == "torch" and self.data and not answers.are_kept(source, frames=frames):
             importlib.import_module("lmconv.sources.pytorch")
 
     def _with_detector_crop(self, spec: ModelSpec) -> ModelSpec:
@@ -259,9 +272,8 @@ class Verifier:
                 )
                 self._sources[key] = None
             else:
-                with open_source(source) as session:
-                    outputs = parity.points(session, source.spec, crops, frames=interface_of(spec).cuts_crops)
-                    self._sources[key] = source, outputs
+                frames = interface_of(spec).cuts_crops
+                self._sources[key] = source, answers.points(source, crops, frames=frames)
         return self._sources[key]
 
 

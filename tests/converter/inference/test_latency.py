@@ -68,15 +68,15 @@ def test_times_are_milliseconds_of_the_runs_only() -> None:
     runs = [recorder(clock, calls, "A", 2_000_000), recorder(clock, calls, "B", 500_000)]
     steps = []
 
-    def step() -> None:
-        steps.append(clock.now)
-        clock.now += 10**9  # work between rounds is not timed
+    def step(index: int) -> None:
+        steps.append(index)
+        clock.now += 10**9  # work between blocks is not timed
 
     first, second = interleaved(runs, 3, step, clock=clock)
     assert first.shape == second.shape == (3, BLOCK.timed)
     assert (first == 2.0).all()
     assert (second == 0.5).all()
-    assert len(steps) == 3
+    assert sorted(steps) == [0, 0, 0, 1, 1, 1]
 
 
 def test_each_contestant_may_have_a_block_of_its_own() -> None:
@@ -85,6 +85,32 @@ def test_each_contestant_may_have_a_block_of_its_own() -> None:
     times = interleaved(runs, 2, blocks=[Block(untimed=1, timed=3), Block()], clock=clock)
     assert [each.shape for each in times] == [(2, 3), (2, 20)]
     assert {name: len(list(group)) for name, group in groupby(sorted(calls))} == {"A": 8, "B": 50}
+
+
+def test_a_contestant_may_take_part_in_every_second_round() -> None:
+    """The machine becomes three times slower after two rounds; the ratio of the common rounds stays 2."""
+    clock, calls = Clock(), list[str]()
+    runs = [lambda: paced_run(clock, calls, 4), lambda: paced_run(clock, calls, 2)]
+    rare, each = interleaved(
+        runs, 4, blocks=[Block(untimed=0, timed=1, every=2), Block(untimed=0, timed=3)], clock=clock
+    )
+    assert (rare.shape, each.shape) == ((4, 1), (4, 3))
+    assert np.isnan(rare[:, 0]).tolist() == [False, True, False, True]
+    assert latency(rare).samples == 2
+    assert faster(rare, each).median == 2.0
+
+
+def paced_run(clock: Clock, calls: list[str], cost: int) -> None:
+    calls.append("")
+    clock.now += cost * (3 if len(calls) > 7 else 1)
+
+
+def test_something_may_happen_in_front_of_every_block() -> None:
+    clock, calls = Clock(), list[str]()
+    runs = [recorder(clock, calls, name, 1) for name in "AB"]
+    interleaved(runs, 3, blocks=[Block(untimed=0, timed=1)] * 2, before=lambda: calls.append("sweep"), clock=clock)
+    assert calls[::2] == ["sweep"] * 6
+    assert sorted(calls[1::2]) == ["A", "A", "A", "B", "B", "B"]
 
 
 @pytest.mark.parametrize(

@@ -334,6 +334,20 @@ def test_the_bias_of_a_float_head_corrects_the_mean_output_error(crops: Float32)
     assert np.abs(mean_error).max() < 1e-3 * run(model, crops).std()
 
 
+@pytest.mark.parametrize("build", NETWORKS)
+def test_a_rough_graph_has_the_nodes_of_the_whole_quantisation(
+    build: Callable[[], onnx.ModelProto], crops: Float32
+) -> None:
+    rough, exact = (
+        quantise(build(), crops, QuantiserOptions(activations="uint8", rough=rough))[0].graph for rough in (True, False)
+    )
+    assert rough.node == exact.node
+    shapes = [
+        [(tensor.name, tensor.data_type, *tensor.dims) for tensor in graph.initializer] for graph in (rough, exact)
+    ]
+    assert shapes[0] == shapes[1]
+
+
 def test_activation_statistics_are_valid_for_all_settings(crops: Float32) -> None:
     model = depthwise()
     seen = observe(Graph.of(model), crops)

@@ -9,6 +9,7 @@ from tests.helpers import Cli, Ran, contents, python, strays
 
 from lmconv.errors import InputError
 from lmconv.store import files
+from lmconv.types import Json
 
 FULL = """
 import resource, signal, sys
@@ -23,6 +24,11 @@ sys.exit(run(sys.argv[2:]))
 
 def export_on_full_disk(limit: int, *arguments: str | Path) -> Ran:
     return python(FULL, str(limit), "export", *arguments)
+
+
+def test_the_text_of_an_object_comes_from_the_texts_of_its_entries() -> None:
+    value: Json = {"b": {"z": [1.5, {"x": []}], "a\n": "two\nlines"}, "ä": None, "a": [], '"': {}}
+    assert files.canonical_of(files.canonical_parts(value)) == files.canonical(value)
 
 
 def test_the_same_value_gives_the_same_text() -> None:

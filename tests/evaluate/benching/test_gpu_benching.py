@@ -12,8 +12,8 @@ import pytest
 from tests.helpers import Cli
 
 from lmconv.benching import gpu as gpu_benching
-from lmconv.benching.cpu import TimingOptions
 from lmconv.benching.gpu import SWEEP, accepted_batches, as_error, figures, gpu_ms, ratio, remarks
+from lmconv.benching.options import TimingOptions
 from lmconv.errors import Bug, InputError, LmconvError, MissingRuntime
 from lmconv.store import artifact as artifacts
 from lmconv.trt.faults import Fault

@@ -12,6 +12,7 @@ from tests.evaluate.faces.builders import SPEC, add_face, box_points, noise
 
 from lmconv.data import Dataset, Face, Listing
 from lmconv.errors import InputError, UsageError
+from lmconv.faces import images
 from lmconv.faces.crops import landmark_square, load_face_crops
 from lmconv.networks import squares
 from lmconv.networks.preprocess import network_input
@@ -156,6 +157,27 @@ def test_loads_the_faces_of_a_folder(tmp_path: Path) -> None:
     around = landmark_square(points, SPEC.crop)
     assert crops.squares[1].tolist() == list(around)
     np.testing.assert_array_equal(crops.images[1], reference_crop(image, around, (32, 32)))
+
+
+def test_cut_outs_are_kept_by_the_content_of_pictures_and_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_face(tmp_path / "ibug", "a", noise(60, 80), box_points(20, 10, 50, 45))
+    before = load_face_crops(tmp_path, SPEC)
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "read_image", None)  # decodes nothing
+        (tmp_path / "ibug").rename(tmp_path / "helen")
+        (tmp_path / "ibug").mkdir()
+        for name in ("a.png", "a.pts"):
+            (tmp_path / "helen" / name).rename(tmp_path / "ibug" / name)
+        again = load_face_crops(tmp_path, SPEC)
+        np.testing.assert_array_equal(again.images, before.images)
+        np.testing.assert_array_equal(again.squares, before.squares)
+    assert load_face_crops(tmp_path, replace(SPEC, crop=Crop(scale=1.5))).squares[0, 2] != before.squares[0, 2]
+    add_face(tmp_path / "ibug", "a", noise(60, 80), box_points(21, 10, 50, 45))
+    assert load_face_crops(tmp_path, SPEC).squares.tolist() != before.squares.tolist()
+    add_face(tmp_path / "ibug", "a", noise(60, 80, seed=1), box_points(20, 10, 50, 45))
+    assert (load_face_crops(tmp_path, SPEC).images != before.images).any()
 
 
 def test_points_partly_outside_the_picture_are_valid(tmp_path: Path) -> None:

@@ -169,9 +169,9 @@ def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes OpenVINO compute in f32 with any precision hint, as on a CPU without bf16."""
     opened = openvino.OpenVinoSession.__init__
 
-    def init(self: openvino.OpenVinoSession, path: Path, hint: str, *options: Any) -> None:
-        opened(self, path, "f32", *options)
-        self.execution_mismatch = "" if hint == "f32" else f"asked for {hint}, this CPU computes in f32"
+    def init(self: openvino.OpenVinoSession, path: Path, hint: str, *options: Any, **named: Any) -> None:
+        opened(self, path, "f32", *options, **named)
+        self._hint = hint
 
     monkeypatch.setattr(openvino.OpenVinoSession, "__init__", init)
 
