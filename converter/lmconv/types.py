@@ -464,8 +464,8 @@ class MixedPrecision:
         )
 
 
-CHANNELS = (1, 4, 8, 16)
-"""Numbers of float32 channels per vector instruction of a CPU: scalar, SSE, AVX2, AVX512."""
+CHANNELS = (1, 4, 8, 16, 32, 64)
+"""Numbers of channels per instruction of a CPU: float32 in scalar, SSE, AVX2 and AVX512; bf16 and int8 in AMX tiles."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -476,13 +476,15 @@ class PassContext:
         spec: Spec of the network.
         crops: (n, 3, H, W) float32 network inputs for calibration; None without faces.
         scheme: Form of the int8 graph for the target.
-        measure: Times graphs on the target in blocks, one thread; returns (rounds, timed) float64, milliseconds, for
-            each graph, see `lmconv.inference.latency.interleaved`. None if the target cannot run.
+        measure: Times graphs on the target in the precision of the variant, one thread, to find the fastest; returns
+            (rounds, timed) float64, milliseconds, for each graph, see `lmconv.inference.latency.halved`. None if the
+            target cannot run.
         compact_px: Largest distance that compaction may move a landmark on a face, input pixels; None for exact
             compaction.
         replay: Decisions that an earlier run of this pass took by measuring, to be repeated.
         settings: Options of the quantiser, see `MixedPrecision`.
         channels: Multiples of channels, see `Target`.
+        memo: Results that a pass keeps for the other variants of the network; the key starts with the pass's name.
     """
 
     spec: ModelSpec
@@ -493,6 +495,7 @@ class PassContext:
     replay: Json | None = None
     settings: Json = field(default_factory=dict)
     channels: tuple[int, ...] = CHANNELS
+    memo: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
 
 FLOAT16_ROUNDING = 1e-3
@@ -587,13 +590,15 @@ class Target:
         int8_ion_loss: Largest rise of the mean ION in int8 and mixed, percent of the source's.
         clock: Returns nanoseconds, for timing graphs in a search. The default counts the work of this process only,
             whatever else the machine does; the work of a GPU needs a wall clock.
+        floats: Returns the precision in which this machine computes the float layers of a graph with a precision hint:
+            fp32 or bf16.
         contestant: Returns the Python module and the arguments of the process that serves an artefact for timing on a
             GPU; called with the artefact and the device, "gpu" or "cpu". None if the target does not run on a GPU.
         ios: Possible inputs of artefacts.
         rewrites: Passes that make graphs faster on the target, by precision, in order; measured in docs/passes.md.
         on_arm: Form of the int8 graph for ARM CPUs, if different.
         last: Returns the passes that the installed runtime needs for a graph, after all others and after wrapping.
-        channels: Multiples of channels that compaction tries; the first one if nothing can be timed.
+        channels: Multiples of channels that compaction tries, ascending; the first one if nothing can be timed.
         inside: Means to read intermediate values of an artefact; None if the runtime cannot show any.
         exact: Passes that rewrite operators which the runtime computes inexactly, by operator; measured in
             docs/blame.md. A pass runs where its operator makes an artefact fail, and with `--exact`.
@@ -614,6 +619,7 @@ class Target:
     fp32_tolerance: float = 1e-5
     int8_ion_loss: float = 5.0
     clock: Callable[[], int] = time.process_time_ns
+    floats: Callable[[Precision], Precision] = lambda hint: Precision.FP32
     contestant: Callable[[Artifact, str], tuple[str, Sequence[str | Path]]] | None = None
     ios: tuple[Io, ...] = ("tensor", "image", "frame")
     rewrites: Mapping[Precision, tuple[str, ...]] = field(default_factory=dict)

@@ -13,7 +13,7 @@ PRECISION_PASSES = {Precision.FP16: ("float16",), Precision.INT8: ("int8",)}
 """Passes that lower the precision of a graph. bf16 needs no pass: the precision is a hint to OpenVINO."""
 PLAIN_PASSES = ("simplify",)
 """Passes from an exported graph to the plain graph."""
-FIRST_PASSES = ("denormals", "freeze", "compact")
+FIRST_PASSES = ("denormals", "freeze", "compact", "linear")
 """Passes that run on every graph before the rewrites of the target; `freeze` only within a bound of compaction."""
 
 
@@ -27,7 +27,8 @@ class Recipe:
         cpu: Kind of CPU for which int8 is built.
         scheme: int8 scheme of the target for this kind of CPU.
         decided: Returns the recorded decisions of a pass; None means that the pass decides by measuring.
-        lookahead: True if a pass that times graphs shall first apply the later passes to each of them.
+        timed: Passes of the graphs that a pass times: those of the variant. fp16 on a CPU shares the passes of fp32,
+            because fp16 is for size there. Empty if a pass shall time its own results.
         on_faces: True if the recipe itself was chosen on faces.
         mix: Content of precision "mixed"; None for every other precision.
     """
@@ -37,7 +38,7 @@ class Recipe:
     cpu: Cpu
     scheme: QuantScheme
     decided: Callable[[str], Json | None]
-    lookahead: bool = True
+    timed: tuple[str, ...] = ()
     on_faces: bool = False
     mix: MixedPrecision | None = None
 
@@ -77,13 +78,14 @@ def resolve(variant: Variant, target: Target, choices: Choices) -> Recipe:
     mixed = variant.precision == Precision.MIXED
     mix = choices.mix if mixed else None
     precision = mix.precision if mix else variant.precision
+    shared = Precision.FP32 if precision == Precision.FP16 and not target.engines else precision
     return Recipe(
         passes=_passes(precision, mix, target, choices),
         hint=precision_hint(mix) if mix else precision,
         cpu=choices.quantised_for,
         scheme=target.scheme(choices.quantised_for),
         decided=choices.decided,
-        lookahead=not mixed,
+        timed=() if mixed else _passes(shared, None, target, choices),
         on_faces=mixed,
         mix=mix,
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lmconv.building.trial import Timings
 from lmconv.machine import this_cpu
 from lmconv.store import artifact as artifacts
 from lmconv.types import DEFAULT_BUILD, Artifact, BuildOptions, Cpu, Float32, Json, MixedPrecision
@@ -87,10 +88,14 @@ class GraphCache:
     Attributes:
         optimised: Result of each sequence of passes, by the passes and all options on which their result depends.
         frame: Outputs of the source network for the faces of a seeded frame, once computed.
+        timings: Times of graphs.
+        memo: Results that passes keep, see `PassContext`.
     """
 
     optimised: dict[tuple[object, ...], Optimised] = field(default_factory=dict)
     frame: Reference | None = None
+    timings: Timings = field(default_factory=Timings)
+    memo: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

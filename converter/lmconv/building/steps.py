@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lmconv.building.optimise import Optimised, optimise
-from lmconv.building.trial import timed
+from lmconv.building.trial import raced
 from lmconv.graph.facts import copied
 from lmconv.plugins import PASSES
 from lmconv.store.files import canonical
-from lmconv.types import Float64, Pass, PassContext, Target
+from lmconv.types import Float64, Pass, PassContext, Precision, Target
 
 if TYPE_CHECKING:
     import onnx
@@ -37,8 +37,8 @@ def steps(conversion: Conversion, target: Target, recipe: Recipe) -> Iterator[Op
     current = Optimised(model=base.model, recipe=base.artifact.recipe["passes"], measured={}, warnings=[], outputs={})
     yield current
     key: tuple[object, ...] = (conversion.crops is not None,)  # every pass is compared on the crops
-    for index, name in enumerate(recipe.passes):
-        later = _lookahead(recipe, index)
+    for name in recipe.passes:
+        later = recipe.timed[recipe.timed.index(name) + 1 :] if name in recipe.timed else ()
         step = PASSES.load(name)
         key = (*key, name, *_inputs_of(step, conversion, target, recipe, later))
         if key not in cache.optimised:
@@ -54,11 +54,6 @@ def steps(conversion: Conversion, target: Target, recipe: Recipe) -> Iterator[Op
         yield current
 
 
-def _lookahead(recipe: Recipe, index: int) -> tuple[str, ...]:
-    """Passes after the given one that change the speed of a graph."""
-    return tuple(name for name in recipe.passes[index + 1 :] if name != "float16" and recipe.lookahead)
-
-
 def _inputs_of(
     step: Pass, conversion: Conversion, target: Target, recipe: Recipe, later: tuple[str, ...]
 ) -> tuple[object, ...]:
@@ -66,7 +61,7 @@ def _inputs_of(
     available = {
         "crops": conversion.crops,
         "scheme": recipe.scheme,
-        "measure": (target.name, later) if target.requires() is None else None,
+        "measure": (target.name, target.floats(recipe.hint), later) if target.requires() is None else None,
         "compact_px": conversion.choices.compact_px,
         "replay": canonical(recipe.decided(step.name)),
         "settings": canonical(recipe.settings),
@@ -76,7 +71,7 @@ def _inputs_of(
 
 
 def _context(conversion: Conversion, target: Target, recipe: Recipe, name: str, later: tuple[str, ...]) -> PassContext:
-    here = target.requires() is None
+    here = target.requires() is None and recipe.mix is None  # the search for a mix has decided everything
     return PassContext(
         spec=conversion.base.artifact.spec,
         crops=conversion.crops() if conversion.crops else None,
@@ -86,13 +81,17 @@ def _context(conversion: Conversion, target: Target, recipe: Recipe, name: str, 
         replay=recipe.decided(name),
         settings=dict(recipe.settings),
         channels=target.channels,
+        memo=conversion.cache.memo,
     )
 
 
 def _timed_after(
     conversion: Conversion, target: Target, recipe: Recipe, later: tuple[str, ...], models: Sequence[onnx.ModelProto]
 ) -> list[Float64]:
-    """Times graphs after the later passes of the recipe, as `timed` does; int8 scales are rough."""
+    """Times graphs after the later passes of the recipe, as `raced` does; int8 scales are rough.
+
+    In fp32 the plain graph takes part too: the guard of export needs its time.
+    """
     artifact = conversion.base.artifact
     context = PassContext(
         spec=artifact.spec,
@@ -106,4 +105,7 @@ def _timed_after(
             with contextlib.suppress(Exception):  # a pass that fails on a graph will be left out
                 model, _ = PASSES.load(name).apply(copied(model), context)
         lowered.append(model)
-    return timed(artifact, target, lowered)
+    in_fp32 = "int8" not in later and target.floats(recipe.hint) == Precision.FP32
+    plain = [conversion.base.model] if in_fp32 else []
+    times = raced(conversion.cache.timings, artifact, target, [*lowered, *plain], recipe.hint)
+    return times[: len(lowered)]

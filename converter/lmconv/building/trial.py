@@ -1,18 +1,19 @@
-"""Builds and times graphs on a target without writing artefacts."""
+"""Builds and times graphs on a target without writing artefacts; keeps the times of graphs that were timed together."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmconv.graph.facts import copied
-from lmconv.inference.latency import ROUNDS, paced
+from lmconv.inference.latency import ROUNDS, halved, paced
 from lmconv.inference.session import noise
 from lmconv.plugins import PASSES
 from lmconv.types import Artifact, BuildOptions, Float64, OpenOptions, PassContext, Precision, Session, Target
@@ -20,12 +21,63 @@ from lmconv.types import Artifact, BuildOptions, Float64, OpenOptions, PassConte
 if TYPE_CHECKING:
     import onnx
 
+    Timer = Callable[..., list[Float64]]
+
 TIMED_S = 1.0
 """Approximate duration of timing, seconds; slow graphs take longer, because nine rounds are the minimum."""
+RACED_S = 1.0
+"""Approximate duration of a race, seconds."""
 MOST = 30
 """Largest number of rounds of blocks."""
 ALONE = BuildOptions(profile=(1, 1, 64))
 """Build options for timing: engines are optimised for one input."""
+
+
+Key = tuple[str, Precision, str]
+"""Target, precision hint, and structure of a graph: everything on which the time of a graph depends."""
+
+
+@dataclass(slots=True)
+class Timings:
+    """Times of the graphs of one network, kept so that nothing is timed twice.
+
+    Only times of one race have a valid ratio.
+
+    Attributes:
+        races: Times of the graphs that were timed together: (rounds, timed) float64, milliseconds, by graph.
+    """
+
+    races: list[dict[Key, Float64]] = field(default_factory=list)
+
+    def together(self, keys: Sequence[Key]) -> list[Float64] | None:
+        """Returns the times of graphs from one race; None if the graphs were never timed together."""
+        race = next((race for race in self.races if race.keys() >= set(keys)), None)
+        return None if race is None else [race[key] for key in keys]
+
+
+def key(target: Target, hint: Precision, model: onnx.ModelProto) -> Key:
+    """Returns the key of a graph on a target with a precision hint, for `Timings`."""
+    return target.name, target.floats(hint), structure(model)
+
+
+def structure(model: onnx.ModelProto) -> str:
+    """Returns a digest of everything on which the speed of a graph depends.
+
+    The values of weights, biases and scales do not count. 64-bit integers count, because shapes and axes are such
+    integers; of an 8-bit zero point counts only that it is zero, or not.
+    """
+    from onnx import TensorProto, numpy_helper
+
+    graph, sha = model.graph, hashlib.sha256()
+    for part in (*model.opset_import, *graph.input, *graph.output, *graph.node):
+        sha.update(part.SerializeToString(deterministic=True))
+    for tensor in graph.initializer:
+        sha.update(repr((tensor.name, tuple(tensor.dims), tensor.data_type)).encode())
+        if tensor.data_type == TensorProto.INT64:
+            sha.update(numpy_helper.to_array(tensor).tobytes())
+        elif tensor.data_type in (TensorProto.INT8, TensorProto.UINT8) and not tensor.dims:
+            sha.update(bytes([bool(numpy_helper.to_array(tensor))]))
+    return sha.hexdigest()
 
 
 @contextmanager
@@ -86,6 +138,7 @@ def timed_together(
     *,
     rounds: int = ROUNDS,
     clock: Callable[[], int] = time.perf_counter_ns,
+    timer: Timer = paced,
 ) -> list[Float64]:
     """Times graphs in blocks, each on its target, with one thread and one input or the fixed batch of the network.
 
@@ -95,9 +148,10 @@ def timed_together(
         seconds: Approximate duration, see `TIMED_S`.
         rounds: Smallest number of rounds.
         clock: Returns nanoseconds, see `Target.clock`.
+        timer: `paced`, or `halved` to find the fastest graph; of `lmconv.inference.latency`.
 
     Returns:
-        For each graph (rounds, timed) float64, milliseconds, see `lmconv.inference.latency.interleaved`.
+        For each graph (rounds, timed) float64, milliseconds, see `timer`.
     """
     spec = artifact.spec
     inputs = {"input": noise(spec, spec.batch or 1, 0)}
@@ -106,4 +160,30 @@ def timed_together(
             functools.partial(stack.enter_context(opened(artifact, target, model, hint, threads=1)).run, inputs)
             for target, model, hint in graphs
         ]
-        return paced(runs, seconds, MOST, rounds=rounds, clock=clock)
+        return timer(runs, seconds, MOST, rounds=rounds, clock=clock)
+
+
+def raced(
+    timings: Timings, artifact: Artifact, target: Target, models: Sequence[onnx.ModelProto], hint: Precision
+) -> list[Float64]:
+    """Times graphs on a target to find the fastest; graphs of equal structure once, known graphs not again.
+
+    Args:
+        timings: Times of earlier races; the new race is added.
+        artifact: An artefact of the network.
+        target: The target.
+        models: The graphs.
+        hint: Precision hint passed to the runtime.
+
+    Returns:
+        For each graph (rounds, timed) float64, milliseconds, see `halved`. The clock is that of the target.
+    """
+    keys = [key(target, hint, model) for model in models]
+    distinct = dict(zip(keys, models, strict=True))
+    if timings.together(keys) is None:
+        graphs = [(target, model, target.floats(hint)) for model in distinct.values()]
+        times = timed_together(artifact, graphs, RACED_S, clock=target.clock, timer=halved)
+        timings.races.append(dict(zip(distinct, times, strict=True)))
+    known = timings.together(keys)
+    assert known is not None
+    return known

@@ -60,9 +60,17 @@ Step: TypeAlias = Callable[[int], object]
 """Function that is called after every block with the index of the contestant."""
 
 
-def block_of(seconds: float) -> Block:
-    """Returns a block of about `BLOCK_SECONDS` for a contestant with this time of a run, seconds."""
-    timed = int(np.clip(BLOCK_SECONDS / max(seconds, 1e-9), 3, BLOCK.timed))
+FIRST_ROUNDS = 3
+"""Number of rounds after which `halved` leaves out slow contestants."""
+LEAD = 1.15
+"""Ratio to the time of the fastest contestant up to which a contestant stays in `halved`."""
+CHOOSING_SECONDS = 0.04
+"""Duration above which a block of `halved` has fewer timed runs, seconds."""
+
+
+def block_of(seconds: float, longest: float = BLOCK_SECONDS) -> Block:
+    """Returns a block of about `longest` seconds for a contestant with this time of a run, seconds."""
+    timed = int(np.clip(longest / max(seconds, 1e-9), 3, BLOCK.timed))
     return Block(untimed=ceil(timed * BLOCK.untimed / BLOCK.timed), timed=timed)
 
 
@@ -157,6 +165,40 @@ def paced(
     blocks = [block_of(duration) for duration in durations]
     round_seconds = sum(block.runs * duration for block, duration in zip(blocks, durations, strict=True))
     return interleaved(runs, int(np.clip(seconds / round_seconds, rounds, most)), blocks=blocks, clock=clock)
+
+
+def halved(
+    runs: Sequence[Callable[[], object]],
+    seconds: float,
+    most: int,
+    *,
+    rounds: int = ROUNDS,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> list[Float64]:
+    """Times contestants to find the fastest: after a few rounds of all, only those close to the fastest go on.
+
+    Args:
+        runs: Functions to time.
+        seconds: Approximate duration; slow contestants take longer.
+        most: Largest number of rounds.
+        rounds: Smallest number of rounds of the contestants that go on.
+        clock: Returns nanoseconds.
+
+    Returns:
+        For each function (rounds, timed) float64, milliseconds. After the first `FIRST_ROUNDS` rounds, the rows of
+        contestants that were left out are NaN.
+    """
+    blocks = [block_of(run_seconds(run), CHOOSING_SECONDS) for run in runs]
+    times = interleaved(runs, FIRST_ROUNDS, blocks=blocks, clock=clock)
+    fastest = min(times, key=np.median)
+    leading = [index for index, own in enumerate(times) if faster(own, fastest).median < LEAD]
+    duration = sum(np.median(times[index]) / 1e3 * blocks[index].runs for index in leading)
+    left = int(np.clip(seconds / duration, rounds, most)) - FIRST_ROUNDS
+    further = [np.full((left, block.timed), math.nan) for block in blocks]
+    last = interleaved([runs[index] for index in leading], left, blocks=[blocks[i] for i in leading], clock=clock)
+    for index, own in zip(leading, last, strict=True):
+        further[index] = own
+    return [np.concatenate(parts) for parts in zip(times, further, strict=True)]
 
 
 def run_seconds(run: Callable[[], object]) -> float:

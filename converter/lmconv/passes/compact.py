@@ -1,42 +1,70 @@
 """Removes channels without effect, together with all coupled channels. Exact up to reassociation.
 
 Some runtimes are faster with more channels than necessary. If layers would lose channels, the pass therefore times
-several graphs on the target: in each, the layers keep a multiple of a number that the target names. The pass takes the
-fastest graph, or the smallest of several equally fast graphs.
+several graphs on the target, in the precision of the variant: in each, the layers keep a multiple of a number that the
+target names. The pass takes the fastest graph, or the smallest of several equally fast graphs.
 """
 
 from __future__ import annotations
 
-import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import onnx
 
 from lmconv.compaction.compact import Compacted
 from lmconv.compaction.compact import compact as without_dead_channels
 from lmconv.inference.latency import faster
-from lmconv.types import Json, Pass, PassContext
+from lmconv.types import Float64, Json, Pass, PassContext
 
-NOISE = 0.05
-"""Relative difference below which two speed-ups count as equal; the graph with fewer channels is then better."""
+NOISE = 0.03
+"""Relative difference below which two times count as equal; the graph with fewer channels is then better."""
+SLOWER = 0.05
+"""Relative difference to the fastest graph above which no larger multiple is tried."""
+FIRST = 4
+"""Number of multiples that are timed together at first."""
 
 
 def compact(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
     """Compacts a float graph. A replay uses the multiple of the earlier run instead of timing graphs."""
-    compacted = functools.partial(without_dead_channels, model, size=context.spec.input_size)
+    digest = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+
+    def compacted(multiple: int) -> Compacted:
+        place = ("compact", digest, multiple)
+        if place not in context.memo:
+            context.memo[place] = without_dead_channels(model, multiple=multiple, size=context.spec.input_size)
+        made: Compacted = context.memo[place]
+        return made
+
     if context.replay:
         multiple = int(context.replay["multiple"])
-        return _decided(multiple, compacted(multiple=multiple), {})
-    fewest, *others = context.channels
-    smallest = compacted(multiple=fewest)
-    if smallest.model is model or context.measure is None:
-        return _decided(fewest, smallest, {})
-    candidates = {fewest: smallest} | {multiple: compacted(multiple=multiple) for multiple in others}
-    times = context.measure([candidate.model for candidate in candidates.values()])
-    gains = {multiple: faster(times[0], own) for multiple, own in zip(candidates, times, strict=True)}
-    fastest = max(gain.median for gain in gains.values())
-    best = next(multiple for multiple, gain in gains.items() if gain.median > fastest * (1 - NOISE))
-    figures = {str(multiple): gain.to_json() for multiple, gain in gains.items() if multiple != fewest}
-    return _decided(best, candidates[best], {"measured": {f"faster than multiple {fewest}": figures}})
+        return _decided(multiple, compacted(multiple), {})
+    fewest, measure = context.channels[0], context.measure
+    if measure is None or compacted(fewest).model == model:
+        return _decided(fewest, compacted(fewest), {})
+    best, gains = _fastest(context.channels, lambda multiples: measure([compacted(each).model for each in multiples]))
+    return _decided(best, compacted(best), {"measured": {f"faster than multiple {fewest}": gains}})
+
+
+def _fastest(
+    multiples: Sequence[int], measure: Callable[[Sequence[int]], Sequence[Float64]]
+) -> tuple[int, Mapping[str, Json]]:
+    """Finds the fastest multiple: the first few are timed together, then each larger one while larger ones are fast.
+
+    Returns:
+        The multiple, and the speed-up of every other tried multiple over the first.
+    """
+    fewest, gains = multiples[0], dict[str, Json]()
+    tried, larger = [*multiples[:FIRST]], [*multiples[FIRST:]]
+    while True:
+        times = dict(zip(tried, measure(tried), strict=True))
+        fastest = min(times.values(), key=np.nanmedian)
+        best = next(multiple for multiple in tried if faster(times[multiple], fastest).median < 1 + NOISE)
+        gains |= {str(each): faster(times[fewest], times[each]).to_json() for each in tried[1:]}
+        if not larger or faster(times[tried[-1]], fastest).median > 1 + SLOWER:
+            return best, gains
+        tried = [*dict.fromkeys((fewest, best, larger.pop(0)))]
 
 
 def _decided(multiple: int, compacted: Compacted, figures: Json) -> tuple[onnx.ModelProto, Json]:

@@ -5,6 +5,7 @@ The CPU plug-in computes in bf16 by default if the CPU can, so every session set
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -59,6 +60,17 @@ SIZES = 3
 def requires() -> str | None:
     """Returns an instruction to install OpenVINO if the package is missing."""
     return None if find_spec("openvino") else INSTALL["openvino"]
+
+
+@functools.cache
+def floats(hint: Precision) -> Precision:
+    """Returns the precision in which this CPU computes float layers with a precision hint: bf16 only if the CPU can."""
+    import openvino
+
+    if hint != Precision.BF16:
+        return Precision.FP32
+    abilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return Precision.BF16 if "BF16" in abilities else Precision.FP32
 
 
 def last(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -371,6 +383,7 @@ plugin = Target(
     requires=requires,
     build=build,
     open=open_artifact,
+    floats=floats,
     open_streams=open_streams,
     inside=Inside(
         open=OpenVinoProbe,

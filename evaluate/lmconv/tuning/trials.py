@@ -49,6 +49,8 @@ DRIFT_FACES = 64
 """Largest number of faces for the drift of single layers, which only orders the layers."""
 DESCRIPTIONS = ("layers", "whole")
 """Decisions of `compact` that describe its result and are not needed to repeat it."""
+TAKEN = ("layers", "merged")
+"""Decisions of a pass that has changed, or could have changed, the graph."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,18 +97,22 @@ class Trials:
         )
 
     def _decisions(self, precision: Precision) -> Json:
-        """Returns the decision of `compact` for a precision; empty if `compact` does not run."""
+        """Returns the decisions that passes take by timing for a precision, by pass."""
         with phase(f"passes for {precision}"):
             return self._decided(precision)
 
     def _decided(self, precision: Precision) -> Json:
         recipe = resolve(Variant(target=self.target.name, precision=precision), self.target, self.conversion.choices)
+        timing = {name for name in recipe.passes if "measure" in PASSES.load(name).uses}
         for result in steps(self.conversion, self.target, recipe):
-            decisions = {step["pass"]: step["decisions"] for step in result.recipe if not step["refused"]}
-            if decided := decisions.get("compact"):
-                kept = {name: value for name, value in decided.items() if name not in DESCRIPTIONS}
-                return {"compact": kept} if decided["layers"] else {}
-        return {}
+            done = {step["pass"]: step["decisions"] for step in result.recipe if not step["refused"]}
+            if timing <= {step["pass"] for step in result.recipe}:
+                break
+        return {
+            name: {key: value for key, value in decided.items() if key not in DESCRIPTIONS}
+            for name, decided in done.items()
+            if name in timing and any(decided.get(key) for key in TAKEN)
+        }
 
     def float_graph(self, mix: MixedPrecision) -> onnx.ModelProto:
         """Returns the float graph of a mix: the plain graph after all passes except the passes of the precision."""

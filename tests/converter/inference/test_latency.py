@@ -8,12 +8,14 @@ import pytest
 
 from lmconv.inference.latency import (
     BLOCK,
+    FIRST_ROUNDS,
     P90_SAMPLES,
     P99_SAMPLES,
     ROUNDS,
     Block,
     block_of,
     faster,
+    halved,
     interleaved,
     latency,
     paced,
@@ -124,6 +126,14 @@ def test_slow_contestants_have_smaller_blocks(seconds: float, block: Block) -> N
 def test_a_paced_timing_has_enough_rounds_for_an_interval() -> None:
     times = paced([lambda: None, lambda: None], seconds=0.0, most=100)
     assert [each.shape for each in times] == [(ROUNDS, BLOCK.timed)] * 2
+
+
+def test_slow_contestants_leave_a_race_after_a_few_rounds() -> None:
+    clock, calls = Clock(), list[str]()
+    runs = [recorder(clock, calls, *each) for each in (("A", 1_050_000), ("B", 1_300_000), ("C", 1_000_000))]
+    first, slow, fastest = halved(runs, 0.0, 30, clock=clock)
+    assert [np.isfinite(times[:, 0]).sum() for times in (first, slow, fastest)] == [ROUNDS, FIRST_ROUNDS, ROUNDS]
+    assert faster(slow, fastest).median == pytest.approx(1.3)  # over the rounds that both have
 
 
 def test_percentiles_are_nearest_rank_samples() -> None:
