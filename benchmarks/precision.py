@@ -1,18 +1,20 @@
-"""Compares quantisers: `python benchmarks/precision.py OUT [MODEL...]`.
+"""Compares precisions and quantisers: `python benchmarks/precision.py OUT [MODEL...]`.
 
-The quantisers are NNCF with default settings and with accuracy control, ONNX Runtime's min-max, and lmconv ("ours").
-The networks need weights in `LMCONV_WEIGHTS`; the faces come from `LMCONV_FACES`. Measured for each model:
+lmconv's artefacts in every precision ("ours"), plain OpenVINO in f32 and bf16, NNCF with default settings and with
+accuracy control, and ONNX Runtime's min-max. The networks need weights in `LMCONV_WEIGHTS`; the faces come from
+`LMCONV_FACES`. Measured for each model:
 
 - ION and drift on the test part of the faces;
-- the speed-up against the plain graph in ONNX Runtime fp32, on one thread, at batch 1, with all models of a network
-  interleaved in one run;
+- the speed-up over the plain graph without denormals in ONNX Runtime fp32, on one thread, at batch 1, in warm blocks,
+  with all models of a network in one run;
 - CPU seconds and memory to make the model from the plain graph, in a process of its own.
 
-All quantisers calibrate on the same crops of the training part. NNCF and ONNX Runtime also get the compacted graph of
-lmconv's quantiser, to separate the effect of compaction from the effect of the quantiser. A CPU without VNNI adds
-products in 16 bits, which saturate: `in float` is the ION of the same model with Q/DQ computed in float, which is about
-the result on a CPU with VNNI. Prints a Markdown table and writes `OUT/precision.json`. `--keep` measures the models of
-an earlier run without making them again.
+All quantisers calibrate on the same crops of the training part. Rows in bf16 are left out on a CPU without bf16, where
+OpenVINO computes f32. `--all` adds NNCF and ONNX Runtime on the compacted graph of lmconv's quantiser, to separate the
+effect of compaction from the effect of the quantiser, and their options against saturation. A CPU without VNNI adds
+products in 16 bits, which saturate: `in float` is the ION of the same model with Q/DQ computed in float, about the
+result on a CPU with VNNI. Prints two Markdown tables and the CPU, and writes `OUT/precision.json`. `--keep` measures
+the models of an earlier run without making them again.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from lmconv import machine
+from lmconv.benching.baselines import flushed
 from lmconv.building.assembling import build
 from lmconv.building.plain import Plain, plain_graph
 from lmconv.building.recipe import PRECISION_PASSES
@@ -64,10 +68,14 @@ from lmconv.targets import openvino
 from lmconv.types import Float32, Json, ModelSpec, OpenOptions, Precision, Session, Variant
 from lmconv.visual.tables import markdown
 
-SECONDS, ROUNDS = 120.0, 20
+SECONDS, ROUNDS = 60.0, 20
 """Approximate time for timing all models of a network, seconds, and the largest number of rounds of blocks."""
 BUDGET = 0.03
 """Budget of accuracy control and `lmconv tune` on the training faces, ION points."""
+MOST_DRIFT = 0.4
+"""Largest drift on the test faces of a model that counts as an answer, ION points."""
+TUNE = "60s"
+"""Time for the search of `lmconv tune`, for each target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +122,7 @@ def tuned(job: Job, target: str) -> Path:
     name = job.base.artifact.spec.name
     if "tune" in COMMANDS.names():
         lmconv = str(Path(sys.executable).with_name("lmconv"))
-        options = ["--calibration", str(job.faces), "--budget-ion", str(BUDGET), "--out", str(job.out)]
+        options = ["--calibration", str(job.faces), "--budget-ion", str(BUDGET), "--out", str(job.out), "--time", TUNE]
         subprocess.run([lmconv, "tune", name, "--to", target, *options], check=True, stdout=sys.stderr)
     path = job.out / name / folder_name(Variant(target=target, precision=Precision.MIXED))
     if not path.is_dir():
@@ -173,16 +181,48 @@ def _accuracy(compiled: Any, faces: Iterable[Any]) -> tuple[float, list[float]]:
     return float(np.mean(scores)), scores
 
 
+def plain_openvino(job: Job) -> Path:
+    """The plain graph as OpenVINO's converter writes it, for one input."""
+    import openvino as ov
+
+    file = artifact.model_file(job.base.artifact, ".onnx")
+    model = ov.convert_model(file, input=[1, 3, *job.base.artifact.spec.input_size])
+    ov.save_model(model, job.folder / "model.xml", compress_to_fp16=False)
+    return job.folder / "model.xml"
+
+
+def made(job: Job, key: tuple[str, str]) -> Path:
+    """The file of an earlier row, which is timed with other settings."""
+    return job.folder.with_name(slug(key)) / "model.xml"
+
+
+def slug(key: tuple[str, str]) -> str:
+    """Name of the folder of a row."""
+    return re.sub(r"\W+", "-", " ".join(key))
+
+
 ORT, NNCF, CONTROLLED = "ONNX Runtime min-max", "NNCF", "NNCF, accuracy control"
+FLUSHED = "plain graph without denormals, fp32"
+PLAIN_BF16, BF16 = "plain graph, bf16", ", bf16 elsewhere"
 MAKERS: dict[tuple[str, str], Callable[[Job], Path]] = {
     ("onnx", "ours, fp32"): lambda job: ours(job, "onnx", Precision.FP32),
-    ("openvino", "ours, fp32"): lambda job: ours(job, "openvino", Precision.FP32),
+    ("onnx", "ours, int8"): lambda job: ours(job, "onnx", Precision.INT8),
+    ("onnx", "ours, mixed"): lambda job: tuned(job, "onnx"),
     ("onnx", ORT): lambda job: min_max(job, compacted=False),
+    ("openvino", "ours, fp32"): lambda job: ours(job, "openvino", Precision.FP32),
+    ("openvino", "ours, bf16"): lambda job: ours(job, "openvino", Precision.BF16),
+    ("openvino", "ours, int8"): lambda job: ours(job, "openvino", Precision.INT8),
+    ("openvino", "ours, mixed"): lambda job: tuned(job, "openvino"),
+    ("openvino", "plain graph, f32"): plain_openvino,
+    ("openvino", PLAIN_BF16): lambda job: made(job, ("openvino", "plain graph, f32")),
+    ("openvino", NNCF): lambda job: nncf(job, compacted=False),
+    ("openvino", f"{NNCF}{BF16}"): lambda job: made(job, ("openvino", NNCF)),
+    ("openvino", CONTROLLED): lambda job: nncf(job, compacted=False, max_drop=BUDGET),
+}
+"""Compared models: runtime and name, and the function that makes a model file or an artefact of lmconv."""
+MORE: dict[tuple[str, str], Callable[[Job], Path]] = {
     ("onnx", f"{ORT}, compacted"): lambda job: min_max(job, compacted=True),
     ("onnx", f"{ORT}, compacted, 7-bit"): lambda job: min_max(job, compacted=True, reduce_range=True),
-    ("onnx", "ours, int8"): lambda job: ours(job, "onnx", Precision.INT8),
-    ("onnx", "ours, tuned"): lambda job: tuned(job, "onnx"),
-    ("openvino", NNCF): lambda job: nncf(job, compacted=False),
     ("openvino", f"{NNCF}, compacted"): lambda job: nncf(job, compacted=True),
     ("openvino", f"{NNCF}, compacted, slow bias correction"): lambda job: nncf(
         job, compacted=True, fast_bias_correction=False
@@ -191,34 +231,41 @@ MAKERS: dict[tuple[str, str], Callable[[Job], Path]] = {
         job, compacted=True, reduce_range=True, fast_bias_correction=False
     ),
     ("openvino", f"{CONTROLLED}, compacted"): lambda job: nncf(job, compacted=True, max_drop=BUDGET),
-    ("openvino", "ours, int8"): lambda job: ours(job, "openvino", Precision.INT8),
-    ("openvino", "ours, tuned"): lambda job: tuned(job, "openvino"),
 }
-"""Compared models: runtime and name, and the function that makes a model file or an artefact of lmconv."""
+"""Models of `--all`."""
 
 
 def main() -> None:
-    """Measures all networks and prints the table."""
+    """Measures all networks and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("models", nargs="*", default=["pfld", "mobilefacenet"])
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--all", action="store_true")
     arguments = parser.parse_args()
     if not find_spec("nncf"):
         sys.exit("NNCF is not installed: pip install 'lmconv[benchmarks]' (or nncf==3.4.0)")
     if not (faces := os.environ.get("LMCONV_FACES")):
         sys.exit("there are no faces: set LMCONV_FACES to a folder with training and test parts of 300-W")
-    rows = [row for model in arguments.models for row in network(model, arguments.out, Path(faces), arguments.keep)]
-    (arguments.out / "precision.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    print(table(rows))
+    makers = [*MAKERS, *(MORE if arguments.all else ())]
+    about, rows = machine.describe(), list[Json]()
+    for model in arguments.models:
+        rows += network(model, makers, arguments.out, Path(faces), arguments.keep)
+    document = json.dumps({"machine": about, "rows": rows}, indent=1)
+    (arguments.out / "precision.json").write_text(document + "\n", encoding="utf-8")
+    features = ", ".join(about["features"])
+    print(
+        f"{table(rows)}\n\n{summary(rows)}\n\n{about['cpu']}, {about['cores']} cores: {features}; load {about['load']}"
+    )
 
 
-def network(model: str, out: Path, faces: Path, keep: bool) -> list[Json]:
+def network(model: str, makers: Iterable[tuple[str, str]], out: Path, faces: Path, keep: bool) -> list[Json]:
     """Makes and measures all models of one network; returns one row per model."""
     source = resolve(model)
-    plain = plain_graph(source, out).artifact.path
-    rows: list[Json] = [{"on": "torch", "by": "source"}, {"on": "onnx", "by": "plain graph, fp32", "path": str(plain)}]
-    rows += [alone(key, model, out, faces, keep) for key in MAKERS]
+    plain = plain_graph(source, out)
+    rows: list[Json] = [{"on": "torch", "by": "source"}]
+    rows += [{"on": "onnx", "by": by, "path": str(path)} for by, path in baselines(plain, out / model).items()]
+    rows += [alone(key, model, out, faces, keep) for key in makers]
     test_faces = load_face_crops(faces, source.spec, "test")
     spec = with_batch(source.spec, 1)
     predicted, runs = {}, {}
@@ -227,17 +274,36 @@ def network(model: str, out: Path, faces: Path, keep: bool) -> list[Json]:
             if "failed" in row:
                 continue
             try:
-                session = stack.enter_context(opened(Path(row["path"])) if index else open_source(source, threads=1))
+                session = stack.enter_context(opened(row) if index else open_source(source, threads=1))
+                if session.execution_mismatch:
+                    row["failed"] = session.execution_mismatch
+                    continue
                 predicted[index] = parity.on_faces(session, spec, test_faces).landmarks
                 runs[index] = functools.partial(session.run, {"input": noise(spec, 1, 0)})
-                row["in_float"] = in_float(Path(row["path"]), spec, test_faces) if index > 1 else None
+                row["in_float"] = in_float(Path(row["path"]), spec, test_faces) if _quantised(row) else None
             except Exception as error:  # a runtime may raise anything; the other models are still measured
                 row["failed"] = first_line(error)
         times = dict(zip(runs, paced(list(runs.values()), SECONDS, ROUNDS), strict=True))
+    base = next(times[index] for index in times if rows[index]["by"] == FLUSHED)
     for index, points in predicted.items():
         rows[index] |= judged(points, predicted[0], test_faces, spec.input_size[0])
-        rows[index] |= {"faster": faster(times[1], times[index]).to_json(), "ms": float(np.median(times[index]))}
+        rows[index] |= {"faster": faster(base, times[index]).to_json()}
+        rows[index] |= {"ms": float(np.median(times[index]))}
     return [{"model": model} | row for row in rows]
+
+
+def baselines(plain: Plain, out: Path) -> dict[str, Path]:
+    """Writes the plain graph without denormals; returns both plain graphs by name."""
+    path = out / "precision" / "flushed.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model, _ = flushed(plain.model)
+    onnx.save(model, path)
+    return {"plain graph, fp32": plain.artifact.path, FLUSHED: path}
+
+
+def _quantised(row: Json) -> bool:
+    """True for a model whose Q/DQ may saturate."""
+    return row["by"] in ("ours, int8", "ours, mixed") or row["by"].startswith((ORT, NNCF))
 
 
 def alone(key: tuple[str, str], model: str, out: Path, faces: Path, keep: bool) -> Json:
@@ -253,7 +319,7 @@ def alone(key: tuple[str, str], model: str, out: Path, faces: Path, keep: bool) 
     Returns:
         The row: `path` of the model, `seconds`, `cpu` seconds and `mb`; or `failed`, the error.
     """
-    folder = out / model / "precision" / re.sub(r"\W+", "-", " ".join(key))
+    folder = out / model / "precision" / slug(key)
     row_file = folder / "row.json"
     if keep and row_file.exists():
         row: Json = json.loads(row_file.read_text(encoding="utf-8"))
@@ -276,7 +342,7 @@ def _alone(key: tuple[str, str], model: str, out: Path, faces: Path, folder: Pat
         calibration = calibration_inputs(faces, base.artifact.spec)
         job = Job(base=base, crops=calibration, faces=faces, out=out, folder=folder)
         start, cpu = time.perf_counter(), time.process_time()
-        path = MAKERS[key](job)
+        path = (MAKERS | MORE)[key](job)
         spent = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent["cpu"] += children.ru_utime + children.ru_stime
@@ -284,15 +350,17 @@ def _alone(key: tuple[str, str], model: str, out: Path, faces: Path, folder: Pat
     return {"path": str(path), "mb": max(int(own[1]) if own else 0, children.ru_maxrss) / 1e3} | spent
 
 
-def opened(path: Path) -> Session:
+def opened(row: Json) -> Session:
     """Opens an artefact with the settings of its manifest, or a model file; on one thread."""
+    path = Path(row["path"])
     if path.is_dir():
         ready = artifact.read(path)
         target = TARGETS.load(ready.target)
         return target.open(ready, OpenOptions(threads=1))
     if path.suffix == ".onnx":
         return OrtSession(path, threads=1)
-    return openvino.OpenVinoSession(path, "f32", 1)
+    hint = "bf16" if row["by"] == PLAIN_BF16 or row["by"].endswith(BF16) else "f32"
+    return openvino.OpenVinoSession(path, hint, 1)
 
 
 def in_float(path: Path, spec: ModelSpec, faces: FaceCrops) -> float:
@@ -339,6 +407,35 @@ def table(rows: list[Json]) -> str:
     """The figures as a Markdown table."""
     header = ["network", "runs on", "made by", "ION", "more than the source", "drift", "largest shift, px", "in float"]
     return markdown([*header, "times faster", "CPU s", "MB"], [_cells(row) for row in rows])
+
+
+def summary(rows: list[Json]) -> str:
+    """The speed-up of each maker's fastest model, with its loss, as a Markdown table; "ours" within the budget."""
+    header = ["network", "ours, ONNX Runtime fp32", "ours, best", "plain OpenVINO", NNCF, CONTROLLED, ORT]
+    models = dict.fromkeys(row["model"] for row in rows)
+    return markdown(header, [[model, *map(_gain, _contenders(model, rows))] for model in models])
+
+
+def _contenders(model: str, rows: list[Json]) -> list[list[Json]]:
+    """Returns the models of a network that compete in each column of the summary."""
+    own = [row for row in rows if row["model"] == model and "failed" not in row]
+    fitting = [row for row in own if row["more"]["mean"] <= BUDGET and row["drift"] <= MOST_DRIFT]
+    by = {name: [row for row in own if row["by"] in (name, f"{name}{BF16}")] for name in (NNCF, CONTROLLED, ORT)}
+    return [
+        [row for row in own if (row["on"], row["by"]) == ("onnx", "ours, fp32")],
+        [row for row in fitting if row["by"].startswith("ours")],
+        [row for row in own if row["on"] == "openvino" and row["by"].startswith("plain")],
+        *by.values(),
+    ]
+
+
+def _gain(rows: list[Json]) -> str:
+    """Describes the fastest of some models."""
+    if not rows:
+        return "-"
+    best = max(rows, key=lambda row: float(row["faster"]["median"]))
+    gain = f"{best['faster']['median']:.2f} [{best['faster']['low']:.2f}, {best['faster']['high']:.2f}]"
+    return f"{gain} ({best['on']} {best['by']}: {best['more']['mean']:+.3f}, drift {best['drift']:.2f})"
 
 
 def _cells(row: Json) -> list[str]:

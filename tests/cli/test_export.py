@@ -4,7 +4,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from tests.helpers import Cli, strays
+from tests.helpers import Cli, python, strays
 
 from lmconv.store import artifact as artifacts
 
@@ -86,3 +86,13 @@ def test_a_checkpoint_is_exported_for_both_targets(cli: Cli, weights: Path) -> N
     assert ran.err == ""
     assert [row["target"] for row in ran.document["artifacts"]] == ["onnx", "openvino"]
     assert cli("verify", "build/pfld/onnx-fp32", "build/pfld/openvino-fp32").code == 0
+
+
+def test_an_onnx_file_is_converted_without_pytorch(tiny: Path, tmp_path: Path) -> None:
+    code = """
+import sys
+from lmconv.cli import run
+run(["export", sys.argv[1], "--out", sys.argv[2], "--no-guard", "--no-compact", "--quiet"])
+print([name for name in ("torch", "openvino", "cv2") if name in sys.modules], file=sys.stderr)
+"""
+    assert python(code, str(tiny), str(tmp_path)).err.strip() == "[]"

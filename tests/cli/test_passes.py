@@ -52,6 +52,18 @@ def test_a_recipe_repeats_an_export(cli: Cli, fat: Path) -> None:
     assert "faster than multiple 1" not in two.measured["passes"]["compact"]
 
 
+def test_a_folder_of_recipes_repeats_each_network_and_variant(cli: Cli, fat: Path, tiny: Path) -> None:
+    both = ("--to", "onnx", "--to", "openvino", "--no-guard")
+    assert cli("export", fat, tiny, "--no-dead", *both, "--out", "one").code == 0
+    assert cli("export", fat, tiny, *both, "--recipe", "one", "--out", "two").code == 0
+    for name in ("fat/onnx-fp32", "fat/openvino-fp32", "tiny/onnx-fp32", "tiny/openvino-fp32"):
+        one, two = (artifacts.read(Path(out) / name) for out in ("one", "two"))
+        assert (one.files, one.digest) == (two.files, two.digest)
+    ran = cli("export", fat, tiny, *both, "--recipe", "one/fat", "--out", "three")
+    assert (ran.code, "--recipe has no artefact of tiny as openvino fp32" in ran.err) == (2, True)
+    assert artifacts.read(Path("three/fat/onnx-fp32")).digest == artifacts.read(Path("one/fat/onnx-fp32")).digest
+
+
 def test_explain_shows_the_gain_of_each_pass_and_the_passes_left_out(cli: Cli, fat: Path) -> None:
     ran = cli("export", fat, "--to", "onnx", "--to", "openvino", "--explain", "--json")
     assert ran.code == 0, ran.err
@@ -93,7 +105,7 @@ def test_a_recipe_of_another_network_target_or_precision_is_refused(cli: Cli, fa
     assert cli("export", fat, "--no-dead").code == 0
     recipe = ("--recipe", "build/fat/onnx-fp32")
     cli("export", tiny, *recipe).refused(2, "other weights")
-    cli("export", fat, *recipe, "--to", "openvino").refused(2, "recipe of onnx fp32")
+    cli("export", fat, *recipe, "--to", "openvino").refused(2, "no artefact of openvino fp32", "has onnx fp32")
     cli("export", fat, *recipe, "--no-compact").refused(2, "determines the passes")
     assert cli("export", fat, *recipe, "--out", "again").code == 0
     first, again = (artifacts.read(Path(out) / "fat" / "onnx-fp32") for out in ("build", "again"))

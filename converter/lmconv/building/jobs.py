@@ -82,6 +82,7 @@ class Job:
         variants: The variants to build.
         out: Folder of all artefacts.
         choices: User options for building the graph.
+        recipes: Earlier artefacts; each variant repeats the one of the same network, target and precision.
         console: Receives notes and errors.
         faces: Faces for calibration and comparison; None if none are given.
         guard: Refuses artefacts; None if the user switched the guard off.
@@ -95,6 +96,7 @@ class Job:
     out: Path
     choices: Choices
     console: Console
+    recipes: tuple[Artifact, ...] = ()
     faces: Faces | None = None
     guard: Guard | None = None
     tuner: Tuner | None = None
@@ -188,6 +190,9 @@ def _make(job: Job, conversion: Conversion, variant: Variant, judge: Callable[[A
     from lmconv.store.summary import summary
 
     tuned: Json = {}
+    if job.recipes:
+        recipe = _recipe_of(job, conversion.base.artifact, variant)
+        conversion = replace(conversion, choices=conversion.choices.repeating(recipe))
     if needs_tuning(variant, conversion.choices):
         conversion, tuned = _tuned(job, conversion, variant.target)
     artifact = build(conversion, variant, judge)
@@ -202,6 +207,23 @@ def _make(job: Job, conversion: Conversion, variant: Variant, judge: Callable[[A
 
         row["explained"] = explain(conversion, artifact)
     return row
+
+
+def _recipe_of(job: Job, base: Artifact, variant: Variant) -> Artifact:
+    """Returns the artefact of `--recipe` that a variant repeats.
+
+    Raises:
+        UsageError: No artefact is of the network.
+    """
+    kind = [each for each in job.recipes if (each.target, each.precision) == (variant.target, variant.precision)]
+    source = base.parents["source"]["sha256"]
+    own = [each for each in kind if each.parents["source"]["sha256"] == source] or [
+        each for each in kind if each.spec.name == base.spec.name or len(job.recipes) == 1
+    ]
+    if not own:
+        what = f"{base.spec.name} as {variant.target} {variant.precision}"
+        raise UsageError(f"--recipe has no artefact of {what}", hint="name its folder with another --recipe")
+    return min(own, key=lambda each: each.spec.io != variant.io)
 
 
 def _tuned(job: Job, conversion: Conversion, target: str) -> tuple[Conversion, Json]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,19 @@ class Choices:
     exact: tuple[str, ...] = ()
     cpu: Cpu | None = None
     engine: BuildOptions = DEFAULT_BUILD
+
+    def repeating(self, recipe: Artifact) -> Choices:
+        """Returns the options that repeat an earlier artefact."""
+        mix, engine = recipe.recipe.get("mix"), dict(recipe.recipe.get("engine", {}))
+        if batches := engine.pop("batches", None):
+            engine["profile"] = tuple(batches)
+        return replace(
+            self,
+            recipe=recipe,
+            mix=MixedPrecision.of(mix) if mix else None,
+            pictures=tuple(recipe.recipe["faces"]) if mix else (),
+            engine=replace(self.engine, **engine),
+        )
 
     @property
     def quantised_for(self) -> Cpu:

@@ -49,6 +49,7 @@ Examples:
   lmconv export face.onnx --output-slice 0:136 --preprocess BGR,1/127,1,1 --to openvino
   lmconv export my_models.py:build --input 3x112x112 --landmarks 68 --weights x.pth
   lmconv export pfld --to onnx --explain
+  lmconv export pfld mobilefacenet --to openvino --precision int8 --calibration 300w/ --recipe build/
   lmconv export --all --random-weights --to onnx --to openvino
   lmconv export pfld --to onnx --io image --io frame
   lmconv export retinaface --to openvino --input 3x480x640
@@ -140,8 +141,11 @@ WITHOUT = "lmconv.without"
 )
 @click.option(
     "--recipe",
+    "recipes",
+    multiple=True,
     type=click.Path(path_type=Path),
-    help="Folder of an earlier artefact, whose passes and measured decisions are repeated.",
+    help="Folder of earlier artefacts: lmconv repeats the passes and measured decisions of the artefact of the same "
+    "network, target and precision. May be repeated; the first artefact that fits counts.",
 )
 @click.option("--explain", is_flag=True, help="Time every pass on the target, also passes that are not used.")
 @click.option(
@@ -183,7 +187,7 @@ def plugin(console: Console, **options: Any) -> Outcome:
 def _export(console: Console, request: ExportRequest) -> Outcome:
     """Checks the whole request before any work, then converts every network."""
     from lmconv.building.jobs import Job
-    from lmconv.exporting.choices import choices_of
+    from lmconv.exporting.choices import choices_of, recipes_of
     from lmconv.exporting.engine import engine_options, parse_batch, with_engine
     from lmconv.exporting.networks import all_networks, check_networks
     from lmconv.exporting.tables import text_of
@@ -192,7 +196,8 @@ def _export(console: Console, request: ExportRequest) -> Outcome:
     options = request.network_options()
     batch, profile = parse_batch(request.batch)
     variants, skipped = combinations(request, batch)
-    choices = with_engine(choices_of(request, variants), engine_options(request, profile))
+    recipes = recipes_of(request, variants)
+    choices = with_engine(choices_of(request, variants, recipes), engine_options(request, profile), recipes)
     guard = _guard(request)
     models, without_weights = all_networks(request.models, options) if request.everything else (request.models, [])
     check_networks(models, options)
@@ -211,6 +216,7 @@ def _export(console: Console, request: ExportRequest) -> Outcome:
         variants=(),
         out=request.out,
         choices=choices,
+        recipes=recipes,
         console=console,
         faces=faces,
         guard=guard,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lmconv.errors import UsageError
 from lmconv.plugins import TARGETS
-from lmconv.types import Json
+from lmconv.types import Artifact, Json
 
 if TYPE_CHECKING:
     from lmconv.building.request import Choices
@@ -82,18 +82,14 @@ def engine_options(request: ExportRequest, profile: tuple[int, int, int] | None)
     return given
 
 
-def with_engine(choices: Choices, given: Json) -> Choices:
+def with_engine(choices: Choices, given: Json, recipes: tuple[Artifact, ...]) -> Choices:
     """Adds the engine options to the choices; a recipe decides all options except the timing cache and its lock.
 
     Raises:
         UsageError: An option contradicts the recipe.
     """
-    if choices.recipe:
-        if contradicting := [OPTIONS[name] for name in given if name not in ("cache", "locked")]:
-            message = f"--recipe and {contradicting[0]} both determine how the engine is built"
-            raise UsageError(message, hint="omit one of the two")
-        recorded = dict(choices.recipe.recipe.get("engine", {}))
-        if batches := recorded.pop("batches", None):
-            recorded["profile"] = tuple(batches)
-        given = recorded | given
+    contradicting = [OPTIONS[name] for name in given if name not in ("cache", "locked")]
+    if recipes and contradicting:
+        message = f"--recipe and {contradicting[0]} both determine how the engine is built"
+        raise UsageError(message, hint="omit one of the two")
     return replace(choices, engine=replace(choices.engine, **given))

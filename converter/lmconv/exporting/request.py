@@ -31,7 +31,7 @@ class ExportRequest(SourceOptions):
     compact_px: float | None
     cpu: Cpu | None
     exact: bool
-    recipe: Path | None
+    recipes: tuple[Path, ...]
     explain: bool
     budget_ion: float | None
     budget_drift: float | None

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
+
 import onnx
 
 from lmconv.errors import first_line
@@ -14,7 +18,8 @@ def simplify(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPr
 
     If onnxsim fails on a construct, constants are folded alone, and the decisions have the error as `onnxsim`.
     """
-    import onnxsim
+    with _hidden("torch"):
+        import onnxsim
 
     nodes, decisions = len(model.graph.node), {}
     lift_constants(model.graph)
@@ -25,6 +30,19 @@ def simplify(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelPr
     del model.graph.value_info[:], model.metadata_props[:]
     lift_constants(model.graph)
     return model, {"nodes": [nodes, len(model.graph.node)], **decisions}
+
+
+@contextlib.contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """Hides a package that is not imported yet: onnxsim imports PyTorch for a part that lmconv does not use."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 plugin = Pass(
