@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lmconv.console import Console, Outcome, attempt, command
+from lmconv.console import Console, Outcome, attempt, command, phase
 from lmconv.errors import UsageError
 from lmconv.options import SourceOptions
 from lmconv.plugins import TARGETS, unknown
@@ -131,7 +131,8 @@ def _answered(race: Race, job: Job, request: BestRequest, outcome: Outcome, step
     from lmconv.types import Variant
 
     conversion = conversion_of(job)
-    choice, document = best.run(race, conversion, job.console.note)
+    with phase(job.model):
+        choice, document = best.run(race, conversion, job.console.note)
     step()
     mix, speed = choice.winner.mix, speed_of(chosen_of(document), race.effort)
     guard = Guard(budget=race.budget, faces=race.faces, effort=race.effort, raced=lambda artifact: speed)
