@@ -16,6 +16,7 @@ from lmconv.building.steps import steps
 from lmconv.building.target_graph import TargetGraph, content, with_batch
 from lmconv.console import phase
 from lmconv.errors import UsageError
+from lmconv.graph.denormals import flushed
 from lmconv.graph.facts import QUANTISERS, copied, set_batch
 from lmconv.graph.naming import operators_of
 from lmconv.inference.ort import OrtSession
@@ -149,9 +150,15 @@ def graph_for(conversion: Conversion, variant: Variant, last: tuple[str, ...] | 
     interface = interface_of(with_batch(network, batch or network.batch), variant.io)
     spec, whole = interface.spec, interface.wrap(copied(model))
     finished = optimise(whole, target.last(whole) if last is None else last, PassContext(spec=spec))
+    ready, count = flushed(finished.model) if _flushes(made[-1].recipe) else (finished.model, 0)
     return TargetGraph(
-        model=finished.model, spec=spec, network=replace(made[-1], model=model), steps=made, last=finished
+        model=ready, spec=spec, network=replace(made[-1], model=model), steps=made, last=finished, flushed=count
     )
+
+
+def _flushes(passes: Sequence[Json]) -> bool:
+    """True if the pass `denormals` ran; denormal numbers that later passes made become zero too."""
+    return any(step["pass"] == "denormals" and not step["refused"] for step in passes)
 
 
 def _check_recipe(conversion: Conversion, variant: Variant) -> None:

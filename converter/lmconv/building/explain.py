@@ -12,6 +12,7 @@ from lmconv.building.trial import timed
 from lmconv.graph.facts import flops, parameters
 from lmconv.inference.latency import faster
 from lmconv.machine import this_cpu
+from lmconv.passes.denormals import summary
 from lmconv.plugins import PASSES, TARGETS
 from lmconv.store.artifact import variant_of
 from lmconv.types import Artifact, Json, PassContext, Precision, Target
@@ -29,7 +30,7 @@ def explain(conversion: Conversion, artifact: Artifact) -> Json:
 
     Returns:
         `passes`: for each pass the parameters, FLOPs and nodes before and after, and the speed-up on the target (None
-            if the graph is unchanged).
+            if the graph is unchanged). `note` has the numbers that `denormals` set to zero, in words.
         `total`: the same for all passes together, against the plain graph on the same target.
         `left_out`: for each pass that did not run, the reason, and the speed-up of the graph from which the precision
             starts.
@@ -58,6 +59,7 @@ def explain(conversion: Conversion, artifact: Artifact) -> Json:
                 **_sizes(before.model, after.model, base.artifact.spec.input_size),
                 "faster": gain(before, after),
                 "refused": after.recipe[-1]["refused"],
+                "note": _note(name, after.recipe[-1]["decisions"]),
             }
             for name, before, after in zip(names, made, made[1:], strict=False)
         ],
@@ -70,6 +72,10 @@ def explain(conversion: Conversion, artifact: Artifact) -> Json:
             for name, result in others.items()
         ],
     }
+
+
+def _note(name: str, decisions: Json) -> str:
+    return f"{summary(decisions)} set to zero" if name == "denormals" and decisions else ""
 
 
 def _lowers(name: str) -> bool:

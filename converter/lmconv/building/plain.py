@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -17,6 +16,7 @@ from lmconv.building.request import Crops
 from lmconv.building.target_graph import TargetGraph, content, with_batch
 from lmconv.console import phase
 from lmconv.errors import InputError
+from lmconv.graph.denormals import count
 from lmconv.graph.facts import flops, parameters
 from lmconv.inference.session import noise, outputs
 from lmconv.machine import versions
@@ -36,9 +36,6 @@ from lmconv.store import reference as reference_file
 from lmconv.store.files import canonical
 from lmconv.store.reference import Reference
 from lmconv.types import DEFAULT_BUILD, DEFAULT_TARGET, Artifact, Json, ModelSpec, PassContext, Source, Variant
-
-if TYPE_CHECKING:
-    import torch
 
 PLAIN_VARIANT = Variant(target=DEFAULT_TARGET)
 """The plain graph is an artefact of ONNX Runtime in fp32."""
@@ -155,23 +152,19 @@ def _identity(source: Source) -> Json:
 
 
 def _reference(session: Opened, source: Source) -> tuple[Reference, Json]:
-    """Runs the source network on seeded inputs, and counts its parameters.
+    """Runs the source network on seeded inputs, and counts its parameters and its denormal numbers.
 
     Unused parameters count, shared parameters count once. For PyTorch the FLOPs of one input are counted too.
     """
     inputs = noise(source.spec, reference_file.INPUTS, 0)
-    network: torch.nn.Module | None = getattr(session, "network", None)
-    if network is None:
-        result = outputs(session, source.spec, inputs, maps=reference_file.MAPS)
+    result = outputs(session, source.spec, inputs, maps=reference_file.MAPS)
+    if isinstance(session, OnnxSource):
         file = load_source(source)
-        counts = {"parameters": parameters(file), "opset": opset_of(file)}
+        counts = {"parameters": parameters(file), "opset": opset_of(file), "denormals": count(file)}
     else:
-        from torch.utils.flop_counter import FlopCounterMode
-
-        with FlopCounterMode(display=False) as counter:
-            result = outputs(session, source.spec, inputs, maps=reference_file.MAPS)
-        size = sum(parameter.numel() for parameter in network.parameters())
-        counts = {"parameters": size, "flops": counter.get_total_flops() // len(inputs)}
+        few = inputs[: source.spec.batch or 1]
+        size = sum(parameter.numel() for parameter in session.network.parameters())
+        counts = {"parameters": size, "flops": session.flops(few) // len(few), "denormals": session.denormals}
     if not all(np.isfinite(array).all() for array in head_of(source.spec).to_arrays(result).values()):
         raise InputError(f"{source.label} computes NaN or infinity", hint="the network is broken before any conversion")
     return Reference(inputs={"input": inputs}, outputs=result), counts

@@ -13,8 +13,8 @@ PRECISION_PASSES = {Precision.FP16: ("float16",), Precision.INT8: ("int8",)}
 """Passes that lower the precision of a graph. bf16 needs no pass: the precision is a hint to OpenVINO."""
 PLAIN_PASSES = ("simplify",)
 """Passes from an exported graph to the plain graph."""
-FIRST_PASSES = ("compact", "linear")
-"""Passes that run on every graph before the rewrites of the target."""
+FIRST_PASSES = ("denormals", "freeze", "compact", "linear")
+"""Passes that run on every graph before the rewrites of the target; `freeze` only within a bound of compaction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +99,10 @@ def precision_hint(mix: MixedPrecision) -> Precision:
 def _passes(precision: Precision, mix: MixedPrecision | None, target: Target, choices: Choices) -> tuple[str, ...]:
     if choices.recipe:
         return tuple(step["pass"] for step in choices.recipe.recipe["passes"] if step["pass"] not in PLAIN_PASSES)
-    bounded = ("freeze",) if choices.compact_px else ()
+    first = [name for name in FIRST_PASSES if name != "freeze" or choices.compact_px]
     rewrites = mix.rewrites if mix else target.rewrites.get(precision, ())
     exact = [name for name in dict.fromkeys(target.exact.values()) if name in choices.exact]
-    names = (*bounded, *FIRST_PASSES, *exact, *rewrites, *PRECISION_PASSES.get(precision, ()))
+    names = (*first, *exact, *rewrites, *PRECISION_PASSES.get(precision, ()))
     return tuple(name for name in names if name not in choices.without)
 
 

@@ -24,6 +24,7 @@ class TargetGraph:
         network: The network inside the graph before the passes of `Target.last`, with the decisions of all its passes.
         steps: The plain graph, then the result of each pass.
         last: Result of the passes of `Target.last`; None if the target has none.
+        flushed: Number of denormal numbers made by passes after `denormals`; they are zero in `model`.
     """
 
     model: onnx.ModelProto
@@ -31,13 +32,15 @@ class TargetGraph:
     network: Optimised
     steps: list[Optimised] = field(default_factory=list)
     last: Optimised | None = None
+    flushed: int = 0
 
     @property
     def recipe(self) -> Json:
         """The part of a manifest's `recipe` that describes the graph."""
         opset = {entry.domain: entry.version for entry in self.model.opset_import}[""]
         last = {"last": self.last.recipe} if self.last and self.last.recipe else {}
-        return {"opset": opset, "passes": self.network.recipe, "batch": self.spec.batch, **last}
+        flushed = {"flushed": self.flushed} if self.flushed else {}
+        return {"opset": opset, "passes": self.network.recipe, "batch": self.spec.batch, **last, **flushed}
 
     @property
     def measured(self) -> Json:

@@ -31,6 +31,7 @@ Examples:
 """
 
 
+DENORMAL = "which Intel CPUs compute slowly"
 UNITS = {
     "fraction": "fractions of the input's width and height",
     "[-1,1]": "-1 to 1 over the input's width and height",
@@ -79,7 +80,9 @@ def _network(request: InspectRequest) -> Outcome:
     described = describe(request.inspected, **request.source_arguments())
     outputs = described.outputs.outputs
     lines = [f"takes      {described.takes}", *(f"gives      {output.label}" for output in outputs)]
+    lines.append(f"denormals  {described.denormals:,} weights" + f", {DENORMAL}" * bool(described.denormals))
     document: Json = {"takes": described.takes, "outputs": [output.row for output in outputs]}
+    document["denormals"] = described.denormals
     if described.refusal:
         document["refused"] = str(described.refusal)
         listed = f": {described.outputs.listed}"  # the lines above
@@ -120,6 +123,7 @@ def _artifact(request: InspectRequest) -> Outcome:
     manifest = json.loads((path / artifacts.MANIFEST).read_text(encoding="utf-8"))
     lines = _description(inspected)
     lines += [f"guard      {line}" for line in _guard(inspected.measured.get("guard") or {})]
+    lines += _denormals(inspected)
     lines += _int8(inspected)
     lines += _compaction(inspected, with_table=request.layers, picture=request.picture)
     if not request.layers:
@@ -189,6 +193,24 @@ def _guard(figures: Json) -> list[str]:
         figures_text += f", drift {drift['mean']:.3f} on {budget['faces']['n']} faces" if drift else ""
         lines.append(f"budget: {budget['verdict']}{figures_text}" + _reason(budget))
     return [*lines, *(["written despite the refusal (--force)"] if figures.get("forced") else [])]
+
+
+def _denormals(artifact: Artifact) -> list[str]:
+    """Returns the lines about denormal numbers: in the source, those set to zero, those that stay or are computed."""
+    from lmconv.passes.denormals import summary
+    from lmconv.store import artifact as artifacts
+
+    source, decisions = artifact.parents["source"].get("denormals"), artifacts.decided(artifact.recipe, "denormals")
+    lines = (
+        [f"denormals  {source:,} weights of the source" + f", {DENORMAL}" * bool(source)] if source is not None else []
+    )
+    if decisions is None:
+        return lines
+    made = f", {artifact.recipe['flushed']:,} that later passes made" if "flushed" in artifact.recipe else ""
+    lines.append(f"zero       {summary(decisions)}{made}")
+    lines += [f"kept       {name}: zero is another number for {node}" for name, node in decisions["kept"].items()]
+    shares = decisions["computed"].items()
+    return lines + [f"computes   {node}: {share:.1%} denormal numbers on seeded inputs" for node, share in shares]
 
 
 def _int8(artifact: Artifact) -> list[str]:

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from lmconv.graph.constants import constant_value, is_constant
-from lmconv.graph.execution import from_runtime, to_runtime
-from lmconv.graph.facts import copied
 from lmconv.graph.index import reads
+from lmconv.inference.probe import computed
 
 BATCH = 2
 """Batch size of the run if the graph leaves the batch axis free."""
@@ -78,7 +77,7 @@ def trace_graph(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> 
     outputs = [value.name for value in model.graph.output]
     batch = inputs[0].type.tensor_type.shape.dim[0].dim_value or BATCH
     feeds = {value.name: _random_input(value, (batch, 0, *(size or (0, 0)))) for value in inputs}
-    values = {**feeds, **_run(model, nodes, feeds)}
+    values = {**feeds, **computed(model, [name for node in nodes for name in node.output if name], feeds)}
     for node in list(nodes):
         arrays = all(isinstance(values[name], np.ndarray) for name in node.output if name)
         if arrays and _is_constant(node, constants) and not set(node.output) & set(outputs):
@@ -106,21 +105,3 @@ def _random_input(value: onnx.ValueInfoProto, free_sizes: tuple[int, ...]) -> ND
     shape = [dim.dim_value or size for dim, size in zip_longest(dims, free_sizes[: len(dims)])]
     numbers = np.random.default_rng(0).uniform(0, 1, shape)
     return numbers.astype(helper.tensor_dtype_to_np_dtype(tensor_type.elem_type))
-
-
-def _run(
-    model: onnx.ModelProto, nodes: list[onnx.NodeProto], feeds: dict[str, NDArray[Any]]
-) -> dict[str, NDArray[Any]]:
-    """Returns all outputs of the nodes by name. Nothing is fused, because every value is an output of the run."""
-    import onnxruntime as ort
-
-    copy = copied(model)
-    names = [name for node in nodes for name in node.output if name]
-    del copy.graph.output[:]
-    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    results = session.run_with_ort_values(names, {name: to_runtime(value) for name, value in feeds.items()})
-    return {name: from_runtime(value) for name, value in zip(names, results, strict=True)}

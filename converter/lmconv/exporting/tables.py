@@ -40,7 +40,7 @@ def _explained(row: Json) -> str:
     """Returns a table of the gain of each pass of an artefact, and of the passes left out."""
     document = row["explained"]
     header = ["pass", "times faster", "parameters", "GFLOP", "nodes", ""]
-    rows = [[step["pass"], *_changes(step), step["refused"] or ""] for step in document["passes"]]
+    rows = [[step["pass"], *_changes(step), step["refused"] or step["note"]] for step in document["passes"]]
     rows.append(["all", *_changes(document["total"]), "against the plain graph on this target"])
     left_out = [
         [step["pass"], _gain(step["faster"]), "", "", "", f"left out: {step['why']}"] for step in document["left_out"]

@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
+from lmconv.graph.execution import from_runtime, to_runtime
 from lmconv.graph.facts import copied
 from lmconv.inference.ort import OrtSession
 from lmconv.types import Arrays
@@ -33,3 +34,27 @@ class OrtProbe:
         with OrtSession(model.SerializeToString()) as session:
             results = session.run(inputs)
         return {name: results[name] for name in names}
+
+
+def computed(model: onnx.ModelProto, names: Sequence[str], inputs: Arrays) -> dict[str, Any]:
+    """Computes values of a graph in ONNX Runtime, node by node as the graph is written: nothing is fused.
+
+    Args:
+        model: The graph; not changed.
+        names: Names of the values; other outputs of the graph are not computed.
+        inputs: Inputs of the graph by name.
+
+    Returns:
+        The values by name; a value that numpy does not have, such as a sequence, is a value of ONNX Runtime.
+    """
+    import onnxruntime as ort
+
+    copy = copied(model)
+    del copy.graph.output[:]
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    results = session.run_with_ort_values(names, {name: to_runtime(value) for name, value in inputs.items()})
+    return {name: from_runtime(value) for name, value in zip(names, results, strict=True)}

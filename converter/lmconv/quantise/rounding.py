@@ -24,6 +24,8 @@ LARGEST_WEIGHT = 127
 """Largest magnitude of an int8 weight."""
 LARGEST_PAIR = 128
 """Largest sum of two int8 weights of one sign beside uint8 activations on a CPU without AVX512-VNNI."""
+SMALLEST_SCALE = 1e-20
+"""Scale up to which a tensor or a filter counts as zero. A denormal scale would be slow, and its inverse infinite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +58,10 @@ def make_affine(low: float, high: float, kind: str) -> Affine:
         kind: Integer type, `"uint8"` or `"int8"`.
     """
     low, high = min(low, 0.0), max(high, 0.0)
+    scale = float(np.float32(max(-low, high) / 127 if kind == "int8" else (high - low) / 255))
+    scale = scale if scale > SMALLEST_SCALE else 1.0
     if kind == "int8":
-        return Affine(scale=float(np.float32(max(-low, high) / 127)) or 1.0, zero_point=0, low=-128, high=127)
-    scale = float(np.float32((high - low) / 255)) or 1.0
+        return Affine(scale=scale, zero_point=0, low=-128, high=127)
     return Affine(scale=scale, zero_point=round(-low / scale), low=0, high=255)
 
 
@@ -112,7 +115,7 @@ def quantise_layer(
     # ONNX Runtime stores a bias as int32 in steps of input scale times weight scale. The lower bound on the weight
     # scale keeps the bias of a nearly dead channel from overflow.
     scale = np.maximum(weight_scale(rows, kind), np.abs(bias) / (input_affine.scale * 2**24)).astype(np.float32)
-    scale = np.where(scale > 1e-20, scale, np.float32(1.0))
+    scale = np.where(scale > SMALLEST_SCALE, scale, np.float32(1.0))
     integers = round_weights(rows / scale[:, None], covariance).reshape(shape)
     return Layer(weights=np.moveaxis(integers, 0, axis).astype(np.int8), scale=scale, bias=bias, axis=axis)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Unpack
 
 from lmconv.errors import LmconvError, UsageError
+from lmconv.graph.denormals import count
 from lmconv.networks.candidates import Candidates
 from lmconv.sources import usercode
 from lmconv.sources.choice import choose
@@ -21,12 +22,14 @@ class Description:
     Attributes:
         takes: Name, dtype, shape and layout of the input, in words.
         outputs: All outputs, with their values for seeded inputs.
+        denormals: Number of denormal weights.
         spec: Spec with the chosen outputs; None if the choice is refused.
         refusal: The error of `lmconv export`, if the choice is refused.
     """
 
     takes: str
     outputs: Candidates
+    denormals: int
     spec: ModelSpec | None
     refusal: LmconvError | None = None
 
@@ -43,21 +46,25 @@ def describe(model: str, **options: Unpack[NetworkOptions]) -> Description:
         UsageError: A network of the user needs a size or a number of points.
         InputError: The source is broken.
     """
-    takes, outputs, spec = (_file if is_onnx(model) else _network)(model, options)
+    description, spec = (_file if is_onnx(model) else _network)(model, options)
     try:
-        return Description(takes=takes, outputs=outputs, spec=choose(outputs, spec, output_options(options)))
+        return replace(description, spec=choose(description.outputs, spec, output_options(options)))
     except LmconvError as error:
-        return Description(takes=takes, outputs=outputs, spec=None, refusal=error)
+        return replace(description, refusal=error)
 
 
-def _file(model: str, options: NetworkOptions) -> tuple[str, Candidates, ModelSpec]:
+def _file(model: str, options: NetworkOptions) -> tuple[Description, ModelSpec]:
+    """Returns the description of an ONNX file before the choice of its outputs, and the spec with what is known."""
+    from lmconv.sources.onnx_files.reading import load_onnx
     from lmconv.sources.onnx_files.source import described
 
-    constants = options.get("constants") or {}
-    return described(Path(model), size=options.get("size"), preprocess=options.get("preprocess"), constants=constants)
+    path, preprocess, constants = Path(model), options.get("preprocess"), options.get("constants") or {}
+    takes, outputs, spec = described(path, size=options.get("size"), preprocess=preprocess, constants=constants)
+    return Description(takes=takes, outputs=outputs, denormals=count(load_onnx(path)), spec=None), spec
 
 
-def _network(model: str, options: NetworkOptions) -> tuple[str, Candidates, ModelSpec]:
+def _network(model: str, options: NetworkOptions) -> tuple[Description, ModelSpec]:
+    """Returns the same as `_file` for a user's own network."""
     from lmconv.sources.pytorch import described
 
     size, landmarks = options.get("size"), options.get("landmarks")
@@ -77,4 +84,5 @@ def _network(model: str, options: NetworkOptions) -> tuple[str, Candidates, Mode
         key=key,
         constants=options.get("constants") or {},
     )
-    return f"input float32 (N, 3, {size[0]}, {size[1]}) NCHW", described(source), spec
+    takes, (outputs, denormals) = f"input float32 (N, 3, {size[0]}, {size[1]}) NCHW", described(source)
+    return Description(takes=takes, outputs=outputs, denormals=denormals, spec=None), spec

@@ -9,10 +9,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from lmconv.errors import InputError, UsageError, listed
+from lmconv.graph.denormals import is_denormal
 from lmconv.sources.observing import Observed
 
 WRAPPERS: Mapping[str, str] = {
@@ -49,6 +51,12 @@ def widen(module: nn.Module) -> str:
 def types(module: nn.Module) -> set[torch.dtype]:
     """Returns the floating-point types of the parameters of a network."""
     return {value.dtype for value in module.parameters() if value.is_floating_point()}
+
+
+def denormals(module: nn.Module) -> int:
+    """Counts the denormal numbers among the float32 and float64 parameters and buffers of a network."""
+    values = [value.detach().numpy() for value in (*module.parameters(), *module.buffers())]
+    return sum(int(is_denormal(value).sum()) for value in values if value.dtype in (np.float32, np.float64))
 
 
 def check_float(module: nn.Module, theirs: str) -> None:

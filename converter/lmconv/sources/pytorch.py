@@ -20,8 +20,9 @@ from lmconv.networks.structure import tensors
 from lmconv.plugins import BACKBONES
 from lmconv.sources import checkpoint_file, modules, states, usercode
 from lmconv.sources.choice import choose
+from lmconv.sources.flushing import flushed
 from lmconv.sources.randomise import randomise
-from lmconv.types import Arrays, Source
+from lmconv.types import Arrays, Float32, Source
 
 if TYPE_CHECKING:
     import torch
@@ -81,9 +82,14 @@ def _settled(module: torch.nn.Module, source: Source) -> Source:
     return replace(source, spec=choose(_candidates(module, source), source.spec, source.options), options=None)
 
 
-def described(source: Source) -> Candidates:
-    """Returns all outputs of a user's network, with their values for seeded inputs; raises as `network`."""
-    return _candidates(_filled(source, say=lambda note: None), source)
+def described(source: Source) -> tuple[Candidates, int]:
+    """Returns all outputs of a user's network, with their values for seeded inputs; raises as `network`.
+
+    Returns:
+        The outputs, and the number of denormal weights.
+    """
+    module = _filled(source, say=lambda note: None)
+    return _candidates(module, source), modules.denormals(module)
 
 
 def _candidates(module: torch.nn.Module, source: Source) -> Candidates:
@@ -241,7 +247,7 @@ def _takes(module: torch.nn.Module, images: torch.Tensor) -> bool:
 
 
 class TorchSource:
-    """A `Session` on the PyTorch network, eager, on the CPU.
+    """A `Session` on the PyTorch network, eager, on the CPU, with denormal numbers flushed to zero.
 
     Attributes:
         source: The source, with the outputs that hold the landmarks.
@@ -261,14 +267,33 @@ class TorchSource:
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """See `lmconv.types.Session`."""
+        result = flushed(lambda: self._forward(inputs["input"]))
+        parts = result if isinstance(result, tuple) else (result,)
+        return head_of(self.source.spec).from_torch([tensor.numpy() for tensor in parts])
+
+    @property
+    def denormals(self) -> int:
+        """Number of denormal weights."""
+        return modules.denormals(self.network)
+
+    def flops(self, images: Float32) -> int:
+        """Counts the floating-point operations of PyTorch for a batch of inputs, (n, 3, H, W) float32."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        def count() -> int:
+            with FlopCounterMode(display=False) as counter:  # a mode of the thread
+                self._forward(images)
+            return int(counter.get_total_flops())
+
+        return flushed(count)
+
+    def _forward(self, images: Float32) -> Any:
         import torch
 
         if self._threads and torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         with _guarded(self._theirs), torch.no_grad():  # in inference mode parametrised weights cannot be counted
-            result = self.network(torch.tensor(inputs["input"]))  # a copy: forward may change its input
-        parts = result if isinstance(result, tuple) else (result,)
-        return head_of(self.source.spec).from_torch([tensor.numpy() for tensor in parts])
+            return self.network(torch.tensor(images))  # a copy: forward may change its input
 
     def __enter__(self) -> Self:
         return self

@@ -38,6 +38,11 @@ from lmconv.types import Arrays, Artifact, Json, OpenOptions, Precision, Session
 ALONE = OpenOptions(threads=1)
 
 
+def _not_raced(artifact: Artifact) -> Json | None:
+    """Returns None: no race has timed the artefact. A function, because the guard is sent to other processes."""
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
     """Rules for refusing artefacts.
@@ -54,7 +59,7 @@ class Guard:
     faces: TrainingFaces | None = None
     force: bool = False
     effort: Effort = effort.DEFAULT
-    raced: Callable[[Artifact], Json | None] = lambda artifact: None
+    raced: Callable[[Artifact], Json | None] = _not_raced
 
     def judge(self, conversion: Conversion, place: Path) -> Callable[[Artifact], Json]:
         """Returns the judge of one network's artefacts.

@@ -17,7 +17,7 @@ from lmconv.building.trial import timed_together
 from lmconv.console import phase
 from lmconv.errors import UsageError
 from lmconv.faces.training import TrainingFaces
-from lmconv.graph.facts import copied
+from lmconv.graph.denormals import flushed
 from lmconv.passes.int8 import settings_of
 from lmconv.plugins import TARGETS
 from lmconv.store import artifact as artifacts
@@ -29,7 +29,7 @@ from lmconv.tuning.trials import Trials, key
 from lmconv.types import Json, Precision
 
 if TYPE_CHECKING:
-    import onnx
+    pass
 
 RACE = "race"
 """End of the name of the folder with the times of races, where the name of a target stands otherwise."""
@@ -104,7 +104,7 @@ def race_times(
     def measure() -> Json:
         note(f"timing {len(entrants)} candidates and the plain graph in turn, up to {effort.race_seconds:.0f} s")
         artifact = conversion.base.artifact
-        plain = (TARGETS.load(artifact.target), _flushed(conversion.base.model), Precision.FP32)
+        plain = (TARGETS.load(artifact.target), flushed(conversion.base.model)[0], Precision.FP32)
         graphs = [plain, *(entrant.trials.contestant(entrant.mix) for entrant in entrants)]
         with phase(f"timing {len(graphs)} graphs in turn"):
             times = timed_together(artifact, graphs, effort.race_seconds, clock=_clock(entrants))
@@ -113,19 +113,6 @@ def race_times(
     memo = Memo.load(search_folder(conversion, RACE), _machine_and_network(conversion), fresh=fresh)
     runners = [[entrant.trials.memo.conditions, key(entrant.mix)] for entrant in entrants]
     return [np.array(each) for each in memo.get(digest(runners), measure)["ms"]]
-
-
-def _flushed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns a copy of a graph with zeros in place of the denormal numbers among its float32 weights."""
-    from onnx import TensorProto, numpy_helper
-
-    copy = copied(model)
-    for tensor in copy.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
-            values = numpy_helper.to_array(tensor)
-            normal = np.where(np.abs(values) < np.finfo(np.float32).tiny, np.float32(0), values)
-            tensor.CopyFrom(numpy_helper.from_array(normal, tensor.name))
-    return copy
 
 
 def _clock(entrants: Sequence[Entrant]) -> Callable[[], int]:

@@ -17,7 +17,7 @@ from lmconv.plugins import PASSES
 from lmconv.types import PassContext, landmark_spec
 
 SPEC = landmark_spec("any", "onnx", size=(8, 8), landmarks=4)
-EXACT = ("simplify", "compact", "linear", "dead", "batchnorm", "resize", "activations", "prelu", "gates")
+EXACT = ("simplify", "denormals", "compact", "linear", "dead", "batchnorm", "resize", "activations", "prelu", "gates")
 RANDOM = np.random.default_rng(7)
 
 
