@@ -68,6 +68,9 @@ def gain(figures: Json) -> str:
 
 
 def ion(loss: Json) -> str:
-    """Formats a paired difference of ION with its interval."""
-    paired = loss["ion"]
-    return f"{number(paired['mean'], '+.3f')} [{number(paired['low'], '+.3f')}, {number(paired['high'], '+.3f')}]"
+    """Formats a paired difference of ION with its interval; without the sign of a difference that rounds to zero."""
+    mean, low, high = (
+        number(None if value is None else round(value, 3) + 0.0, "+.3f")
+        for value in (loss["ion"][name] for name in ("mean", "low", "high"))
+    )
+    return f"{mean} [{low}, {high}]"
