@@ -46,7 +46,7 @@ def test_tune_searches_and_judges_and_writes_the_result(cli: Cli, tunable: Path,
     assert json.loads((folder / "tuned.json").read_text(encoding="utf-8"))["points"] == tuned["points"]
     for picture in ("front.svg", "layers.svg"):
         assert ElementTree.parse(folder / picture).getroot().tag.endswith("svg")  # noqa: S314  written by lmconv
-    assert cli("verify", row["path"], "--data", "faces", "--max-ion-loss", "50", "--json").code == 0
+    assert cli("verify", row["path"], "--data", "faces", "--max-ion-loss", "50%", "--json").code == 0
 
 
 @pytest.mark.slow

@@ -168,7 +168,7 @@ def _text(document: Json) -> str:
         f"{document['model']}: {document['faces']} faces in {document['folds']} folds; "
         f"budget {budget['ion']:g} ION points{' (strict)' if budget['strict'] else ''}, drift {budget['drift']:g}"
     )
-    lines = [title, "", race_table(document["points"], document["plain_ms"]), "", NOTE]
+    lines = [title, "", race_table(document["points"], document["plain_ms"], budget), "", NOTE]
     lines += [f"{target} is left out: {reason}" for target, reason in document["left_out"].items()]
     if "command" in document:
         lines += [

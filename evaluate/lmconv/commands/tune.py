@@ -179,7 +179,7 @@ def _text(rows: list[Json], answered: Json, *, with_layers: bool) -> str:
         f"drift {budget['drift']:g}"
     )
     points = sorted((point for row in rows for point in row["tuned"]["points"]), key=lambda point: point["ms"])
-    parts = [title, race_table(points, tuned["plain_ms"]), NOTE]
+    parts = [title, race_table(points, tuned["plain_ms"], budget), NOTE]
     if with_layers:
         parts += [_layers(row["tuned"]["layers"]) for row in rows if row["tuned"]["layers"]]
     parts.append("\n".join(_result(row) for row in rows))
