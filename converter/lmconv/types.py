@@ -518,6 +518,8 @@ class Pass:
         calibrated: True if the pass needs real crops. The pass is then judged on crops only: noise is outside the
             calibrated range.
         uses: Fields of PassContext on which the result depends, besides the spec.
+        in_float: True if the graphs that the pass times stay in float for int8 too, bf16 where the CPU can: for a
+            decision in which the number of nodes matters more than their precision.
         opset: Opset of the result; None for the opset of the input. Only a pass of `Target.last` may change the opset.
     """
 
@@ -528,6 +530,7 @@ class Pass:
     required: bool = False
     calibrated: bool = False
     uses: tuple[str, ...] = ()
+    in_float: bool = False
     opset: int | None = None
 
 

@@ -9,21 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from lmconv.benching.options import Rows, TimingOptions
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.streams import ThreadStreams
 from lmconv.plugins import TARGETS
-from lmconv.sources import usercode
 from lmconv.sources.resolve import open_source, recover
 from lmconv.store import artifact as artifacts
 from lmconv.types import Artifact, Precision, Session, Streams
-
-if TYPE_CHECKING:
-    import onnx
 
 LABELS = {"torch": "PyTorch", "plain": "plain graph", "flushed": "plain graph without denormals"}
 """Baselines on a CPU, by the value of `target` in their rows."""
@@ -36,7 +29,8 @@ class Baseline:
     Attributes:
         name: Key of `LABELS`.
         open: Opens a session.
-        parallel: True if several sessions may run at the same time; a user's own code may not expect this.
+        parallel: True if several sessions run at the same time; one thread runs all networks of PyTorch, see
+            `lmconv.sources.flushing`.
     """
 
     name: str
@@ -59,8 +53,7 @@ def _torch(artifact: Artifact, options: TimingOptions, rows: Rows) -> list[Basel
     if source is None or source.kind == "onnx":
         rows.notes.append(f"{artifact.spec.name}: ratio_torch is null: the PyTorch network is not available")
         return []
-    own = usercode.is_factory(source.spec.backbone)
-    return [Baseline(name="torch", open=lambda: open_source(source, threads=options.threads), parallel=not own)]
+    return [Baseline(name="torch", open=lambda: open_source(source, threads=options.threads), parallel=False)]
 
 
 def _plain(group: list[Artifact], options: TimingOptions, rows: Rows) -> list[Baseline]:
@@ -71,6 +64,8 @@ def _plain(group: list[Artifact], options: TimingOptions, rows: Rows) -> list[Ba
         return []
     import onnx
 
+    from lmconv.graph.denormals import flushed
+
     published = Baseline(name="plain", open=lambda: TARGETS.load("onnx").open(plain, options.open_options))
     model, count = flushed(onnx.load(artifacts.model_file(plain, ".onnx")))
     if not count:
@@ -78,21 +73,6 @@ def _plain(group: list[Artifact], options: TimingOptions, rows: Rows) -> list[Ba
     rows.notes.append(f"{name}: {count:,} weights of the plain graph are denormal; ratio_flushed counts them as zero")
     content = model.SerializeToString(deterministic=True)
     return [published, Baseline(name="flushed", open=lambda: OrtSession(content, threads=options.threads))]
-
-
-def flushed(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
-    """Returns a model with zeros in place of its denormal float32 initializers, and their number."""
-    from onnx import TensorProto, numpy_helper
-
-    changed = 0
-    for tensor in model.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
-            values = numpy_helper.to_array(tensor)
-            denormal = (values != 0) & (np.abs(values) < np.finfo(np.float32).tiny)
-            if denormal.any():
-                tensor.CopyFrom(numpy_helper.from_array(np.where(denormal, np.float32(0), values), tensor.name))
-                changed += int(denormal.sum())
-    return model, changed
 
 
 def is_plain(artifact: Artifact) -> bool:
