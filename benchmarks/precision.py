@@ -41,7 +41,6 @@ import numpy as np
 import onnx
 
 from lmconv import machine
-from lmconv.benching.baselines import flushed
 from lmconv.building.assembling import build
 from lmconv.building.plain import Plain, plain_graph
 from lmconv.building.recipe import PRECISION_PASSES
@@ -52,6 +51,7 @@ from lmconv.building.target_graph import with_batch
 from lmconv.errors import first_line
 from lmconv.faces.calibration import calibration_inputs, calibration_pictures
 from lmconv.faces.crops import FaceCrops, load_face_crops
+from lmconv.graph.denormals import flushed
 from lmconv.inference.latency import faster, paced
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import noise

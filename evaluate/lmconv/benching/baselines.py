@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from lmconv.benching.options import Rows, TimingOptions
+from lmconv.graph.denormals import flushed
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.streams import ThreadStreams
 from lmconv.plugins import TARGETS
@@ -21,9 +19,6 @@ from lmconv.sources import usercode
 from lmconv.sources.resolve import open_source, recover
 from lmconv.store import artifact as artifacts
 from lmconv.types import Artifact, Precision, Session, Streams
-
-if TYPE_CHECKING:
-    import onnx
 
 LABELS = {"torch": "PyTorch", "plain": "plain graph", "flushed": "plain graph without denormals"}
 """Baselines on a CPU, by the value of `target` in their rows."""
@@ -78,21 +73,6 @@ def _plain(group: list[Artifact], options: TimingOptions, rows: Rows) -> list[Ba
     rows.notes.append(f"{name}: {count:,} weights of the plain graph are denormal; ratio_flushed counts them as zero")
     content = model.SerializeToString(deterministic=True)
     return [published, Baseline(name="flushed", open=lambda: OrtSession(content, threads=options.threads))]
-
-
-def flushed(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
-    """Returns a model with zeros in place of its denormal float32 initializers, and their number."""
-    from onnx import TensorProto, numpy_helper
-
-    changed = 0
-    for tensor in model.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
-            values = numpy_helper.to_array(tensor)
-            denormal = (values != 0) & (np.abs(values) < np.finfo(np.float32).tiny)
-            if denormal.any():
-                tensor.CopyFrom(numpy_helper.from_array(np.where(denormal, np.float32(0), values), tensor.name))
-                changed += int(denormal.sum())
-    return model, changed
 
 
 def is_plain(artifact: Artifact) -> bool:
