@@ -85,7 +85,7 @@ def effort() -> Effort:
     """Effort of the command line's measurements: short, with a limit that even a busy machine does not exceed."""
     from lmconv.building.effort import Effort
 
-    return Effort(slower=100.0, guard_rounds=9, screening_seconds=0.1, race_seconds=0.1)
+    return Effort(slower=100.0, guard_rounds=9, screening_seconds=0.1, race_seconds=0.1, race_rounds=9)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ RAW, RAW_FP16, RAW_BF16 = (
     _gate("openvino", FP16, "max_map", "raw"),
     _gate("openvino", BF16, "max_map", "raw"),
 )
-LOSS, ONNX_LOSS = (f"{_gate(target, INT8, 'ion_loss')} %" for target in ("openvino", "onnx"))
+LOSS, ONNX_LOSS = (_gate(target, INT8, "ion_loss") for target in ("openvino", "onnx"))
 CROP_PX, CROP_MAPS = _number(limits.CROPS["frame"].px), _number(limits.CROPS["frame"].heatmaps)
 SLOWER, ION, DRIFT = _number(limits.SLOWER), _number(limits.ION_BUDGET), _number(limits.DRIFT_BUDGET)
 
@@ -54,7 +54,6 @@ def _parts(text: str) -> list[str]:
         ("README.md", "| `max_map` |", (EXACT_MAPS, FP16_MAPS)),
         ("README.md", "| `max_px`, frames |", (CROP_PX, CROP_MAPS)),
         ("README.md", "| `mean_px` |", (MEAN_PX,)),
-        ("README.md", "| `ion_loss` |", (LOSS, ONNX_LOSS)),
         ("README.md", "| speed |", (SLOWER,)),
         ("README.md", "| `--budget-ion` |", (ION,)),
         ("README.md", "| `--budget-drift` |", (DRIFT,)),

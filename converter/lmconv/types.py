@@ -518,6 +518,8 @@ class Pass:
         calibrated: True if the pass needs real crops. The pass is then judged on crops only: noise is outside the
             calibrated range.
         uses: Fields of PassContext on which the result depends, besides the spec.
+        in_float: True if the graphs that the pass times stay in float for int8 too, bf16 where the CPU can: for a
+            decision in which the number of nodes matters more than their precision.
         opset: Opset of the result; None for the opset of the input. Only a pass of `Target.last` may change the opset.
     """
 
@@ -528,6 +530,7 @@ class Pass:
     required: bool = False
     calibrated: bool = False
     uses: tuple[str, ...] = ()
+    in_float: bool = False
     opset: int | None = None
 
 
@@ -587,7 +590,7 @@ class Target:
         engines: True if the target builds engines, for which `BuildOptions` are.
         fixed_size: True if an artefact needs one size of picture.
         fp32_tolerance: Largest difference of a coordinate in fp32, fractions of the input.
-        int8_ion_loss: Largest rise of the mean ION in int8 and mixed, percent of the source's.
+        int8_ion_loss: Largest rise of the mean ION in int8 and mixed, points; None for `limits.ION_LOSS`.
         clock: Returns nanoseconds, for timing graphs in a search. The default counts the work of this process only,
             whatever else the machine does; the work of a GPU needs a wall clock.
         floats: Returns the precision in which this machine computes the float layers of a graph with a precision hint:
@@ -617,7 +620,7 @@ class Target:
     engines: bool = False
     fixed_size: bool = False
     fp32_tolerance: float = 1e-5
-    int8_ion_loss: float = 5.0
+    int8_ion_loss: float | None = None
     clock: Callable[[], int] = time.process_time_ns
     floats: Callable[[Precision], Precision] = lambda hint: Precision.FP32
     contestant: Callable[[Artifact, str], tuple[str, Sequence[str | Path]]] | None = None

@@ -14,7 +14,7 @@ LATENCY = "samples median_ms low_ms high_ms p90_ms p99_ms"
 ROWS = {
     "export": f"{ARTIFACT} execution bytes weights parameters flops source_parameters source_flops seconds guard int8",
     "verify": f"{ARTIFACT} execution passed trained boxes missed "
-    "caveat gates limits figures parity normaliser ion source_ion delta_ion",
+    "caveat gates limits figures parity ion_loss_unit normaliser ion source_ion delta_ion",
     "bench": f"{ARTIFACT} size timed execution caveat device threads batch {LATENCY} ratio_torch ratio_plain "
     "ratio_flushed ratio_flushed_low ratio_flushed_high cold streams",
     "report": f"{ARTIFACT} execution bytes parameters trained verified normaliser latency guard doubt int8",

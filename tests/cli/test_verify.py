@@ -211,7 +211,7 @@ def test_a_limit_may_be_overridden(cli: Cli, small: Path, tiny: Path, option: st
 
 def test_gates_on_faces_are_judged_with_faces(cli: Cli, small: Path, tiny: Path, faces: Path) -> None:
     arguments = ["verify", str(small / "onnx-fp32"), "--weights", str(tiny), "--data", str(faces), "--json"]
-    loose = cli(*arguments, "--max-drift", "1", "--max-ion-loss", "1")
+    loose = cli(*arguments, "--max-drift", "1", "--max-ion-loss", "0.03")
     assert loose.code == 0
     assert loose.document["artifacts"][0]["gates"] == {"max_abs": "passed", "drift": "passed", "ion_loss": "passed"}
     reweigh(small / "onnx-fp32", 1.5)
@@ -219,6 +219,19 @@ def test_gates_on_faces_are_judged_with_faces(cli: Cli, small: Path, tiny: Path,
     assert strict.code == 1
     gates = {"max_abs": "passed", "drift": "failed", "ion_loss": "failed"}
     assert strict.document["artifacts"][0]["gates"] == gates
+
+
+def test_a_limit_of_ion_is_in_points_or_in_percent_of_the_source(
+    cli: Cli, small: Path, tiny: Path, faces: Path
+) -> None:
+    command = ("verify", small / "onnx-fp32", "--weights", tiny, "--json", "--max-ion-loss")
+    (points,) = cli(*command, "0.5", "--data", faces).document["artifacts"]
+    assert (points["limits"]["ion_loss"], points["ion_loss_unit"]) == (0.5, "points")
+    assert points["figures"]["ion_loss"] == pytest.approx(points["delta_ion"]["full"]["mean"], abs=1e-9)
+    (relative,) = cli(*command, "5%", "--data", faces).document["artifacts"]
+    assert relative["limits"]["ion_loss"] == pytest.approx(0.05 * points["source_ion"]["full"]["mean"])
+    (unjudged,) = cli(*command, "5%").document["artifacts"]
+    assert (unjudged["limits"]["ion_loss"], unjudged["gates"]["ion_loss"]) == (None, "not judged")
 
 
 def test_a_gate_on_faces_is_not_judged_without_faces(cli: Cli, small: Path, tiny: Path) -> None:

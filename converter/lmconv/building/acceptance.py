@@ -211,6 +211,6 @@ def _distance(artifact: Artifact, target: Target, gap: Gap) -> list[str]:
 
 
 def _words(what: str, off: float, allowed: float, scale: float, unit: str = "") -> str:
-    limit = f"{allowed * scale:.3g}{unit}"
+    figure, limit = limits.beside(off * scale, allowed * scale)
     why = f" ({allowed:.3g}{unit} x {scale:.4g}, the largest coordinate)" if scale > 1 else ""
-    return f"{what} are {off * scale:.2g}{unit} off, allowed {limit}{why}"
+    return f"{what} are {figure}{unit} off, allowed {limit}{unit}{why}"

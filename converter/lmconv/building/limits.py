@@ -8,6 +8,7 @@ relative to their size: `allowed = limit x max(1, largest absolute coordinate of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -66,6 +67,14 @@ ION_BUDGET = 0.03
 """Default of `--budget-ion`: largest rise of the mean ION on annotated faces, points."""
 DRIFT_BUDGET = 0.4
 """Default of `--budget-drift`: largest mean drift on annotated faces, ION points."""
+ION_ROUNDING = 1e-4
+"""Loss of fp32 from one runtime to another, ION points: a smaller loss is rounding."""
+ION_LOSS = 5 * ION_BUDGET
+"""Largest rise of the mean ION in bf16, int8 and mixed for `verify`, points.
+
+`export` judges an artefact by the budget, on faces like those that calibrated it. The gate of `verify` stops broken
+artefacts, on any faces.
+"""
 
 FP16_PX = 0.1
 """Largest distance of a point in fp16, pixels of an input of `FP16_SIDE` pixels; for heatmaps the mean on faces.
@@ -84,8 +93,8 @@ EXACT_GATES: Mapping[str, Mapping[str, float]] = {
 CROP_GATES: Mapping[str, tuple[str, ...]] = {"points": ("max_px",), "heatmaps": ("max_map", "mean_px"), "raw": ()}
 """Gates of fp32 for an interface with limits in `CROPS`, by the name of the head."""
 LOWERED_GATES: Mapping[str, Mapping[Precision, Mapping[str, float]]] = {
-    "points": {Precision.FP16: {"max_px": FP16_PX}, Precision.BF16: {"ion_loss": 5.0}},
-    "heatmaps": {Precision.FP16: {"max_map": 1e-2, "mean_px": FP16_PX}, Precision.BF16: {"ion_loss": 5.0}},
+    "points": {Precision.FP16: {"max_px": FP16_PX}, Precision.BF16: {"ion_loss": ION_LOSS}},
+    "heatmaps": {Precision.FP16: {"max_map": 1e-2, "mean_px": FP16_PX}, Precision.BF16: {"ion_loss": ION_LOSS}},
     "raw": {Precision.FP16: {"max_map": 1e-2}, Precision.BF16: {"max_map": 5e-2}},
 }
 """Gates below fp32 by the name of the head; int8 and mixed have the target's `int8_ion_loss`.
@@ -137,7 +146,7 @@ def gates(
     crops = CROPS[io]
     rounding = FP16_PX * max(1.0, side / FP16_SIDE) if precision == Precision.FP16 else 0.0
     if precision in (Precision.INT8, Precision.MIXED):
-        return {"ion_loss": target.int8_ion_loss}
+        return {"ion_loss": ION_LOSS if target.int8_ion_loss is None else target.int8_ion_loss}
     if compact_px is not None and (precision == Precision.FP32 or (precision == Precision.FP16 and head == "points")):
         return {"compact_px": compact_px + crops.px + rounding}
     if precision != Precision.FP32:
@@ -161,6 +170,42 @@ def coordinate(target: Target, precision: Precision, size: tuple[int, int]) -> f
     distance = gates(target, precision, head="points", side=side).get("max_px")
     return acceptance(target, precision)["landmarks"] if distance is None else distance / side
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relative:
+    """Limit of a rise of ION as a fraction of the source's ION.
+
+    Attributes:
+        percent: The limit, percent of the mean ION of the source.
+    """
+
+    percent: float
+
+    def points(self, source_ion: float | None) -> float:
+        """Returns the limit in ION points; not a number if the ION of the source is unknown (None)."""
+        return math.nan if source_ion is None else self.percent / 100 * source_ion
+
+
+def beside(figure: float, limit: float, form: str = ".2g") -> tuple[str, str]:
+    """Formats a figure and its limit with enough digits to show on which side of the limit the figure is.
+
+    Args:
+        figure: The figure.
+        limit: The largest value allowed.
+        form: Format of the figure: an optional "+", a point, the smallest number of digits, and "f" or "g".
+    """
+    sign, digits, kind = form[0].strip("."), int(form.strip("+.")[:-1]), form[-1]
+    for more in range(EXACT_DIGITS):
+        texts = f"{figure:{sign}.{digits + more}{kind}}", f"{limit:.{SHORT_DIGITS + more}g}"
+        if (float(texts[0]) <= float(texts[1])) == (figure <= limit):
+            return texts
+    return f"{figure:{sign}}", f"{limit}"
+
+
+SHORT_DIGITS = 4
+"""Number of significant digits of a limit."""
+EXACT_DIGITS = 17
+"""Number of significant digits that tell any two numbers apart."""
 
 SCALED = ("max_abs", "max_px")
 """Gates that grow with the scale of the landmarks."""

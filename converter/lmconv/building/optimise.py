@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from lmconv.building.limits import beside
 from lmconv.building.recipe import PRECISION_PASSES
 from lmconv.console import phase
 from lmconv.errors import GateFailed, UsageError, first_line
@@ -120,7 +121,8 @@ def _attempt(
     if opset != expected:
         return model, decisions, before, f"it gives opset {opset}, not {expected}"
     if worst > step.tolerance:
-        return model, decisions, before, f"{head.change} by {worst:.2g} on average, allowed {step.tolerance:g}"
+        change, allowed = beside(worst, step.tolerance)
+        return model, decisions, before, f"{head.change} by {change} on average, allowed {allowed}"
     return result, decisions, after, None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lmconv.building.optimise import Optimised, optimise
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from lmconv.building.recipe import Recipe
     from lmconv.building.request import Conversion
 
+INT8_CHANNELS = 4
+"""Number of channels that one int8 instruction multiplies and adds (VNNI, SDOT, DP4A): no fewer are ever faster."""
 ROUGH_CROPS = 4
 """Number of crops for calibrating int8 graphs of which only the speed matters."""
 
@@ -38,11 +40,11 @@ def steps(conversion: Conversion, target: Target, recipe: Recipe) -> Iterator[Op
     yield current
     key: tuple[object, ...] = (conversion.crops is not None,)  # every pass is compared on the crops
     for name in recipe.passes:
-        later = recipe.timed[recipe.timed.index(name) + 1 :] if name in recipe.timed else ()
         step = PASSES.load(name)
-        key = (*key, name, *_inputs_of(step, conversion, target, recipe, later))
+        timed = form(recipe, step, target)
+        key = (*key, name, *_inputs_of(step, conversion, target, recipe, timed))
         if key not in cache.optimised:
-            context = _context(conversion, target, recipe, name, later)
+            context = _context(conversion, target, recipe, name, timed)
             after = optimise(current.model, [name], context, current.outputs or None)
             cache.optimised[key] = replace(
                 after,
@@ -54,39 +56,63 @@ def steps(conversion: Conversion, target: Target, recipe: Recipe) -> Iterator[Op
         yield current
 
 
-def _inputs_of(
-    step: Pass, conversion: Conversion, target: Target, recipe: Recipe, later: tuple[str, ...]
-) -> tuple[object, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """Form of the graphs that a pass times.
+
+    Attributes:
+        later: Passes that run on a graph before it is timed.
+        floats: Precision of the float layers.
+        multiples: Multiples of channels.
+    """
+
+    later: tuple[str, ...]
+    floats: Precision
+    multiples: tuple[int, ...]
+
+
+def form(recipe: Recipe, step: Pass, target: Target) -> Timed:
+    """Returns the form of the graphs that a pass of a recipe times on a target."""
+    later = recipe.timed[recipe.timed.index(step.name) + 1 :] if step.name in recipe.timed else ()
+    multiples, hint = target.channels, recipe.hint
+    if recipe.quantised and step.in_float:
+        later, hint = tuple(name for name in later if not PASSES.load(name).calibrated), Precision.BF16
+    elif recipe.quantised:
+        multiples = tuple(multiple for multiple in multiples if multiple % INT8_CHANNELS == 0) or multiples
+    return Timed(later=later, floats=target.floats(hint), multiples=multiples)
+
+
+def _inputs_of(step: Pass, conversion: Conversion, target: Target, recipe: Recipe, timed: Timed) -> tuple[object, ...]:
     """Everything on which the result of a pass depends besides the graph: one hashable value per field in `uses`."""
     available = {
         "crops": conversion.crops,
         "scheme": recipe.scheme,
-        "measure": (target.name, target.floats(recipe.hint), later) if target.requires() is None else None,
+        "measure": (target.name, timed.later, timed.floats) if target.requires() is None else None,
         "compact_px": conversion.choices.compact_px,
         "replay": canonical(recipe.decided(step.name)),
         "settings": canonical(recipe.settings),
-        "channels": target.channels,
+        "channels": timed.multiples,
     }
     return tuple(available[field] for field in step.uses)
 
 
-def _context(conversion: Conversion, target: Target, recipe: Recipe, name: str, later: tuple[str, ...]) -> PassContext:
+def _context(conversion: Conversion, target: Target, recipe: Recipe, name: str, timed: Timed) -> PassContext:
     here = target.requires() is None and recipe.mix is None  # the search for a mix has decided everything
     return PassContext(
         spec=conversion.base.artifact.spec,
         crops=conversion.crops() if conversion.crops else None,
         scheme=recipe.scheme,
-        measure=functools.partial(_timed_after, conversion, target, recipe, later) if here else None,
+        measure=functools.partial(_timed_after, conversion, target, recipe, timed) if here else None,
         compact_px=conversion.choices.compact_px,
         replay=recipe.decided(name),
         settings=dict(recipe.settings),
-        channels=target.channels,
+        channels=timed.multiples,
         memo=conversion.cache.memo,
     )
 
 
 def _timed_after(
-    conversion: Conversion, target: Target, recipe: Recipe, later: tuple[str, ...], models: Sequence[onnx.ModelProto]
+    conversion: Conversion, target: Target, recipe: Recipe, timed: Timed, models: Sequence[onnx.ModelProto]
 ) -> list[Float64]:
     """Times graphs after the later passes of the recipe, as `raced` does; int8 scales are rough.
 
@@ -101,11 +127,11 @@ def _timed_after(
     )
     lowered = []
     for model in models:
-        for name in later:
+        for name in timed.later:
             with contextlib.suppress(Exception):  # a pass that fails on a graph will be left out
                 model, _ = PASSES.load(name).apply(copied(model), context)
         lowered.append(model)
-    in_fp32 = "int8" not in later and target.floats(recipe.hint) == Precision.FP32
+    in_fp32 = timed.floats == Precision.FP32 and not recipe.quantised
     plain = [conversion.base.model] if in_fp32 else []
-    times = raced(conversion.cache.timings, artifact, target, [*lowered, *plain], recipe.hint)
+    times = raced(conversion.cache.timings, artifact, target, [*lowered, *plain], timed.floats)
     return times[: len(lowered)]

@@ -49,6 +49,8 @@ class Block:
 BLOCK = Block()
 BLOCK_SECONDS = 0.15
 """Duration above which a block has fewer than 20 timed runs, seconds: a slow network needs fewer runs to be warm."""
+ESTIMATE_RUNS, ESTIMATE_SECONDS = 5, 0.1
+"""Largest number of runs for an estimate, and time in seconds after which no further run begins."""
 ROUNDS = 9
 """Smallest number of rounds. The 95 % interval of nine medians leaves out the smallest and the largest."""
 FEWEST_ROUNDS = 6
@@ -202,11 +204,14 @@ def halved(
 
 
 def run_seconds(run: Callable[[], object]) -> float:
-    """Returns the time of the second and last of two runs, seconds: a first estimate of the warm time."""
+    """Returns the shortest time of some runs after a first one, seconds: an estimate of the warm time."""
     run()
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+    times: list[float] = []
+    while len(times) < ESTIMATE_RUNS and sum(times) < ESTIMATE_SECONDS:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -208,4 +208,5 @@ plugin = Pass(
     apply=linear,
     tolerance=1e-6,
     uses=("measure", "replay"),
+    in_float=True,
 )

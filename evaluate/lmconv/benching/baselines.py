@@ -15,7 +15,6 @@ from lmconv.graph.denormals import flushed
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.streams import ThreadStreams
 from lmconv.plugins import TARGETS
-from lmconv.sources import usercode
 from lmconv.sources.resolve import open_source, recover
 from lmconv.store import artifact as artifacts
 from lmconv.types import Artifact, Precision, Session, Streams
@@ -31,7 +30,8 @@ class Baseline:
     Attributes:
         name: Key of `LABELS`.
         open: Opens a session.
-        parallel: True if several sessions may run at the same time; a user's own code may not expect this.
+        parallel: True if several sessions run at the same time; one thread runs all networks of PyTorch, see
+            `lmconv.sources.flushing`.
     """
 
     name: str
@@ -54,8 +54,7 @@ def _torch(artifact: Artifact, options: TimingOptions, rows: Rows) -> list[Basel
     if source is None or source.kind == "onnx":
         rows.notes.append(f"{artifact.spec.name}: ratio_torch is null: the PyTorch network is not available")
         return []
-    own = usercode.is_factory(source.spec.backbone)
-    return [Baseline(name="torch", open=lambda: open_source(source, threads=options.threads), parallel=not own)]
+    return [Baseline(name="torch", open=lambda: open_source(source, threads=options.threads), parallel=False)]
 
 
 def _plain(group: list[Artifact], options: TimingOptions, rows: Rows) -> list[Baseline]:
@@ -65,6 +64,8 @@ def _plain(group: list[Artifact], options: TimingOptions, rows: Rows) -> list[Ba
         rows.notes.append(f"{name}: ratio_plain is null: the plain graph is not beside the artefact")
         return []
     import onnx
+
+    from lmconv.graph.denormals import flushed
 
     published = Baseline(name="plain", open=lambda: TARGETS.load("onnx").open(plain, options.open_options))
     model, count = flushed(onnx.load(artifacts.model_file(plain, ".onnx")))

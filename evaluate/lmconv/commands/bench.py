@@ -35,7 +35,7 @@ Artefacts with --io image or frame, and their baselines, are timed from a frame 
 replace work of the host.
 
 --cold also times 24 runs each of which follows a sweep of the cache. --streams also measures the throughput: OpenVINO
-with N streams, ONNX Runtime and PyTorch with N threads that have a session each.
+with N streams, ONNX Runtime with N threads that have a session each.
 
 --device gpu times TensorRT engines and ONNX artefacts (ONNX Runtime with CUDA), and as baselines PyTorch, eager and
 compiled, and the plain graph. Each artefact and baseline runs in its own process, from input to output. The result

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lmconv.console import Console, Outcome, attempt, command
+from lmconv.console import Console, Outcome, attempt, command, phase
 from lmconv.errors import UsageError
 from lmconv.options import SourceOptions
 from lmconv.plugins import TARGETS, unknown
@@ -131,7 +131,8 @@ def _answered(race: Race, job: Job, request: BestRequest, outcome: Outcome, step
     from lmconv.types import Variant
 
     conversion = conversion_of(job)
-    choice, document = best.run(race, conversion, job.console.note)
+    with phase(job.model):
+        choice, document = best.run(race, conversion, job.console.note)
     step()
     mix, speed = choice.winner.mix, speed_of(chosen_of(document), race.effort)
     guard = Guard(budget=race.budget, faces=race.faces, effort=race.effort, raced=lambda artifact: speed)
@@ -167,7 +168,7 @@ def _text(document: Json) -> str:
         f"{document['model']}: {document['faces']} faces in {document['folds']} folds; "
         f"budget {budget['ion']:g} ION points{' (strict)' if budget['strict'] else ''}, drift {budget['drift']:g}"
     )
-    lines = [title, "", race_table(document["points"], document["plain_ms"]), "", NOTE]
+    lines = [title, "", race_table(document["points"], document["plain_ms"], budget), "", NOTE]
     lines += [f"{target} is left out: {reason}" for target, reason in document["left_out"].items()]
     if "command" in document:
         lines += [

@@ -35,8 +35,9 @@ within the budget). If there are too few faces for a verdict, the command says h
 
 One artefact a target is written to OUT/MODEL/TARGET-mixed/, even if all layers have the same precision; the last line
 says which one to ship. OUT/MODEL/tune-TARGET/ has all measurements, tuned.json and two pictures: front.svg shows time
-against drift, layers.svg shows drift and time of every layer. An interrupted search continues from its measurements; a
-search with another budget reuses them, and the same search is not repeated.
+against drift, layers.svg shows drift and time of every layer, if --layers or the search has measured the layers. An
+interrupted search continues from its measurements; a search with another budget reuses them, and the same search is
+not repeated.
 
 `lmconv best` races the uniform precisions alone, which is quicker.
 
@@ -53,7 +54,7 @@ Examples:
 @click.option(
     "--time", "limit", default="3m", show_default=True, help="Time for the search of a target, such as 90s, 10m or 1h."
 )
-@click.option("--layers", is_flag=True, help="Print the drift and time of every layer.")
+@click.option("--layers", is_flag=True, help="Measure and print the drift and time of every layer.")
 @race_options
 def plugin(console: Console, **options: Any) -> Outcome:
     return _tune(console, TuneRequest(**options))
@@ -130,6 +131,7 @@ def _tuner(request: TuneRequest) -> FaceTuner:
         budget=request.budget(),
         seconds=_seconds(request.limit),
         fresh=request.fresh,
+        sensitivity=request.layers,
         effort=effort.of_command(),
     )
 
@@ -177,7 +179,7 @@ def _text(rows: list[Json], answered: Json, *, with_layers: bool) -> str:
         f"drift {budget['drift']:g}"
     )
     points = sorted((point for row in rows for point in row["tuned"]["points"]), key=lambda point: point["ms"])
-    parts = [title, race_table(points, tuned["plain_ms"]), NOTE]
+    parts = [title, race_table(points, tuned["plain_ms"], budget), NOTE]
     if with_layers:
         parts += [_layers(row["tuned"]["layers"]) for row in rows if row["tuned"]["layers"]]
     parts.append("\n".join(_result(row) for row in rows))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lmconv.building.limits import Relative, beside
 from lmconv.console import Console, Finite, Outcome, attempt, command, table
 from lmconv.options import OWN_MODEL, SOURCE_WEIGHTS, SPLIT, TRUST
 from lmconv.visual.tables import interval, ion, number
@@ -44,8 +45,8 @@ Default gates:
   fp32           max_abs <= 1e-5 (tensorrt 1e-4); heatmaps also max_map <= 1e-4
   fp32, frames   max_px <= 0.05; heatmaps max_map <= 0.01, mean_px <= 0.05
   fp16           max_px <= 0.1; heatmaps max_map <= 0.01, mean_px <= 0.1
-  bf16           ion_loss <= 5 %
-  int8, mixed    ion_loss <= 5 % (onnx 10 %)
+  bf16           ion_loss <= 0.15
+  int8, mixed    ion_loss <= 0.15 (onnx 0.3)
   detectors      fp32 max_abs <= 1e-4; fp16 max_map <= 0.01; bf16 max_map <= 0.05
 
 These limits are for outputs up to 1, such as fractions of the input. For larger outputs, max_abs and max_px are
@@ -53,9 +54,9 @@ multiplied by the largest absolute coordinate of the source. max_px of fp16 is f
 with the longer side of larger inputs. A point where the source itself jumps when its input is rounded is a tie: ties
 are counted as undecided and left out.
 
-mean_px, ion_loss and drift need faces. A gate that needs faces is not judged without faces; the artefact has then not
-passed. ION is not computed for random weights. For an fp32 artefact of export --compact-px, the only default gate is
-the bound on the distance of a point on faces (for frames, the bound plus 0.05).
+mean_px, ion_loss and drift need faces; the last two are in ION points. A gate that needs faces is not judged without
+faces; the artefact has then not passed. ION is not computed for random weights. For an fp32 artefact of export
+--compact-px, the only default gate is the bound on the distance of a point on faces (for frames, the bound plus 0.05).
 
 -v shows every subset, with failure rate and AUC at 10 % and 8 %.
 
@@ -66,6 +67,16 @@ Examples:
   lmconv verify build/pfld --data 300w/ --normaliser inter-pupil --curve ced.svg
   lmconv verify build/pfld --data 300w/ --boxes detector:rfb320
 """
+
+
+class IonLoss(Finite):
+    """Type of an option: a rise of ION in points, or with "%" a `Relative` rise."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parses the number; fails with click's usage error."""
+        if isinstance(value, str) and value.endswith("%"):
+            return Relative(percent=super().convert(value[:-1], param, ctx))
+        return super().convert(value, param, ctx)
 
 
 @command(name="verify", help=HELP, short_help="Compare artefacts with their source network.")
@@ -113,7 +124,10 @@ Examples:
     help="Limit of the largest difference of a heatmap, or of a raw output, fractions of its range.",
 )
 @click.option(
-    "--max-ion-loss", type=Finite(-100), help="Limit of the rise of the mean ION, percent of the source network's ION."
+    "--max-ion-loss",
+    type=IonLoss(-100),
+    metavar="POINTS|PERCENT%",
+    help="Limit of the rise of the mean ION, ION points; 5% for percent of the source network's ION.",
 )
 @click.option("--max-drift", type=Finite(0), help="Limit of the mean drift on faces, ION points.")
 def plugin(console: Console, **options: Any) -> Outcome:
@@ -139,10 +153,10 @@ class VerifyRequest:
     max_px: float | None
     max_mean_px: float | None
     max_map: float | None
-    max_ion_loss: float | None
+    max_ion_loss: float | Relative | None
     max_drift: float | None
 
-    def limits(self) -> dict[str, float | None]:
+    def limits(self) -> dict[str, float | Relative | None]:
         """Returns the limits by name of the gate; None keeps the default."""
         return {
             "max_abs": self.max_abs,
@@ -294,5 +308,7 @@ def _subsets(rows: list[Json]) -> str:
 
 
 def _gate(name: str, verdict: str, row: Json) -> str:
-    figure = number(row["figures"].get(name), ".2g")
-    return f"{name} {figure} (limit {row['limits'][name]:g}) {verdict}"
+    figure, limit = row["figures"].get(name), row["limits"][name]
+    known = figure is not None and limit is not None
+    texts = beside(figure, limit) if known else (number(figure, ".2g"), number(limit, ".4g"))
+    return f"{name} {texts[0]} (limit {texts[1]}) {verdict}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from lmconv.building import effort
 from lmconv.building.assembling import build
 from lmconv.building.effort import Effort
+from lmconv.building.limits import beside
 from lmconv.building.request import Conversion
 from lmconv.console import phase
 from lmconv.errors import InputError, Refused
@@ -159,8 +160,9 @@ class Judge:
         figures |= {"ratio": ratio.to_json(), "samples": samples, "threads": ALONE.threads, "batch": batch}
         if ratio.low <= limit:
             return {"speed": figures | {"verdict": "passed"}}
-        times = f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] times"
-        reason = f"takes {times} as long as {_named(artifact)}, allowed {limit:g}"
+        low, allowed = beside(ratio.low, limit, ".2f")
+        times = f"{ratio.median:.2f} [{low}, {ratio.high:.2f}] times"
+        reason = f"takes {times} as long as {_named(artifact)}, allowed {allowed}"
         return {"speed": figures | {"verdict": "refused", "refused": reason}}
 
     def _size(self, artifact: Artifact) -> Json:

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from lmconv.building.limits import DRIFT_BUDGET, ION_BUDGET
+from lmconv.building.limits import DRIFT_BUDGET, ION_BUDGET, ION_ROUNDING, beside
 from lmconv.faces.crops import FaceCrops
 from lmconv.judging import parity
 from lmconv.judging.accuracy import Interval, bootstrap
@@ -20,8 +20,6 @@ from lmconv.types import Float64, Json
 Verdict: TypeAlias = Literal["within", "outside", "too few faces"]
 CERTAIN = 1.96
 """Half width of a 95 % interval in the normal approximation, standard errors."""
-ROUNDING = 1e-4
-"""Loss of fp32 from one runtime to another, ION points: a smaller loss is rounding."""
 LARGEST_DATA_SET = 1e5
 """Number of faces beyond which no data set is expected to exist."""
 
@@ -79,12 +77,13 @@ class Budget:
 
     def judge(self, loss: Loss) -> tuple[Verdict, str]:
         """Returns the verdict on a loss, and the reason: empty if the loss is within the budget."""
-        if not loss.ion.mean <= max(self.ion, ROUNDING):  # not a number is outside
-            return "outside", f"ION {loss.ion.mean:+.3f} points, allowed {self.ion:g}"
+        if not loss.ion.mean <= max(self.ion, ION_ROUNDING):  # not a number is outside
+            rise, allowed = beside(loss.ion.mean, max(self.ion, ION_ROUNDING), "+.3f")
+            return "outside", f"ION {rise} points, allowed {allowed}"
         verdict, reason = self.judge_drift(loss.drift)
         if verdict == "outside":
             return verdict, reason
-        limit = max(self.ion if self.strict else 2 * self.ion, ROUNDING)
+        limit = max(self.ion if self.strict else 2 * self.ion, ION_ROUNDING)
         if loss.ion.high <= limit:
             return "within", ""
         room = limit - loss.ion.mean
@@ -94,15 +93,17 @@ class Budget:
             if needed < LARGEST_DATA_SET
             else "no number of faces would tell"
         )
+        high, allowed = beside(loss.ion.high, limit, "+.3f")
         return "too few faces", (
-            f"ION {loss.ion.mean:+.3f} points, but its 95 % interval on {loss.n} faces reaches {loss.ion.high:+.3f} "
-            f"and has to stay below {limit:g}: {enough}"
+            f"ION {loss.ion.mean:+.3f} points, but its 95 % interval on {loss.n} faces reaches {high} "
+            f"and has to stay below {allowed}: {enough}"
         )
 
     def judge_drift(self, drift: Interval) -> tuple[Verdict, str]:
         """Returns the verdict on the drift alone, and the reason: empty if the drift is within the budget."""
-        if self.drift is not None and not drift.mean <= max(self.drift, ROUNDING):
-            return "outside", f"drift {drift.mean:.3f} ION points, allowed {self.drift:g}"
+        if self.drift is not None and not drift.mean <= max(self.drift, ION_ROUNDING):
+            moved, allowed = beside(drift.mean, max(self.drift, ION_ROUNDING), ".3f")
+            return "outside", f"drift {moved} ION points, allowed {allowed}"
         return "within", ""
 
 

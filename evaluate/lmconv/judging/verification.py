@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmconv.building.limits import Relative
 from lmconv.console import phase
 from lmconv.detecting.loading import LoadedDetector
 from lmconv.detecting.matching import box_matcher
@@ -97,7 +98,7 @@ class Verifier:
     weights: Path | None = None
     model: str | None = None
     trust: bool = False
-    limits: Mapping[str, float | None] = field(default_factory=dict)
+    limits: Mapping[str, float | Relative | None] = field(default_factory=dict)
     box_detector: LoadedDetector | None = None
     notes: list[str] = field(default_factory=list)
     _boxes: BoxLookup | None = None
@@ -149,7 +150,8 @@ class Verifier:
         )
         if not artifacts.trained(artifact):
             gap = dataclasses.replace(gap, max_ion=None, mean_ion=None)  # drift is meaningless for random weights
-        limits = gates.gates(artifact, self.limits, gap.scale)
+        source_ion = None if before is None else float(np.mean(before))
+        limits = gates.gates(artifact, self.limits, gap.scale, source_ion)
         measured = {
             "max_abs": gap.max_abs,
             "max_px": gap.max_px,
@@ -309,10 +311,8 @@ def _missing(artifact: Artifact, model: str | None, given: Path | None) -> str:
 
 
 def _loss(errors: Float64 | None, before: Float64 | None) -> float | None:
-    """Returns the rise of the mean ION over all faces, percent of the source's."""
-    if errors is None or before is None:
-        return None
-    return float(100 * (np.mean(errors) / np.mean(before) - 1))
+    """Returns the rise of the mean ION over all faces, points."""
+    return None if errors is None or before is None else float(np.mean(errors) - np.mean(before))
 
 
 def _accuracy(errors: Float64 | None, crops: FaceCrops | None) -> dict[str, SubsetAccuracy] | None:
@@ -358,9 +358,10 @@ def _record(result: Verification) -> dict[str, dict[str, object]]:
         "verified": {
             "caveat": result.execution_mismatch,
             "gates": dict(result.gates),
-            "limits": dict(result.limits),
+            "limits": finite(result.limits),
             "figures": finite(result.figures),
             "parity": finite(dataclasses.asdict(result.parity)),
+            "ion_loss_unit": "points",  # absent: percent of the source's ION, from older versions
             "normaliser": result.normaliser,
             "ion": None if result.ion is None else accuracy.to_json(result.ion),
             "source_ion": None if result.source_ion is None else accuracy.to_json(result.source_ion),

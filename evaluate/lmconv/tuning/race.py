@@ -20,7 +20,9 @@ from lmconv.tuning.trials import Trials
 from lmconv.types import Float64, MixedPrecision, Precision
 
 EQUAL_SPEED_RATIO = 1.01
-"""Two candidates count as equally fast if their times do not differ significantly by more than this factor."""
+"""Two candidates count as equally fast if their times do not differ significantly by more than this factor ..."""
+EQUAL_MEDIAN_RATIO = 1.03
+"""... and if their medians differ by at most this factor: a noisy race does not make a slow candidate fast."""
 DRIFT_STEP = 0.01
 """Drifts that differ by less count as equal, ION points."""
 
@@ -101,7 +103,7 @@ class Choice:
     @property
     def level(self) -> bool:
         """True if winner and runner-up are equally fast."""
-        return self.lead is not None and self.lead.low <= EQUAL_SPEED_RATIO
+        return self.lead is not None and _level(self.lead)
 
 
 def judged(
@@ -139,7 +141,7 @@ def judged(
 def _decided(faster: Sequence[Candidate], slower: Candidate) -> bool:
     """True if two faster candidates are within the budget, and a slower one is not as fast as either."""
     fitting = [candidate for candidate in faster if candidate.verdict == "within"]
-    return len(fitting) > 1 and all(each.faster_than(slower).low > EQUAL_SPEED_RATIO for each in fitting[:2])
+    return len(fitting) > 1 and not any(_level(each.faster_than(slower)) for each in fitting[:2])
 
 
 def choose(candidates: Sequence[Candidate]) -> Choice | None:
@@ -154,7 +156,7 @@ def choose(candidates: Sequence[Candidate]) -> Choice | None:
     fitting = [candidate for candidate in candidates if candidate.verdict == "within"]
     if not fitting:
         return None
-    level = [each for each in fitting if fitting[0].faster_than(each).low <= EQUAL_SPEED_RATIO]
+    level = [each for each in fitting if _level(fitting[0].faster_than(each))]
     winner = min(level, key=lambda each: (_drift(each), each.ms))
     outside = [each for each in candidates if each.verdict not in (None, "within") and each.ms < winner.ms]
     others = [each for each in fitting if each is not winner]
@@ -166,6 +168,11 @@ def choose(candidates: Sequence[Candidate]) -> Choice | None:
     if not others:
         return Choice(winner=winner, why=why)
     return Choice(winner=winner, why=why, runner_up=others[0], lead=winner.faster_than(others[0]))
+
+
+def _level(gain: Gain) -> bool:
+    """True if the speed-up of the faster of two candidates does not count."""
+    return gain.low <= EQUAL_SPEED_RATIO and gain.median <= EQUAL_MEDIAN_RATIO
 
 
 def _drift(candidate: Candidate) -> float:

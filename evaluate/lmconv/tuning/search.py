@@ -95,7 +95,7 @@ class Found:
 
     Attributes:
         finalists: Mixes for the race.
-        layers: Sensitivity of all layers that can be int8, in graph order; empty if the network has none.
+        layers: Sensitivity of all layers that can be int8, in graph order; empty if not measured.
         complete: False if the time did not suffice for all screenings and probes.
     """
 
@@ -112,15 +112,18 @@ class Search:
         trials: Measures time and loss of mixes.
         budget: Largest loss allowed.
         seconds: Time for the search, seconds. After this time, only the candidates of the search so far are judged.
+        sensitivity: True to measure the drift of every layer even if the search does not need it.
         note: Receives messages about the progress.
     """
 
     trials: Trials
     budget: Budget
     seconds: float
+    sensitivity: bool = False
     note: Callable[[str], object] = lambda text: None
     _start: float = field(default_factory=time.perf_counter)
     _complete: bool = True
+    _ordered: bool = False
 
     def run(self) -> Found:
         """Runs the search."""
@@ -139,7 +142,8 @@ class Search:
             if mixes and any(mix.floats == Precision.BF16 for mix in floats):
                 mixes.append(replace(mixes[-1], floats=Precision.BF16))
             finalists += [mix for mix in mixes if mix not in finalists and int8_layers(self.trials, mix)]
-            layers = self._sensitivities(fast, costs)
+            if self.sensitivity or self._ordered:
+                layers = self._sensitivities(fast, costs)
         return Found(finalists=tuple(map(self.entrant, finalists)), layers=layers, complete=self._complete)
 
     def uniform(self, precisions: Sequence[Precision]) -> list[Entrant]:
@@ -289,7 +293,7 @@ class Search:
 
         if not layers or within_budget(0):
             return mixes
-        drifts = dict(self.trials.layer_drifts(fast))
+        self._ordered, drifts = True, dict(self.trials.layer_drifts(fast))
         priority = {layer: drifts[layer] ** 2 / max(costs.of(layer), MIN_CHANGE / len(layers)) for layer in layers}
         order += sorted(layers, key=lambda layer: -priority[layer])
         # The squares of independent drifts add up; this gives the first guess of the bisection.
@@ -307,9 +311,6 @@ class Search:
         return mixes
 
     def _sensitivities(self, mix: MixedPrecision, costs: FlipCosts) -> tuple[LayerSensitivity, ...]:
-        """Returns the sensitivity of every layer, if time is left to measure the drifts."""
-        if not self._time_left():
-            return ()
         return tuple(
             LayerSensitivity(name=name, drift=drift, cost_ms=costs.ms(name))
             for name, drift in self.trials.layer_drifts(mix)

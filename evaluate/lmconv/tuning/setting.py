@@ -107,7 +107,9 @@ def race_times(
         plain = (TARGETS.load(artifact.target), flushed(conversion.base.model)[0], Precision.FP32)
         graphs = [plain, *(entrant.trials.contestant(entrant.mix) for entrant in entrants)]
         with phase(f"timing {len(graphs)} graphs in turn"):
-            times = timed_together(artifact, graphs, effort.race_seconds, clock=_clock(entrants))
+            times = timed_together(
+                artifact, graphs, effort.race_seconds, rounds=effort.race_rounds, clock=_clock(entrants)
+            )
         return {"ms": [np.median(each, axis=1).tolist() for each in times]}
 
     memo = Memo.load(search_folder(conversion, RACE), _machine_and_network(conversion), fresh=fresh)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lmconv.building.limits import ION_ROUNDING, beside
 from lmconv.console import table
 from lmconv.types import Json
 from lmconv.visual.tables import number
@@ -9,15 +10,16 @@ from lmconv.visual.tables import number
 HEADER = ("", "target", "computed in", "ms", "times faster than plain", "drift", "ION, paired", "faces", "budget")
 
 
-def race_table(points: list[Json], plain_ms: float) -> str:
+def race_table(points: list[Json], plain_ms: float, budget: Json) -> str:
     """Returns the table of all candidates and of the plain graph, fastest first.
 
     Args:
         points: `points` of the document of a race.
         plain_ms: Time of the plain graph without denormal numbers, milliseconds.
+        budget: `budget` of the same document.
     """
     rows = [(plain_ms, ["", "onnx", "plain graph, fp32", f"{plain_ms:.2f}", "1", *["-"] * 4])]
-    rows += [(point["ms"], _row(point)) for point in points]
+    rows += [(point["ms"], _row(point, budget)) for point in points]
     return table(HEADER, [row for _, row in sorted(rows, key=lambda pair: pair[0])], left=3)
 
 
@@ -29,11 +31,16 @@ NOTE = (
 """Explanation below the table."""
 
 
-def _row(point: Json) -> list[str]:
+def _row(point: Json, budget: Json) -> list[str]:
     loss = point["loss"]
     figures = ["-"] * 4
     if loss:
-        figures = [number(loss["drift"]["mean"], ".3f"), ion(loss), str(loss["n"]), point["verdict"]]
+        figures = [
+            _near(loss["drift"]["mean"], budget["drift"], ".3f"),
+            ion(loss, budget),
+            str(loss["n"]),
+            point["verdict"],
+        ]
     return [
         f"{'->' if point['chosen'] else ''}{'*' if point['front'] else ''}",
         point["target"],
@@ -67,7 +74,17 @@ def gain(figures: Json) -> str:
     return f"{figures['median']:.2f} [{figures['low']:.2f}, {figures['high']:.2f}]"
 
 
-def ion(loss: Json) -> str:
-    """Formats a paired difference of ION with its interval."""
+def ion(loss: Json, budget: Json | None = None) -> str:
+    """Formats a paired difference of ION with its interval, next to a budget with the digits that decide."""
     paired = loss["ion"]
-    return f"{number(paired['mean'], '+.3f')} [{number(paired['low'], '+.3f')}, {number(paired['high'], '+.3f')}]"
+    limit = budget["ion"] if budget else None
+    highest = budget["ion"] * (1 if budget["strict"] else 2) if budget else None
+    mean, high = _near(paired["mean"], limit, "+.3f"), _near(paired["high"], highest, "+.3f")
+    return f"{mean} [{number(paired['low'], '+.3f')}, {high}]"
+
+
+def _near(figure: float | None, limit: float | None, form: str) -> str:
+    """Formats a figure with enough digits to show on which side of a limit the figure is."""
+    if figure is None or limit is None:
+        return number(figure, form)
+    return beside(figure, max(limit, ION_ROUNDING), form)[0]

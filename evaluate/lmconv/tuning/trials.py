@@ -45,7 +45,7 @@ TIMING_CROPS = 8
 """Number of calibration crops for graphs that are only timed: the values of scales do not change the time."""
 SCREENING_ROUNDS = 5
 """Smallest number of rounds of a screening, which only compares medians."""
-DRIFT_FACES = 64
+DRIFT_FACES = 32
 """Largest number of faces for the drift of single layers, which only orders the layers."""
 DESCRIPTIONS = ("layers", "whole")
 """Decisions of `compact` that describe its result and are not needed to repeat it."""

@@ -46,6 +46,7 @@ class FaceTuner:
         budget: Largest loss allowed.
         seconds: Time for the search of a target, seconds.
         fresh: True if measurements of earlier searches are to be repeated.
+        sensitivity: True to measure the drift of every layer even if the search does not need it.
         effort: Effort of the measurements.
     """
 
@@ -54,6 +55,7 @@ class FaceTuner:
     budget: Budget = field(default_factory=Budget)
     seconds: float = 300.0
     fresh: bool = False
+    sensitivity: bool = False
     effort: Effort = effort.DEFAULT
     _tuned: dict[tuple[str, str], Json | LmconvError] = field(default_factory=dict)
 
@@ -143,6 +145,7 @@ class Tuning:
                 text = (self._folder(name) / TUNED).read_text(encoding="utf-8")
                 document: Json = json.loads(text)
                 enough = document["complete"] or document["seconds_allowed"] >= self.tuner.seconds
+                enough &= bool(document["layers"]) or not self.tuner.sensitivity
                 if document["conditions"] != conditions or not enough:
                     return None
                 races.add(document["race"])
@@ -159,7 +162,13 @@ class Tuning:
             count = len(trials.memo.measurements)
             self.note(f"{count} measurements of an earlier search can be reused (--fresh measures again)")
         with phase(f"searching for {trials.target.name}"):
-            return Search(trials=trials, budget=self.tuner.budget, seconds=self.tuner.seconds, note=self.note).run()
+            return Search(
+                trials=trials,
+                budget=self.tuner.budget,
+                seconds=self.tuner.seconds,
+                sensitivity=self.tuner.sensitivity,
+                note=self.note,
+            ).run()
 
     def _raced(
         self, trials: dict[str, Trials], found: dict[str, Found], faces: FoldedFaces
@@ -232,5 +241,6 @@ def _write(folder: Path, document: Json) -> None:
     front = pictures.front(title, document["points"], document["budget"]["drift"])
     with writing(folder):
         (folder / "front.svg").write_text(front, encoding="utf-8")
-        (folder / "layers.svg").write_text(pictures.layers(title, document["layers"]), encoding="utf-8")
+        if document["layers"]:
+            (folder / "layers.svg").write_text(pictures.layers(title, document["layers"]), encoding="utf-8")
         replace_text(folder / TUNED, canonical(document))

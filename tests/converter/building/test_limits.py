@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
+from lmconv.building import limits
 from lmconv.building.limits import acceptance, coordinate, gates, scaled
 from lmconv.plugins import TARGETS
 from lmconv.types import Io, Precision
@@ -14,12 +17,12 @@ from lmconv.types import Io, Precision
     [
         ("onnx", Precision.FP32, {"max_abs": 1e-5}),
         ("openvino", Precision.FP16, {"max_px": 0.1}),
-        ("openvino", Precision.BF16, {"ion_loss": 5.0}),
-        ("openvino", Precision.INT8, {"ion_loss": 5.0}),
-        ("tensorrt", Precision.INT8, {"ion_loss": 5.0}),
+        ("openvino", Precision.BF16, {"ion_loss": 0.15}),
+        ("openvino", Precision.INT8, {"ion_loss": 0.15}),
+        ("tensorrt", Precision.INT8, {"ion_loss": 0.15}),
         ("tensorrt", Precision.FP32, {"max_abs": 1e-4}),
-        ("onnx", Precision.INT8, {"ion_loss": 10.0}),
-        ("onnx", Precision.MIXED, {"ion_loss": 10.0}),
+        ("onnx", Precision.INT8, {"ion_loss": 0.3}),
+        ("onnx", Precision.MIXED, {"ion_loss": 0.3}),
     ],
 )
 def test_every_precision_has_a_default_gate(target: str, precision: Precision, expected: dict[str, float]) -> None:
@@ -67,10 +70,35 @@ def test_the_distance_in_fp16_grows_with_the_side_of_the_input(side: int, px: fl
 
 
 def test_limits_on_coordinates_grow_with_the_largest_coordinate() -> None:
-    limits = {"max_abs": 1e-5, "max_px": 0.1, "max_map": 1e-4, "ion_loss": 5.0}
+    limits = {"max_abs": 1e-5, "max_px": 0.1, "max_map": 1e-4, "ion_loss": 0.15}
     assert scaled(limits, 192.0) == {
         "max_abs": pytest.approx(192e-5),
         "max_px": pytest.approx(19.2),
         "max_map": 1e-4,
-        "ion_loss": 5.0,
+        "ion_loss": 0.15,
     }
+
+
+@pytest.mark.parametrize(
+    ("figure", "limit", "form", "expected"),
+    [
+        (0.0304, 0.03, "+.3f", ("+0.0304", "0.03")),
+        (0.03, 0.03, "+.3f", ("+0.030", "0.03")),
+        (-0.0871, 0.03, "+.3f", ("-0.087", "0.03")),
+        (1.0349, 1.03, ".2f", ("1.035", "1.03")),
+        (1.0000004e-5, 1e-5, ".2g", ("1.0000004e-05", "1e-05")),
+        (0.15, 0.14998, ".2g", ("0.15", "0.14998")),
+        (5.4, 0.1, ".2g", ("5.4", "0.1")),
+        (math.nan, 0.1, ".2g", ("nan", "0.1")),
+        (math.inf, 0.1, ".2g", ("inf", "0.1")),
+    ],
+)
+def test_a_figure_has_the_digits_that_tell_it_from_its_limit(
+    figure: float, limit: float, form: str, expected: tuple[str, str]
+) -> None:
+    assert limits.beside(figure, limit, form) == expected
+
+
+def test_a_relative_limit_follows_the_ion_of_the_source() -> None:
+    assert limits.Relative(percent=5).points(3.2) == pytest.approx(0.16)
+    assert math.isnan(limits.Relative(percent=5).points(None))

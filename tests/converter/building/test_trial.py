@@ -13,9 +13,10 @@ from lmconv.building import trial
 from lmconv.building.plain import plain_graph
 from lmconv.building.recipe import resolve
 from lmconv.building.request import Choices
+from lmconv.building.steps import form
 from lmconv.building.trial import Timings, key, raced, structure
 from lmconv.graph.facts import copied
-from lmconv.plugins import TARGETS
+from lmconv.plugins import PASSES, TARGETS
 from lmconv.sources import resolve as source
 from lmconv.types import Float64, Precision, Variant
 
@@ -100,6 +101,17 @@ def test_fp16_on_a_cpu_shares_the_timed_graphs_of_fp32(precision: Precision) -> 
     assert (fp32.timed == other.timed) is (precision == Precision.FP16)
     engines = TARGETS.load("tensorrt")
     assert "float16" in resolve(Variant(target="tensorrt", precision=Precision.FP16), engines, Choices()).timed
+
+
+def test_int8_times_widths_that_its_instructions_can_use_and_pairs_in_float() -> None:
+    fp32, int8 = (
+        resolve(Variant(target="onnx", precision=each), ONNX, Choices()) for each in (Precision.FP32, Precision.INT8)
+    )
+    compact, linear = PASSES.load("compact"), PASSES.load("linear")
+    assert form(fp32, compact, ONNX).multiples == (1, 4, 8, 16, 32, 64)
+    assert form(int8, compact, ONNX).multiples == (4, 8, 16, 32, 64)
+    assert form(int8, compact, ONNX).later[-1] == "int8"
+    assert "int8" not in form(int8, linear, ONNX).later
 
 
 def test_a_cpu_without_bf16_times_bf16_as_fp32() -> None:
