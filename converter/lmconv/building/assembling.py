@@ -116,7 +116,10 @@ def _build(
             document["measured"]["warnings"] += [tied(undecided)]
         if notes or undecided is not None:
             artifacts.write(new, document)
-        if verdict := judge(artifacts.read(new)):
+        artifact = artifacts.read(new)
+        if variant.io == "tensor" and graph.spec.batch == base.artifact.spec.batch:
+            conversion.cache.graphs[artifact.target, artifact.precision, artifact.digest] = graph.network.model
+        if verdict := judge(artifact):
             document["measured"]["guard"] = verdict
             artifacts.write(new, document)
     return artifacts.read(path)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from lmconv.building.trial import Timings
 from lmconv.machine import this_cpu
 from lmconv.store import artifact as artifacts
-from lmconv.types import DEFAULT_BUILD, Artifact, BuildOptions, Cpu, Float32, Json, MixedPrecision
+from lmconv.types import DEFAULT_BUILD, Artifact, BuildOptions, Cpu, Float32, Json, MixedPrecision, Precision
 
 if TYPE_CHECKING:
+    import onnx
+
     from lmconv.building.optimise import Optimised
     from lmconv.building.plain import Plain
     from lmconv.store.reference import Reference
@@ -103,12 +105,15 @@ class GraphCache:
         frame: Outputs of the source network for the faces of a seeded frame, once computed.
         timings: Times of graphs.
         memo: Results that passes keep, see `PassContext`.
+        graphs: Graphs of built artefacts that take a tensor, without the passes of `Target.last`, by target, precision
+            and digest of the artefact.
     """
 
     optimised: dict[tuple[object, ...], Optimised] = field(default_factory=dict)
     frame: Reference | None = None
     timings: Timings = field(default_factory=Timings)
     memo: dict[tuple[object, ...], Any] = field(default_factory=dict)
+    graphs: dict[tuple[str, Precision, str], onnx.ModelProto] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lmconv.building.optimise import Optimised, optimise
 from lmconv.building.trial import raced
+from lmconv.console import phase
 from lmconv.graph.facts import copied
 from lmconv.plugins import PASSES
 from lmconv.store.files import canonical
@@ -116,22 +118,35 @@ def _timed_after(
 ) -> list[Float64]:
     """Times graphs after the later passes of the recipe, as `raced` does; int8 scales are rough.
 
-    In fp32 the plain graph takes part too: the guard of export needs its time.
+    The guard of export needs the time of the parent, which therefore takes part too: the plain graph in fp32, the fp32
+    graphs that are built already in int8.
     """
-    artifact = conversion.base.artifact
-    context = PassContext(
-        spec=artifact.spec,
-        crops=conversion.crops() if conversion.crops else None,
-        scheme=recipe.scheme,
-        settings={"crops": ROUGH_CROPS, "rough": True},
-    )
-    lowered = []
-    for model in models:
+    lowered = [_lowered(conversion, recipe, timed, model) for model in models]
+    parents: list[onnx.ModelProto] = []
+    if recipe.quantised and any(PASSES.load(name).calibrated for name in timed.later):
+        built = conversion.cache.graphs.items()
+        parents = [model for (name, precision, _), model in built if (name, precision) == (target.name, Precision.FP32)]
+    elif not recipe.quantised and timed.floats == Precision.FP32:
+        parents = [conversion.base.model]
+    with phase(f"timing {len(lowered)} graphs"):
+        timings, artifact = conversion.cache.timings, conversion.base.artifact
+        return raced(timings, artifact, target, [*lowered, *parents], timed.floats)[: len(lowered)]
+
+
+def _lowered(conversion: Conversion, recipe: Recipe, timed: Timed, model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a graph after the later passes, computed once; int8 scales are rough."""
+    digest = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    place, memo = ("lowered", digest, timed.later, recipe.scheme), conversion.cache.memo
+    if place not in memo:
+        context = PassContext(
+            spec=conversion.base.artifact.spec,
+            crops=conversion.crops() if conversion.crops else None,
+            scheme=recipe.scheme,
+            settings={"crops": ROUGH_CROPS, "rough": True},
+        )
         for name in timed.later:
             with contextlib.suppress(Exception):  # a pass that fails on a graph will be left out
                 model, _ = PASSES.load(name).apply(copied(model), context)
-        lowered.append(model)
-    in_fp32 = timed.floats == Precision.FP32 and not recipe.quantised
-    plain = [conversion.base.model] if in_fp32 else []
-    times = raced(conversion.cache.timings, artifact, target, [*lowered, *plain], timed.floats)
-    return times[: len(lowered)]
+        memo[place] = model
+    lowered: onnx.ModelProto = memo[place]
+    return lowered

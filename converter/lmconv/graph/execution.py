@@ -44,7 +44,8 @@ U = TypeVar("U")
 
 def on_all_cores(function: Callable[[T], U], items: Iterable[T]) -> list[U]:
     """Returns the results of a function that spends its time in NumPy or ONNX Runtime, computed in parallel."""
-    return list(_threads().map(function, items))
+    items = list(items)
+    return [function(item) for item in items] if len(items) < 2 else list(_threads().map(function, items))
 
 
 @functools.cache

@@ -6,16 +6,20 @@ that target. fp16 exists for size and for GPUs: an fp16 artefact on a CPU must b
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from lmconv.building import effort
 from lmconv.building.assembling import build
 from lmconv.building.effort import Effort
 from lmconv.building.limits import beside
 from lmconv.building.request import Conversion
+from lmconv.building.trial import key
 from lmconv.console import phase
 from lmconv.errors import InputError, Refused
 from lmconv.faces.calibration import evaluation_crops
@@ -85,6 +89,7 @@ class Judge:
     conversion: Conversion
     guard: Guard
     place: Path
+    _judged: set[str] = field(default_factory=set)
     _faces: tuple[FaceCrops, Outputs] | None = None
 
     def __call__(self, artifact: Artifact) -> Json:
@@ -97,6 +102,7 @@ class Judge:
         with target.open(artifact, ALONE) as session:
             budget = self._budget(artifact, session)
             cost = self._cost(artifact, target, session)
+        self._judged.add(artifact.digest)
         figures = {"budget": budget, **cost}
         reasons = [part.pop("refused") for part in figures.values() if "refused" in part]
         if not reasons:
@@ -129,6 +135,8 @@ class Judge:
     def _parent(self, artifact: Artifact) -> Artifact:
         """Returns the parent of an artefact, built once for all artefacts with this parent."""
         lowered = artifact.precision != Precision.FP32
+        if lowered and (exported := self._exported_parent(artifact)):
+            return exported
         choices = self.conversion.choices
         engine = replace(choices.engine, cache=None, locked=False)  # the user's timing cache is not for the parent
         choices = replace(choices, recipe=None, mix=None, decisions={}, engine=engine)
@@ -142,20 +150,27 @@ class Judge:
             return artifacts.read(path)
         return build(replace(self.conversion, out=out, choices=choices), _parent_variant(artifact))
 
+    def _exported_parent(self, artifact: Artifact) -> Artifact | None:
+        """Returns the fp32 artefact of the same target and input if this judge has judged it before, else None."""
+        path = parent_path(self.conversion.out, artifact.spec.name, artifact)
+        with contextlib.suppress(InputError):  # nothing is there, or an artefact of another version
+            parent = artifacts.read(path)
+            return parent if parent.digest in self._judged else None
+        return None
+
     def _speed(self, artifact: Artifact, target: Target, session: Session) -> Json:
         if reason := session.execution_mismatch or _elsewhere(artifact):
             return {"speed": {"verdict": "not judged here", "reason": reason}}
-        with phase("parent"):
-            parent, limit = self._parent(artifact), self.guard.effort.slower
+        limit = self.guard.effort.slower
         figures: Json = {"against": "plain graph" if artifact.precision == Precision.FP32 else "fp32", "limit": limit}
-        if (artifact.files, artifact.execution) == (parent.files, parent.execution):
-            return {"speed": figures | {"verdict": "passed", "reason": "it is the same"}}
-        inputs = _inputs(artifact)
-        with phase("timing"), target.open(parent, ALONE) as other:
-            for _ in range(self.guard.effort.guard_attempts):
-                ratio, samples = _ratio(session, other, inputs, self.guard.effort)
-                if ratio.low <= limit:
-                    break
+        timed = self._raced(artifact, target)
+        if timed is None or timed[0].low > limit:
+            with phase("parent"):
+                parent = self._parent(artifact)
+            if (artifact.files, artifact.execution) == (parent.files, parent.execution):
+                return {"speed": figures | {"verdict": "passed", "reason": "it is the same"}}
+            timed = self._paced(artifact, session, parent)
+        ratio, samples = timed
         batch = artifact.spec.batch or 1
         figures |= {"ratio": ratio.to_json(), "samples": samples, "threads": ALONE.threads, "batch": batch}
         if ratio.low <= limit:
@@ -164,6 +179,31 @@ class Judge:
         times = f"{ratio.median:.2f} [{low}, {ratio.high:.2f}] times"
         reason = f"takes {times} as long as {_named(artifact)}, allowed {allowed}"
         return {"speed": figures | {"verdict": "refused", "refused": reason}}
+
+    def _raced(self, artifact: Artifact, target: Target) -> tuple[Gain, int] | None:
+        """Returns the ratio of the times and the number of samples if a pass has timed artefact and parent together."""
+        cache, steps = self.conversion.cache, artifact.recipe["passes"]
+        graph, plain = cache.graphs.get(_place(artifact)), self.conversion.base.model
+        if artifact.precision != Precision.FP32:
+            exported = self._exported_parent(artifact)
+            parent = cache.graphs.get(_place(exported)) if exported else None
+        else:
+            parent = None if {step["pass"] for step in steps} & {*target.exact.values()} else plain
+        if graph is None or parent is None or artifact.precision == Precision.MIXED:
+            return None
+        keys = [key(target, artifact.precision, graph), key(target, Precision.FP32, parent)]
+        times = cache.timings.together(keys)
+        return None if times is None else (faster(*times), int(np.isfinite(times[0]).sum()))
+
+    def _paced(self, artifact: Artifact, session: Session, parent: Artifact) -> tuple[Gain, int]:
+        """Times an artefact and its parent; returns the ratio, and the number of samples."""
+        inputs, effort = _inputs(artifact), self.guard.effort
+        with phase("timing"), TARGETS.load(parent.target).open(parent, ALONE) as other:
+            for _ in range(effort.guard_attempts):
+                ratio, samples = _ratio(session, other, inputs, effort)
+                if ratio.low <= effort.slower:
+                    break
+        return ratio, samples
 
     def _size(self, artifact: Artifact) -> Json:
         sizes = [artifacts.size(each) for each in (artifact, self._parent(artifact))]
@@ -233,6 +273,11 @@ def parent_path(out: Path, name: str, artifact: Artifact) -> Path:
 
 def _parent_variant(artifact: Artifact) -> Variant:
     return replace(artifacts.variant_of(artifact), precision=Precision.FP32)
+
+
+def _place(artifact: Artifact) -> tuple[str, Precision, str]:
+    """Returns the place of an artefact's graph in `GraphCache.graphs`."""
+    return artifact.target, artifact.precision, artifact.digest
 
 
 def _by_size(artifact: Artifact) -> bool:

@@ -94,7 +94,7 @@ def points(session: Session, spec: ModelSpec, crops: FaceCrops | None, *, frames
     return Points(**{name: run(session) for name, run in runs(spec, crops, frames=frames).items()})
 
 
-def runs(spec: ModelSpec, crops: FaceCrops | None, *, frames: bool = False, filled: bool = False) -> dict[str, Run]:
+def runs(spec: ModelSpec, crops: FaceCrops | None, *, frames: bool = False, filled: bool = True) -> dict[str, Run]:
     """Returns the runs of a network on the inputs on which networks are compared, by their names in `Points`.
 
     Args:

@@ -161,6 +161,20 @@ def test_the_plain_graph_itself_needs_no_timing(cli: Cli, tiny: Path) -> None:
     assert guard("build/tiny/onnx-fp32")["speed"]["reason"] == "it is the same"
 
 
+def test_graphs_that_a_pass_has_timed_are_not_timed_again(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "fat.onnx"
+    path.write_bytes(tiny_onnx(dead=5).SerializeToString())
+    monkeypatch.setattr("lmconv.judging.guard.paced", None)
+    ran = cli("export", path, "--to", "onnx", "--to", "openvino")
+    assert ran.code == 0, ran.err
+    speed = guard("build/fat/onnx-fp32")["speed"]
+    assert speed["verdict"] == "passed"
+    assert 0 < speed["ratio"]["low"] <= speed["ratio"]["high"]
+    assert speed["samples"] >= 9
+
+
 BF16 = ("--to", "openvino", "--precision", "bf16")
 
 
