@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -84,7 +85,7 @@ def test_a_network_that_cannot_be_raced_stops_no_other(cli: Cli, tunable: Path) 
 def test_a_target_that_cannot_run_the_network_is_left_out(cli: Cli, tunable: Path) -> None:
     model = tiny_onnx()
     model.graph.node[2].input[0] = "unpooled"
-    sides = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    sides: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
     model.graph.node.insert(2, onnx.helper.make_node("MaxUnpool", ["pooled", "indices"], ["unpooled"], **sides))
     model.graph.node.insert(2, onnx.helper.make_node("MaxPool", ["b"], ["pooled", "indices"], **sides))
     onnx.save(model, tunable)
