@@ -91,6 +91,20 @@ def test_export_of_mixed_and_its_recipe_give_the_tuned_artefact(cli: Cli, tunabl
 
 
 @pytest.mark.slow
+def test_all_inputs_of_mixed_share_one_search(cli: Cli, tunable: Path) -> None:
+    export = ("export", tunable, "--precision", "mixed", "--calibration", "faces", "--json")
+    ran = cli(*export, "--io", "tensor", "--io", "image")
+    assert ran.code == 0, ran.err
+    first, second = ran.document["artifacts"]
+    assert first["tuned"] == second["tuned"]
+    assert ran.err.count("the plain graph in turn") == 1
+    again = cli(*export, "--io", "frame")
+    assert "an earlier search is reused" in again.err
+    assert "in turn" not in again.err
+    assert again.document["artifacts"][0]["tuned"]["points"] == first["tuned"]["points"]
+
+
+@pytest.mark.slow
 def test_fp32_is_chosen_for_a_budget_of_zero(cli: Cli, tunable: Path) -> None:
     ran = cli("tune", tunable, "--calibration", "faces", "--budget-ion", "0", "--budget-drift", "0", "--json")
     assert ran.code == 0, ran.err

@@ -27,6 +27,7 @@ from lmconv.sources import usercode
 from lmconv.sources.batches import batch_of
 from lmconv.sources.divergence import first_divergence
 from lmconv.sources.export import export_session
+from lmconv.sources.flushing import supported
 from lmconv.sources.onnx_files.batch import settle_batch
 from lmconv.sources.onnx_files.reading import load_source
 from lmconv.sources.onnx_files.source import OnnxSource
@@ -165,6 +166,7 @@ def _reference(session: Opened, source: Source) -> tuple[Reference, Json]:
         few = inputs[: source.spec.batch or 1]
         size = sum(parameter.numel() for parameter in session.network.parameters())
         counts = {"parameters": size, "flops": session.flops(few) // len(few), "denormals": session.denormals}
+        counts["flush_denormal"] = supported()
     if not all(np.isfinite(array).all() for array in head_of(source.spec).to_arrays(result).values()):
         raise InputError(f"{source.label} computes NaN or infinity", hint="the network is broken before any conversion")
     return Reference(inputs={"input": inputs}, outputs=result), counts

@@ -204,6 +204,7 @@ def _export(console: Console, request: ExportRequest) -> Outcome:
     possible, impossible = per_network(models, variants, options["size"], everything=request.everything)
     check_faces(request, variants)
     faces = _faces(request)
+    tuner = _tuner(faces)
     outcome = Outcome(document={"artifacts": [], "skipped": [*without_weights, *skipped, *impossible]})
     for row in outcome.document["skipped"]:
         console.note(f"left out: {' '.join(row[key] for key in row if key != 'reason')}: {row['reason']}")
@@ -219,8 +220,8 @@ def _export(console: Console, request: ExportRequest) -> Outcome:
         recipes=recipes,
         console=console,
         faces=faces,
-        guard=guard,
-        tuner=_tuner(faces),
+        guard=replace(guard, raced=tuner.raced) if guard and tuner else guard,
+        tuner=tuner,
         explain=request.explain,
     )
     buildable = {model: tuple(v for v in possible[model] if v.target not in missing) for model in models}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lmconv.benching.options import Rows, TimingOptions
+from lmconv.graph.denormals import flushed
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.streams import ThreadStreams
 from lmconv.plugins import TARGETS
@@ -64,7 +65,6 @@ def _plain(group: list[Artifact], options: TimingOptions, rows: Rows) -> list[Ba
         return []
     import onnx
 
-    from lmconv.graph.denormals import flushed
 
     published = Baseline(name="plain", open=lambda: TARGETS.load("onnx").open(plain, options.open_options))
     model, count = flushed(onnx.load(artifacts.model_file(plain, ".onnx")))

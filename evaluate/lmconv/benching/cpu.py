@@ -207,7 +207,8 @@ def artifact_fields(artifact: Artifact) -> Json:
 def _baseline_fields(name: str, artifact: Artifact, options: TimingOptions) -> Json:
     """Returns the part of a row that describes a baseline of an artefact."""
     row = {"path": None, "model": artifact.spec.name, "target": name, "precision": "fp32", "io": "tensor"}
-    return row | {"timed": _timed(artifact), "execution": {"threads": options.threads}}
+    flushing = {"flush_denormal": True} if name == "torch" else {}
+    return row | {"timed": _timed(artifact), "execution": {"threads": options.threads} | flushing}
 
 
 def _timed(artifact: Artifact) -> str:

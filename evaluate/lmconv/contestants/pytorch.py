@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     import torch
 
 
+FLUSHING = {"flush_denormal": True}
+"""Mode of the processor: denormal numbers are zero."""
+
+
 class Steps:
     """The steps of a PyTorch network to time (`lmconv.trt.timing.Steps`), with page-locked buffers on a GPU.
 
@@ -122,6 +126,7 @@ class Network:
         if source is None or source.kind == "onnx":
             raise MissingRuntime("the artefact's PyTorch network is not available", hint="use --weights FILE")
         exact(torch)
+        torch.set_flush_denormal(True)  # before the first computation: PyTorch's other threads inherit the mode
         self._stack = ExitStack()
         self._spec = source.spec
         self._stream: torch.cuda.Stream | None = torch.cuda.Stream() if on_gpu else None  # type: ignore[no-untyped-call]
@@ -132,11 +137,17 @@ class Network:
         self._compiled = options.compiled
 
     def about(self) -> Json:
-        """Returns the versions of PyTorch and CUDA, the device, and `compiled`."""
+        """Returns the versions of PyTorch and CUDA, the device, `compiled` and `flush_denormal`."""
         import torch
 
         name = torch.cuda.get_device_name() if self._stream else "cpu"
-        return {"torch": torch.__version__, "cuda": torch.version.cuda, "on": name, "compiled": self._compiled}
+        return {
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "on": name,
+            "compiled": self._compiled,
+            **FLUSHING,
+        }
 
     def steps(self) -> Steps:
         """Returns the steps to time. With `--compiled`, the first run compiles the network for its batch size."""

@@ -65,6 +65,7 @@ class Parity:
         scale: Largest absolute coordinate of the source, at least 1: limits on coordinates are multiplied by the scale.
         undecided: Number of points left out of all figures because rounding can move them, see
             `lmconv.networks.heatmaps.undecided` and `lmconv.inference.ties`.
+        flush_denormal: True if the source is a PyTorch network, which runs with denormal numbers flushed to zero.
     """
 
     against: Literal["torch", "onnx", "reference"]
@@ -81,6 +82,7 @@ class Parity:
     mean_map: float | None = None
     scale: float = 1.0
     undecided: int = 0
+    flush_denormal: bool = False
 
 
 Run: TypeAlias = Callable[[Session], Outputs]
@@ -218,6 +220,7 @@ def _overall(gap: Gap, against: Literal["torch", "onnx", "reference"]) -> Parity
         max_map=gap.max_map,
         mean_map=gap.mean_map,
         undecided=gap.undecided,
+        flush_denormal=against == "torch",
         **dataclasses.asdict(gap.landmarks),
     )
 

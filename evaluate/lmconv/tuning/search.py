@@ -39,7 +39,9 @@ MAX_FLIPS = 4
 MAX_PROBES = 3
 """Largest number of bisection steps for the number of layers that return to float."""
 SCREENING_SHARE = 0.5
-"""Share of the search time that screening may take."""
+"""Share of the search time after which screening ends ..."""
+LEAST_SCREENING_SHARE = 0.2
+"""... but screening has at least this share of the search time for itself."""
 
 FLOATS = (Precision.FP32, Precision.BF16)
 """Float precisions of a search. fp16 is for size and for GPUs."""
@@ -157,9 +159,12 @@ class Search:
         """Returns a mix as an entrant of a race."""
         return Entrant(trials=self.trials, mix=mix, name=self._name(mix))
 
-    def _time_left(self, share: float = 1.0) -> bool:
-        """True if less than this share of the search time has passed; otherwise the search is not complete."""
-        left = time.perf_counter() - self._start < share * self.seconds
+    def _time_left(self, end: float | None = None) -> bool:
+        """True before `end`, seconds of `time.perf_counter`; by default, before the end of the search time.
+
+        Afterwards the search is not complete.
+        """
+        left = time.perf_counter() < (self._start + self.seconds if end is None else end)
         self._complete &= left
         return left
 
@@ -223,13 +228,15 @@ class Search:
         the segment of which it is a half costs no time.
         """
         to_int8, target = not int8_layers(self.trials, base), self.trials.target.name
+        least = time.perf_counter() + LEAST_SCREENING_SHARE * self.seconds
+        end = max(self._start + SCREENING_SHARE * self.seconds, least)
         costs = FlipCosts()
         halves = _halves(self.trials.quantisable(base).layers)
         level = list(dict.fromkeys([*self.trials.layers_by_kind(base), *halves]))
         large = set(halves)
         for depth in range(len(self.trials.quantisable(base).layers)):
             for start in range(0, len(level), SEGMENTS_PER_SCREENING):
-                if not self._time_left(SCREENING_SHARE):
+                if not self._time_left(end):
                     self.note(f"{target}: {len(level) - start} segments of layers are not timed: no time left")
                     return costs
                 group = level[start : start + SEGMENTS_PER_SCREENING]

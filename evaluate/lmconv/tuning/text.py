@@ -80,11 +80,13 @@ def ion(loss: Json, budget: Json | None = None) -> str:
     limit = budget["ion"] if budget else None
     highest = budget["ion"] * (1 if budget["strict"] else 2) if budget else None
     mean, high = _near(paired["mean"], limit, "+.3f"), _near(paired["high"], highest, "+.3f")
-    return f"{mean} [{number(paired['low'], '+.3f')}, {high}]"
+    return f"{mean} [{_near(paired['low'], None, '+.3f')}, {high}]"
 
 
 def _near(figure: float | None, limit: float | None, form: str) -> str:
-    """Formats a figure with enough digits to show on which side of a limit the figure is."""
+    """Formats a figure with enough digits to show on which side of a limit the figure is; zero without a minus."""
     if figure is None or limit is None:
-        return number(figure, form)
-    return beside(figure, max(limit, ION_ROUNDING), form)[0]
+        text = number(figure, form)
+    else:
+        text = beside(figure, max(limit, ION_ROUNDING), form)[0]
+    return text.replace("-", "+") if text.startswith("-0.") and float(text) == 0 else text

@@ -29,7 +29,7 @@ from lmconv.tuning.race import Choice, choose, judged
 from lmconv.tuning.search import Found, Search
 from lmconv.tuning.setting import folded_faces, race_times, search_folder, trials_on
 from lmconv.tuning.trials import Trials, int8_layers
-from lmconv.types import Artifact, Json, MixedPrecision
+from lmconv.types import Artifact, Json, MixedPrecision, Precision
 from lmconv.visual import tuning as pictures
 
 TUNED = "tuned.json"
@@ -89,7 +89,12 @@ class FaceTuner:
         return MixedPrecision.of(chosen_of(document)["mix"]), dict(document)
 
     def raced(self, artifact: Artifact) -> Json | None:
-        """Returns the speed of a tuned artefact from its race, in the form of `lmconv.judging.guard`; else None."""
+        """Returns the speed of a tuned artefact from its race, in the form of `lmconv.judging.guard`; else None.
+
+        The race has timed crops as tensors: an artefact that takes other inputs is not known.
+        """
+        if artifact.precision != Precision.MIXED or artifact.spec.io != "tensor":
+            return None
         made_of = (artifact.parents["source"]["sha256"], artifact.target)
         for document in self._tuned.values():
             if not isinstance(document, LmconvError) and (document["source"], document["target"]) == made_of:
