@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -79,3 +80,17 @@ def test_a_network_that_cannot_be_raced_stops_no_other(cli: Cli, tunable: Path) 
     assert [answer["model"] for answer in ran.document["answers"]] == ["tiny"]
     (error,) = ran.document["errors"]
     assert error["model"] == "five.onnx"
+
+
+def test_a_target_that_cannot_run_the_network_is_left_out(cli: Cli, tunable: Path) -> None:
+    model = tiny_onnx()
+    model.graph.node[2].input[0] = "unpooled"
+    sides: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    model.graph.node.insert(2, onnx.helper.make_node("MaxUnpool", ["pooled", "indices"], ["unpooled"], **sides))
+    model.graph.node.insert(2, onnx.helper.make_node("MaxPool", ["b"], ["pooled", "indices"], **sides))
+    onnx.save(model, tunable)
+    ran = cli("best", tunable, "--calibration", "faces", *WIDE, "--precision", "fp32", "--json")
+    assert ran.code == 0, ran.err
+    (answered,) = ran.document["answers"]
+    assert "MaxUnpool" in answered["left_out"]["openvino"]
+    assert {point["target"] for point in answered["points"]} == {"onnx"}

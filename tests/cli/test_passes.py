@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 from tests.helpers import Cli, add_face, face, tiny_onnx
 
+from lmconv.plugins import PASSES
 from lmconv.store import artifact as artifacts
-from lmconv.types import Json
+from lmconv.types import Json, PassContext
 
 
 @pytest.fixture
@@ -62,6 +65,18 @@ def test_a_folder_of_recipes_repeats_each_network_and_variant(cli: Cli, fat: Pat
     ran = cli("export", fat, tiny, *both, "--recipe", "one/fat", "--out", "three")
     assert (ran.code, "--recipe has no artefact of tiny as openvino fp32" in ran.err) == (2, True)
     assert artifacts.read(Path("three/fat/onnx-fp32")).digest == artifacts.read(Path("one/fat/onnx-fp32")).digest
+
+
+def test_a_pass_runs_on_the_same_graph_once_for_all_targets(cli: Cli, tiny: Path) -> None:
+    step, runs = PASSES.load("float16"), []
+
+    def apply(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelProto, Json]:
+        runs.append(model)
+        return step.apply(model, context)
+
+    with PASSES.using(float16=replace(step, apply=apply)):
+        ran = cli("export", tiny, "--to", "onnx", "--to", "openvino", "--precision", "fp16", "--no-guard")
+    assert (ran.code, len(runs)) == (0, 1), ran.err
 
 
 def test_explain_shows_the_gain_of_each_pass_and_the_passes_left_out(cli: Cli, fat: Path) -> None:

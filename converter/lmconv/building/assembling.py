@@ -194,7 +194,10 @@ def _network(conversion: Conversion) -> Network:
     """Returns the plain graph on ONNX Runtime, which computes the outputs of the source."""
     plain = conversion.base
     return Network(
-        spec=plain.artifact.spec, open=lambda: OrtSession(plain.model.SerializeToString()), graph=plain.model
+        spec=plain.artifact.spec,
+        open=lambda: OrtSession(plain.model.SerializeToString()),
+        graph=plain.model,
+        memo=conversion.cache.memo,
     )
 
 

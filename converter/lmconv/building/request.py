@@ -101,7 +101,7 @@ class GraphCache:
     """Graphs and reference outputs of one network that several variants share.
 
     Attributes:
-        optimised: Result of each sequence of passes, by the passes and all options on which their result depends.
+        optimised: Result of each pass alone, by the graph, the pass and all options on which the result depends.
         frame: Outputs of the source network for the faces of a seeded frame, once computed.
         timings: Times of graphs.
         memo: Results that passes keep, see `PassContext`.

@@ -30,7 +30,7 @@ ROUGH_CROPS = 4
 
 
 def steps(conversion: Conversion, target: Target, recipe: Recipe) -> Iterator[Optimised]:
-    """Yields the plain graph, then the result of each pass of a recipe.
+    """Yields the plain graph, then the result of each pass of a recipe. No pass runs on the same graph twice.
 
     Args:
         conversion: The network, its options and the cache of intermediate graphs.
@@ -40,21 +40,22 @@ def steps(conversion: Conversion, target: Target, recipe: Recipe) -> Iterator[Op
     base, cache = conversion.base, conversion.cache
     current = Optimised(model=base.model, recipe=base.artifact.recipe["passes"], measured={}, warnings=[], outputs={})
     yield current
-    key: tuple[object, ...] = (conversion.crops is not None,)  # every pass is compared on the crops
     for name in recipe.passes:
         step = PASSES.load(name)
         timed = form(recipe, step, target)
-        key = (*key, name, *_inputs_of(step, conversion, target, recipe, timed))
+        crops = conversion.crops is not None  # every pass is compared on the crops
+        # The cache keeps every graph: no other graph can have the same id.
+        key = (id(current.model), crops, name, *_inputs_of(step, conversion, target, recipe, timed))
         if key not in cache.optimised:
             context = _context(conversion, target, recipe, name, timed)
-            after = optimise(current.model, [name], context, current.outputs or None)
-            cache.optimised[key] = replace(
-                after,
-                recipe=[*current.recipe, *after.recipe],
-                measured=current.measured | after.measured,
-                warnings=[*current.warnings, *after.warnings],
-            )
-        current = cache.optimised[key]
+            cache.optimised[key] = optimise(current.model, [name], context, current.outputs or None)
+        after = cache.optimised[key]
+        current = replace(
+            after,
+            recipe=[*current.recipe, *after.recipe],
+            measured=current.measured | after.measured,
+            warnings=[*current.warnings, *after.warnings],
+        )
         yield current
 
 

@@ -149,7 +149,12 @@ class Search:
         return Found(finalists=tuple(map(self.entrant, finalists)), layers=layers, complete=self._complete)
 
     def uniform(self, precisions: Sequence[Precision]) -> list[Entrant]:
-        """Returns the mixes of one precision, of these precisions, that the target has and this machine computes."""
+        """Returns the mixes of one precision, of these precisions, that the target has and this machine computes.
+
+        Raises:
+            LmconvError: The target cannot run the network.
+        """
+        self._caveat(Precision.FP32)
         mixes = self.uniform_float([each for each in precisions if each != Precision.INT8])
         if Precision.INT8 in precisions:
             mixes += self.uniform_int8(every=False)

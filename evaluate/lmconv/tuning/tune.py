@@ -53,7 +53,7 @@ class FaceTuner:
     faces: TrainingFaces
     targets: tuple[str, ...] = ()
     budget: Budget = field(default_factory=Budget)
-    seconds: float = 300.0
+    seconds: float = 180.0
     fresh: bool = False
     sensitivity: bool = False
     effort: Effort = effort.DEFAULT
