@@ -60,7 +60,8 @@ def _fastest(
     larger = [multiple for multiple in multiples if multiple > FIRST]
     while True:
         times = dict(zip(tried, measure(tried), strict=True))
-        fastest = min(times.values(), key=np.nanmedian)
+        leader = min(times.values(), key=np.nanmedian)  # has all rounds: a loser of the first rounds has few pairs
+        fastest = max(times.values(), key=lambda own: faster(leader, own).median)
         best = next(multiple for multiple in tried if faster(times[multiple], fastest).median < 1 + NOISE)
         gains |= {str(each): faster(times[fewest], times[each]).to_json() for each in tried[1:]}
         if not larger or faster(times[tried[-1]], fastest).median > 1 + SLOWER:
