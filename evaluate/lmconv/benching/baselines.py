@@ -65,7 +65,6 @@ def _plain(group: list[Artifact], options: TimingOptions, rows: Rows) -> list[Ba
         return []
     import onnx
 
-
     published = Baseline(name="plain", open=lambda: TARGETS.load("onnx").open(plain, options.open_options))
     model, count = flushed(onnx.load(artifacts.model_file(plain, ".onnx")))
     if not count:
