@@ -1,9 +1,9 @@
 """Effect of each rewrite on each network: `python benchmarks/passes.py OUT [NETWORK...]`.
 
 Prints a Markdown table with a row for every pass that changes a network: the time before and after the pass, on one
-thread, at batch 1, warm, in one run; the median of the ratios of paired blocks with its 95 % order-statistic
-interval; the largest difference of a coordinate. Networks without trained weights get seeded random weights. NETWORK is
-a name, `leftovers` (a small network from this file), or a folder with a plain graph in `plain/`.
+thread, at batch 1, warm, in one run, in processor time; the median of the ratios of paired blocks with its 95 %
+order-statistic interval; the largest difference of a coordinate. Networks without trained weights get seeded random
+weights. NETWORK is a name, `leftovers` (a small network from this file), or a folder with a plain graph in `plain/`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,13 +25,13 @@ from lmconv.building.plain import plain_graph
 from lmconv.building.recipe import PRECISION_PASSES
 from lmconv.building.target_graph import with_batch
 from lmconv.faces.calibration import calibration_inputs
-from lmconv.graph.facts import set_batch
+from lmconv.graph.facts import copied, set_batch
 from lmconv.graph.rewriter import make
 from lmconv.inference.latency import faster, paced
 from lmconv.inference.ort import OrtSession
 from lmconv.inference.session import landmarks, noise
 from lmconv.machine import this_cpu
-from lmconv.plugins import TARGETS
+from lmconv.plugins import PASSES, TARGETS
 from lmconv.sources import resolve as source
 from lmconv.sources.resolve import resolve
 from lmconv.store import artifact
@@ -38,7 +39,7 @@ from lmconv.targets import openvino
 from lmconv.types import OPSET, Float32, ModelSpec, PassContext, Precision, Session, landmark_spec
 from lmconv.visual.tables import markdown
 
-REWRITES = ("dead", "batchnorm", "resize", "activations", "prelu", "gates")
+REWRITES = ("linear", "dead", "batchnorm", "resize", "activations", "prelu", "gates")
 DEFAULT = "its default list"
 STATIC = "static batch"
 ROUNDS = 50
@@ -81,12 +82,15 @@ def network(name: str, out: Path) -> tuple[onnx.ModelProto, ModelSpec]:
 def pairs(model: onnx.ModelProto, spec: ModelSpec, target: str, settings: argparse.Namespace) -> Iterator[Measured]:
     """Yields graphs before and after each pass that changes the network, and before and after fixing the batch size.
 
-    Both graphs are in the precision of `settings`.
+    Both graphs are in the precision of `settings`, and without denormal weights; `linear` merges every pair.
     """
     plugin = TARGETS.load(target)
     calibrated = settings.precision == Precision.INT8
     crops = calibration_inputs(settings.faces, spec) if calibrated else None
     context = PassContext(spec=spec, crops=crops, scheme=plugin.scheme(this_cpu()))
+    model = optimise(model, ["denormals"], context).model
+    found = PASSES.load("linear").apply(copied(model), context)[1]
+    context = replace(context, replay={"merged": [*found["merged"], *found["left"]], "left": []})
     lower = PRECISION_PASSES.get(settings.precision, ())
     lowered = optimise(model, lower, context).model
     for label, names in {**{name: (name,) for name in REWRITES}, DEFAULT: plugin.rewrites[settings.precision]}.items():
@@ -113,7 +117,7 @@ def row(name: str, spec: ModelSpec, target: str, measured: Measured, settings: a
         ]
         difference = np.abs(np.subtract(*(points(session, spec, inputs) for session in sessions))).max()
         runs = [partial(session.run, {"input": inputs[:1]}) for session in sessions]
-        times = paced(runs, settings.seconds, ROUNDS)
+        times = paced(runs, settings.seconds, ROUNDS, clock=TARGETS.load(target).clock)
     gain = faster(*times)
     middle = [f"{np.median(milliseconds):.3f}" for milliseconds in times]
     change = f"{gain.median:.3f} [{gain.low:.3f}, {gain.high:.3f}]"

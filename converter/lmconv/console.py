@@ -32,7 +32,8 @@ _listeners: list[Callable[[str], object]] = []
 def phase(name: str, parts: int | None = None) -> Iterator[Callable[[], None]]:
     """Names the work inside, for the terminal. Phases nest: "pfld onnx int8: rounding 12 of 45".
 
-    A progress bar shows the open phases beside it. `-v` logs the seconds of each phase when the phase ends.
+    A progress bar shows the open phases beside it. `-v` logs the seconds of each phase when the phase ends, and the
+    processor time of all threads.
 
     Args:
         name: The work in a few words, for example "timing widths".
@@ -41,7 +42,8 @@ def phase(name: str, parts: int | None = None) -> Iterator[Callable[[], None]]:
     Yields:
         A function to call at the start of each part.
     """
-    start, place, count = time.perf_counter(), len(_names), itertools.count(1)
+    start, processor = time.perf_counter(), time.process_time()
+    place, count = len(_names), itertools.count(1)
 
     def show(text: str) -> None:
         _names[place:] = [text]
@@ -52,7 +54,8 @@ def phase(name: str, parts: int | None = None) -> Iterator[Callable[[], None]]:
         yield lambda: show(f"{name} {next(count)}{f' of {parts}' if parts else ''}")
     finally:
         del _names[place:]
-        LOG.info("%s: %.1f s", ": ".join([*_names, name]), time.perf_counter() - start)
+        seconds, busy = time.perf_counter() - start, time.process_time() - processor
+        LOG.info("%s: %.1f s, processor %.1f s", ": ".join([*_names, name]), seconds, busy)
         announce(": ".join(_names))
 
 

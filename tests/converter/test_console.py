@@ -71,4 +71,7 @@ def test_a_log_has_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_log_has_the_seconds_of_each_phase(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "lmconv"), phase("pfld"), phase("timing widths"):
         pass
-    assert [re.sub(r"[\d.]+ s", "N s", line) for line in caplog.messages] == ["pfld: timing widths: N s", "pfld: N s"]
+    assert [re.sub(r"[\d.]+ s", "N s", line) for line in caplog.messages] == [
+        "pfld: timing widths: N s, processor N s",
+        "pfld: N s, processor N s",
+    ]

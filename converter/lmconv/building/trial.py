@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmconv.graph.facts import copied
-from lmconv.inference.latency import ROUNDS, halved, paced
+from lmconv.inference.latency import FEWEST_ROUNDS, ROUNDS, halved, paced
 from lmconv.inference.session import noise
 from lmconv.plugins import PASSES
 from lmconv.types import Artifact, BuildOptions, Float64, OpenOptions, PassContext, Precision, Session, Target
@@ -182,7 +182,7 @@ def raced(
     distinct = dict(zip(keys, models, strict=True))
     if timings.together(keys) is None:
         graphs = [(target, model, target.floats(hint)) for model in distinct.values()]
-        times = timed_together(artifact, graphs, RACED_S, clock=target.clock, timer=halved)
+        times = timed_together(artifact, graphs, RACED_S, rounds=FEWEST_ROUNDS, clock=target.clock, timer=halved)
         timings.races.append(dict(zip(distinct, times, strict=True)))
     known = timings.together(keys)
     assert known is not None

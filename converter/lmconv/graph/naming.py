@@ -61,7 +61,9 @@ def prefix(graph: onnx.GraphProto, word: str) -> str:
 
 def vacate(graph: onnx.GraphProto, name: str) -> None:
     """Renames the value called `name` if this value exists; `name` is then unused."""
-    _change(graph, name, fresh(f"{name}_", taken(graph)))
+    names = taken(graph)
+    if name in names:
+        _change(graph, name, fresh(f"{name}_", names))
 
 
 def rename(graph: onnx.GraphProto, old: str, new: str) -> None:

@@ -54,7 +54,7 @@ ESTIMATE_RUNS, ESTIMATE_SECONDS = 5, 0.1
 ROUNDS = 9
 """Smallest number of rounds. The 95 % interval of nine medians leaves out the smallest and the largest."""
 FEWEST_ROUNDS = 6
-"""Smallest number of rounds of a slow baseline: six medians enclose the true median with 97 % confidence."""
+"""Smallest number of rounds of a slow baseline or of a choice: six medians enclose the true one in 97 %."""
 
 Measure: TypeAlias = Callable[[], Sequence[float]]
 """Function that times one block of a contestant; returns one number of milliseconds per timed run."""

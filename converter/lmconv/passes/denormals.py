@@ -31,7 +31,9 @@ from lmconv.inference.session import noise
 from lmconv.types import Float32, Float64, Json, Pass, PassContext
 
 OBSERVED = 2
-"""Number of seeded inputs, and of faces, on which values are observed."""
+"""Largest number of seeded inputs, and of faces, on which values are observed."""
+OBSERVED_PIXELS = 2 * 128 * 128
+"""Largest number of pixels of several such inputs: all values of the graph are in memory at once."""
 SEED = 4
 """Seed of these inputs; neither the seed of export's own check nor the seed of `lmconv verify`."""
 MARGIN = 1024.0
@@ -64,9 +66,10 @@ def denormals(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelP
 
 def _observed(model: onnx.ModelProto, context: PassContext) -> dict[str, Chunks]:
     """Returns the float32 values of the graph, inputs included, on seeded noise and on faces."""
-    graph = Graph.of(model)
-    faces = [] if context.crops is None else [context.crops[:OBSERVED]]
-    chunks = batches(graph, np.concatenate([noise(context.spec, OBSERVED, SEED), *faces]))
+    graph, (height, width) = Graph.of(model), context.spec.input_size
+    count = min(OBSERVED, max(1, OBSERVED_PIXELS // (height * width)))
+    faces = [] if context.crops is None else [context.crops[:count]]
+    chunks = batches(graph, np.concatenate([noise(context.spec, count, SEED), *faces]))
     names = [name for node in model.graph.node for name in node.output if name]
     values: dict[str, Chunks] = {graph.inputs[0]: chunks}
     for images in chunks:

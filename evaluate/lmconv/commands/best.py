@@ -20,7 +20,7 @@ from lmconv.types import Precision
 if TYPE_CHECKING:
     from lmconv.building.jobs import Job
     from lmconv.tuning.best import Race
-    from lmconv.types import Json
+    from lmconv.types import Artifact, Json
 
 RACED = (Precision.FP32, Precision.BF16, Precision.INT8)
 """Default precisions. fp16 is for size and for GPUs."""
@@ -135,7 +135,12 @@ def _answered(race: Race, job: Job, request: BestRequest, outcome: Outcome, step
         choice, document = best.run(race, conversion, job.console.note)
     step()
     mix, speed = choice.winner.mix, speed_of(chosen_of(document), race.effort)
-    guard = Guard(budget=race.budget, faces=race.faces, effort=race.effort, raced=lambda artifact: speed)
+
+    def raced(artifact: Artifact) -> Json | None:
+        """Returns the speed of the winner; None for its fp32 parent, which is built if the winner is refused."""
+        return speed if artifact.precision == mix.precision else None
+
+    guard = Guard(budget=race.budget, faces=race.faces, effort=race.effort, raced=raced)
     variant = Variant(target=choice.winner.target, precision=mix.precision)
     choices = replace(job.choices, decisions=mix.decisions)
     done = Done()
