@@ -302,7 +302,10 @@ def _fits(own: NDArray[Any], array: NDArray[Any]) -> bool:
 
 
 class OpenVinoStreams:
-    """`Streams` on OpenVINO's AsyncInferQueue, whose threads take the next run without a way through Python.
+    """`Streams` by asynchronous requests, two for each stream: the next one waits while the first one is computed.
+
+    There is no callback, and so no `AsyncInferQueue`: a callback takes Python's lock when it ends, and the end of a
+    session may wait forever for this (OpenVINO 2026.4).
 
     Args:
         session: A session with the same number of streams.
@@ -311,28 +314,24 @@ class OpenVinoStreams:
 
     def __init__(self, session: OpenVinoSession, streams: int) -> None:
         self._session, self._streams = session, streams
-        self._queues: dict[int, Any] = {}
+        self._requests: dict[int, list[Any]] = {}
 
     def run(self, inputs: Arrays, runs: int) -> list[float]:
         """See `lmconv.types.Streams`."""
-        import openvino
-
         batch, compiled = self._session.compiled(inputs)
-        if batch not in self._queues:
-            self._queues[batch] = openvino.AsyncInferQueue(compiled, self._streams)
-        queue, done = self._queues[batch], list[float]()
-
-        def finish(request: Any, _: object) -> None:
-            for tensor in request.output_tensors:
-                np.array(tensor.data)  # a caller needs the outputs
-            done.append(time.perf_counter())
-
-        queue.set_callback(finish)
-        arrays = dict(inputs)
-        for _ in range(runs):
-            queue.start_async(arrays, share_inputs=True)
-        queue.wait_all()
-        return sorted(done)
+        if batch not in self._requests:
+            self._requests[batch] = [compiled.create_infer_request() for _ in range(2 * self._streams)]
+        requests, arrays, done = self._requests[batch], dict(inputs), list[float]()
+        for turn in range(runs + len(requests)):
+            request = requests[turn % len(requests)]
+            if turn >= len(requests):
+                request.wait()
+                for index in range(len(compiled.outputs)):
+                    np.array(request.get_output_tensor(index).data)  # a caller needs the outputs
+                done.append(time.perf_counter())
+            if turn < runs:
+                request.start_async(arrays, share_inputs=True)
+        return done
 
     def __enter__(self) -> Self:
         return self
@@ -340,7 +339,7 @@ class OpenVinoStreams:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._queues.clear()
+        self._requests.clear()
         self._session.__exit__(kind, error, trace)
 
 
