@@ -2,8 +2,9 @@
 
 Prints a Markdown table with a row for every pass that changes a network: the time before and after the pass, on one
 thread, at batch 1, warm, in one run, in processor time; the median of the ratios of paired blocks with its 95 %
-order-statistic interval; the largest difference of a coordinate. Networks without trained weights get seeded random
-weights. NETWORK is a name, `leftovers` (a small network from this file), or a folder with a plain graph in `plain/`.
+order-statistic interval; the largest difference of a coordinate, not for int8, whose scales are rough. Networks without
+trained weights get seeded random weights. NETWORK is a name, `leftovers` (a small network from this file), or a folder
+with a plain graph in `plain/`.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ from lmconv.visual.tables import markdown
 REWRITES = ("linear", "dead", "batchnorm", "resize", "activations", "prelu", "gates")
 DEFAULT = "its default list"
 STATIC = "static batch"
+ROUGH = {"crops": 4, "rough": True}
+"""Options of the quantiser: only the speed of an int8 graph matters here."""
 ROUNDS = 50
 """Largest number of rounds of blocks."""
 HEADER = ["network", "target", "pass", "before, ms", "after, ms", "before / after", "largest difference"]
@@ -87,7 +90,7 @@ def pairs(model: onnx.ModelProto, spec: ModelSpec, target: str, settings: argpar
     plugin = TARGETS.load(target)
     calibrated = settings.precision == Precision.INT8
     crops = calibration_inputs(settings.faces, spec) if calibrated else None
-    context = PassContext(spec=spec, crops=crops, scheme=plugin.scheme(this_cpu()))
+    context = PassContext(spec=spec, crops=crops, scheme=plugin.scheme(this_cpu()), settings=ROUGH)
     model = optimise(model, ["denormals"], context).model
     found = PASSES.load("linear").apply(copied(model), context)[1]
     context = replace(context, replay={"merged": [*found["merged"], *found["left"]], "left": []})
@@ -121,7 +124,8 @@ def row(name: str, spec: ModelSpec, target: str, measured: Measured, settings: a
     gain = faster(*times)
     middle = [f"{np.median(milliseconds):.3f}" for milliseconds in times]
     change = f"{gain.median:.3f} [{gain.low:.3f}, {gain.high:.3f}]"
-    return [Path(name).name, f"{target} {settings.precision}", label, *middle, change, f"{difference:.1e}"]
+    shown = "" if settings.precision == Precision.INT8 else f"{difference:.1e}"
+    return [Path(name).name, f"{target} {settings.precision}", label, *middle, change, shown]
 
 
 def points(session: Session, spec: ModelSpec, inputs: Float32) -> Float32:

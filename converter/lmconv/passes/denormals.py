@@ -54,12 +54,12 @@ def denormals(model: onnx.ModelProto, context: PassContext) -> tuple[onnx.ModelP
     compute denormal numbers, with the share of these.
     """
     before = count(model)
-    zero = flush(model)
+    zero = flush(model) if before else 0
     values = _observed(model, context)
     further, slow = _flush_further(model, values), _denormal_shares(model, values)
     if further and slow:
         slow = _denormal_shares(model, _observed(model, context))
-    left = kept(model)
+    left = kept(model) if zero < before else {}
     decisions = {"denormal": before, "zero": zero, "further": further, "kept": left, "computed": slow}
     return model, {**decisions, "warnings": _warnings(left, slow)}
 

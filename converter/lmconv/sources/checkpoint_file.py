@@ -7,6 +7,7 @@ without behaviour, so that the tensors beside the object stay readable.
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import pickletools
@@ -274,8 +275,7 @@ def _written(path: Path) -> Iterator[str]:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 if name.endswith("data.pkl"):
-                    with archive.open(name) as file:
-                        yield from _names(file)  # type: ignore[arg-type]
+                    yield from _names(io.BytesIO(archive.read(name)))
     else:
         with path.open("rb") as file:
             for _ in range(4):  # a magic number, the protocol, the machine, and the object; tensors follow

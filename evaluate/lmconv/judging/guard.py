@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -39,6 +40,9 @@ from lmconv.store import artifact as artifacts
 from lmconv.store import reference
 from lmconv.store.files import digest, finite
 from lmconv.types import Arrays, Artifact, Json, OpenOptions, Precision, Session, Target, Variant
+
+if TYPE_CHECKING:
+    import onnx
 
 ALONE = OpenOptions(threads=1)
 
@@ -163,6 +167,8 @@ class Judge:
             return {"speed": {"verdict": "not judged here", "reason": reason}}
         limit = self.guard.effort.slower
         figures: Json = {"against": "plain graph" if artifact.precision == Precision.FP32 else "fp32", "limit": limit}
+        if artifact.precision == Precision.FP32 and self._graph(artifact) == self.conversion.base.model:
+            return {"speed": figures | {"verdict": "passed", "reason": "it is the same"}}
         timed = self._raced(artifact, target)
         if timed is None or timed[0].low > limit:
             with phase("parent"):
@@ -183,10 +189,10 @@ class Judge:
     def _raced(self, artifact: Artifact, target: Target) -> tuple[Gain, int] | None:
         """Returns the ratio of the times and the number of samples if a pass has timed artefact and parent together."""
         cache, steps = self.conversion.cache, artifact.recipe["passes"]
-        graph, plain = cache.graphs.get(_place(artifact)), self.conversion.base.model
+        graph, plain = self._graph(artifact), self.conversion.base.model
         if artifact.precision != Precision.FP32:
             exported = self._exported_parent(artifact)
-            parent = cache.graphs.get(_place(exported)) if exported else None
+            parent = self._graph(exported) if exported else None
         else:
             parent = None if {step["pass"] for step in steps} & {*target.exact.values()} else plain
         if graph is None or parent is None or artifact.precision == Precision.MIXED:
@@ -194,6 +200,10 @@ class Judge:
         keys = [key(target, artifact.precision, graph), key(target, Precision.FP32, parent)]
         times = cache.timings.together(keys)
         return None if times is None else (faster(*times), int(np.isfinite(times[0]).sum()))
+
+    def _graph(self, artifact: Artifact) -> onnx.ModelProto | None:
+        """Returns the graph of an artefact of this run that takes a tensor, see `GraphCache`; else None."""
+        return self.conversion.cache.graphs.get((artifact.target, artifact.precision, artifact.digest))
 
     def _paced(self, artifact: Artifact, session: Session, parent: Artifact) -> tuple[Gain, int]:
         """Times an artefact and its parent; returns the ratio, and the number of samples."""
@@ -273,11 +283,6 @@ def parent_path(out: Path, name: str, artifact: Artifact) -> Path:
 
 def _parent_variant(artifact: Artifact) -> Variant:
     return replace(artifacts.variant_of(artifact), precision=Precision.FP32)
-
-
-def _place(artifact: Artifact) -> tuple[str, Precision, str]:
-    """Returns the place of an artefact's graph in `GraphCache.graphs`."""
-    return artifact.target, artifact.precision, artifact.digest
 
 
 def _by_size(artifact: Artifact) -> bool:

@@ -32,7 +32,7 @@ SEGMENTS_PER_SCREENING = 8
 """Number of flipped graphs that are timed interleaved with the graph from which they differ."""
 ALWAYS_HALVED = 2
 """Number of times that the halves of the network are halved whatever their flips cost."""
-MIN_CHANGE = 0.01
+MIN_CHANGE = 0.015
 """Smallest relative change of time that screening does not treat as noise."""
 MAX_FLIPS = 4
 """Largest number of promising flips that are tried, in sequence."""

@@ -21,7 +21,7 @@ from lmconv.passes.int8 import plugin
 from lmconv.quantise.equalise import equalise
 from lmconv.quantise.observe import observe
 from lmconv.quantise.plan import QuantiserOptions, plan
-from lmconv.quantise.rounding import round_weights, weight_scale
+from lmconv.quantise.rounding import make_affine, round_weights, weight_scale
 from lmconv.quantise.static import quantise
 from lmconv.types import Float32, PassContext, QuantScheme, landmark_spec
 
@@ -411,3 +411,10 @@ def _free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
 def test_calibration_without_crops_is_refused(missing: Float32 | None) -> None:
     with pytest.raises(UsageError, match="crops"):
         plugin.apply(residual(), PassContext(spec=SPEC, crops=missing, scheme=UINT8))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8"])
+def test_a_tensor_of_denormal_range_counts_as_zero(kind: str) -> None:
+    """A denormal scale would be slow, and its inverse infinite."""
+    assert make_affine(-1e-38, 1e-37, kind).scale == 1.0
+    assert make_affine(0.0, 1e-10, kind).scale < 1e-11

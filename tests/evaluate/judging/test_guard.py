@@ -157,8 +157,11 @@ def test_an_artefact_that_is_not_slower_passes_and_its_manifest_records_the_spee
 
 
 def test_the_plain_graph_itself_needs_no_timing(cli: Cli, tiny: Path) -> None:
-    assert cli("export", tiny).code == 0
-    assert guard("build/tiny/onnx-fp32")["speed"]["reason"] == "it is the same"
+    options = ("--to", "onnx", "--to", "openvino")
+    assert cli("export", tiny, *options).code == 0
+    assert cli("export", tiny, *options, "--io", "image").code == 0
+    for name in ("onnx-fp32", "openvino-fp32", "onnx-fp32-image"):
+        assert guard(f"build/tiny/{name}")["speed"]["reason"] == "it is the same"
 
 
 def test_graphs_that_a_pass_has_timed_are_not_timed_again(
