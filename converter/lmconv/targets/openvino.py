@@ -215,7 +215,7 @@ class OpenVinoSession:
         self._batch = self._model.input(free[0]).get_partial_shape()[0].get_length() if free else -1
         self._names = [output.any_name for output in self._model.outputs]
         self._compiled: dict[int, Any] = {}
-        self._requests: dict[int, Any] = {}
+        self._requests: dict[int, tuple[Any, dict[str, NDArray[Any]]]] = {}
 
     @property
     def execution_mismatch(self) -> str:
@@ -229,12 +229,23 @@ class OpenVinoSession:
         """See `lmconv.types.Session`."""
         batch, compiled = self.compiled(inputs)
         if batch not in self._requests:
-            self._requests[batch] = compiled.create_infer_request()
+            request = compiled.create_infer_request()
+            fixed = all(value.get_partial_shape().is_static for value in compiled.inputs)
+            own = {value.any_name: request.get_tensor(value).data for value in compiled.inputs} if fixed else {}
+            self._requests[batch] = request, own
+        request, own = self._requests[batch]
         try:
-            results = self._requests[batch].infer(dict(inputs), share_inputs=True)
+            if own.keys() == inputs.keys() and all(map(_fits, own.values(), map(inputs.__getitem__, own))):
+                for name, array in own.items():  # a new tensor for every run takes 0.05 ms and more
+                    array[...] = inputs[name]
+                request.infer()
+            else:
+                if own:
+                    del self._requests[batch]  # the next line replaces the tensors of the request
+                request.infer(dict(inputs), share_inputs=True)
         except RuntimeError as error:
             raise self._failed(error) from error
-        return {name: np.array(results[index]) for index, name in enumerate(self._names)}
+        return {name: np.array(request.get_output_tensor(index).data) for index, name in enumerate(self._names)}
 
     def compiled(self, inputs: Arrays) -> tuple[int, Any]:
         """Returns the batch size of the inputs and the network compiled for this size; -1 stands for any size."""
@@ -285,8 +296,16 @@ def open_artifact(artifact: Artifact, options: OpenOptions, *, streams: int = 1)
     return OpenVinoSession(path, artifact.execution[HINT], options.threads, free, streams=streams)
 
 
+def _fits(own: NDArray[Any], array: NDArray[Any]) -> bool:
+    """True if an array can be copied to an input of OpenVINO as it is; OpenVINO refuses all others in its own words."""
+    return own.shape == array.shape and own.dtype == array.dtype
+
+
 class OpenVinoStreams:
-    """`Streams` on OpenVINO's AsyncInferQueue, whose threads take the next run without a way through Python.
+    """`Streams` by asynchronous requests, two for each stream: the next one waits while the first one is computed.
+
+    There is no callback, and so no `AsyncInferQueue`: a callback takes Python's lock when it ends, and the end of a
+    session may wait forever for this (OpenVINO 2026.4).
 
     Args:
         session: A session with the same number of streams.
@@ -295,28 +314,24 @@ class OpenVinoStreams:
 
     def __init__(self, session: OpenVinoSession, streams: int) -> None:
         self._session, self._streams = session, streams
-        self._queues: dict[int, Any] = {}
+        self._requests: dict[int, list[Any]] = {}
 
     def run(self, inputs: Arrays, runs: int) -> list[float]:
         """See `lmconv.types.Streams`."""
-        import openvino
-
         batch, compiled = self._session.compiled(inputs)
-        if batch not in self._queues:
-            self._queues[batch] = openvino.AsyncInferQueue(compiled, self._streams)
-        queue, done = self._queues[batch], list[float]()
-
-        def finish(request: Any, _: object) -> None:
-            for tensor in request.output_tensors:
-                np.array(tensor.data)  # a caller needs the outputs
-            done.append(time.perf_counter())
-
-        queue.set_callback(finish)
-        arrays = dict(inputs)
-        for _ in range(runs):
-            queue.start_async(arrays, share_inputs=True)
-        queue.wait_all()
-        return sorted(done)
+        if batch not in self._requests:
+            self._requests[batch] = [compiled.create_infer_request() for _ in range(2 * self._streams)]
+        requests, arrays, done = self._requests[batch], dict(inputs), list[float]()
+        for turn in range(runs + len(requests)):
+            request = requests[turn % len(requests)]
+            if turn >= len(requests):
+                request.wait()
+                for index in range(len(compiled.outputs)):
+                    np.array(request.get_output_tensor(index).data)  # a caller needs the outputs
+                done.append(time.perf_counter())
+            if turn < runs:
+                request.start_async(arrays, share_inputs=True)
+        return done
 
     def __enter__(self) -> Self:
         return self
@@ -324,7 +339,7 @@ class OpenVinoStreams:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._queues.clear()
+        self._requests.clear()
         self._session.__exit__(kind, error, trace)
 
 

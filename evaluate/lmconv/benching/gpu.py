@@ -20,6 +20,7 @@ from lmconv.benching import options as benching_options
 from lmconv.benching.baselines import is_plain, plain_of
 from lmconv.benching.cpu import artifact_fields
 from lmconv.benching.options import TimingOptions
+from lmconv.console import phase
 from lmconv.errors import Bug, InputError, LmconvError, MissingRuntime, UsageError
 from lmconv.inference.latency import latency
 from lmconv.plugins import TARGETS
@@ -201,8 +202,9 @@ def _open_all(contestants: Iterable[Contestant], stack: ExitStack, rows: Rows) -
     running: list[Running] = []
     for contestant in contestants:
         try:
-            worker = stack.enter_context(Worker(contestant.command, contestant.name, timeout=contestant.timeout))
-            info = worker.ask(do="about")["about"]
+            with phase(f"opening {contestant.name}"):
+                worker = stack.enter_context(Worker(contestant.command, contestant.name, timeout=contestant.timeout))
+                info = worker.ask(do="about")["about"]
         except Fault as fault:
             _report_failure(contestant.name, contestant.artifact, fault, rows)
             continue

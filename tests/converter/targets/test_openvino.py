@@ -16,7 +16,7 @@ from lmconv.building.target_graph import with_batch
 from lmconv.errors import GateFailed, InputError
 from lmconv.graph.facts import set_batch
 from lmconv.inference.ort import OrtSession
-from lmconv.targets.openvino import SIZES, STATIC, OpenVinoSession, build, free_inputs
+from lmconv.targets.openvino import SIZES, STATIC, OpenVinoSession, OpenVinoStreams, build, free_inputs
 from lmconv.types import Float32, ModelSpec, Precision, TensorSpec, landmark_spec
 
 SPEC = landmark_spec("small", "onnx", size=(6, 6), landmarks=4)
@@ -54,6 +54,28 @@ def test_a_session_accepts_any_batch_size_and_keeps_few_networks(sizes: list[int
             x = normal(size, 8, 6, 6)
             np.testing.assert_allclose(session.run({"x": x})["y"], ort.run({"x": x})["y"], rtol=1e-5, atol=1e-5)
         assert len(session._requests) <= SIZES + 1
+
+
+def test_results_are_arrays_of_their_own_also_after_an_input_of_another_type(tmp_path: Path) -> None:
+    model = network()
+    path, _ = written(model, tmp_path)
+    one, two = normal(1, 8, 6, 6), normal(1, 8, 6, 6) + 1
+    with OpenVinoSession(path, "f32", 1, free_inputs(SPEC)) as session, OrtSession(model.SerializeToString()) as ort:
+        first = session.run({"x": one})["y"]
+        session.run({"x": one.astype(np.float64)})
+        second = session.run({"x": two})["y"]
+        np.testing.assert_allclose(first, ort.run({"x": one})["y"], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(second, ort.run({"x": two})["y"], rtol=1e-5, atol=1e-5)
+
+
+def test_several_runs_at_the_same_time_end_one_after_the_other(tmp_path: Path) -> None:
+    path, _ = written(network(), tmp_path)
+    session = OpenVinoSession(path, "f32", 1, free_inputs(SPEC), streams=2)
+    with OpenVinoStreams(session, 2) as streams:
+        for size in (1, 3):
+            ends = streams.run({"x": normal(size, 8, 6, 6)}, 7)
+            assert len(ends) == 7
+            assert ends == sorted(ends)
 
 
 def test_a_network_that_openvino_reads_and_cannot_run_is_refused_by_node(tmp_path: Path) -> None:
