@@ -54,6 +54,7 @@ def _parts(text: str) -> list[str]:
         ("README.md", "| `max_map` |", (EXACT_MAPS, FP16_MAPS)),
         ("README.md", "| `max_px`, frames |", (CROP_PX, CROP_MAPS)),
         ("README.md", "| `mean_px` |", (MEAN_PX,)),
+        ("README.md", "| `ion_loss` |", (LOSS, ONNX_LOSS)),
         ("README.md", "| speed |", (SLOWER,)),
         ("README.md", "| `--budget-ion` |", (ION,)),
         ("README.md", "| `--budget-drift` |", (DRIFT,)),
