@@ -66,7 +66,7 @@ FIRST_ROUNDS = 3
 """Number of rounds after which `halved` leaves out slow contestants."""
 LEAD = 1.15
 """Ratio to the time of the fastest contestant up to which a contestant stays in `halved`."""
-CHOOSING_SECONDS = 0.04
+CHOOSING_SECONDS = 0.02
 """Duration above which a block of `halved` has fewer timed runs, seconds."""
 
 
