@@ -330,14 +330,14 @@ def below_or_all(paths: Sequence[Path]) -> list[Path]:
 
 
 def _below(path: Path, depth: int = 0) -> list[Path]:
-    if (path / MANIFEST).exists():
-        return [] if depth and path.name == PLAIN else [path]
-    if depth == DEPTH or not path.is_dir():
-        return []
     try:
+        if (path / MANIFEST).exists():
+            return [] if depth and path.name == PLAIN else [path]
+        if depth == DEPTH or not path.is_dir():
+            return []
         inner = sorted(each for each in path.iterdir() if not each.name.startswith("."))
-    except OSError:  # its reading raises the error with the reason
-        return [path]
+    except OSError:  # the reading of a path that the user named raises the error with the reason
+        return [] if depth else [path]
     return [found for each in inner for found in _below(each, depth + 1)]
 
 
