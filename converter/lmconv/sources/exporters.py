@@ -8,6 +8,7 @@ TorchScript and therefore also exports modules that are TorchScript already.
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import os
@@ -210,6 +211,18 @@ def quiet() -> Iterator[None]:
     ):
         warnings.simplefilter("ignore")
         yield
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Pauses Python's garbage collector: exporters make millions of objects, and a collection visits all of PyTorch."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from lmconv.graph.facts import set_batch
 from lmconv.networks.heads import head_of
 from lmconv.sources import usercode
 from lmconv.sources.batches import BATCHES, same
-from lmconv.sources.exporters import EXPORTERS, Exporter, NotExported, Traced, quiet
+from lmconv.sources.exporters import EXPORTERS, Exporter, NotExported, Traced, quiet, uncollected
 from lmconv.types import Source
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _shape(source: Source, batch: int) -> tuple[int, int, int, int]:
 
 def _finished(source: Source, exporter: Exporter, arguments: Traced) -> tuple[onnx.ModelProto, dict[str, str]]:
     """Exports a network, and gives the graph the names, inputs and outputs of every graph of lmconv."""
-    with quiet():
+    with quiet(), uncollected():
         model = exporter.export(arguments)
     if 0 in arguments.free and model.graph.input[0].type.tensor_type.shape.dim[0].HasField("dim_value"):
         raise InputError("PyTorch's exporter fixes the batch size")
