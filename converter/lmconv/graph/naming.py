@@ -59,18 +59,19 @@ def prefix(graph: onnx.GraphProto, word: str) -> str:
     return unique
 
 
-def vacate(graph: onnx.GraphProto, name: str) -> None:
-    """Renames the value called `name` if this value exists; `name` is then unused."""
-    names = taken(graph)
-    if name in names:
-        _change(graph, name, fresh(f"{name}_", names))
+def vacate(graph: onnx.GraphProto, *names: str) -> None:
+    """Renames the values with these names, as far as such values exist; the names are then unused."""
+    used = taken(graph)
+    changed = {name: fresh(f"{name}_", used) for name in names if name in used}
+    if changed:
+        _change(graph, changed)
 
 
 def rename(graph: onnx.GraphProto, old: str, new: str) -> None:
     """Renames a value everywhere. If another value already has the new name, that value is renamed first."""
     if old != new:
         vacate(graph, new)
-        _change(graph, old, new)
+        _change(graph, {old: new})
 
 
 def reread(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
@@ -119,15 +120,15 @@ def _declared(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto | onnx.Ten
     yield from (sparse.values for sparse in graph.sparse_initializer)
 
 
-def _change(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Replaces the name `old` by `new` everywhere. No value may be called `new` before.
+def _change(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Replaces names everywhere: new name by old name. No value may have a new name before.
 
-    If a subgraph has its own value called `old`, that value is renamed too and remains a separate value.
+    If a subgraph has its own value with an old name, that value is renamed too and remains a separate value.
     """
     for part in graphs(graph):
         for declared in _declared(part):
-            declared.name = new if declared.name == old else declared.name
+            declared.name = names.get(declared.name, declared.name)
         for node in part.node:
             for field in (node.input, node.output):
-                if old in field:
-                    field[:] = [new if name == old else name for name in field]
+                if not names.keys().isdisjoint(field):
+                    field[:] = [names.get(name, name) for name in field]

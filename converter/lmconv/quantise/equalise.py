@@ -90,12 +90,13 @@ def find_links(graph: Graph) -> list[Link]:
             joined = set().union(*(set_of[name] for name in (*graph.computed(node), node.output[0])))
             set_of.update(dict.fromkeys(joined, joined))
     border = [node for node in graph.proto.node if node.op_type not in COMMUTING]
+    read = [reads(node) for node in border]
     links = []
     for tensors in {id(tensors): tensors for tensors in set_of.values()}.values():
         link = Link(
             tensors=tensors,
             writers=[node for node in border if tensors.intersection(node.output)],
-            readers=[node for node in border if tensors.intersection(reads(node))],
+            readers=[node for node, names in zip(border, read, strict=True) if tensors.intersection(names)],
         )
         if _can_scale(graph, link):
             links.append(link)

@@ -73,7 +73,10 @@ def _vacate_names(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         for name in reads(node):
             readers.setdefault(name, set()).add(node.output[0])
-    for name in sorted(names - {""}):
-        for clash in (name + suffix for suffix in SUFFIXES if name + suffix in names):
-            if readers.get(clash, set()) - {name}:
-                naming.vacate(graph, clash)
+    clashes = [
+        name + suffix
+        for name in sorted(names - {""})
+        for suffix in SUFFIXES
+        if name + suffix in names and readers.get(name + suffix, set()) - {name}
+    ]
+    naming.vacate(graph, *clashes)
