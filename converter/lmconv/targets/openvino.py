@@ -110,21 +110,19 @@ def build(
 
 
 def _write_static(model: bytes, out: Path, spec: ModelSpec) -> bool:
-    """Writes the network for one input; returns False if the file cannot be reshaped to two inputs."""
-    import openvino
-
+    """Writes the network for one input; returns False if the network cannot then be reshaped to two inputs."""
     free = free_inputs(spec)
     batched = [tensor.name for tensor in spec.outputs if tensor.shape[0] == "N"]
     try:
-        _write(model, out, spec, free)
-        again = openvino.Core().read_model(out / "model.xml")
-        reshape(again, free, 2)
-        return all(again.output(name).get_partial_shape()[0] == 2 for name in batched)
+        written = _write(model, out, spec, free)
+        reshape(written, free, 2)
+        return all(written.output(name).get_partial_shape()[0] == 2 for name in batched)
     except RuntimeError:  # a part of the network depends on the batch size
         return False
 
 
-def _write(model: bytes, out: Path, spec: ModelSpec, free: Sequence[str] = ()) -> None:
+def _write(model: bytes, out: Path, spec: ModelSpec, free: Sequence[str] = ()) -> Any:
+    """Writes the network, for one input along `free`; returns the network as an `openvino.Model`."""
     import openvino
 
     converted = _converted(model, spec)
@@ -140,6 +138,7 @@ def _write(model: bytes, out: Path, spec: ModelSpec, free: Sequence[str] = ()) -
     except RuntimeError as error:  # OpenVINO's error for a refusal of the file system
         reason = str(error).strip().splitlines()[-1]
         raise InputError(f"OpenVINO cannot write {out}: {reason}", hint="free space there, or name another") from error
+    return converted
 
 
 def _converted(model: bytes, spec: ModelSpec) -> Any:
