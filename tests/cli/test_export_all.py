@@ -58,7 +58,7 @@ def test_a_network_with_weights_keeps_them_and_its_row_has_its_size(cli: Cli, we
     assert "seed" not in artifacts.read(Path("build/pfld/onnx-fp32")).parents["source"]
     assert row["source_parameters"] == 730_472
     assert row["parameters"] < row["source_parameters"]  # BatchNorms are folded, bn8 is never called
-    assert row["source_flops"] == row["flops"] == 306_146_560
+    assert row["flops"] < row["source_flops"] == 306_146_560  # two linear layers in a row are one
 
 
 @pytest.mark.slow
