@@ -126,8 +126,9 @@ class Network:
         if source is None or source.kind == "onnx":
             raise MissingRuntime("the artefact's PyTorch network is not available", hint="use --weights FILE")
         exact(torch)
-        torch.set_flush_denormal(True)  # before the first computation: PyTorch's other threads inherit the mode
         self._stack = ExitStack()
+        torch.set_flush_denormal(True)  # before the first computation: PyTorch's other threads inherit the mode
+        self._stack.callback(torch.set_flush_denormal, False)
         self._spec = source.spec
         self._stream: torch.cuda.Stream | None = torch.cuda.Stream() if on_gpu else None  # type: ignore[no-untyped-call]
         if self._stream:  # the default stream cannot be captured
