@@ -71,8 +71,8 @@ LEGEND = [
     "ION: inter-ocular error of the artefact, percent. ΔION: mean paired difference to the source's ION, points. Both "
     "with 95 % bootstrap intervals.",
     "median ms: with the 95 % interval of the median. x torch, x plain: speed-up against PyTorch eager and against the "
-    "plain graph without denormals in ONNX Runtime fp32. Artefacts that take images or frames are timed from a frame and "
-    "boxes to landmarks.",
+    "plain graph without denormals in ONNX Runtime fp32. Artefacts that take images or frames are timed from a frame "
+    "and boxes to landmarks.",
 ]
 
 
