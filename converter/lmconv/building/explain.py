@@ -36,8 +36,7 @@ def explain(conversion: Conversion, artifact: Artifact) -> Json:
             starts.
     """
     base, choices = conversion.base, conversion.choices
-    target = TARGETS.load(artifact.target)
-    precision = artifact.precision
+    target, precision = TARGETS.load(artifact.target), artifact.precision
     recipe = resolve(variant_of(artifact), target, choices)
     names = recipe.passes
     made = list(steps(conversion, target, recipe))

@@ -171,7 +171,7 @@ def _denormal_constants(model: onnx.ModelProto) -> list[tuple[Constant, NDArray[
 def constants(graph: onnx.GraphProto) -> Iterator[Constant]:
     """Yields the float32 and float64 constants of a graph and its subgraphs.
 
-    They are initializers, sparse initializers, the values of Constant nodes, and numbers among the attributes of nodes.
+    Constants are initializers, sparse initializers, values of Constant nodes, and numbers in the attributes of nodes.
     """
     for part in graphs(graph):
         for tensor in (*part.initializer, *(sparse.values for sparse in part.sparse_initializer)):
@@ -198,7 +198,10 @@ def _attribute(node: onnx.NodeProto, item: AttributeProto, name: str) -> Iterato
     elif item.type == AttributeProto.SPARSE_TENSOR and item.sparse_tensor.values.data_type in FLOATS:
         yield _tensor(item.sparse_tensor.values, name, place)
     elif item.type == AttributeProto.FLOAT:
-        write = lambda values: setattr(item, "f", float(values))  # noqa: E731
+
+        def write(values: NDArray[Any]) -> None:
+            item.f = float(values)
+
         yield Constant(name=name, values=np.array(item.f, np.float32), write=write, place=place)
     elif item.type == AttributeProto.FLOATS:
 

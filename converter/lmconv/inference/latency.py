@@ -1,9 +1,9 @@
 """Latency of warm runs, measured in blocks that are robust against other work on the machine.
 
-A block is some untimed runs of one contestant, then timed runs of the same contestant. Each round has
-one block of every contestant, in a seeded random order. Inside a block the weights and the code of the contestant are
-in the cache, as in a loop that does nothing else. A disturbance slows all blocks of a round alike: the ratios of the
-blocks of one round stay valid.
+A block is some untimed runs of one contestant, then timed runs of the same contestant. Each round has one block of
+every contestant, in a seeded random order. Inside a block the weights and the code of the contestant are in the cache,
+as in a loop that does nothing else. A disturbance slows all blocks of a round alike: the ratios of the blocks of one
+round stay valid.
 """
 
 from __future__ import annotations
@@ -55,19 +55,17 @@ ROUNDS = 9
 """Smallest number of rounds. The 95 % interval of nine medians leaves out the smallest and the largest."""
 FEWEST_ROUNDS = 6
 """Smallest number of rounds of a slow baseline or of a choice: six medians enclose the true one in 97 %."""
-
-Measure: TypeAlias = Callable[[], Sequence[float]]
-"""Function that times one block of a contestant; returns one number of milliseconds per timed run."""
-Step: TypeAlias = Callable[[int], object]
-"""Function that is called after every block with the index of the contestant."""
-
-
 FIRST_ROUNDS = 3
 """Number of rounds after which `halved` leaves out slow contestants."""
 LEAD = 1.15
 """Ratio to the time of the fastest contestant up to which a contestant stays in `halved`."""
 CHOOSING_SECONDS = 0.02
 """Duration above which a block of `halved` has fewer timed runs, seconds."""
+
+Measure: TypeAlias = Callable[[], Sequence[float]]
+"""Function that times one block of a contestant; returns one number of milliseconds per timed run."""
+Step: TypeAlias = Callable[[int], object]
+"""Function that is called after every block with the index of the contestant."""
 
 
 def block_of(seconds: float, longest: float = BLOCK_SECONDS) -> Block:
